@@ -1,0 +1,562 @@
+//! AIFactory: an institution and its sites.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What an institution runs, and where.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "aifactory.dev",
+    version = "v1alpha1",
+    kind = "AIFactory",
+    plural = "aifactories",
+    shortname = "aif",
+    category = "aifactory",
+    namespaced,
+    status = "AIFactoryStatus",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AIFactorySpec {
+    /// Kind of institution. An Antenna gives access to the machines of others and has no sites.
+    #[serde(rename = "type")]
+    pub type_: FactoryType,
+    /// Name for people, for example `Example AI Factory`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub display_name: Option<String>,
+    /// The hosting entity. Informational.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+    /// The sites, at most 64. A site leaves the list only from stage Proposed or Decommissioned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sites: Vec<Site>,
+    /// Pairs of sites between which a grant's own addresses may talk to each other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub links: Vec<Link>,
+    /// Rules for all grants of this factory's pools.
+    #[serde(default)]
+    pub policy: FactoryPolicy,
+}
+
+/// Kind of institution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FactoryType {
+    /// An AI factory with machines of its own.
+    Factory,
+    /// A gigafactory.
+    Gigafactory,
+    /// Access without a machine.
+    Antenna,
+    /// A value that this release does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// The hosting entity. Informational.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Host {
+    /// Name, for example `Example HPC Centre`.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// ISO 3166-1 alpha-2 code, for example `LU`.
+    #[schemars(regex(pattern = r"^[A-Z]{2}$"), length(max = 2))]
+    pub country: String,
+}
+
+/// A place with machines: a Kubernetes cluster, a Slurm cluster on it, or both.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Site {
+    /// Name, unique in the factory, for example `bissen`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub name: String,
+    /// Where the machines stand, ISO 3166-1 alpha-2, for example `LU`. Decides on residency.
+    #[schemars(regex(pattern = r"^[A-Z]{2}$"), length(max = 2))]
+    pub country: String,
+    /// How far the site is. Grants bind in Production, those with `earlyAccess` also in EarlyAccess.
+    pub stage: Stage,
+    /// How the site's Kubernetes is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<SiteKubernetes>,
+    /// The site's Slurm cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SiteSlurm>,
+    /// Address ranges and services of the site, which network policies need.
+    #[serde(default)]
+    pub network: SiteNetwork,
+    /// What members are told. Informational for the operator.
+    #[serde(default)]
+    pub access: SiteAccess,
+}
+
+/// How far a site or pool is, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Stage {
+    /// Decided, nothing there yet.
+    Proposed,
+    /// Machines have arrived.
+    EquipmentReceived,
+    /// Machines are installed.
+    Installed,
+    /// Network links are validated.
+    LinksValidated,
+    /// Grants with `earlyAccess` may bind.
+    EarlyAccess,
+    /// Grants may bind.
+    Production,
+    /// No new grants; existing ones stay.
+    Draining,
+    /// Out of service.
+    Decommissioned,
+    /// A value that this release does not know: allows nothing new.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+impl Stage {
+    /// Whether grants that are not bound yet may bind, where the lower of pool and site decides.
+    pub fn admits(self, early_access: bool) -> bool {
+        match self {
+            Stage::Production => true,
+            Stage::EarlyAccess => early_access,
+            Stage::Proposed
+            | Stage::EquipmentReceived
+            | Stage::Installed
+            | Stage::LinksValidated
+            | Stage::Draining
+            | Stage::Decommissioned
+            | Stage::Unknown => false,
+        }
+    }
+}
+
+/// Exactly one of push, pull and local.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteKubernetes {
+    /// The hub holds a credential for the site and connects to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub push: Option<Push>,
+    /// An agent on the site connects to the hub. Accepted, and reported as `PullNotServed` by this release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull: Option<Pull>,
+    /// The hub's own cluster is the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Local>,
+}
+
+/// The hub connects to the site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Push {
+    /// Secret in the AIFactory's namespace that holds a kubeconfig for the site's ServiceAccount `aifactory-site`.
+    pub kubeconfig_secret_ref: SecretKeyRef,
+}
+
+/// An agent connects to the hub.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Pull {}
+
+/// The hub is the site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Local {}
+
+/// A key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct SecretKeyRef {
+    /// Name of the Secret, for example `bissen-kubeconfig`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret, for example `kubeconfig`.
+    #[serde(default = "default_key")]
+    #[schemars(regex(pattern = r"^[-._a-zA-Z0-9]+$"), length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn default_key() -> String {
+    "kubeconfig".to_owned()
+}
+
+/// A Slurm cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteSlurm {
+    /// Slurm's ClusterName, for example `bissen`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub cluster_name: String,
+    /// Slurm on Kubernetes through Slinky's slurm-operator: partitions are NodeSets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slinky: Option<Slinky>,
+}
+
+/// Where Slinky's Controller is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Slinky {
+    /// Namespace of the Controller, which the site labels `site.aifactory.dev/engine: slinky`. Example: `slurm`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub namespace: String,
+    /// The Controller, which the site admin runs.
+    pub controller_ref: LocalRef,
+    /// slurmd image, with a prefix that the site's policy allows, for example `ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9./:_@]*[a-z0-9])?$"), length(min = 1, max = 255))]
+    pub image: String,
+}
+
+/// An object of the same namespace, by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct LocalRef {
+    /// Its name.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub name: String,
+}
+
+/// Address ranges and services of a site.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteNetwork {
+    /// Ranges of Pods, for example `10.42.0.0/16`. Tenants' egress never opens them.
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    pub pod_cidrs: Vec<String>,
+    /// Ranges of Services, for example `10.43.0.0/16`. Tenants' egress never opens them.
+    #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    pub service_cidrs: Vec<String>,
+    /// Ranges of nodes, for example `10.1.0.0/16`. Tenants' egress never opens them.
+    #[serde(default, rename = "nodeCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    pub node_cidrs: Vec<String>,
+    /// Ranges of management networks, for example `10.0.0.0/16`. Tenants' egress never opens them.
+    #[serde(default, rename = "managementCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    pub management_cidrs: Vec<String>,
+    /// Where Pods resolve names.
+    #[serde(default)]
+    pub dns: Dns,
+    /// What enforces NetworkPolicies. Informational, since no API tells it.
+    #[serde(default)]
+    pub implementation: NetworkImplementation,
+    /// Services of the site that grants may name in `network.egress`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub services: Vec<NetworkService>,
+}
+
+/// Where Pods resolve names: Pods with these labels in this namespace, port 53.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Dns {
+    /// Namespace of the DNS Pods.
+    #[serde(default = "default_dns_namespace")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub namespace: String,
+    /// Value of their label `k8s-app`.
+    #[serde(default = "default_dns_app")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub app: String,
+    /// Addresses of node-local resolvers as CIDRs, for example `169.254.20.10/32`; the only link-local addresses that are ever opened, on port 53.
+    #[serde(default, rename = "nodeLocalCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(min = 3, max = 43)))]
+    pub node_local_cidrs: Vec<String>,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { namespace: default_dns_namespace(), app: default_dns_app(), node_local_cidrs: Vec::new() }
+    }
+}
+
+fn default_dns_namespace() -> String {
+    "kube-system".to_owned()
+}
+
+fn default_dns_app() -> String {
+    "kube-dns".to_owned()
+}
+
+/// What enforces NetworkPolicies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NetworkImplementation {
+    /// Cilium.
+    Cilium,
+    /// Calico.
+    Calico,
+    /// OVN-Kubernetes.
+    OVNKubernetes,
+    /// Kube-OVN.
+    KubeOVN,
+    /// Antrea.
+    Antrea,
+    /// Something else that enforces NetworkPolicy v1.
+    Other,
+    /// Nothing enforces them: grants are told so.
+    None,
+    /// Not said, or a value that this release does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// A service of the site that grants may name.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NetworkService {
+    /// Name, for example `s3`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub name: String,
+    /// Where it is, for example `10.1.200.0/28`. May lie inside a protected range, since the factory names it.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 43)))]
+    pub cidrs: Vec<String>,
+    /// Its ports.
+    #[schemars(length(min = 1, max = 16))]
+    pub ports: Vec<NetworkPort>,
+}
+
+/// A port or a range of ports.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPort {
+    /// Port, 1 to 65535, for example 443.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i32,
+    /// Last port of a range, at least `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub end_port: Option<i32>,
+    /// Protocol.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// Transport protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Protocol {
+    /// TCP.
+    #[default]
+    TCP,
+    /// UDP.
+    UDP,
+    /// SCTP.
+    SCTP,
+}
+
+impl Protocol {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Protocol::TCP => "TCP",
+            Protocol::UDP => "UDP",
+            Protocol::SCTP => "SCTP",
+        }
+    }
+}
+
+/// What members are told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteAccess {
+    /// URL of the API server as members reach it, for example `https://api.bissen.example.eu:6443`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub api_server: Option<String>,
+    /// Login hosts, for example `login1.bissen.example.eu`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
+    pub login_hosts: Vec<String>,
+    /// Documentation for members.
+    #[serde(default, rename = "docsURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub docs_url: Option<String>,
+    /// Where members get help.
+    #[serde(default, rename = "supportURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub support_url: Option<String>,
+}
+
+/// A pair of sites.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Link {
+    /// The two sites' names.
+    #[schemars(length(min = 2, max = 2), inner(length(min = 1, max = 40)))]
+    pub between: Vec<String>,
+}
+
+/// Rules for all grants of a factory's pools.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FactoryPolicy {
+    /// Prefixes of which a member's subject must have one, for example `oidc:`. Empty: any subject that is not of the system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 63)))]
+    pub subject_prefixes: Vec<String>,
+    /// Pod Security level of grants' namespaces.
+    #[serde(default)]
+    pub pod_security: PodSecurity,
+    /// What happens to objects of ours whose owner is gone.
+    #[serde(default)]
+    pub orphans: OrphanPolicy,
+}
+
+/// Pod Security level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PodSecurity {
+    /// Prevents known privilege escalations.
+    Baseline,
+    /// The strictest level, and what unknown values mean.
+    #[default]
+    #[serde(other)]
+    Restricted,
+}
+
+impl PodSecurity {
+    /// As the namespace label says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PodSecurity::Restricted => "restricted",
+            PodSecurity::Baseline => "baseline",
+        }
+    }
+}
+
+/// What happens to objects of ours whose owner is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OrphanPolicy {
+    /// Bindings go and quotas become 0.
+    Lock,
+    /// They are deleted.
+    Delete,
+    /// They are counted and named; also what unknown values mean.
+    #[default]
+    #[serde(other)]
+    Report,
+}
+
+/// What the operator found.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AIFactoryStatus {
+    /// The generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions, keyed by type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Numbers for printing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<FactorySummary>,
+    /// The sites, keyed by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sites: Vec<FactorySiteStatus>,
+}
+
+/// Ready-made strings for `kubectl get`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FactorySummary {
+    /// Reachable sites of all, for example `2/2`.
+    #[schemars(length(max = 32))]
+    pub sites: String,
+    /// Allocated GPUs of those there, for example `24/96`.
+    #[schemars(length(max = 32))]
+    pub gpus: String,
+    /// Number of grants that name the factory.
+    #[schemars(range(min = 0))]
+    pub grants: i32,
+}
+
+/// What is known of a site.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FactorySiteStatus {
+    /// The site's name.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+    /// Whether the site answers.
+    #[serde(default)]
+    pub reachable: bool,
+    /// Why it does not, or what else is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reason: Option<String>,
+    /// The same in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+    /// Identity of the cluster: the UID of its namespace `kube-system`.
+    #[serde(default, rename = "clusterUID", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub cluster_uid: Option<String>,
+    /// Version of its API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub kubernetes_version: Option<String>,
+    /// Engines that were found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub engines: Vec<EngineStatus>,
+    /// GPUs of this factory's pools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<GpuCount>,
+    /// Number of pools placed here.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub pools: i32,
+    /// Number of grants bound here.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub grants: i32,
+    /// Number of owners whose objects are here though they are gone.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub orphans: i32,
+    /// The credential in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialStatus>,
+    /// Last time that the site answered; only while it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_contact_time: Option<Time>,
+}
+
+/// An engine that was found on a site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct EngineStatus {
+    /// Name, for example `Slinky`.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Served API version, for example `v1beta1`.
+    #[schemars(length(max = 63))]
+    pub version: String,
+}
+
+/// GPUs, counted as Kubernetes counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GpuCount {
+    /// GPUs of ready nodes.
+    #[schemars(range(min = 0))]
+    pub capacity: i64,
+    /// GPUs that Pods of grants hold.
+    #[schemars(range(min = 0))]
+    pub allocated: i64,
+}
+
+/// The credential in use.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CredentialStatus {
+    /// When it expires, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+}

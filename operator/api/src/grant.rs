@@ -1,0 +1,546 @@
+//! AccessGrant: the right of an organisation's members to use pools for a time.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::factory::{LocalRef, NetworkPort};
+
+/// The right of an organisation's members to use pools for a time.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "aifactory.dev",
+    version = "v1alpha1",
+    kind = "AccessGrant",
+    plural = "accessgrants",
+    shortname = "grant",
+    category = "aifactory",
+    namespaced,
+    status = "AccessGrantStatus",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessGrantSpec {
+    /// The AIFactory that grants, in the same namespace. Immutable.
+    pub factory_ref: LocalRef,
+    /// Who is granted access.
+    pub organisation: Organisation,
+    /// Project code, unique for the programme, for example `EHPC-AIF-2026PG99-001`. Immutable.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"), length(min = 1, max = 63))]
+    pub code: String,
+    /// Access mode of the programme. Informational.
+    pub access_mode: AccessMode,
+    /// The decision behind the grant. When set, more hours or time need a higher revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// Who may work, at most 512, by pseudonym.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub members: Vec<Member>,
+    /// What is granted, 1 to 16 pools.
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub pools: Vec<GrantPool>,
+    /// From when, UTC, for example `2026-12-01T00:00:00Z`.
+    pub not_before: Time,
+    /// Until when, exclusive, UTC, for example `2027-03-01T00:00:00Z`.
+    pub not_after: Time,
+    /// Active, Paused or Revoked. Leave it out of Git, so that an emergency `kubectl patch` survives.
+    #[serde(default)]
+    pub state: GrantState,
+    /// May bind at sites and pools of stage EarlyAccess.
+    #[serde(default)]
+    pub early_access: bool,
+    /// What happens at the end.
+    #[serde(default)]
+    pub expiry: Expiry,
+    /// What data is worked on, and where it may be.
+    #[serde(default)]
+    pub data: Data,
+    /// Storage.
+    #[serde(default)]
+    pub storage: Storage,
+    /// What the members' Pods may reach.
+    #[serde(default)]
+    pub network: GrantNetwork,
+}
+
+/// Who is granted access.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Organisation {
+    /// Name, for example `Example SARL`.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Country of registration, ISO 3166-1 alpha-2, for example `FR`. Informational.
+    #[schemars(regex(pattern = r"^[A-Z]{2}$"), length(max = 2))]
+    pub country: String,
+    /// Category. Informational.
+    pub category: OrganisationCategory,
+}
+
+/// Category of an organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OrganisationCategory {
+    /// Start-up.
+    Startup,
+    /// Small or medium-sized enterprise.
+    SME,
+    /// Other industry.
+    Industry,
+    /// University or research institute.
+    Academia,
+    /// Public sector.
+    PublicSector,
+    /// A value that this release does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Access mode of the programme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum AccessMode {
+    Playground,
+    FastLane,
+    LargeScale,
+    Science,
+    Regular,
+    ExtremeScale,
+    Development,
+    Benchmark,
+    National,
+    Training,
+    PayPerUse,
+    Strategic,
+    Emergency,
+    /// A value that this release does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// The decision behind a grant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Decision {
+    /// Reference, for example `AIF-2026-11/17`.
+    #[schemars(length(min = 1, max = 128))]
+    pub reference: String,
+    /// Revision, from 1. Raising hours or `notAfter` needs a higher one.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub revision: i64,
+    /// Day of the decision, for example `2026-11-17`. Informational.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), length(max = 10))]
+    pub date: Option<String>,
+}
+
+/// Somebody who may work.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Pseudonym, for example `p-4711`. Never a name or an e-mail address.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub id: String,
+    /// What the member may do.
+    #[serde(default)]
+    pub role: MemberRole,
+    /// Active, or Suspended: no access at all.
+    #[serde(default)]
+    pub state: MemberState,
+    /// The member at Kubernetes sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesSubject>,
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum MemberRole {
+    /// Works, and sees who else does.
+    Lead,
+    /// Works.
+    #[default]
+    Member,
+    /// Reads; also what unknown values mean.
+    #[serde(other)]
+    Reader,
+}
+
+/// State of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MemberState {
+    /// May work.
+    #[default]
+    Active,
+    /// May not; also what unknown values mean.
+    #[serde(other)]
+    Suspended,
+}
+
+/// A user or group as the sites' API servers know it.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct KubernetesSubject {
+    /// User or Group.
+    #[serde(default)]
+    pub kind: SubjectKind,
+    /// Name, for example `oidc:4711`; never `system:`.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Kind of subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum SubjectKind {
+    /// A user.
+    #[default]
+    User,
+    /// A group.
+    Group,
+}
+
+impl SubjectKind {
+    /// As RBAC writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SubjectKind::User => "User",
+            SubjectKind::Group => "Group",
+        }
+    }
+}
+
+/// A granted pool.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantPool {
+    /// Name of the entry, for example `h100`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub name: String,
+    /// The GPUPool.
+    pub pool_ref: PoolRef,
+    /// Budget in GPU-hours, for example 5000. Counts towards a consumer's cap; on Kubernetes it is not enforced by this release.
+    #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
+    pub gpu_hours: i64,
+    /// GPUs at the same time over all sites, for example 16.
+    #[serde(rename = "maxGPUs")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_gpus: i64,
+    /// At which of the pool's sites, and how the GPUs are split. Left out: at all, split by their nodes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sites: Vec<GrantPoolSite>,
+}
+
+/// A GPUPool, in the grant's namespace unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct PoolRef {
+    /// Its name.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub name: String,
+    /// Its namespace, where the pool lists this grant's namespace under `consumers`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+}
+
+/// A site of a granted pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantPoolSite {
+    /// A site of the pool.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub name: String,
+    /// GPUs at the same time at this site. Left out: the rest of `maxGPUs`, split by nodes.
+    #[serde(default, rename = "maxGPUs", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub max_gpus: Option<i64>,
+}
+
+/// State of a grant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GrantState {
+    /// In force between `notBefore` and `notAfter`.
+    #[default]
+    Active,
+    /// Ended.
+    Revoked,
+    /// No new work; what runs goes on. Also what unknown values mean.
+    #[serde(other)]
+    Paused,
+}
+
+/// What happens at the end of a grant.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expiry {
+    /// Finish: running work may finish. Cancel: it is cancelled after `gracePeriod`.
+    #[serde(default)]
+    pub running_work: RunningWork,
+    /// How long running work may go on when it is to be cancelled, for example `1h`, `30m` or `0s`.
+    #[serde(default = "default_grace")]
+    #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6})(s|m|h)$"), length(max = 8))]
+    pub grace_period: String,
+    /// How long data is kept, for example `4320h` (180 days).
+    #[serde(default = "default_retention")]
+    #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6})(s|m|h)$"), length(max = 8))]
+    pub retention: String,
+    /// Retain: data stays until a person deletes it. Delete: it is deleted after `retention`.
+    #[serde(default)]
+    pub after_retention: AfterRetention,
+}
+
+impl Default for Expiry {
+    fn default() -> Self {
+        Self {
+            running_work: RunningWork::default(),
+            grace_period: default_grace(),
+            retention: default_retention(),
+            after_retention: AfterRetention::default(),
+        }
+    }
+}
+
+fn default_grace() -> String {
+    "1h".to_owned()
+}
+
+fn default_retention() -> String {
+    "4320h".to_owned()
+}
+
+/// What happens to running work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RunningWork {
+    /// It is cancelled after the grace period.
+    Cancel,
+    /// It may finish; also what unknown values mean.
+    #[default]
+    #[serde(other)]
+    Finish,
+}
+
+/// What happens to data after the retention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AfterRetention {
+    /// It is deleted.
+    Delete,
+    /// It stays; also what unknown values mean.
+    #[default]
+    #[serde(other)]
+    Retain,
+}
+
+impl AfterRetention {
+    /// As the annotation says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AfterRetention::Retain => "Retain",
+            AfterRetention::Delete => "Delete",
+        }
+    }
+}
+
+/// What data is worked on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Data {
+    /// Classification. Informational.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<DataClassification>,
+    /// Where data may be: ISO 3166-1 alpha-2 codes, or `EU` or `EEA`. Empty: anywhere. A site outside is refused, and again on every visit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40), inner(regex(pattern = r"^([A-Z]{2}|EEA)$"), length(max = 3)))]
+    pub residency: Vec<String>,
+}
+
+/// Classification of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DataClassification {
+    /// Anybody may see it.
+    Public,
+    /// For the organisation.
+    Internal,
+    /// Confidential.
+    Confidential,
+    /// About persons.
+    Personal,
+    /// A value that this release does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Storage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Storage {
+    /// Sum of all volumes at each site, for example `5Ti` or `500Gi`.
+    #[serde(default = "default_storage")]
+    #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6}(Gi|Ti))$"), length(max = 9))]
+    pub quota: String,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { quota: default_storage() }
+    }
+}
+
+fn default_storage() -> String {
+    "100Gi".to_owned()
+}
+
+/// What the members' Pods may reach.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantNetwork {
+    /// Where to, beside DNS and the grant's own Pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub egress: Vec<Egress>,
+    /// Traffic between this grant's own addresses at linked sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cross_site: Option<CrossSite>,
+}
+
+/// Exactly one of service and cidr.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Egress {
+    /// A service that the site names, for example `s3`. Sites without it are skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub service: Option<String>,
+    /// A range, for example `203.0.113.0/24`. Protected ranges inside it stay closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 43))]
+    pub cidr: Option<String>,
+    /// Ports, required with `cidr`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub ports: Vec<NetworkPort>,
+}
+
+/// Traffic between a grant's own addresses.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CrossSite {
+    /// The grant's addresses, site by site. Addresses of this grant alone: another grant that names an overlapping range is refused.
+    #[schemars(length(min = 2, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["site".into()]))]
+    pub addresses: Vec<SiteAddresses>,
+}
+
+/// A grant's addresses at one site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SiteAddresses {
+    /// The site.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub site: String,
+    /// Ranges, for example `192.0.2.16/28`.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 43)))]
+    pub cidrs: Vec<String>,
+}
+
+/// What the operator found.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessGrantStatus {
+    /// The generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Pending, Scheduled, Active, Paused, Expired, Revoked or Refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub phase: Option<String>,
+    /// Conditions, keyed by type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Ready-made strings for printing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<GrantSummary>,
+    /// The sites, keyed by name (`factory namespace/site` where several factories are used).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sites: Vec<GrantSiteStatus>,
+}
+
+/// Ready-made strings for `kubectl get`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantSummary {
+    /// Sites that hold what is asked for, of all, for example `2/2`.
+    #[schemars(length(max = 32))]
+    pub sites: String,
+    /// GPU-hours granted, for example `5000`.
+    #[schemars(length(max = 64))]
+    pub gpu_hours: String,
+    /// Day of the end, for example `2027-03-01`.
+    #[schemars(length(max = 32))]
+    pub expires: String,
+}
+
+/// The grant at one site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantSiteStatus {
+    /// The site's name.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Pending, Bound, Paused, Locked, Gone, Refused or Unknown.
+    #[schemars(length(max = 32))]
+    pub phase: String,
+    /// Members.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<MemberCount>,
+    /// Where members go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<GrantAccess>,
+    /// Who ends access in time: the hub, for sites that it reaches by push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub expiry_enforced_by: Option<String>,
+    /// What is wrong, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
+
+/// Members at a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberCount {
+    /// Active members.
+    #[schemars(range(min = 0))]
+    pub wanted: i32,
+    /// Those with access.
+    #[schemars(range(min = 0))]
+    pub bound: i32,
+    /// Those without a subject here, or refused by the site.
+    #[schemars(range(min = 0))]
+    pub waiting: i32,
+}
+
+/// Where members go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantAccess {
+    /// Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesAccess>,
+    /// Login hosts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(max = 253)))]
+    pub login_hosts: Vec<String>,
+}
+
+/// Where members find their namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KubernetesAccess {
+    /// URL of the API server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    pub server: Option<String>,
+    /// The namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+}

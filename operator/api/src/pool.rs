@@ -1,0 +1,298 @@
+//! GPUPool: one homogeneous GPU partition over one or more sites.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::factory::{GpuCount, LocalRef, Stage};
+
+/// One homogeneous GPU partition.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "aifactory.dev",
+    version = "v1alpha1",
+    kind = "GPUPool",
+    plural = "gpupools",
+    shortname = "gpool",
+    category = "aifactory",
+    namespaced,
+    status = "GPUPoolStatus",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct GPUPoolSpec {
+    /// The AIFactory, in the same namespace. Immutable.
+    pub factory_ref: LocalRef,
+    /// How far the pool is; the lower of this and the site's stage counts.
+    #[serde(default = "production")]
+    pub stage: Stage,
+    /// The accelerator. Immutable.
+    pub accelerator: Accelerator,
+    /// What one GPU brings with it.
+    #[serde(rename = "perGPU")]
+    pub per_gpu: PerGpu,
+    /// The pool as a Slurm partition. Exactly one of slurm and kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<PoolSlurm>,
+    /// The pool as Kubernetes nodes. Exactly one of slurm and kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<PoolKubernetes>,
+    /// Where the pool is, 1 to 64 sites. A site leaves the list only from state Draining.
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sites: Vec<PoolSite>,
+    /// Where the nodes come from, unless a site says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Nodes>,
+    /// Who, in other namespaces, may grant this pool, and how much of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub consumers: Vec<Consumer>,
+}
+
+fn production() -> Stage {
+    Stage::Production
+}
+
+/// A kind of accelerator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Accelerator {
+    /// Vendor, for example `nvidia`. Informational.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub vendor: String,
+    /// Model, for example `H100-SXM5-80GB`. Its first part, in lower case, is the Slurm GRES type.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"), length(min = 1, max = 63))]
+    pub model: String,
+    /// The extended resource that Pods ask for, for example `nvidia.com/gpu`.
+    #[schemars(
+        regex(
+            pattern = r"^(nvidia\.com/(gpu|mig-[0-9]+g\.[0-9]+gb)|amd\.com/gpu|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi)$"
+        ),
+        length(max = 63)
+    )]
+    pub resource_name: String,
+    /// GPUs in a node, 1 to 64, for example 4.
+    #[schemars(range(min = 1, max = 64))]
+    pub per_node: i32,
+}
+
+/// What one GPU brings with it: caps CPU and memory of a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PerGpu {
+    /// CPU cores, 1 to 512, for example 16.
+    #[schemars(range(min = 1, max = 512))]
+    pub cpus: i32,
+    /// Memory in GiB, 1 to 8192, for example 120.
+    #[serde(rename = "memoryGiB")]
+    #[schemars(range(min = 1, max = 8192))]
+    pub memory_gib: i32,
+}
+
+/// The pool as a Slurm partition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSlurm {
+    /// Partition name, for example `h100`; not `DEFAULT`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub partition: String,
+    /// Longest run time of a job, in hours or minutes, for example `24h` or `90m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}(m|h)$"), length(max = 6))]
+    pub max_wall_time: Option<String>,
+}
+
+/// The pool as Kubernetes nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolKubernetes {}
+
+/// The pool at one site.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolSite {
+    /// A site of the factory, for example `bissen`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub name: String,
+    /// Nodes wanted here, 0 to 25000, for example 16. Left out: all that match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 25000))]
+    pub count: Option<i32>,
+    /// Active, or Draining: no new grants or work, running work ends, data is kept.
+    #[serde(default)]
+    pub state: PlacementState,
+    /// The partition's name at this site, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<PoolSiteSlurm>,
+    /// Where the nodes come from at this site, where it differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<Nodes>,
+}
+
+/// State of a pool at a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PlacementState {
+    /// In use.
+    #[default]
+    Active,
+    /// No new grants or work; also what unknown values mean.
+    #[serde(other)]
+    Draining,
+}
+
+/// The partition at one site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolSiteSlurm {
+    /// Partition name, for example `acc`; not `DEFAULT`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub partition: String,
+}
+
+/// Where nodes come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Nodes {
+    /// Nodes that exist already, which the site has labelled `site.aifactory.dev/offered: "true"`.
+    pub adopt: Adopt,
+}
+
+/// Nodes that exist already.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Adopt {
+    /// Which of them.
+    pub selector: NodeSelector,
+}
+
+/// Labels that a node must have.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeSelector {
+    /// 1 to 16 labels, for example `nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3`.
+    pub match_labels: BTreeMap<String, String>,
+}
+
+/// Somebody in other namespaces who may grant this pool.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Consumer {
+    /// Name of the entry, for example `antenna-ie`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub name: String,
+    /// Their namespaces on the hub.
+    pub namespaces: Namespaces,
+    /// Cap on the sum of their grants' GPU-hours, for example 200000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
+    pub gpu_hours: Option<i64>,
+    /// Cap on the sum of their grants' `maxGPUs`, for example 64.
+    #[serde(default, rename = "maxGPUs", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_gpus: Option<i64>,
+    /// When their share ends, exclusive, UTC, for example `2027-12-31T00:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<Time>,
+}
+
+/// Namespaces by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Namespaces {
+    /// Names, for example `antenna-ie`.
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
+    pub names: Vec<String>,
+}
+
+/// What the operator found.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GPUPoolStatus {
+    /// The generation that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Conditions, keyed by type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// Numbers for printing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<PoolSummary>,
+    /// GPU-hours that grants were promised, in the sum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_hours: Option<PoolGpuHours>,
+    /// The sites, keyed by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub sites: Vec<PoolSiteStatus>,
+}
+
+/// Ready-made strings for `kubectl get`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolSummary {
+    /// Ready nodes of those wanted, for example `23/24`.
+    #[schemars(length(max = 32))]
+    pub nodes: String,
+    /// Allocated GPUs of those there, for example `24/92`.
+    #[schemars(length(max = 32))]
+    pub gpus: String,
+}
+
+/// GPU-hours of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolGpuHours {
+    /// Promised to living grants.
+    #[schemars(range(min = 0))]
+    pub committed: i64,
+}
+
+/// The pool at one site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolSiteStatus {
+    /// The site's name.
+    #[schemars(length(min = 1, max = 40))]
+    pub name: String,
+    /// Pending, Ready, Degraded, Draining, Gone or Unknown.
+    #[schemars(length(max = 32))]
+    pub phase: String,
+    /// Nodes.
+    #[serde(default)]
+    pub nodes: NodeCount,
+    /// GPUs.
+    #[serde(default)]
+    pub gpus: GpuCount,
+    /// The Slurm partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<PartitionStatus>,
+    /// What is wrong, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub message: Option<String>,
+}
+
+/// Nodes of a pool at a site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NodeCount {
+    /// Asked for; where nothing was asked for, those that match.
+    #[schemars(range(min = 0))]
+    pub wanted: i32,
+    /// Ready, schedulable and with all GPUs.
+    #[schemars(range(min = 0))]
+    pub ready: i32,
+    /// Of the pool, but not ready.
+    #[schemars(range(min = 0))]
+    pub unhealthy: i32,
+}
+
+/// A Slurm partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PartitionStatus {
+    /// Its name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// Up, Down, Empty, Draining or Unknown.
+    #[schemars(length(max = 32))]
+    pub state: String,
+}
