@@ -1,0 +1,170 @@
+//! Digests of the fields that we own.
+//!
+//! The API server records with each object which fields a field manager owns (`metadata.managedFields`, format FieldsV1 of
+//! structured-merge-diff). Taking the values at just these paths gives what we applied, whatever others have added, so that a hash is
+//! enough to see drift: another manager who changes one of our fields takes it from us.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+/// 128 bits of SHA-256 over the canonical form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Digest([u8; 16]);
+
+/// Digest of a planned object: all of it but identity.
+pub fn planned_digest(content: &Value) -> Digest {
+    let mut content = content.clone();
+    if let Value::Object(map) = &mut content {
+        map.remove("apiVersion");
+        map.remove("kind");
+        if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
+            metadata.remove("name");
+            metadata.remove("namespace");
+        }
+    }
+    of(&content)
+}
+
+/// Digest of the fields of `observed` that `manager` owns by server-side apply; `None` if it owns none.
+pub fn owned_digest(observed: &Value, manager: &str) -> Option<Digest> {
+    let fields = observed.pointer("/metadata/managedFields")?.as_array()?.iter().find(|entry| {
+        entry.get("manager").and_then(Value::as_str) == Some(manager)
+            && entry.get("operation").and_then(Value::as_str) == Some("Apply")
+            && entry.get("subresource").and_then(Value::as_str).unwrap_or_default().is_empty()
+    })?;
+    Some(of(&extract(observed, fields.get("fieldsV1")?)))
+}
+
+fn of(value: &Value) -> Digest {
+    let mut hasher = Sha256::new();
+    hasher.update(canonical(value).to_string().as_bytes());
+    let mut digest = [0; 16];
+    for (to, from) in digest.iter_mut().zip(hasher.finalize()) {
+        *to = from;
+    }
+    Digest(digest)
+}
+
+/// Without nulls and empty collections, which the API server may drop. Maps are ordered already.
+fn canonical(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.iter().map(|(key, value)| (key.clone(), canonical(value))).filter(|(_, value)| !empty(value)).collect(),
+        ),
+        Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
+        scalar => scalar.clone(),
+    }
+}
+
+fn empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+/// The part of `value` at the paths of `fields`. A path without children stands for the whole value.
+fn extract(value: &Value, fields: &Value) -> Value {
+    let Some(fields) = fields.as_object() else { return value.clone() };
+    let mut children = fields.iter().filter(|(key, _)| key.as_str() != ".").peekable();
+    if children.peek().is_none() {
+        return value.clone();
+    }
+    match value {
+        Value::Object(map) => {
+            let mut kept = Map::new();
+            for (key, below) in children {
+                if let Some(name) = key.strip_prefix("f:")
+                    && let Some(found) = map.get(name)
+                {
+                    kept.insert(name.to_owned(), extract(found, below));
+                }
+            }
+            Value::Object(kept)
+        }
+        Value::Array(items) => {
+            let children: Vec<_> = children.collect();
+            Value::Array(
+                items
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, item)| {
+                        children.iter().find(|(key, _)| selects(key, index, item)).map(|(key, below)| {
+                            let mut kept = extract(item, below);
+                            // The keys that identify an element belong to it even where they are not listed below it.
+                            if let (Some(keys), Value::Object(kept)) = (element_keys(key), &mut kept) {
+                                kept.extend(keys);
+                            }
+                            kept
+                        })
+                    })
+                    .collect(),
+            )
+        }
+        scalar => scalar.clone(),
+    }
+}
+
+fn element_keys(path: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(path.strip_prefix("k:")?).ok()
+}
+
+fn selects(path: &str, index: usize, item: &Value) -> bool {
+    if let Some(keys) = element_keys(path) {
+        return keys.iter().all(|(key, value)| item.get(key) == Some(value));
+    }
+    if let Some(value) = path.strip_prefix("v:") {
+        return serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item);
+    }
+    path.strip_prefix("i:").is_some_and(|wanted| wanted.parse() == Ok(index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn observed(spec: Value, fields: Value) -> Value {
+        json!({
+            "metadata": {
+                "name": "x", "uid": "1", "labels": {"ours": "1", "theirs": "2"},
+                "managedFields": [
+                    {"manager": "other", "operation": "Update", "fieldsV1": {"f:metadata": {"f:labels": {"f:theirs": {}}}}},
+                    {"manager": "me", "operation": "Apply", "fieldsV1": fields},
+                ],
+            },
+            "spec": spec,
+        })
+    }
+
+    #[test]
+    fn equal_when_only_others_have_added() {
+        let fields = json!({"f:metadata": {"f:labels": {"f:ours": {}}}, "f:spec": {"f:hard": {"f:pods": {}}, "f:list": {}}});
+        let planned = json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "x", "labels": {"ours": "1"}},
+            "spec": {"hard": {"pods": "5"}, "list": [1, 2], "none": []}});
+        let same = observed(json!({"hard": {"pods": "5", "foreign": "1"}, "list": [1, 2], "other": true}), fields.clone());
+        assert_eq!(owned_digest(&same, "me"), Some(planned_digest(&planned)));
+        let changed = observed(json!({"hard": {"pods": "6"}, "list": [1, 2]}), fields);
+        assert_ne!(owned_digest(&changed, "me"), Some(planned_digest(&planned)));
+    }
+
+    #[test]
+    fn a_field_taken_from_us_differs() {
+        let fields = json!({"f:metadata": {"f:labels": {"f:ours": {}}}});
+        let planned = json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"hard": {"pods": "5"}}});
+        let taken = observed(json!({"hard": {"pods": "5"}}), fields);
+        assert_ne!(owned_digest(&taken, "me"), Some(planned_digest(&planned)));
+        assert_eq!(owned_digest(&taken, "nobody"), None);
+    }
+
+    #[test]
+    fn keyed_lists_hold_our_elements_only() {
+        let fields = json!({"f:spec": {"f:ports": {"k:{\"port\":1}": {".": {}, "f:port": {}, "f:x": {}}}}});
+        let planned = json!({"spec": {"ports": [{"port": 1, "x": "a"}]}});
+        let live = observed(json!({"ports": [{"port": 2}, {"port": 1, "x": "a", "y": "b"}]}), fields);
+        assert_eq!(owned_digest(&live, "me"), Some(planned_digest(&planned)));
+    }
+}

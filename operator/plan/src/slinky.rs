@@ -1,0 +1,1 @@
+//! Slurm partitions through Slinky.
