@@ -1,1 +1,6 @@
-//! The operator.
+//! The operator: everything that touches the world. What objects are wanted is decided in `aifactory-plan`, which this drives.
+
+pub mod client;
+pub mod credential;
+pub mod lease;
+pub mod yaml;

@@ -1,0 +1,5 @@
+//! Leader election.
+
+mod gate;
+
+pub use gate::{Gated, GatedBody, WriteGate, WriteRefused};
