@@ -1,0 +1,286 @@
+//! The index of what is ours on a site: by owner, identity, UID and a digest of the fields that we own, never whole objects.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::{Kind, OwnerRef, labels};
+use aifactory_plan::digest::{Digest, owned_digest};
+use aifactory_plan::grant::NamespaceView;
+use aifactory_plan::nodes::NodeView;
+use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::plan::{Observed, ObservedObjects};
+use aifactory_plan::quantity;
+use aifactory_plan::slinky::NodeSetView;
+use serde_json::Value;
+
+/// An object as seen, reduced to what the index keeps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// Identity.
+    pub key: ObjectKey,
+    /// Whose it is; `None`: not ours.
+    pub owner: Option<OwnerRef>,
+    /// UID, digest and whether it is being deleted.
+    pub observed: Observed,
+    /// More, by kind.
+    pub extra: Extra,
+}
+
+/// What is kept beside identity and digest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Extra {
+    /// Nothing.
+    None,
+    /// A tenant's namespace.
+    Namespace(NamespaceView),
+    /// Used amounts of a quota, by resource name.
+    Quota(BTreeMap<String, i64>),
+    /// A NodeSet.
+    NodeSet(NodeSetView),
+}
+
+impl Seen {
+    /// Reduces an object. Ours is what carries our label and the annotations of this hub.
+    pub fn reduce(kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
+        let metadata = object.get("metadata")?;
+        let text = |path: &str| metadata.pointer(path).and_then(Value::as_str);
+        let key = ObjectKey { kind, namespace: text("/namespace").unwrap_or_default().to_owned(), name: text("/name")?.to_owned() };
+        let annotations = metadata.get("annotations").and_then(Value::as_object);
+        let annotation = |name: &str| annotations?.get(name)?.as_str();
+        let managed = metadata.get("labels").and_then(|labels| labels.get(labels::MANAGED)).and_then(Value::as_str) == Some("true");
+        let ours = managed && annotation(labels::HUB) == Some(hub);
+        let owner = ours.then(|| annotation(labels::OWNER).and_then(OwnerRef::parse)).flatten();
+        let extra = match kind {
+            ObjectKind::Namespace => Extra::Namespace(NamespaceView {
+                uid: text("/uid").unwrap_or_default().to_owned(),
+                terminating: metadata.get("deletionTimestamp").is_some(),
+                state: metadata
+                    .get("labels")
+                    .and_then(|labels| labels.get(labels::STATE))
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned(),
+                annotations: annotations
+                    .into_iter()
+                    .flatten()
+                    .filter(|(name, _)| name.starts_with("aifactory.dev/"))
+                    .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                    .collect(),
+            }),
+            ObjectKind::ResourceQuota => Extra::Quota(
+                object
+                    .pointer("/status/used")
+                    .and_then(Value::as_object)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(name, value)| {
+                        Some((name.strip_prefix("requests.")?.to_owned(), quantity::parse_count(value.as_str()?)?))
+                    })
+                    .filter(|(_, used)| *used > 0)
+                    .collect(),
+            ),
+            ObjectKind::NodeSet => Extra::NodeSet(NodeSetView::from_json(object)),
+            ObjectKind::NetworkPolicy
+            | ObjectKind::LimitRange
+            | ObjectKind::ServiceAccount
+            | ObjectKind::RoleBinding
+            | ObjectKind::ConfigMap
+            | ObjectKind::ClusterNetworkPolicy => Extra::None,
+        };
+        Some(Self {
+            key,
+            owner,
+            observed: Observed {
+                uid: text("/uid").unwrap_or_default().to_owned(),
+                digest: owned_digest(object, labels::SITE_MANAGER),
+                terminating: metadata.get("deletionTimestamp").is_some(),
+            },
+            extra,
+        })
+    }
+}
+
+/// All that is ours on a site, and what others put into tenants' namespaces.
+#[derive(Debug, Default)]
+pub struct Index {
+    owners: BTreeMap<OwnerRef, ObservedObjects>,
+    owner_of: BTreeMap<ObjectKey, OwnerRef>,
+    namespaces: BTreeMap<String, NamespaceView>,
+    quotas: BTreeMap<String, BTreeMap<String, i64>>,
+    node_sets: BTreeMap<ObjectKey, NodeSetView>,
+    foreign: BTreeMap<String, BTreeSet<ObjectKey>>,
+    nodes: BTreeMap<String, NodeView>,
+}
+
+impl Index {
+    /// Takes in an object, and says whose visit is due: the owner's, and where it changed hands the former owner's.
+    pub fn put(&mut self, seen: Seen) -> BTreeSet<OwnerRef> {
+        let mut due = BTreeSet::new();
+        let Seen { key, owner, observed, extra } = seen;
+        if let Some(former) = self.owner_of.get(&key)
+            && Some(former) != owner.as_ref()
+        {
+            due.extend(self.remove(&key));
+        }
+        match extra {
+            Extra::Namespace(view) if owner.is_some() => {
+                self.namespaces.insert(key.name.clone(), view);
+            }
+            Extra::Quota(used) if owner.is_some() => {
+                if used.is_empty() {
+                    self.quotas.remove(&key.namespace);
+                } else {
+                    self.quotas.insert(key.namespace.clone(), used);
+                }
+            }
+            Extra::NodeSet(view) if owner.is_some() => {
+                self.node_sets.insert(key.clone(), view);
+            }
+            Extra::None | Extra::Namespace(_) | Extra::Quota(_) | Extra::NodeSet(_) => {}
+        }
+        match owner {
+            Some(owner) => {
+                self.owner_of.insert(key.clone(), owner.clone());
+                self.owners.entry(owner.clone()).or_default().insert(key, observed);
+                due.insert(owner);
+            }
+            None if key.namespace.starts_with(labels::PREFIX) && widens(key.kind) => {
+                let namespace = key.namespace.clone();
+                self.foreign.entry(namespace.clone()).or_default().insert(key);
+                due.extend(self.tenant(&namespace).cloned());
+            }
+            None => {}
+        }
+        due
+    }
+
+    /// Forgets an object, and says whose visit is due.
+    pub fn remove(&mut self, key: &ObjectKey) -> BTreeSet<OwnerRef> {
+        let mut due = BTreeSet::new();
+        if let Some(owner) = self.owner_of.remove(key) {
+            if let Some(objects) = self.owners.get_mut(&owner) {
+                objects.remove(key);
+                if objects.is_empty() {
+                    self.owners.remove(&owner);
+                }
+            }
+            due.insert(owner);
+        }
+        match key.kind {
+            ObjectKind::Namespace => {
+                self.namespaces.remove(&key.name);
+            }
+            ObjectKind::ResourceQuota => {
+                self.quotas.remove(&key.namespace);
+            }
+            ObjectKind::NodeSet => {
+                self.node_sets.remove(key);
+            }
+            ObjectKind::NetworkPolicy
+            | ObjectKind::LimitRange
+            | ObjectKind::ServiceAccount
+            | ObjectKind::RoleBinding
+            | ObjectKind::ConfigMap
+            | ObjectKind::ClusterNetworkPolicy => {}
+        }
+        if let Some(keys) = self.foreign.get_mut(&key.namespace)
+            && keys.remove(key)
+        {
+            if keys.is_empty() {
+                self.foreign.remove(&key.namespace);
+            }
+            due.extend(self.tenant(&key.namespace).cloned());
+        }
+        due
+    }
+
+    /// Forgets everything of a kind that was not seen again in a fresh listing.
+    pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> BTreeSet<OwnerRef> {
+        let gone: Vec<ObjectKey> = self
+            .owner_of
+            .keys()
+            .chain(self.foreign.values().flatten())
+            .filter(|key| key.kind == kind && !seen.contains(key))
+            .cloned()
+            .collect();
+        gone.iter().flat_map(|key| self.remove(key)).collect()
+    }
+
+    /// Takes in a node.
+    pub fn put_node(&mut self, node: NodeView) -> bool {
+        self.nodes.get(&node.name) != Some(&node) && {
+            self.nodes.insert(node.name.clone(), node);
+            true
+        }
+    }
+
+    /// Forgets a node.
+    pub fn remove_node(&mut self, name: &str) -> bool {
+        self.nodes.remove(name).is_some()
+    }
+
+    /// Forgets the nodes that were not seen again in a fresh listing.
+    pub fn retain_nodes(&mut self, seen: &BTreeSet<String>) {
+        self.nodes.retain(|name, _| seen.contains(name));
+    }
+
+    /// The nodes.
+    pub fn nodes(&self) -> Vec<&NodeView> {
+        self.nodes.values().collect()
+    }
+
+    /// The objects of an owner.
+    pub fn objects(&self, owner: &OwnerRef) -> Option<&ObservedObjects> {
+        self.owners.get(owner)
+    }
+
+    /// A tenant's namespace.
+    pub fn namespace(&self, name: &str) -> Option<&NamespaceView> {
+        self.namespaces.get(name)
+    }
+
+    /// The namespace that this owner has, whatever its name.
+    pub fn namespace_of(&self, owner: &OwnerRef) -> Option<(&str, &NamespaceView)> {
+        self.owners.get(owner)?.keys().find(|key| key.kind == ObjectKind::Namespace).and_then(|key| {
+            self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view))
+        })
+    }
+
+    /// What others put into a namespace that widens a grant.
+    pub fn foreign(&self, namespace: &str) -> Vec<ObjectKey> {
+        self.foreign.get(namespace).into_iter().flatten().cloned().collect()
+    }
+
+    /// Amounts in use in a namespace, by resource name.
+    pub fn used(&self, namespace: &str) -> Option<&BTreeMap<String, i64>> {
+        self.quotas.get(namespace)
+    }
+
+    /// A NodeSet.
+    pub fn node_set(&self, key: &ObjectKey) -> Option<&NodeSetView> {
+        self.node_sets.get(key)
+    }
+
+    /// Everybody who owns something here; nodes belong to pools of the factory's namespace.
+    pub fn owners(&self, factory: &OwnerRef) -> BTreeSet<OwnerRef> {
+        let pools = self
+            .nodes
+            .values()
+            .filter_map(|node| node.labels.get(labels::POOL))
+            .map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool));
+        self.owners.keys().cloned().chain(pools).collect()
+    }
+
+    /// Whether the index holds the object as it was just applied.
+    pub fn digest(&self, key: &ObjectKey) -> Option<Digest> {
+        self.owners.get(self.owner_of.get(key)?)?.get(key)?.digest
+    }
+
+    fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
+        self.owner_of.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace))
+    }
+}
+
+/// Kinds by which somebody else can give more than a grant gives.
+fn widens(kind: ObjectKind) -> bool {
+    matches!(kind, ObjectKind::RoleBinding | ObjectKind::NetworkPolicy)
+}
