@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{Kind, OwnerRef, labels};
-use aifactory_plan::digest::{Digest, owned_digest};
+use aifactory_plan::digest::owned_digest;
 use aifactory_plan::grant::NamespaceView;
 use aifactory_plan::nodes::NodeView;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
@@ -21,6 +21,8 @@ pub struct Seen {
     pub owner: Option<OwnerRef>,
     /// UID, digest and whether it is being deleted.
     pub observed: Observed,
+    /// Its resourceVersion, which orders what was seen of one object.
+    pub version: u64,
     /// More, by kind.
     pub extra: Extra,
 }
@@ -94,6 +96,7 @@ impl Seen {
                 digest: owned_digest(object, labels::SITE_MANAGER),
                 terminating: metadata.get("deletionTimestamp").is_some(),
             },
+            version: text("/resourceVersion").and_then(|version| version.parse().ok()).unwrap_or_default(),
             extra,
         })
     }
@@ -104,6 +107,9 @@ impl Seen {
 pub struct Index {
     owners: BTreeMap<OwnerRef, ObservedObjects>,
     owner_of: BTreeMap<ObjectKey, OwnerRef>,
+    versions: BTreeMap<ObjectKey, u64>,
+    /// UIDs of objects that we deleted and the watch may still show.
+    deleted: BTreeMap<ObjectKey, String>,
     namespaces: BTreeMap<String, NamespaceView>,
     quotas: BTreeMap<String, BTreeMap<String, i64>>,
     node_sets: BTreeMap<ObjectKey, NodeSetView>,
@@ -115,11 +121,14 @@ impl Index {
     /// Takes in an object, and says whose visit is due: the owner's, and where it changed hands the former owner's.
     pub fn put(&mut self, seen: Seen) -> BTreeSet<OwnerRef> {
         let mut due = BTreeSet::new();
-        let Seen { key, owner, observed, extra } = seen;
+        let Seen { key, owner, observed, version, extra } = seen;
+        if self.deleted.get(&key) == Some(&observed.uid) || self.versions.get(&key).is_some_and(|known| *known >= version) {
+            return due;
+        }
         if let Some(former) = self.owner_of.get(&key)
             && Some(former) != owner.as_ref()
         {
-            due.extend(self.remove(&key));
+            due.extend(self.remove_known(&key));
         }
         match extra {
             Extra::Namespace(view) if owner.is_some() => {
@@ -139,6 +148,7 @@ impl Index {
         }
         match owner {
             Some(owner) => {
+                self.versions.insert(key.clone(), version);
                 self.owner_of.insert(key.clone(), owner.clone());
                 self.owners.entry(owner.clone()).or_default().insert(key, observed);
                 due.insert(owner);
@@ -153,9 +163,23 @@ impl Index {
         due
     }
 
-    /// Forgets an object, and says whose visit is due.
+    /// Forgets an object that we have just deleted; the watch may still show it for a moment.
+    pub fn delete(&mut self, key: &ObjectKey) {
+        if let Some(uid) = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)).map(|found| found.uid.clone()) {
+            self.deleted.insert(key.clone(), uid);
+        }
+        self.remove_known(key);
+    }
+
+    /// Forgets an object that is gone, and says whose visit is due.
     pub fn remove(&mut self, key: &ObjectKey) -> BTreeSet<OwnerRef> {
+        self.deleted.remove(key);
+        self.remove_known(key)
+    }
+
+    fn remove_known(&mut self, key: &ObjectKey) -> BTreeSet<OwnerRef> {
         let mut due = BTreeSet::new();
+        self.versions.remove(key);
         if let Some(owner) = self.owner_of.remove(key) {
             if let Some(objects) = self.owners.get_mut(&owner) {
                 objects.remove(key);
@@ -195,6 +219,7 @@ impl Index {
 
     /// Forgets everything of a kind that was not seen again in a fresh listing.
     pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> BTreeSet<OwnerRef> {
+        self.deleted.retain(|key, _| key.kind != kind || seen.contains(key));
         let gone: Vec<ObjectKey> = self
             .owner_of
             .keys()
@@ -270,10 +295,6 @@ impl Index {
         self.owners.keys().cloned().chain(pools).collect()
     }
 
-    /// Whether the index holds the object as it was just applied.
-    pub fn digest(&self, key: &ObjectKey) -> Option<Digest> {
-        self.owners.get(self.owner_of.get(key)?)?.get(key)?.digest
-    }
 
     fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
         self.owner_of.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace))

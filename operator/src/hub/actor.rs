@@ -1,0 +1,690 @@
+//! The hub's actor: owns the world as last seen, what sites report, and the schedule; decides in one place, and leaves waiting to tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
+use aifactory_plan::aggregate::{self, Outcome, Reports};
+use aifactory_plan::project;
+use aifactory_plan::report::{Held, Report, SiteReport};
+use aifactory_plan::world::{SiteKey, World, factory_of_pool, pools_of_grant};
+use jiff::Timestamp;
+use kube::Client;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::living;
+use super::registry::Registry;
+use super::watch::{Resourced, Seen, watch};
+use super::writes::{Write, WriteError, raw_status, write};
+use crate::notices::Notices;
+use crate::schedule::Schedule;
+use crate::site::credentials::{CredentialReader, CredentialSource};
+use crate::transport::FromSite;
+
+/// Writes to the hub at a time.
+const WRITES: usize = 16;
+/// How long a status that says "in progress" waits for one that does not.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often mere numbers change in status.
+const NUMBERS: Duration = Duration::from_secs(30);
+/// How soon pools and factories count again after a change of a grant.
+const RECOUNT: Duration = Duration::from_secs(1);
+
+/// What the hub needs to run.
+pub struct HubSettings {
+    /// Id of the hub.
+    pub id: String,
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// Client for calls.
+    pub client: Client,
+    /// Client for watches.
+    pub watch: Client,
+    /// Reads sites' credentials.
+    pub reader: CredentialReader,
+    /// Tells people of transitions.
+    pub notices: Notices,
+    /// Honours annotations that make the operator fail, for its own tests.
+    pub test_hooks: bool,
+}
+
+/// The hub's actor.
+pub struct Hub {
+    settings: HubSettings,
+    world: World,
+    versions: BTreeMap<OwnerRef, u64>,
+    unlisted: BTreeSet<Kind>,
+    undecodable: BTreeMap<OwnerRef, String>,
+    registry: Registry,
+    from_sites: mpsc::UnboundedReceiver<FromSite>,
+    site_reports: BTreeMap<SiteKey, SiteReport>,
+    reports: BTreeMap<OwnerRef, BTreeMap<SiteKey, Report>>,
+    by_site: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
+    holders: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    abandoned: BTreeSet<SiteKey>,
+    schedule: Schedule<OwnerRef>,
+    progress: BTreeMap<OwnerRef, Progress>,
+    living: BTreeSet<String>,
+    living_stored: bool,
+    storing: bool,
+    tasks: JoinSet<Done>,
+    ready: tokio::sync::watch::Sender<bool>,
+}
+
+/// Since when a resource is on its way, and when its status was written last.
+struct Progress {
+    generation: i64,
+    since: Instant,
+    written: Option<Instant>,
+}
+
+enum Done {
+    Written(OwnerRef, Result<Option<Resourced>, WriteError>, bool),
+    Released(OwnerRef, bool),
+    Living(bool),
+}
+
+/// What a visit ends with.
+enum Next {
+    Nothing,
+    Write(Write),
+    /// Release credentials, then take the finalizer off.
+    Release(Vec<CredentialSource>),
+}
+
+impl Hub {
+    /// An actor that has not begun yet, and where to see that its caches are full.
+    pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
+        let (to_hub, from_sites) = mpsc::unbounded_channel();
+        let (ready, is_ready) = tokio::sync::watch::channel(false);
+        let registry = Registry::new(settings.reader.clone(), to_hub);
+        let hub = Self {
+            settings,
+            world: World::default(),
+            versions: BTreeMap::new(),
+            unlisted: BTreeSet::from([Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant]),
+            undecodable: BTreeMap::new(),
+            registry,
+            from_sites,
+            site_reports: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            by_site: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
+            schedule: Schedule::default(),
+            progress: BTreeMap::new(),
+            living: BTreeSet::new(),
+            living_stored: false,
+            storing: false,
+            tasks: JoinSet::new(),
+            ready,
+        };
+        (hub, is_ready)
+    }
+
+    /// Watches from now on, and works from when `lead` is done until `stop` is.
+    pub async fn run(mut self, lead: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
+        let (to, mut seen) = mpsc::channel(1024);
+        let mut watches = JoinSet::new();
+        watches.spawn(watch::<AIFactory>(self.settings.watch.clone(), to.clone()));
+        watches.spawn(watch::<GPUPool>(self.settings.watch.clone(), to.clone()));
+        watches.spawn(watch::<AccessGrant>(self.settings.watch.clone(), to));
+        tokio::pin!(lead, stop);
+        let mut leading = false;
+        loop {
+            if leading && self.unlisted.is_empty() {
+                self.dispatch();
+                self.store_living();
+            }
+            let wake = self.schedule.wake().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                () = &mut stop => break,
+                () = &mut lead, if !leading => {
+                    leading = true;
+                    tracing::info!("Leading");
+                }
+                Some(event) = seen.recv() => {
+                    self.seen(event);
+                    while let Ok(event) = seen.try_recv() {
+                        self.seen(event);
+                    }
+                }
+                Some(message) = self.from_sites.recv() => {
+                    self.heard(message);
+                    while let Ok(message) = self.from_sites.try_recv() {
+                        self.heard(message);
+                    }
+                }
+                Some(done) = self.tasks.join_next() => {
+                    if let Ok(done) = done {
+                        self.happened(done);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+        // What was begun is finished; nothing new begins.
+        let finish = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
+    }
+
+    fn seen(&mut self, event: Seen) {
+        match event {
+            Seen::Put(owner, object) => self.put(owner, object),
+            Seen::Removed(owner) => self.removed(&owner),
+            Seen::Listed(kind, names) => {
+                let known: Vec<OwnerRef> = match kind {
+                    Kind::AIFactory => self.world.factories().map(|(owner, _)| owner.clone()).collect(),
+                    Kind::GPUPool => self.world.pools().map(|(owner, _)| owner.clone()).collect(),
+                    Kind::AccessGrant => self.world.grants().map(|(owner, _)| owner.clone()).collect(),
+                };
+                for owner in known.iter().filter(|owner| !names.contains(owner)) {
+                    self.removed(owner);
+                }
+                self.undecodable.retain(|owner, _| owner.kind != kind || names.contains(owner));
+                if self.unlisted.remove(&kind) && self.unlisted.is_empty() {
+                    self.ready.send_replace(true);
+                    tracing::info!("Saw everything of ours on the hub");
+                }
+            }
+            Seen::Undecodable(owner, why) => {
+                if self.undecodable.insert(owner.clone(), why.clone()).as_ref() != Some(&why) {
+                    tracing::warn!(%owner, why, "Can not be decoded");
+                    self.schedule.add(owner);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, owner: OwnerRef, object: Resourced) {
+        let version = object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
+        if self.world.contains(&owner) && self.versions.get(&owner).is_some_and(|known| *known >= version) {
+            return;
+        }
+        self.undecodable.remove(&owner);
+        self.versions.insert(owner.clone(), version);
+        let changed = match &object {
+            Resourced::Factory(factory) => {
+                let before = self.world.factory(&owner);
+                let changed = before.is_none_or(|before| before.spec != factory.spec || before.metadata.deletion_timestamp != factory.metadata.deletion_timestamp || before.metadata.annotations != factory.metadata.annotations);
+                self.world.put_factory(owner.clone(), factory.clone());
+                changed
+            }
+            Resourced::Pool(pool) => {
+                let before = self.world.pool(&owner);
+                let changed = before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
+                self.world.put_pool(owner.clone(), pool.clone());
+                changed
+            }
+            Resourced::Grant(grant) => {
+                let before = self.world.grant(&owner);
+                let changed = before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
+                self.world.put_grant(owner.clone(), grant.clone());
+                changed
+            }
+        };
+        if changed {
+            self.dependents(&owner);
+        }
+        if object.meta().deletion_timestamp.is_some() { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+    }
+
+    fn removed(&mut self, owner: &OwnerRef) {
+        self.dependents(owner);
+        self.undecodable.remove(owner);
+        self.world.remove(owner);
+        self.versions.remove(owner);
+        self.progress.remove(owner);
+        self.settings.notices.forget(owner);
+        if let Some(reports) = self.reports.remove(owner) {
+            for key in reports.keys() {
+                if let Some(owners) = self.by_site.get_mut(key) {
+                    owners.remove(owner);
+                }
+            }
+        }
+        for key in self.registry.told(owner) {
+            self.registry.gone(&key, owner);
+        }
+        self.schedule.add(owner.clone());
+    }
+
+    /// Those whose projection or status depends on this resource.
+    fn dependents(&mut self, owner: &OwnerRef) {
+        let soon = Instant::now() + RECOUNT;
+        match owner.kind {
+            Kind::AIFactory => {
+                let pools: Vec<OwnerRef> = self.world.pools_of(owner).cloned().collect();
+                for pool in pools {
+                    let grants: Vec<OwnerRef> = self.world.grants_of(&pool).cloned().collect();
+                    self.schedule.add(pool);
+                    grants.into_iter().for_each(|grant| self.schedule.add(grant));
+                }
+                let grants: Vec<OwnerRef> = self.world.grants_by(owner).cloned().collect();
+                grants.into_iter().for_each(|grant| self.schedule.add(grant));
+            }
+            Kind::GPUPool => {
+                let grants: Vec<OwnerRef> = self.world.grants_of(owner).cloned().collect();
+                grants.into_iter().for_each(|grant| self.schedule.add(grant));
+                if let Some(pool) = self.world.pool(owner) {
+                    self.schedule.add(factory_of_pool(owner, pool));
+                }
+            }
+            Kind::AccessGrant => {
+                let Some(grant) = self.world.grant(owner).cloned() else { return };
+                for pool_ref in pools_of_grant(owner, &grant) {
+                    let deleting = self.world.pool(&pool_ref).is_some_and(|pool| pool.metadata.deletion_timestamp.is_some());
+                    let shared = self.world.pool(&pool_ref).is_some_and(|pool| {
+                        pool.spec.consumers.iter().any(|consumer| {
+                            consumer.namespaces.names.contains(&owner.namespace) && (consumer.gpu_hours.is_some() || consumer.max_gpus.is_some())
+                        })
+                    });
+                    if shared {
+                        let others: Vec<OwnerRef> = self.world.grants_of(&pool_ref).filter(|other| *other != owner).cloned().collect();
+                        others.into_iter().for_each(|other| self.schedule.add(other));
+                    }
+                    if deleting { self.schedule.add(pool_ref) } else { self.schedule.add_at(pool_ref, soon) }
+                }
+                if grant.spec.network.cross_site.is_some() {
+                    let others: Vec<OwnerRef> = self.world.with_cross_site().map(|(other, _)| other.clone()).filter(|other| other != owner).collect();
+                    others.into_iter().for_each(|other| self.schedule.add(other));
+                }
+                let factory = OwnerRef::new(Kind::AIFactory, &owner.namespace, &grant.spec.factory_ref.name);
+                let deleting = self.world.factory(&factory).is_some_and(|factory| factory.metadata.deletion_timestamp.is_some());
+                if deleting { self.schedule.add(factory) } else { self.schedule.add_at(factory, soon) }
+            }
+        }
+    }
+
+    fn heard(&mut self, message: FromSite) {
+        match message {
+            FromSite::About(key, report) => {
+                let owner = report.owner.clone();
+                if self.world.contains(&owner) {
+                    self.by_site.entry(key.clone()).or_default().insert(owner.clone());
+                    self.reports.entry(owner.clone()).or_default().insert(key.clone(), *report);
+                    self.schedule.add(owner);
+                    self.schedule.add_at(key.factory, Instant::now() + RECOUNT);
+                }
+            }
+            FromSite::Site(key, report) => self.site_heard(key, *report),
+        }
+    }
+
+    fn site_heard(&mut self, key: SiteKey, report: SiteReport) {
+        let before = self.site_reports.insert(key.clone(), report);
+        let Some(report) = self.site_reports.get(&key) else { return };
+        let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
+        let moved = before.as_ref().map(state) != Some(state(report));
+        let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
+        let released = report.held.values().all(|held| *held == Held::Retained);
+        let synced = report.synced;
+        if synced {
+            let mut due = Vec::new();
+            for owner in &held {
+                if self.world.contains(owner) {
+                    if self.holders.entry(owner.clone()).or_default().insert(key.clone()) {
+                        due.push(owner.clone());
+                    }
+                } else if self.unlisted.is_empty() && !self.undecodable.contains_key(owner) {
+                    self.registry.gone(&key, owner);
+                }
+            }
+            for (owner, sites) in &mut self.holders {
+                if !held.contains(owner) && sites.remove(&key) {
+                    due.push(owner.clone());
+                }
+            }
+            self.holders.retain(|_, sites| !sites.is_empty());
+            due.into_iter().for_each(|owner| self.schedule.add(owner));
+        }
+        if moved {
+            for owner in self.registry.owners(&key) {
+                self.schedule.add(owner);
+            }
+            // Grants and pools that have not been sent anything yet wait for this site too.
+            for owner in self.reports.keys().filter(|owner| !self.world.contains(owner)).cloned().collect::<Vec<_>>() {
+                self.reports.remove(&owner);
+            }
+        }
+        let _ = released;
+        self.schedule.add(key.factory);
+    }
+
+    fn happened(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Written(owner, result, status) => match result {
+                Ok(Some(object)) => {
+                    if status && let Some(progress) = self.progress.get_mut(&owner) {
+                        progress.written = Some(now);
+                    }
+                    self.schedule.done(&owner);
+                    self.put(owner.clone(), object);
+                    self.schedule.add(owner);
+                }
+                Ok(None) => self.schedule.done(&owner),
+                Err(error) => {
+                    tracing::debug!(%owner, error = %chain(&error), "A write to the hub failed");
+                    self.schedule.failed(&owner, now);
+                }
+            },
+            Done::Released(owner, released) => {
+                let object = self.world.factory(&owner).map(|factory| Resourced::Factory(factory.clone()));
+                match object {
+                    Some(object) if released => self.spawn_write(owner, object, Write::RemoveFinalizer),
+                    Some(_) => self.schedule.failed(&owner, now),
+                    None => self.schedule.done(&owner),
+                }
+            }
+            Done::Living(stored) => {
+                self.storing = false;
+                self.living_stored = stored;
+            }
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        while self.schedule.busy() < WRITES {
+            let Some(owner) = self.schedule.next(now) else { break };
+            let visited = std::panic::catch_unwind(AssertUnwindSafe(|| self.visit(&owner)));
+            match visited {
+                Ok(Next::Nothing) => self.schedule.done(&owner),
+                Ok(Next::Write(write)) => match self.object(&owner) {
+                    Some(object) => self.spawn_write(owner, object, write),
+                    None => self.schedule.done(&owner),
+                },
+                Ok(Next::Release(sources)) => {
+                    let reader = self.registry.reader().clone();
+                    let last = !self.world.factories().any(|(other, _)| other.namespace == owner.namespace && *other != owner);
+                    self.tasks.spawn(async move {
+                        let mut released = true;
+                        for source in &sources {
+                            released &= reader.release_secret(source).await.is_ok();
+                        }
+                        if released && last {
+                            released = reader.release_binding(&owner.namespace).await.is_ok();
+                        }
+                        Done::Released(owner, released)
+                    });
+                }
+                Err(_) => {
+                    tracing::error!(%owner, "A visit panicked");
+                    self.broken(owner, "InternalError", "the operator failed while visiting this resource; its log says where");
+                }
+            }
+        }
+    }
+
+    fn object(&self, owner: &OwnerRef) -> Option<Resourced> {
+        match owner.kind {
+            Kind::AIFactory => self.world.factory(owner).cloned().map(Resourced::Factory),
+            Kind::GPUPool => self.world.pool(owner).cloned().map(Resourced::Pool),
+            Kind::AccessGrant => self.world.grant(owner).cloned().map(Resourced::Grant),
+        }
+    }
+
+    fn spawn_write(&mut self, owner: OwnerRef, object: Resourced, change: Write) {
+        let client = self.settings.client.clone();
+        let status = matches!(change, Write::Status(_));
+        self.tasks.spawn(async move {
+            let result = write(&client, &owner, &object, change).await;
+            Done::Written(owner, result, status)
+        });
+    }
+
+    /// Says on the resource that it can not be worked on, and tries again later.
+    fn broken(&mut self, owner: OwnerRef, reason: &str, message: &str) {
+        let client = self.settings.client.clone();
+        let generation = self.object(&owner).and_then(|object| object.meta().generation).unwrap_or_default();
+        let status = broken_status(generation, reason, message);
+        self.tasks.spawn(async move {
+            let result = raw_status(&client, &owner, status).await;
+            Done::Written(owner.clone(), result.and(Err(WriteError::Patch { owner, why: "not worked on".to_owned() })), false)
+        });
+    }
+
+    fn visit(&mut self, owner: &OwnerRef) -> Next {
+        if let Some(why) = self.undecodable.get(owner).cloned() {
+            let client = self.settings.client.clone();
+            let status = broken_status(0, "Undecodable", &format!("the stored object can not be read by this release: {why}"));
+            let name = owner.clone();
+            tokio::spawn(async move {
+                let _ = raw_status(&client, &name, status).await;
+            });
+            return Next::Nothing;
+        }
+        let Some(object) = self.object(owner) else { return Next::Nothing };
+        let meta = object.meta();
+        if self.settings.test_hooks && meta.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("aifactory.dev/test-panic")) {
+            #[allow(clippy::panic)]
+            {
+                panic!("asked for by an annotation");
+            }
+        }
+        let finalized = meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == labels::FINALIZER));
+        if !finalized {
+            // The finalizer is stored before anything is done for the resource; without it a deletion is none of our business.
+            return if meta.deletion_timestamp.is_some() { Next::Nothing } else { Next::Write(Write::AddFinalizer) };
+        }
+        match object {
+            Resourced::Factory(factory) => self.factory(owner, &factory),
+            Resourced::Pool(pool) => self.pool(owner, &pool),
+            Resourced::Grant(grant) => self.grant(owner, &grant),
+        }
+    }
+
+    fn factory(&mut self, owner: &OwnerRef, factory: &AIFactory) -> Next {
+        let abandoned: BTreeSet<SiteKey> = project::abandoned(factory).into_iter().map(|site| SiteKey::new(owner.clone(), site)).collect();
+        let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
+        if abandoned != before {
+            for key in abandoned.difference(&before) {
+                let left: Vec<String> = self.holders.iter().filter(|(_, sites)| sites.contains(key)).map(|(owner, _)| owner.to_string()).collect();
+                self.settings.notices.abandoned(factory, &key.site, &left);
+            }
+            self.abandoned.retain(|key| key.factory != *owner);
+            self.abandoned.extend(abandoned);
+            self.dependents(owner);
+        }
+        for site in &factory.spec.sites {
+            let key = SiteKey::new(owner.clone(), &site.name);
+            if let Some(intent) = project::site(&self.world, &self.settings.id, &key)
+                && let Some(report) = self.registry.ensure(&key, site, intent)
+            {
+                self.site_reports.insert(key, report);
+            }
+        }
+        for key in self.registry.of(owner) {
+            if !factory.spec.sites.iter().any(|site| site.name == key.site) {
+                let source = self.registry.remove(&key);
+                self.site_reports.remove(&key);
+                self.by_site.remove(&key);
+                self.reports.values_mut().for_each(|reports| {
+                    reports.remove(&key);
+                });
+                self.holders.values_mut().for_each(|sites| {
+                    sites.remove(&key);
+                });
+                let in_use = source.as_ref().is_some_and(|source| self.registry.of(owner).iter().any(|other| self.registry.source(other) == Some(source)));
+                if let Some(source) = source.filter(|_| !in_use) {
+                    let reader = self.registry.reader().clone();
+                    tokio::spawn(async move { reader.release_secret(&source).await });
+                }
+            }
+        }
+        let now = Timestamp::now();
+        let by_site = &self.by_site;
+        let reports = &self.reports;
+        let about = |key: &SiteKey| -> Vec<&Report> {
+            by_site.get(key).into_iter().flatten().filter_map(|owner| reports.get(owner)?.get(key)).collect()
+        };
+        let outcome = aggregate::factory(&self.world, factory, &self.site_reports, about, &self.abandoned, now);
+        if outcome.finished {
+            let sources = self.registry.of(owner).iter().filter_map(|key| self.registry.source(key).cloned()).collect();
+            return Next::Release(sources);
+        }
+        self.settings.notices.factory(factory, &outcome.status);
+        self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
+            status.summary = None;
+            for site in &mut status.sites {
+                site.gpus = None;
+                site.grants = 0;
+                site.pools = 0;
+            }
+        })
+    }
+
+    fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {
+        let holders = self.holders.get(owner).cloned().unwrap_or_default();
+        let projection = project::pool(&self.world, owner, &holders);
+        for (key, intent) in &projection.sites {
+            self.registry.put(key, intent);
+        }
+        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), Timestamp::now());
+        if outcome.finished {
+            return Next::Write(Write::RemoveFinalizer);
+        }
+        self.settings.notices.pool(pool, &outcome.status);
+        self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
+            status.summary = None;
+            status.gpu_hours = None;
+            for site in &mut status.sites {
+                site.nodes = aifactory_api::pool::NodeCount::default();
+                site.gpus = aifactory_api::factory::GpuCount::default();
+            }
+        })
+    }
+
+    fn grant(&mut self, owner: &OwnerRef, grant: &AccessGrant) -> Next {
+        let holders = self.holders_of(owner, grant);
+        let now = Timestamp::now();
+        let Some(projection) = project::grant(&self.world, owner, &holders, now) else { return Next::Nothing };
+        for (key, intent) in &projection.sites {
+            self.registry.put(key, intent);
+        }
+        if let Some(wake) = projection.wake {
+            let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(Duration::from_secs(24 * 3600));
+            self.schedule.add_at(owner.clone(), Instant::now() + wait + Duration::from_millis(1));
+        }
+        let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), now);
+        if outcome.finished {
+            return Next::Write(Write::RemoveFinalizer);
+        }
+        let findings = self.reports.get(owner).into_iter().flatten().flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
+        self.settings.notices.grant(grant, &outcome.status, findings);
+        self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
+            if let Some(summary) = &mut status.summary {
+                summary.gpu_hours.clear();
+            }
+        })
+    }
+
+    /// Sites that hold something of a grant: those that say so, and those that status names and that could not be asked yet.
+    fn holders_of(&self, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<SiteKey> {
+        let mut holders = self.holders.get(owner).cloned().unwrap_or_default();
+        let named = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
+        for site in named.iter().filter(|site| !matches!(site.phase.as_str(), "Gone")) {
+            for (factory_ref, factory) in self.world.factories() {
+                for known in &factory.spec.sites {
+                    let key = SiteKey::new(factory_ref.clone(), &known.name);
+                    if key.display(&owner.namespace) == site.name && !self.site_reports.get(&key).is_some_and(|report| report.synced) {
+                        let placed = factory_ref.namespace != owner.namespace || pools_of_grant(owner, grant).iter().any(|pool| {
+                            self.world.pool(pool).is_none_or(|spec| factory_of_pool(pool, spec) == *factory_ref)
+                        }) || factory.spec.sites.iter().any(|listed| listed.name == site.name);
+                        if placed && known.kubernetes.is_some() {
+                            holders.insert(key);
+                        }
+                    }
+                }
+            }
+        }
+        holders
+    }
+
+    fn about(&self, owner: &OwnerRef) -> Reports<'_> {
+        Reports {
+            about: self.reports.get(owner).into_iter().flatten().map(|(key, report)| (key.clone(), report)).collect(),
+            sites: &self.site_reports,
+            abandoned: &self.abandoned,
+        }
+    }
+
+    /// Whether the status is to be written, now or later.
+    fn status<S>(&mut self, owner: &OwnerRef, generation: Option<i64>, stored: Option<&S>, outcome: Outcome<S>, strip: impl Fn(&mut S)) -> Next
+    where
+        S: Clone + PartialEq + serde::Serialize,
+    {
+        let now = Instant::now();
+        let generation = generation.unwrap_or_default();
+        let progress = self.progress.entry(owner.clone()).or_insert(Progress { generation, since: now, written: None });
+        if progress.generation != generation {
+            progress.generation = generation;
+            progress.since = now;
+        }
+        if stored == Some(&outcome.status) {
+            return Next::Nothing;
+        }
+        if outcome.in_progress {
+            let ready_at = progress.since.max(progress.written.unwrap_or(progress.since)) + PATIENCE;
+            if ready_at > now {
+                self.schedule.add_at(owner.clone(), ready_at);
+                return Next::Nothing;
+            }
+        } else {
+            progress.since = now;
+        }
+        let stripped = |status: &S| {
+            let mut status = status.clone();
+            strip(&mut status);
+            status
+        };
+        if stored.is_some_and(|stored| stripped(stored) == stripped(&outcome.status))
+            && let Some(at) = progress.written.map(|written| written + NUMBERS).filter(|at| *at > now)
+        {
+            self.schedule.add_at(owner.clone(), at);
+            return Next::Nothing;
+        }
+        match serde_json::to_value(&outcome.status) {
+            Ok(status) => Next::Write(Write::Status(status)),
+            Err(error) => {
+                tracing::error!(%owner, %error, "A status can not be written down");
+                Next::Nothing
+            }
+        }
+    }
+
+    fn store_living(&mut self) {
+        let living = living::namespaces(&self.world);
+        if self.storing || (self.living_stored && living == self.living) {
+            return;
+        }
+        self.storing = true;
+        self.living.clone_from(&living);
+        let (client, namespace) = (self.settings.client.clone(), self.settings.namespace.clone());
+        self.tasks.spawn(async move { Done::Living(living::store(&client, &namespace, &living).await) });
+    }
+}
+
+fn broken_status(generation: i64, reason: &str, message: &str) -> Value {
+    let at = aifactory_plan::conditions::whole_seconds(Timestamp::now()).to_string();
+    let condition = |type_: &str, status: &str| {
+        serde_json::json!({"type": type_, "status": status, "reason": reason, "message": message,
+            "observedGeneration": generation, "lastTransitionTime": at})
+    };
+    serde_json::json!({"conditions": [condition("Ready", "False"), condition("Stalled", "True")]})
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

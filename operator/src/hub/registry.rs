@@ -1,0 +1,128 @@
+//! The sites that have a worker, and what each was told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::factory::{Site, SiteKubernetes};
+use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::digest::{Digest, digest_of};
+use aifactory_plan::intent::{Intent, SiteIntent};
+use aifactory_plan::report::{Finding, SiteReport};
+use aifactory_plan::world::SiteKey;
+
+use crate::site::credentials::{CredentialReader, CredentialSource};
+use crate::site::worker;
+use crate::transport::{HubSender, SiteSender, ToSite};
+
+struct Connected {
+    source: CredentialSource,
+    sender: SiteSender,
+    site: Option<SiteIntent>,
+    told: BTreeMap<OwnerRef, Digest>,
+    gone: BTreeSet<OwnerRef>,
+}
+
+/// The sites that have a worker.
+pub struct Registry {
+    reader: CredentialReader,
+    hub: HubSender,
+    sites: BTreeMap<SiteKey, Connected>,
+}
+
+impl Registry {
+    pub fn new(reader: CredentialReader, hub: HubSender) -> Self {
+        Self { reader, hub, sites: BTreeMap::new() }
+    }
+
+    /// Sees to it that the site has a worker that knows what it must; returns what keeps it from having one.
+    pub fn ensure(&mut self, key: &SiteKey, site: &Site, intent: SiteIntent) -> Option<SiteReport> {
+        let source = match source(key, site.kubernetes.as_ref()) {
+            Ok(source) => source,
+            Err(problem) => {
+                self.sites.remove(key);
+                return Some(SiteReport { problem: Some(problem), ..SiteReport::default() });
+            }
+        };
+        if self.sites.get(key).is_some_and(|connected| connected.source != source) {
+            self.sites.remove(key);
+        }
+        let connected = self.sites.entry(key.clone()).or_insert_with(|| Connected {
+            sender: worker::start(key.clone(), source.clone(), self.reader.clone(), self.hub.clone()),
+            source,
+            site: None,
+            told: BTreeMap::new(),
+            gone: BTreeSet::new(),
+        });
+        if connected.site.as_ref() != Some(&intent) {
+            connected.site = Some(intent.clone());
+            let _ = connected.sender.send(ToSite::Site(Box::new(intent)));
+        }
+        None
+    }
+
+    /// Tells a site what it must know of a resource, unless it knows that already.
+    pub fn put(&mut self, key: &SiteKey, intent: &Intent) {
+        if let Some(connected) = self.sites.get_mut(key) {
+            let digest = digest_of(intent);
+            if connected.told.get(&intent.owner) != Some(&digest) {
+                connected.told.insert(intent.owner.clone(), digest);
+                connected.gone.remove(&intent.owner);
+                let _ = connected.sender.send(ToSite::Put(Box::new(intent.clone())));
+            }
+        }
+    }
+
+    /// Tells a site that a resource is in none of the hub's caches.
+    pub fn gone(&mut self, key: &SiteKey, owner: &OwnerRef) {
+        if let Some(connected) = self.sites.get_mut(key)
+            && connected.gone.insert(owner.clone())
+        {
+            connected.told.remove(owner);
+            let _ = connected.sender.send(ToSite::Gone(owner.clone()));
+        }
+    }
+
+    /// The sites that were told something of this resource.
+    pub fn told(&self, owner: &OwnerRef) -> Vec<SiteKey> {
+        self.sites.iter().filter(|(_, connected)| connected.told.contains_key(owner)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The resources of which a site was told something.
+    pub fn owners(&self, key: &SiteKey) -> Vec<OwnerRef> {
+        self.sites.get(key).map(|connected| connected.told.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The sites of a factory that have a worker.
+    pub fn of(&self, factory: &OwnerRef) -> Vec<SiteKey> {
+        self.sites.keys().filter(|key| key.factory == *factory).cloned().collect()
+    }
+
+    /// Lets a site go; returns where its credential is.
+    pub fn remove(&mut self, key: &SiteKey) -> Option<CredentialSource> {
+        self.sites.remove(key).map(|connected| connected.source)
+    }
+
+    /// Where a site's credential is.
+    pub fn source(&self, key: &SiteKey) -> Option<&CredentialSource> {
+        self.sites.get(key).map(|connected| &connected.source)
+    }
+
+    pub fn reader(&self) -> &CredentialReader {
+        &self.reader
+    }
+}
+
+fn source(key: &SiteKey, kubernetes: Option<&SiteKubernetes>) -> Result<CredentialSource, Finding> {
+    match kubernetes {
+        Some(SiteKubernetes { push: Some(push), .. }) => Ok(CredentialSource::Secret {
+            namespace: key.factory.namespace.clone(),
+            name: push.kubeconfig_secret_ref.name.clone(),
+            key: push.kubeconfig_secret_ref.key.clone(),
+        }),
+        Some(SiteKubernetes { local: Some(_), .. }) => Ok(CredentialSource::Local),
+        Some(SiteKubernetes { pull: Some(_), .. }) => {
+            Err(Finding::stalled(Reason::PullNotServed, "kubernetes.pull: agents are not served by this release; use push or local"))
+        }
+        Some(_) => Err(Finding::stalled(Reason::InvalidSpec, "kubernetes: one of push and local is needed")),
+        None => Err(Finding::note(Reason::NotApplicable, "the site has no Kubernetes")),
+    }
+}

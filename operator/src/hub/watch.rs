@@ -1,0 +1,122 @@
+//! Watching the three kinds on the hub. An object that can not be decoded is told apart from the others and holds up none of them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use futures::StreamExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+/// One of our resources.
+#[derive(Clone, Debug)]
+pub enum Resourced {
+    /// A factory.
+    Factory(Arc<AIFactory>),
+    /// A pool.
+    Pool(Arc<GPUPool>),
+    /// A grant.
+    Grant(Arc<AccessGrant>),
+}
+
+impl Resourced {
+    pub fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+        match self {
+            Resourced::Factory(factory) => factory.meta(),
+            Resourced::Pool(pool) => pool.meta(),
+            Resourced::Grant(grant) => grant.meta(),
+        }
+    }
+}
+
+/// Something that was seen on the hub.
+#[derive(Debug)]
+pub enum Seen {
+    /// A resource was made or changed.
+    Put(OwnerRef, Resourced),
+    /// A resource is gone.
+    Removed(OwnerRef),
+    /// All of a kind were listed: just these exist.
+    Listed(Kind, BTreeSet<OwnerRef>),
+    /// A resource can not be decoded.
+    Undecodable(OwnerRef, String),
+}
+
+/// A kind of ours, as the watch needs it.
+pub trait Watched: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static {
+    const KIND: Kind;
+    fn wrap(self) -> Resourced;
+}
+
+impl Watched for AIFactory {
+    const KIND: Kind = Kind::AIFactory;
+    fn wrap(self) -> Resourced {
+        Resourced::Factory(Arc::new(self))
+    }
+}
+
+impl Watched for GPUPool {
+    const KIND: Kind = Kind::GPUPool;
+    fn wrap(self) -> Resourced {
+        Resourced::Pool(Arc::new(self))
+    }
+}
+
+impl Watched for AccessGrant {
+    const KIND: Kind = Kind::AccessGrant;
+    fn wrap(self) -> Resourced {
+        Resourced::Grant(Arc::new(self))
+    }
+}
+
+/// Watches a kind until the receiver is gone.
+pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
+    let api: Api<DeserializeGuard<K>> = Api::all(client);
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut listing = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        let seen = match event {
+            Ok(watcher::Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                let seen = decode(object);
+                if let Seen::Put(owner, _) | Seen::Undecodable(owner, _) = &seen {
+                    listing.insert(owner.clone());
+                }
+                seen
+            }
+            Ok(watcher::Event::InitDone) => Seen::Listed(K::KIND, std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(object)) => decode(object),
+            Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta())),
+            Err(error) => {
+                tracing::warn!(kind = %K::KIND, %error, "The watch on the hub failed");
+                continue;
+            }
+        };
+        if to.send(seen).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn decode<K: Watched>(object: DeserializeGuard<K>) -> Seen {
+    let owner = owner_of::<K>(object.meta());
+    match object.0 {
+        Ok(object) => Seen::Put(owner, without_managed_fields(object).wrap()),
+        Err(error) => Seen::Undecodable(owner, error.error),
+    }
+}
+
+fn without_managed_fields<K: Watched>(mut object: K) -> K {
+    object.meta_mut().managed_fields = None;
+    object
+}
+
+fn owner_of<K: Watched>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> OwnerRef {
+    OwnerRef::new(K::KIND, meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}

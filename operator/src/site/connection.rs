@@ -1,0 +1,224 @@
+//! Making contact with a site: who it is, whether it is ours, what it serves, and whether its policies guard it from us.
+
+use std::time::Duration;
+
+use aifactory_api::factory::EngineStatus;
+use aifactory_api::name::digest;
+use aifactory_api::{Reason, labels};
+use aifactory_plan::intent::SiteIntent;
+use aifactory_plan::report::Finding;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use super::credentials::{CredentialReader, CredentialSource};
+use crate::client::Clients;
+use crate::credential::Fingerprint;
+
+/// Longest wait for one call while contact is made; a probe's as well.
+pub const CALL: Duration = Duration::from_secs(5);
+
+/// Name of the namespace that the self-test asks for and must not get: it lacks our prefix.
+const FORBIDDEN_NAMESPACE: &str = "aifactory-policy-probe";
+
+/// A site that answers and is ours.
+#[derive(Clone)]
+pub struct Session {
+    /// Clients for it.
+    pub clients: Clients,
+    /// The credential in use.
+    pub fingerprint: Fingerprint,
+    /// When it expires.
+    pub expires: Option<Timestamp>,
+    /// UID of the cluster.
+    pub cluster_uid: String,
+    /// Version of its API server.
+    pub version: String,
+    /// Engines that it serves.
+    pub engines: Vec<EngineStatus>,
+}
+
+/// Makes contact.
+pub async fn connect(reader: &CredentialReader, source: &CredentialSource, intent: &SiteIntent) -> Result<Session, Finding> {
+    let found = reader.connect(source).await?;
+    let client = &found.clients.rpc;
+    let version = call(client.apiserver_version()).await?.git_version;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
+    check_identity(intent, &cluster_uid)?;
+    check_policies(client).await?;
+    claim(client, intent).await?;
+    let engines = engines(client).await?;
+    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, engines })
+}
+
+fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
+    let known = [&intent.expected_uid, &intent.accepted_uid];
+    if intent.expected_uid.is_none() || known.iter().any(|uid| uid.as_deref() == Some(found)) {
+        return Ok(());
+    }
+    Err(Finding::stalled(
+        Reason::SiteIdentityChanged,
+        format!(
+            "another cluster answers: its UID is {found}, and it was {}. Nothing is written there. If that is meant: kubectl annotate aifactory {} -n {} --overwrite {}={}={found}",
+            intent.expected_uid.as_deref().unwrap_or_default(),
+            intent.factory.name,
+            intent.factory.namespace,
+            labels::ACCEPT_IDENTITY,
+            intent.site,
+        ),
+    ))
+}
+
+/// Asks, as a dry run, for what the site's policies must refuse.
+pub async fn check_policies(client: &Client) -> Result<(), Finding> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let mut probe = Namespace::default();
+    probe.metadata.name = Some(FORBIDDEN_NAMESPACE.to_owned());
+    let params = PostParams { dry_run: true, field_manager: Some(labels::SITE_MANAGER.to_owned()) };
+    let missing = |what: &str| {
+        Finding::stalled(
+            Reason::SitePoliciesMissing,
+            format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then"),
+        )
+    };
+    match tokio::time::timeout(CALL, namespaces.create(&params, &probe)).await {
+        Err(_) => Err(unreachable("no answer in time")),
+        Ok(Ok(_)) => Err(missing("a namespace outside of our prefix would have been made")),
+        Ok(Err(kube::Error::Api(status))) if status.message.contains("ValidatingAdmissionPolicy 'aifactory-site") => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_invalid() => {
+            Err(missing(&format!("the refusal came from elsewhere: {}", status.message)))
+        }
+        Ok(Err(error)) => Err(explain(&error)),
+    }
+}
+
+/// Writes the claim, or checks that it is ours.
+async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
+    let factory = format!("{}/{}", intent.factory.namespace, intent.factory.name);
+    let wanted = [("hub", intent.hub.as_str()), ("factory", factory.as_str()), ("site", intent.site.as_str())];
+    let found = match call(api.get_opt(labels::CLAIM)).await? {
+        Some(found) => found,
+        None if intent.release => return Ok(()),
+        None => {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": labels::CLAIM, "labels": {labels::MANAGED: "true"}},
+                "data": wanted.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+            });
+            // Server-side apply without force, each claimant under a name of its own: whoever comes second gets a conflict.
+            let manager = format!("{}-{}", labels::SITE_MANAGER, digest(&[&intent.hub, &factory, &intent.site], 16));
+            match tokio::time::timeout(CALL, api.patch(labels::CLAIM, &PatchParams::apply(&manager), &Patch::Apply(&object))).await {
+                Ok(Ok(made)) => made,
+                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => call(api.get(labels::CLAIM)).await?,
+                Ok(Err(error)) => return Err(explain(&error)),
+                Err(_) => return Err(unreachable("no answer in time")),
+            }
+        }
+    };
+    let data = found.data.clone().unwrap_or_default();
+    let value = |key: &str| data.get(key).map(String::as_str).unwrap_or_default();
+    if wanted.iter().all(|(key, wanted)| value(key) == *wanted) {
+        return Ok(());
+    }
+    if value("hub").is_empty() {
+        if intent.release {
+            return Ok(());
+        }
+        return replace_claim(&api, &found, &wanted).await;
+    }
+    Err(Finding::stalled(
+        Reason::SiteClaimed,
+        format!(
+            "the cluster belongs to site {:?} of AIFactory {} of hub {}; a site belongs to one factory of one hub. Release it there first",
+            value("site"),
+            value("factory"),
+            value("hub"),
+        ),
+    ))
+}
+
+/// Gives the claim up.
+pub async fn release(client: &Client) -> Result<(), Finding> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
+    match call(api.get_opt(labels::CLAIM)).await? {
+        Some(found) => replace_claim(&api, &found, &[("hub", ""), ("factory", ""), ("site", "")]).await,
+        None => Ok(()),
+    }
+}
+
+async fn replace_claim(api: &Api<ConfigMap>, found: &ConfigMap, data: &[(&str, &str)]) -> Result<(), Finding> {
+    let data: std::collections::BTreeMap<_, _> = data.iter().copied().collect();
+    let patch = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version()},
+        {"op": "add", "path": "/data", "value": data},
+    ]);
+    let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| internal(&error.to_string()))?;
+    let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
+    call(api.patch(labels::CLAIM, &params, &Patch::<ConfigMap>::Json(patch))).await.map(|_| ())
+}
+
+async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {
+    let groups = call(client.list_api_groups()).await?;
+    let mut engines = Vec::new();
+    for (name, group) in [("Slinky", "slinky.slurm.net"), ("ClusterNetworkPolicy", "policy.networking.k8s.io")] {
+        if let Some(found) = groups.groups.iter().find(|found| found.name == group) {
+            let wanted = if name == "Slinky" { "v1beta1" } else { "v1alpha2" };
+            let served = found.versions.iter().any(|version| version.version == wanted);
+            if served {
+                engines.push(EngineStatus { name: name.to_owned(), version: wanted.to_owned() });
+            }
+        }
+    }
+    Ok(engines)
+}
+
+/// Asks whether the site answers.
+pub async fn probe(client: &Client) -> Result<(), Finding> {
+    call(client.apiserver_version()).await.map(|_| ())
+}
+
+async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Finding> {
+    match tokio::time::timeout(CALL, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err(unreachable("no answer in time")),
+    }
+}
+
+/// What an error of a site means for people.
+pub fn explain(error: &kube::Error) -> Finding {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => {
+            Finding::stalled(Reason::Unauthorized, "the site refuses the credential (401); renew the Secret")
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            Finding::stalled(Reason::RefusedBySite, format!("the site refuses: {}", aifactory_plan::grant::shorten(&status.message, 500)))
+        }
+        kube::Error::Api(status) => Finding::note(
+            Reason::SiteError,
+            format!("the site answers {}: {}", status.code, aifactory_plan::grant::shorten(&status.message, 300)),
+        ),
+        other => unreachable(&cause(other)),
+    }
+}
+
+/// The innermost cause, which is the one that tells something.
+fn cause(error: &kube::Error) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    aifactory_plan::grant::shorten(&error.to_string(), 200)
+}
+
+fn unreachable(why: &str) -> Finding {
+    Finding::note(Reason::SiteUnreachable, format!("the site does not answer: {why}"))
+}
+
+fn internal(why: &str) -> Finding {
+    Finding::note(Reason::InternalError, why.to_owned())
+}

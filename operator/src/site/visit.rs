@@ -1,0 +1,124 @@
+//! One visit: gathers what the index knows of an owner and asks the pure core for a plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::factory::{EngineStatus, OrphanPolicy};
+use aifactory_api::name::tenant_namespace;
+use aifactory_api::{Kind, OwnerRef};
+use aifactory_plan::grant::{self, GrantView};
+use aifactory_plan::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent};
+use aifactory_plan::object::ObjectKind;
+use aifactory_plan::plan::{ObservedObjects, Plan};
+use aifactory_plan::pool::{self, PoolView};
+use aifactory_plan::report::{Detail, SitePhase};
+use aifactory_plan::site_policy::SitePolicy;
+use aifactory_plan::{nodes, orphan};
+use jiff::Timestamp;
+
+use super::index::Index;
+
+/// Everything that planning looks at.
+pub struct Visit<'a> {
+    pub site: &'a SiteIntent,
+    pub intents: &'a BTreeMap<OwnerRef, Intent>,
+    pub index: &'a Index,
+    pub policy: &'a SitePolicy,
+    pub refusals: &'a BTreeMap<OwnerRef, Refusal>,
+    /// Grants whose namespace somebody else has deleted.
+    pub lost: &'a BTreeSet<OwnerRef>,
+    pub engines: &'a [EngineStatus],
+    pub now: Timestamp,
+}
+
+impl Visit<'_> {
+    /// The plan for what the hub wants.
+    pub fn intent(&self, intent: &Intent) -> Plan {
+        match &intent.body {
+            Body::Pool(pool) => self.pool(intent, pool),
+            Body::Grant(grant) => self.grant(intent, grant),
+        }
+    }
+
+    /// The plan for an owner that the hub does not know any more.
+    pub fn gone(&self, owner: &OwnerRef) -> Option<Plan> {
+        let none = ObservedObjects::new();
+        let objects = self.index.objects(owner).unwrap_or(&none);
+        let namespace = self.index.namespace_of(owner);
+        if let Some((name, view)) = namespace
+            && view.retained()
+        {
+            return Some(grant::plan_retained(name, view, objects, self.policy.keep_namespaces, self.now));
+        }
+        match self.site.policy.orphans {
+            OrphanPolicy::Report => Some(Plan::nothing(SitePhase::Locked, Detail::None)),
+            OrphanPolicy::Lock => Some(orphan::lock(objects)),
+            OrphanPolicy::Delete => {
+                let mut plan = orphan::delete(objects);
+                if owner.kind == Kind::GPUPool {
+                    orphan::release_nodes(&mut plan, owner, &self.index.nodes());
+                }
+                Some(plan)
+            }
+        }
+    }
+
+    fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
+        let none = ObservedObjects::new();
+        let namespace = tenant_namespace(&self.site.hub, &intent.owner);
+        let foreign = self.index.foreign(&namespace);
+        let view = GrantView {
+            namespace: self.index.namespace(&namespace),
+            objects: self.index.objects(&intent.owner).unwrap_or(&none),
+            foreign: &foreign,
+            policy: self.policy,
+            refused: self.refusals.get(&intent.owner),
+            data_lost: self.lost.contains(&intent.owner),
+        };
+        grant::plan(self.site, intent, grant, &view, self.now)
+    }
+
+    fn pool(&self, intent: &Intent, pool: &PoolIntent) -> Plan {
+        let pools: BTreeMap<OwnerRef, &PoolIntent> = self
+            .intents
+            .values()
+            .filter_map(|other| match &other.body {
+                Body::Pool(pool) => Some((other.owner.clone(), pool)),
+                Body::Grant(_) => None,
+            })
+            .collect();
+        let nodes = self.index.nodes();
+        let mut assigned = nodes::assign(&pools, &nodes);
+        let none = ObservedObjects::new();
+        let objects = self.index.objects(&intent.owner).unwrap_or(&none);
+        let node_set = objects.keys().find(|key| key.kind == ObjectKind::NodeSet).and_then(|key| self.index.node_set(key));
+        let view = PoolView {
+            nodes: assigned.remove(&intent.owner).unwrap_or_default(),
+            objects,
+            node_set,
+            slinky: self.engines.iter().any(|engine| engine.name == "Slinky"),
+            allocated: self.allocated(&intent.owner, pool),
+            paused: self.policy.paused,
+        };
+        pool::plan(self.site, intent, pool, view)
+    }
+
+    /// GPUs of this pool that Pods of grants hold, as quotas count them; `None` where a quota covers several pools.
+    fn allocated(&self, owner: &OwnerRef, pool: &PoolIntent) -> Option<i64> {
+        let resource = &pool.accelerator.resource_name;
+        let mut sum = 0_i64;
+        for intent in self.intents.values() {
+            let Body::Grant(grant) = &intent.body else { continue };
+            let same: Vec<_> = grant.pools.iter().filter(|granted| granted.resource == *resource).collect();
+            if !same.iter().any(|granted| granted.pool == owner.name) {
+                continue;
+            }
+            let namespace = tenant_namespace(&self.site.hub, &intent.owner);
+            let used = self.index.used(&namespace).and_then(|used| used.get(resource)).copied().unwrap_or_default();
+            if used > 0 && same.len() > 1 {
+                return None;
+            }
+            sum = sum.saturating_add(used);
+        }
+        Some(sum)
+    }
+}

@@ -1,0 +1,725 @@
+//! The worker of one site: an actor that owns the index, the intents and the schedule, decides in one place, and leaves waiting to tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::intent::{Body, Desired, Intent, Refusal, SiteIntent};
+use aifactory_plan::object::ObjectKind;
+use aifactory_plan::plan::Plan;
+use aifactory_plan::report::{Finding, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::site_policy::SitePolicy;
+use aifactory_plan::world::SiteKey;
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::apply::{Applier, Outcome};
+use super::connection::{self, Session, check_policies};
+use super::credentials::{CredentialReader, CredentialSource};
+use super::index::{Extra, Index};
+use super::visit;
+use super::watch::{Observation, watch};
+use crate::schedule::Schedule;
+use crate::transport::{FromSite, HubSender, ToSite};
+
+/// Resources in work at a time at one site.
+const VISITS: usize = 16;
+/// Requests at a time to one site.
+const REQUESTS: usize = 16;
+/// How often a site is asked whether it answers.
+const PROBE: Duration = Duration::from_secs(3);
+/// How often a Secret is looked at for a new credential.
+const ROTATION: Duration = Duration::from_secs(2);
+/// How often the site's policies are tested.
+const POLICY_TEST: Duration = Duration::from_secs(60);
+/// Pause before a site that did not answer is contacted again, at first and at most.
+const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// Pause before something that the site refused is tried again.
+const REFUSED: Duration = Duration::from_secs(60);
+/// How often a site says something new about itself, at most.
+const SITE_REPORT: Duration = Duration::from_millis(200);
+
+/// Starts the worker of a site; it ends when the sender is dropped.
+pub fn start(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender) -> mpsc::UnboundedSender<ToSite> {
+    let (sender, inbox) = mpsc::unbounded_channel();
+    tokio::spawn(Worker::new(key, source, reader, hub).run(inbox));
+    sender
+}
+
+struct Worker {
+    key: SiteKey,
+    source: CredentialSource,
+    reader: CredentialReader,
+    hub: HubSender,
+    site: Option<SiteIntent>,
+    intents: BTreeMap<OwnerRef, Intent>,
+    gone: BTreeSet<OwnerRef>,
+    refusals: BTreeMap<OwnerRef, Refusal>,
+    index: Index,
+    policy: SitePolicy,
+    schedule: Schedule<OwnerRef>,
+    active: Option<Active>,
+    sessions: u64,
+    contacting: bool,
+    contact_pause: Duration,
+    contact_at: Option<Instant>,
+    problem: Option<Finding>,
+    last_contact: Option<Timestamp>,
+    findings: BTreeMap<OwnerRef, Vec<Finding>>,
+    rounds: BTreeMap<OwnerRef, u32>,
+    lost: BTreeSet<OwnerRef>,
+    reported: BTreeMap<OwnerRef, Report>,
+    site_reported: Option<SiteReport>,
+    site_dirty: bool,
+    site_report_at: Option<Instant>,
+    released: bool,
+    tasks: JoinSet<Event>,
+}
+
+/// A site that answers.
+struct Active {
+    id: u64,
+    session: Session,
+    applier: Applier,
+    _watches: JoinSet<()>,
+    unlisted: BTreeSet<Listing>,
+    failed_probes: u32,
+    probing: bool,
+    probe_at: Instant,
+    rotation_at: Instant,
+    policy_test_at: Instant,
+    /// The site's policies are not in force: nothing is written.
+    unguarded: Option<Finding>,
+    releasing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Listing {
+    Kind(ObjectKind),
+    Nodes,
+    Policy,
+}
+
+enum Event {
+    Contact(Result<Session, Finding>),
+    Probe(u64, Result<(), Finding>),
+    Rotation(u64, Result<bool, Finding>),
+    PolicyTest(u64, Result<(), Finding>),
+    Executed(u64, OwnerRef, Result<Outcome, String>),
+    Released(u64, Result<(), Finding>),
+}
+
+impl Worker {
+    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender) -> Self {
+        Self {
+            key,
+            source,
+            reader,
+            hub,
+            site: None,
+            intents: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            refusals: BTreeMap::new(),
+            index: Index::default(),
+            policy: SitePolicy::default(),
+            schedule: Schedule::default(),
+            active: None,
+            sessions: 0,
+            contacting: false,
+            contact_pause: CONTACT.0,
+            contact_at: None,
+            problem: None,
+            last_contact: None,
+            findings: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            site_reported: None,
+            site_dirty: false,
+            site_report_at: None,
+            released: false,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<ToSite>) {
+        let (to, mut observations) = mpsc::channel(1024);
+        loop {
+            self.contact();
+            self.attend();
+            self.dispatch();
+            self.report_site();
+            let deadline = self.deadline();
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => {
+                        self.told(message);
+                        while let Ok(message) = inbox.try_recv() {
+                            self.told(message);
+                        }
+                    }
+                    None => return,
+                },
+                Some((session, observation)) = observations.recv() => {
+                    self.observed(session, observation);
+                    while let Ok((session, observation)) = observations.try_recv() {
+                        self.observed(session, observation);
+                    }
+                }
+                Some(done) = self.tasks.join_next() => {
+                    if let Ok(event) = done {
+                        self.happened(event, &to);
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let mut at = far;
+        let mut sooner = |other: Option<Instant>| at = other.map_or(at, |other| at.min(other));
+        sooner(self.schedule.wake());
+        sooner(self.contact_at.filter(|_| self.active.is_none() && !self.contacting));
+        sooner(self.site_report_at.filter(|_| self.site_dirty));
+        if let Some(active) = &self.active {
+            sooner(Some(active.probe_at).filter(|_| !active.probing));
+            sooner(Some(active.rotation_at));
+            sooner(Some(active.policy_test_at));
+        }
+        at
+    }
+
+    fn told(&mut self, message: ToSite) {
+        match message {
+            ToSite::Site(site) => {
+                let identity = self.site.as_ref().map(|site| (site.expected_uid.clone(), site.accepted_uid.clone()));
+                if identity != Some((site.expected_uid.clone(), site.accepted_uid.clone())) && self.active.is_none() {
+                    self.contact_at = Some(Instant::now());
+                }
+                if self.site.as_ref() != Some(&site) {
+                    self.site = Some(*site);
+                    self.released &= self.site.as_ref().is_some_and(|site| site.release);
+                    self.visit_everything();
+                }
+            }
+            ToSite::Put(intent) => {
+                let owner = intent.owner.clone();
+                self.gone.remove(&owner);
+                let urgent = matches!(&intent.body, Body::Grant(grant) if !matches!(grant.desired, Desired::Bound));
+                let pool = owner.kind == Kind::GPUPool;
+                self.intents.insert(owner.clone(), *intent);
+                self.refuse();
+                if pool {
+                    self.visit_pools();
+                }
+                if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+            }
+            ToSite::Gone(owner) => {
+                self.intents.remove(&owner);
+                self.reported.remove(&owner);
+                self.findings.remove(&owner);
+                self.schedule.forget(&owner);
+                if self.index.owners(&self.key.factory).contains(&owner) {
+                    self.gone.insert(owner.clone());
+                    self.schedule.add(owner);
+                }
+                self.refuse();
+                self.site_dirty = true;
+            }
+        }
+    }
+
+    fn observed(&mut self, session: u64, observation: Observation) {
+        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
+        let mut listed = None;
+        match observation {
+            Observation::Put(seen) => {
+                if matches!(seen.extra, Extra::Quota(_)) {
+                    let soon = Instant::now() + Duration::from_secs(2);
+                    for pool in self.intents.keys().filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>() {
+                        self.schedule.add_at(pool, soon);
+                    }
+                }
+                let due = self.index.put(*seen);
+                self.due(due);
+            }
+            Observation::Removed(key) => {
+                if key.kind == ObjectKind::Namespace
+                    && let Some(view) = self.index.namespace(&key.name)
+                    && view.state != aifactory_api::labels::STATE_LOCKED
+                {
+                    self.lost.extend(self.intents.keys().filter(|owner| self.index.namespace_of(owner).is_some_and(|(name, _)| name == key.name)).cloned());
+                }
+                let due = self.index.remove(&key);
+                self.due(due);
+            }
+            Observation::Listed(kind, seen) => {
+                listed = Some(Listing::Kind(kind));
+                let due = self.index.retain(kind, &seen);
+                self.due(due);
+            }
+            Observation::Node(node) => {
+                if self.index.put_node(*node) {
+                    self.visit_pools();
+                }
+            }
+            Observation::NodeRemoved(name) => {
+                if self.index.remove_node(&name) {
+                    self.visit_pools();
+                }
+            }
+            Observation::NodesListed(seen) => {
+                listed = Some(Listing::Nodes);
+                self.index.retain_nodes(&seen);
+                self.visit_pools();
+            }
+            Observation::Policy(data) => {
+                listed = Some(Listing::Policy);
+                let policy = data.map(|data| SitePolicy::parse(&data)).unwrap_or_default();
+                if policy != self.policy {
+                    self.policy = policy;
+                    self.site_dirty = true;
+                    self.refuse();
+                    self.visit_everything();
+                }
+            }
+            Observation::Failed(why) => {
+                tracing::debug!(site = %self.key, why, "a watch failed");
+                // A watch that fails may be the first sign that the site is gone.
+                active.probe_at = Instant::now();
+            }
+        }
+        if let Some(listing) = listed
+            && let Some(active) = &mut self.active
+            && active.unlisted.remove(&listing)
+            && active.unlisted.is_empty()
+        {
+            tracing::info!(site = %self.key, "Saw everything of ours at the site");
+            self.site_dirty = true;
+            self.visit_everything();
+        }
+    }
+
+    fn happened(&mut self, event: Event, observations: &mpsc::Sender<(u64, Observation)>) {
+        match event {
+            Event::Contact(Ok(session)) => {
+                self.contacting = false;
+                self.contact_pause = CONTACT.0;
+                self.sessions += 1;
+                let Some(site) = &self.site else { return };
+                let mut kinds = vec![
+                    ObjectKind::Namespace,
+                    ObjectKind::NetworkPolicy,
+                    ObjectKind::ResourceQuota,
+                    ObjectKind::LimitRange,
+                    ObjectKind::ServiceAccount,
+                    ObjectKind::RoleBinding,
+                    ObjectKind::ConfigMap,
+                ];
+                if session.engines.iter().any(|engine| engine.name == "Slinky") && site.slurm.is_some() {
+                    kinds.push(ObjectKind::NodeSet);
+                }
+                let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
+                let unlisted =
+                    kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy]).collect();
+                let now = Instant::now();
+                self.active = Some(Active {
+                    id: self.sessions,
+                    applier: Applier::new(session.clients.rpc.clone(), &site.hub, REQUESTS),
+                    session,
+                    _watches: watches,
+                    unlisted,
+                    failed_probes: 0,
+                    probing: false,
+                    probe_at: now + PROBE,
+                    rotation_at: now + ROTATION,
+                    policy_test_at: now + POLICY_TEST,
+                    unguarded: None,
+                    releasing: false,
+                });
+                self.problem = None;
+                self.last_contact = Some(Timestamp::now());
+                self.site_dirty = true;
+                tracing::info!(site = %self.key, "Connected");
+            }
+            Event::Contact(Err(problem)) => {
+                self.contacting = false;
+                if self.problem.as_ref() != Some(&problem) {
+                    tracing::warn!(site = %self.key, reason = %problem.reason, "No contact: {}", problem.message);
+                }
+                self.contact_at = Some(Instant::now() + self.contact_pause);
+                self.contact_pause = (self.contact_pause * 2).min(CONTACT.1);
+                self.problem = Some(problem);
+                self.site_dirty = true;
+            }
+            Event::Probe(session, result) => self.probed(session, result),
+            Event::Rotation(session, result) => {
+                let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
+                active.rotation_at = Instant::now() + ROTATION;
+                match result {
+                    Ok(false) => {}
+                    Ok(true) => {
+                        tracing::info!(site = %self.key, "The credential changed");
+                        self.disconnect(None);
+                    }
+                    // The hub does not answer: the credential in use is still the last one known.
+                    Err(problem) if problem.reason == Reason::InternalError => {}
+                    Err(problem) => self.disconnect(Some(problem)),
+                }
+            }
+            Event::PolicyTest(session, result) => {
+                let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
+                let pause = if result.is_ok() { POLICY_TEST } else { CONTACT.1 };
+                active.policy_test_at = Instant::now() + pause;
+                let unguarded = result.err().filter(|problem| problem.reason == Reason::SitePoliciesMissing);
+                if active.unguarded != unguarded {
+                    active.unguarded = unguarded;
+                    self.site_dirty = true;
+                    self.visit_everything();
+                }
+            }
+            Event::Released(session, result) => {
+                if let Some(active) = self.active.as_mut().filter(|active| active.id == session) {
+                    active.releasing = false;
+                    self.released = result.is_ok();
+                    self.site_dirty = true;
+                }
+            }
+            Event::Executed(session, owner, result) => self.executed(session, owner, result),
+        }
+    }
+
+    fn probed(&mut self, session: u64, result: Result<(), Finding>) {
+        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
+        active.probing = false;
+        match result {
+            Ok(()) => {
+                active.failed_probes = 0;
+                active.probe_at = Instant::now() + PROBE;
+                self.last_contact = Some(Timestamp::now());
+            }
+            Err(problem) => {
+                active.failed_probes += 1;
+                active.probe_at = Instant::now();
+                if active.failed_probes >= 2 {
+                    tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
+                    self.disconnect(Some(problem));
+                }
+            }
+        }
+    }
+
+    fn executed(&mut self, session: u64, owner: OwnerRef, result: Result<Outcome, String>) {
+        let now = Instant::now();
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, panic)]);
+                self.schedule.failed(&owner, now);
+                self.visit_report_only(&owner);
+                return;
+            }
+        };
+        if self.active.as_ref().is_some_and(|active| active.id == session) {
+            for seen in outcome.applied {
+                self.index.put(seen);
+            }
+            for key in &outcome.deleted {
+                self.index.delete(key);
+            }
+            let mut moved = false;
+            for node in outcome.nodes {
+                moved |= self.index.put_node(node);
+            }
+            if moved {
+                self.visit_pools();
+            }
+        }
+        self.site_dirty = true;
+        if outcome.failures.is_empty() {
+            self.findings.remove(&owner);
+            let rounds = self.rounds.entry(owner.clone()).or_insert(0);
+            *rounds += 1;
+            if *rounds > 4 {
+                self.schedule.failed(&owner, now);
+            } else {
+                self.schedule.done(&owner);
+                self.schedule.add_urgent(owner);
+            }
+            return;
+        }
+        if let Some(active) = &mut self.active
+            && outcome.failures.iter().any(|failure| failure.unreachable)
+        {
+            active.probe_at = now;
+        }
+        let refused = outcome.failures.iter().all(|failure| failure.refused);
+        self.findings.insert(owner.clone(), outcome.failures.into_iter().map(|failure| failure.finding).collect());
+        if refused {
+            self.schedule.done(&owner);
+            self.schedule.add_at(owner.clone(), now + REFUSED);
+        } else {
+            self.schedule.failed(&owner, now);
+        }
+        self.visit_report_only(&owner);
+    }
+
+    fn disconnect(&mut self, problem: Option<Finding>) {
+        self.active = None;
+        self.contact_at = Some(Instant::now());
+        self.problem = problem;
+        self.site_dirty = true;
+    }
+
+    /// Begins to make contact where there is none.
+    fn contact(&mut self) {
+        let Some(site) = &self.site else { return };
+        if self.active.is_some() || self.contacting || self.contact_at.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.contacting = true;
+        let (reader, source, site) = (self.reader.clone(), self.source.clone(), site.clone());
+        self.tasks.spawn(async move { Event::Contact(connection::connect(&reader, &source, &site).await) });
+    }
+
+    /// Begins probes and tests that are due.
+    fn attend(&mut self) {
+        let releasable = self.releasable();
+        let Some(active) = &mut self.active else { return };
+        let (now, id, client) = (Instant::now(), active.id, active.session.clients.rpc.clone());
+        let later = now + Duration::from_secs(3600);
+        if active.probe_at <= now && !active.probing {
+            active.probing = true;
+            let client = client.clone();
+            self.tasks.spawn(async move { Event::Probe(id, connection::probe(&client).await) });
+        }
+        if active.rotation_at <= now {
+            active.rotation_at = later;
+            let (reader, source, known) = (self.reader.clone(), self.source.clone(), active.session.fingerprint);
+            self.tasks.spawn(async move {
+                Event::Rotation(id, reader.fingerprint(&source).await.map(|found| found.is_some_and(|found| found != known)))
+            });
+        }
+        if active.policy_test_at <= now {
+            active.policy_test_at = later;
+            let client = client.clone();
+            self.tasks.spawn(async move { Event::PolicyTest(id, check_policies(&client).await) });
+        }
+        if releasable && !active.releasing && !self.released {
+            active.releasing = true;
+            self.tasks.spawn(async move { Event::Released(id, connection::release(&client).await) });
+        }
+    }
+
+    fn releasable(&self) -> bool {
+        self.synced()
+            && self.site.as_ref().is_some_and(|site| site.release)
+            && self.schedule.busy() == 0
+            && self.held().values().all(|held| *held == Held::Retained)
+    }
+
+    fn synced(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.unlisted.is_empty())
+    }
+
+    /// Begins the visits that are due, as far as there is room.
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        while self.schedule.busy() < VISITS {
+            let Some(owner) = self.schedule.next(now) else { break };
+            self.visit(owner);
+        }
+    }
+
+    fn visit(&mut self, owner: OwnerRef) {
+        let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&owner))) {
+            Ok(plan) => plan,
+            Err(_) => {
+                tracing::error!(site = %self.key, %owner, "Planning panicked");
+                self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, "the operator failed while planning; its log says where")]);
+                self.schedule.failed(&owner, Instant::now());
+                return;
+            }
+        };
+        let Some(plan) = plan else {
+            self.schedule.done(&owner);
+            return;
+        };
+        if let Some(wake) = plan.wake {
+            self.schedule.add_at(owner.clone(), instant(wake));
+        }
+        let settled = plan.steps.is_empty();
+        let blocked = self.active.as_ref().is_none_or(|active| active.unguarded.is_some());
+        if settled || blocked {
+            if settled {
+                self.rounds.remove(&owner);
+                self.findings.remove(&owner);
+            }
+            self.report(&owner, &plan, settled);
+            self.schedule.done(&owner);
+            return;
+        }
+        let Some(active) = &self.active else { return };
+        let (id, applier, steps) = (active.id, active.applier.clone(), plan.steps);
+        self.tasks.spawn(async move {
+            let result = AssertUnwindSafe(applier.execute(&owner, steps)).catch_unwind().await;
+            Event::Executed(id, owner, result.map_err(|_| "the operator failed while writing; its log says where".to_owned()))
+        });
+    }
+
+    /// Says what is wrong without doing anything.
+    fn visit_report_only(&mut self, owner: &OwnerRef) {
+        if let Ok(Some(plan)) = std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(owner))) {
+            self.report(owner, &plan, false);
+        }
+    }
+
+    /// The plan for an owner; `None` while nothing can be said.
+    fn plan(&self, owner: &OwnerRef) -> Option<Plan> {
+        let site = self.site.as_ref()?;
+        if !self.synced() {
+            return None;
+        }
+        let visit = visit::Visit {
+            site,
+            intents: &self.intents,
+            index: &self.index,
+            policy: &self.policy,
+            refusals: &self.refusals,
+            lost: &self.lost,
+            engines: self.active.as_ref().map(|active| active.session.engines.as_slice()).unwrap_or_default(),
+            now: Timestamp::now(),
+        };
+        match self.intents.get(owner) {
+            Some(intent) => Some(visit.intent(intent)),
+            None if self.gone.contains(owner) => visit.gone(owner),
+            None => None,
+        }
+    }
+
+    fn report(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {
+        let Some(intent) = self.intents.get(owner) else {
+            self.site_dirty = true;
+            return;
+        };
+        let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
+        findings.extend(plan.findings.iter().cloned());
+        if let Some(active) = &self.active {
+            findings.extend(active.unguarded.clone());
+        }
+        let report = Report {
+            owner: owner.clone(),
+            uid: intent.uid.clone(),
+            generation: intent.generation,
+            answers: aifactory_plan::digest::digest_of(intent),
+            phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
+            settled: done && plan.phase != SitePhase::Pending,
+            findings,
+            detail: plan.detail.clone(),
+        };
+        if self.reported.get(owner) != Some(&report) {
+            self.reported.insert(owner.clone(), report.clone());
+            if self.lost.remove(owner) {
+                // Said once; the next report is without it.
+                self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
+            }
+            let _ = self.hub.send(FromSite::About(self.key.clone(), Box::new(report)));
+        }
+    }
+
+    fn held(&self) -> BTreeMap<OwnerRef, Held> {
+        self.index
+            .owners(&self.key.factory)
+            .into_iter()
+            .map(|owner| {
+                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained());
+                (owner, if retained { Held::Retained } else { Held::Live })
+            })
+            .collect()
+    }
+
+    fn report_site(&mut self) {
+        let now = Instant::now();
+        if !self.site_dirty || self.site_report_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.site_dirty = false;
+        self.site_report_at = Some(now + SITE_REPORT);
+        let held = self.held();
+        let orphans = held
+            .iter()
+            .filter(|(owner, held)| **held == Held::Live && self.gone.contains(owner))
+            .map(|(owner, _)| owner.clone())
+            .collect();
+        let session = self.active.as_ref().map(|active| &active.session);
+        let report = SiteReport {
+            reachable: session.is_some(),
+            synced: self.synced(),
+            problem: self.problem.clone().or_else(|| self.active.as_ref().and_then(|active| active.unguarded.clone())).or_else(|| {
+                (self.policy.paused && session.is_some())
+                    .then(|| Finding::note(Reason::PausedBySite, "the site's ConfigMap aifactory-site-policy says paused"))
+            }),
+            last_contact: self.last_contact.filter(|_| session.is_none()),
+            cluster_uid: session.map(|session| session.cluster_uid.clone()),
+            kubernetes_version: session.map(|session| session.version.clone()),
+            engines: session.map(|session| session.engines.clone()).unwrap_or_default(),
+            credential_expires: session.and_then(|session| session.expires),
+            held,
+            orphans,
+            policy_problems: self.policy.problems.clone(),
+            released: self.released,
+        };
+        if session.is_none() && self.problem.is_none() {
+            // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
+            return;
+        }
+        if self.site_reported.as_ref() != Some(&report) {
+            self.site_reported = Some(report.clone());
+            let _ = self.hub.send(FromSite::Site(self.key.clone(), Box::new(report)));
+        }
+    }
+
+    fn due(&mut self, owners: BTreeSet<OwnerRef>) {
+        if self.synced() {
+            for owner in owners {
+                if !self.intents.contains_key(&owner) && !self.gone.contains(&owner) {
+                    self.site_dirty = true;
+                }
+                self.schedule.add(owner);
+            }
+        }
+    }
+
+    fn refuse(&mut self) {
+        let refusals = self.policy.refusals(self.intents.values());
+        for owner in self.refusals.keys().chain(refusals.keys()).cloned().collect::<BTreeSet<_>>() {
+            if self.refusals.get(&owner) != refusals.get(&owner) {
+                self.schedule.add_urgent(owner);
+            }
+        }
+        self.refusals = refusals;
+    }
+
+    fn visit_pools(&mut self) {
+        for owner in self.intents.keys().chain(&self.gone).filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>() {
+            self.schedule.add(owner);
+        }
+    }
+
+    fn visit_everything(&mut self) {
+        for owner in self.intents.keys().chain(&self.gone).cloned().collect::<Vec<_>>() {
+            self.schedule.add(owner);
+        }
+    }
+}
+
+/// The monotonic time of a moment of the clock.
+fn instant(at: Timestamp) -> Instant {
+    let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+    Instant::now() + wait.min(Duration::from_secs(24 * 3600))
+}
