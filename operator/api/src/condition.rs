@@ -148,6 +148,8 @@ reasons! {
     StageNotReady,
     /// The placement is being drained; no new grants.
     Draining,
+    /// The pool or the grant no longer names the site.
+    PlacementRemoved,
     /// The site is outside the grant's residency.
     ResidencyNotAllowed,
     /// A Slurm pool without a REST endpoint can not enforce a budget.

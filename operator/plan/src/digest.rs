@@ -36,6 +36,11 @@ pub fn owned_digest(observed: &Value, manager: &str) -> Option<Digest> {
     Some(of(&extract(observed, fields.get("fieldsV1")?)))
 }
 
+/// Digest of anything that serialises.
+pub fn digest_of(value: &impl Serialize) -> Digest {
+    of(&serde_json::to_value(value).unwrap_or(Value::Null))
+}
+
 fn of(value: &Value) -> Digest {
     let mut hasher = Sha256::new();
     hasher.update(canonical(value).to_string().as_bytes());

@@ -234,3 +234,17 @@ pub struct CrossSiteIntent {
     /// Addresses at linked sites, by site. Only those that no other grant names.
     pub peers: BTreeMap<String, Vec<String>>,
 }
+
+impl PoolIntent {
+    /// A pool of which nothing but its name is known, and of which nothing shall remain.
+    pub fn absent() -> Self {
+        Self {
+            presence: Presence::Absent,
+            accelerator: Accelerator { vendor: String::new(), model: String::new(), resource_name: String::new(), per_node: 1 },
+            per_gpu: PerGpu { cpus: 1, memory_gib: 1 },
+            wanted: Some(0),
+            selector: BTreeMap::new(),
+            engine: PoolEngine::Kubernetes,
+        }
+    }
+}

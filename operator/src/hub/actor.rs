@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
 use aifactory_plan::aggregate::{self, Outcome, Reports};
 use aifactory_plan::project;
-use aifactory_plan::report::{Held, Report, SiteReport};
+use aifactory_plan::report::{Report, SiteReport};
 use aifactory_plan::world::{SiteKey, World, factory_of_pool, pools_of_grant};
 use jiff::Timestamp;
 use kube::Client;
@@ -69,6 +69,7 @@ pub struct Hub {
     progress: BTreeMap<OwnerRef, Progress>,
     living: BTreeSet<String>,
     living_stored: bool,
+    grants_changed: bool,
     storing: bool,
     tasks: JoinSet<Done>,
     ready: tokio::sync::watch::Sender<bool>,
@@ -118,6 +119,7 @@ impl Hub {
             progress: BTreeMap::new(),
             living: BTreeSet::new(),
             living_stored: false,
+            grants_changed: true,
             storing: false,
             tasks: JoinSet::new(),
             ready,
@@ -222,6 +224,7 @@ impl Hub {
             Resourced::Grant(grant) => {
                 let before = self.world.grant(&owner);
                 let changed = before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
+                self.grants_changed = true;
                 self.world.put_grant(owner.clone(), grant.clone());
                 changed
             }
@@ -236,6 +239,7 @@ impl Hub {
         self.dependents(owner);
         self.undecodable.remove(owner);
         self.world.remove(owner);
+        self.grants_changed = true;
         self.versions.remove(owner);
         self.progress.remove(owner);
         self.settings.notices.forget(owner);
@@ -320,7 +324,6 @@ impl Hub {
         let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
         let moved = before.as_ref().map(state) != Some(state(report));
         let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
-        let released = report.held.values().all(|held| *held == Held::Retained);
         let synced = report.synced;
         if synced {
             let mut due = Vec::new();
@@ -345,12 +348,7 @@ impl Hub {
             for owner in self.registry.owners(&key) {
                 self.schedule.add(owner);
             }
-            // Grants and pools that have not been sent anything yet wait for this site too.
-            for owner in self.reports.keys().filter(|owner| !self.world.contains(owner)).cloned().collect::<Vec<_>>() {
-                self.reports.remove(&owner);
-            }
         }
-        let _ = released;
         self.schedule.add(key.factory);
     }
 
@@ -658,8 +656,12 @@ impl Hub {
     }
 
     fn store_living(&mut self) {
+        if self.storing || (self.living_stored && !self.grants_changed) {
+            return;
+        }
+        self.grants_changed = false;
         let living = living::namespaces(&self.world);
-        if self.storing || (self.living_stored && living == self.living) {
+        if self.living_stored && living == self.living {
             return;
         }
         self.storing = true;

@@ -8,4 +8,4 @@ mod watch;
 mod writes;
 
 pub use actor::{Hub, HubSettings};
-pub use identity::hub_id;
+pub use identity::{HubIdError, hub_id};

@@ -103,7 +103,7 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, current: &Resource
             let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
                 .map_err(|error| WriteError::Patch { owner: owner.clone(), why: error.to_string() })?;
             let params = PatchParams { field_manager: Some(labels::HUB_MANAGER.to_owned()), ..PatchParams::default() };
-            bounded(owner, api.patch(&owner.name, &params, &Patch::<K>::Json(patch))).await
+            bounded(owner, api.patch(&owner.name, &params, &Patch::<()>::Json(patch))).await
         }
     };
     match result {

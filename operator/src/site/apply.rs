@@ -206,7 +206,7 @@ impl Applier {
             refused: false,
         })?;
         let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
-        match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<Node>::Json(operations))).await {
+        match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<()>::Json(operations))).await {
             Ok(Ok(node)) => Ok(Done::Node(Box::new(NodeView::from_node(&node)))),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(Done::Nothing),
             // Somebody else was faster with the taints; the watch brings what is there now.

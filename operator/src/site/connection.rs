@@ -158,7 +158,7 @@ async fn replace_claim(api: &Api<ConfigMap>, found: &ConfigMap, data: &[(&str, &
     ]);
     let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| internal(&error.to_string()))?;
     let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
-    call(api.patch(labels::CLAIM, &params, &Patch::<ConfigMap>::Json(patch))).await.map(|_| ())
+    call(api.patch(labels::CLAIM, &params, &Patch::<()>::Json(patch))).await.map(|_| ())
 }
 
 async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {

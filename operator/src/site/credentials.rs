@@ -193,7 +193,7 @@ where
     };
     let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| failed(error.to_string()))?;
     let params = PatchParams { field_manager: Some(labels::HUB_MANAGER.to_owned()), ..PatchParams::default() };
-    match tokio::time::timeout(HUB_CALL, api.patch(&object.name_any(), &params, &Patch::<K>::Json(patch))).await {
+    match tokio::time::timeout(HUB_CALL, api.patch(&object.name_any(), &params, &Patch::<()>::Json(patch))).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
         Ok(Err(error)) => Err(failed(brief(&error))),

@@ -1,0 +1,85 @@
+//! Where one resource stands at one site, as far as the hub can tell.
+
+use aifactory_api::Reason;
+use aifactory_api::grant::AccessGrantStatus;
+use jiff::Timestamp;
+
+use super::Reports;
+use crate::digest::digest_of;
+use crate::intent::Intent;
+use crate::report::{Detail, Finding, Report, SitePhase};
+use crate::world::SiteKey;
+
+/// Where one resource stands at one site.
+#[derive(Debug)]
+pub struct Standing<'a> {
+    pub key: &'a SiteKey,
+    pub report: Option<&'a Report>,
+    /// The site answers and all that is ours there was seen.
+    pub reachable: bool,
+    /// Why not.
+    pub problem: Option<Finding>,
+    pub last_contact: Option<Timestamp>,
+    /// The report answers the present intent.
+    pub current: bool,
+    /// The site holds just what the present intent asks for.
+    pub settled: bool,
+    /// The site was given up.
+    pub abandoned: bool,
+}
+
+impl<'a> Standing<'a> {
+    pub fn of(key: &'a SiteKey, intent: &Intent, reports: &Reports<'a>) -> Self {
+        let report = reports.about.get(key).copied().filter(|report| report.uid == intent.uid);
+        let site = reports.sites.get(key);
+        let current = report.is_some_and(|report| report.answers == digest_of(intent));
+        Self {
+            key,
+            report,
+            reachable: site.is_some_and(|site| site.reachable),
+            problem: match site {
+                Some(site) => site.problem.clone(),
+                None => Some(Finding::note(Reason::Pending, "not contacted yet")),
+            },
+            last_contact: site.and_then(|site| site.last_contact),
+            current,
+            settled: current && report.is_some_and(|report| report.settled),
+            abandoned: reports.abandoned.contains(key),
+        }
+    }
+
+    pub fn phase(&self) -> Option<SitePhase> {
+        self.report.filter(|_| self.current).map(|report| report.phase)
+    }
+
+    pub fn findings(&self) -> &'a [Finding] {
+        self.report.filter(|_| self.current).map_or(&[], |report| report.findings.as_slice())
+    }
+
+    pub fn access_removed(&self) -> bool {
+        self.current
+            && self.report.is_some_and(|report| match &report.detail {
+                Detail::Grant(detail) => detail.access_removed,
+                Detail::Pool(_) | Detail::None => report.phase == SitePhase::Gone,
+            })
+    }
+
+    /// `bissen: no answer since 2026-12-01T00:00:00Z (connection refused)`.
+    pub fn unreachable_text(&self, namespace: &str) -> String {
+        let since = self.last_contact.map_or_else(
+            || "never reached since the operator started".to_owned(),
+            |at| format!("last contact {}", crate::conditions::whole_seconds(at)),
+        );
+        let why = self.problem.as_ref().map(|problem| format!(" ({}: {})", problem.reason, problem.message)).unwrap_or_default();
+        format!("{}: {since}{why}", self.key.display(namespace))
+    }
+}
+
+/// Whether the last status said, for this generation, that the site was in this phase.
+pub fn was_confirmed(status: Option<&AccessGrantStatus>, generation: i64, name: &str, phase: &str) -> bool {
+    status.is_some_and(|status| {
+        status.observed_generation == Some(generation)
+            && crate::conditions::is_true(&status.conditions, aifactory_api::ConditionType::Ready)
+            && status.sites.iter().any(|site| site.name == name && site.phase == phase)
+    })
+}

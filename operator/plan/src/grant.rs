@@ -1,0 +1,422 @@
+//! A grant at one site: from intent and observation to steps.
+//!
+//! Order is safety. On the way in: namespace, then default deny and quotas, then bindings. On the way out: tokens and bindings, then the
+//! lock, then work, and data last.
+
+use std::collections::BTreeMap;
+
+use aifactory_api::grant::{AfterRetention, RunningWork};
+use aifactory_api::name::tenant_namespace;
+use aifactory_api::{Reason, labels};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::intent::{Desired, GrantIntent, Intent, Refusal, SiteIntent};
+use crate::network;
+use crate::object::{ObjectKey, ObjectKind, Ownership};
+use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
+use crate::report::{Detail, Finding, GrantDetail, SitePhase};
+use crate::site_policy::SitePolicy;
+use crate::tenancy::{self, Access, Mark};
+
+/// What the site worker knows about one grant.
+#[derive(Clone, Debug)]
+pub struct GrantView<'a> {
+    /// Its namespace.
+    pub namespace: Option<&'a NamespaceView>,
+    /// Its objects, the namespace among them.
+    pub objects: &'a ObservedObjects,
+    /// Role bindings and network policies of others in its namespace, for example `RoleBinding debug`.
+    pub foreign: &'a [ObjectKey],
+    /// The site's own word.
+    pub policy: &'a SitePolicy,
+    /// The site's refusal of this grant.
+    pub refused: Option<&'a Refusal>,
+    /// Whether the namespace was deleted by somebody else while the grant was living.
+    pub data_lost: bool,
+}
+
+/// What the site worker keeps of a grant's namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceView {
+    /// UID.
+    pub uid: String,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+    /// Its label [`labels::STATE`].
+    pub state: String,
+    /// Its annotations of ours.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl NamespaceView {
+    fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
+    }
+
+    fn time(&self, key: &str) -> Option<Timestamp> {
+        self.annotation(key)?.parse().ok()
+    }
+
+    /// Whether the namespace says itself that the grant has ended and data is retained.
+    pub fn retained(&self) -> bool {
+        self.state == labels::STATE_LOCKED && self.time(labels::RETAINED_UNTIL).is_some()
+    }
+}
+
+/// Plans a grant at a site.
+pub fn plan(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view: &GrantView<'_>, now: Timestamp) -> Plan {
+    let ownership = Ownership::new(&site.hub, &intent.owner, &intent.uid);
+    let namespace = tenant_namespace(&site.hub, &intent.owner);
+    let planner = Planner { site, grant, view, now, ownership, namespace };
+    planner.plan(&intent.uid)
+}
+
+/// What a retained namespace asks for by its mark alone, when its grant is gone from the hub.
+pub fn plan_retained(namespace: &str, view: &NamespaceView, objects: &ObservedObjects, keep: bool, now: Timestamp) -> Plan {
+    let mut plan = Plan::nothing(SitePhase::Locked, Detail::None);
+    if view.terminating {
+        return plan;
+    }
+    if let Some(at) = view.time(labels::CANCEL_WORK_AT)
+        && view.annotation(labels::WORK_CANCELLED_AT).is_none()
+    {
+        if at <= now {
+            plan.step(Purpose::Establish, vec![Action::EndWork { namespace: namespace.to_owned() }]);
+        } else {
+            plan.wake = Some(at);
+        }
+    }
+    if view.annotation(labels::AFTER_RETENTION) == Some(AfterRetention::Delete.as_str())
+        && let Some(until) = view.time(labels::RETAINED_UNTIL)
+    {
+        if until > now {
+            plan.wake = Some(plan.wake.map_or(until, |wake| wake.min(until)));
+        } else if keep {
+            plan.findings.push(kept_by_site(namespace));
+        } else {
+            plan.steps.clear();
+            let uid = objects.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace)).map(|found| found.uid.clone());
+            let key = ObjectKey::cluster(ObjectKind::Namespace, namespace);
+            plan.step(Purpose::Establish, vec![Action::Delete { key, uid: uid.or_else(|| Some(view.uid.clone())) }]);
+        }
+    }
+    plan
+}
+
+fn kept_by_site(namespace: &str) -> Finding {
+    Finding::note(
+        Reason::RefusedBySite,
+        format!("Namespace {namespace} is kept: the site's ConfigMap {} says allowDeletion: \"false\"", labels::SITE_POLICY),
+    )
+}
+
+struct Planner<'a> {
+    site: &'a SiteIntent,
+    grant: &'a GrantIntent,
+    view: &'a GrantView<'a>,
+    now: Timestamp,
+    ownership: Ownership,
+    namespace: String,
+}
+
+impl Planner<'_> {
+    fn plan(&self, uid: &str) -> Plan {
+        let mut plan = self.decide(uid);
+        plan.findings.extend(self.foreign());
+        if self.view.data_lost {
+            plan.findings.push(Finding::note(
+                Reason::DataLost,
+                format!("Namespace {} was deleted by somebody else with all that was in it; it is made anew, empty", self.namespace),
+            ));
+        }
+        plan
+    }
+
+    fn decide(&self, uid: &str) -> Plan {
+        let held = self.view.namespace;
+        if let Some(found) = held
+            && found.annotation(labels::OWNER_UID).is_some_and(|earlier| earlier != uid)
+            && found.annotation(labels::CODE).is_some_and(|code| code != self.grant.code)
+            && !self.grant.adopt_previous
+        {
+            return self.previous_incarnation(found);
+        }
+        let living = matches!(self.grant.desired, Desired::Bound | Desired::Paused | Desired::Scheduled);
+        if let Some(refusal) = self.view.refused.filter(|_| living) {
+            return self.refused(refusal.reason, &refusal.message);
+        }
+        match &self.grant.desired {
+            Desired::Ended { because, message, at } => self.end(*because, message, *at, SitePhase::Locked),
+            Desired::Bound | Desired::Paused if !self.held_alive() => match &self.grant.only_if_held {
+                Some(refusal) => self.refused(refusal.reason, &refusal.message),
+                None => self.establish(if matches!(self.grant.desired, Desired::Bound) { Access::Open } else { Access::Paused }),
+            },
+            Desired::Bound => self.establish(Access::Open),
+            Desired::Paused => self.establish(Access::Paused),
+            Desired::Scheduled if self.held_alive() => self.establish(Access::Paused),
+            // A namespace that was retained before stays as it is until `notBefore`.
+            Desired::Scheduled => Plan {
+                wake: None,
+                ..Plan::nothing(if held.is_some() { SitePhase::Locked } else { SitePhase::Gone }, self.detail(0, true, held.is_some()))
+            },
+        }
+    }
+
+    /// Whether the site gives access to this grant already.
+    fn held_alive(&self) -> bool {
+        self.view.namespace.is_some_and(|found| found.state != labels::STATE_LOCKED)
+    }
+
+    fn previous_incarnation(&self, found: &NamespaceView) -> Plan {
+        let message = format!(
+            "Namespace {} holds data of an earlier grant of this name with code {:?}, this one has {:?}. Wait until it is gone, or take it \
+             over: kubectl annotate accessgrant {} -n {} {}=true",
+            self.namespace,
+            found.annotation(labels::CODE).unwrap_or_default(),
+            self.grant.code,
+            self.ownership.owner.name,
+            self.ownership.owner.namespace,
+            labels::ADOPT_PREVIOUS,
+        );
+        let finding = Finding::stalled(Reason::PreviousIncarnation, message);
+        let mut plan = if found.state == labels::STATE_LOCKED {
+            Plan::nothing(SitePhase::Refused, self.detail(0, true, true))
+        } else {
+            // Its grant is gone, so nobody may work there any more; it stays what it is otherwise.
+            let mut plan = Plan::nothing(SitePhase::Refused, self.detail(0, false, true));
+            plan.step(Purpose::RemoveAccess, self.tokens(true));
+            plan.step(Purpose::RemoveAccess, deletes(self.view.objects, [].into_iter(), |kind| kind == ObjectKind::RoleBinding));
+            if plan.steps.is_empty() {
+                plan.detail = self.detail(0, true, true);
+            }
+            plan
+        };
+        plan.findings.push(finding);
+        plan
+    }
+
+    fn refused(&self, reason: Reason, message: &str) -> Plan {
+        let mut plan = self.end(reason, message, None, SitePhase::Refused);
+        plan.findings.insert(0, Finding::stalled(reason, message));
+        plan
+    }
+
+    fn establish(&self, access: Access) -> Plan {
+        let members: Vec<_> =
+            self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
+        let rendered = network::policies(self.site, self.grant, &self.namespace, &self.ownership);
+        let namespace =
+            tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: BTreeMap::new() }, &self.ownership);
+        let mut fence = rendered.objects;
+        fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, access, &self.ownership));
+        fence.push(tenancy::service_account(&self.namespace, &self.ownership));
+        let bindings = tenancy::bindings(&members, &self.namespace, access, &self.ownership);
+        let bound = bindings.len();
+        let mut inside = bindings;
+        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, access, &self.ownership));
+
+        let keys: Vec<ObjectKey> =
+            std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
+        let observed = self.view.objects;
+        let phase = if access == Access::Open { SitePhase::Bound } else { SitePhase::Paused };
+        let mut plan = Plan::nothing(phase, self.detail(bound, false, true));
+        if self.view.namespace.is_some_and(|found| found.terminating) {
+            plan.phase = SitePhase::Pending;
+            plan.findings.push(Finding::note(Reason::InProgress, format!("Namespace {} is being deleted", self.namespace)));
+            return plan;
+        }
+        let stale = deletes(observed, keys.iter(), |kind| kind == ObjectKind::RoleBinding);
+        plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
+        plan.step(Purpose::RemoveAccess, stale);
+        plan.step(Purpose::Establish, applies(vec![namespace], observed));
+        plan.step(Purpose::Establish, applies(fence, observed));
+        plan.step(Purpose::Establish, applies(inside, observed));
+        plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| !matches!(kind, ObjectKind::RoleBinding | ObjectKind::Namespace)));
+        plan.findings.extend(rendered.findings.into_iter().map(|text| Finding::note(Reason::InvalidSpec, text)));
+        if self.view.policy.paused {
+            self.only_removals(&mut plan);
+        }
+        plan
+    }
+
+    /// Takes access away and keeps data: locked for the retention, then kept or deleted.
+    fn end(&self, because: Reason, message: &str, at: Option<Timestamp>, phase: SitePhase) -> Plan {
+        let Some(found) = self.view.namespace else {
+            return Plan::nothing(
+                if phase == SitePhase::Refused { phase } else { SitePhase::Gone },
+                self.detail(0, true, false),
+            );
+        };
+        if found.terminating {
+            return Plan::nothing(SitePhase::Pending, self.detail(0, true, true));
+        }
+        let already = found.state == labels::STATE_LOCKED;
+        let ended = found.time(labels::ENDED_AT).filter(|_| already).or(at).unwrap_or(self.now);
+        let retained_until = after(ended, self.grant.end.retention_seconds);
+        let cancel_at = match self.grant.end.running_work {
+            RunningWork::Cancel => Some(after(ended, self.grant.end.grace_seconds)),
+            RunningWork::Finish => None,
+        };
+        let cancelled = found.time(labels::WORK_CANCELLED_AT).filter(|_| already);
+        let due = cancel_at.is_some_and(|at| at <= self.now) && cancelled.is_none();
+
+        let mut annotations = BTreeMap::from([
+            (labels::ENDED_AT.to_owned(), ended.to_string()),
+            (labels::ENDED_BECAUSE.to_owned(), format!("{because}: {}", shorten(message, 400))),
+            (labels::RETAINED_UNTIL.to_owned(), retained_until.to_string()),
+            (labels::AFTER_RETENTION.to_owned(), self.grant.end.after_retention.as_str().to_owned()),
+        ]);
+        if let Some(at) = cancel_at {
+            annotations.insert(labels::CANCEL_WORK_AT.to_owned(), at.to_string());
+        }
+        if let Some(at) = cancelled {
+            annotations.insert(labels::WORK_CANCELLED_AT.to_owned(), at.to_string());
+        }
+        // The reason of the first lock stays: later ones (a deletion after an expiry) end nothing that has not ended.
+        if already && let Some(text) = found.annotation(labels::ENDED_BECAUSE) {
+            annotations.insert(labels::ENDED_BECAUSE.to_owned(), text.to_owned());
+        }
+        let lock = |annotations: BTreeMap<String, String>| {
+            tenancy::namespace(self.site, self.grant, &self.namespace, Access::Locked, &Mark { annotations }, &self.ownership)
+        };
+        let namespace = lock(annotations.clone());
+        let mut fence = network::policies(self.site, self.grant, &self.namespace, &self.ownership).objects;
+        fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
+        fence.push(tenancy::service_account(&self.namespace, &self.ownership));
+        let members: Vec<_> =
+            self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
+        let mut inside = tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership);
+        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
+        let keys: Vec<ObjectKey> =
+            std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
+
+        let observed = self.view.objects;
+        let stale = deletes(observed, keys.iter(), |kind| kind == ObjectKind::RoleBinding);
+        let access_gone = stale.is_empty() && already;
+        let mut detail = self.detail(0, access_gone, true);
+        if let Detail::Grant(grant) = &mut detail {
+            grant.retained_until = Some(retained_until);
+        }
+        let mut plan = Plan::nothing(phase, detail);
+        plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
+        plan.step(Purpose::RemoveAccess, stale);
+
+        let over = retained_until <= self.now && self.grant.end.after_retention == AfterRetention::Delete;
+        if over && !self.view.policy.keep_namespaces {
+            let key = ObjectKey::cluster(ObjectKind::Namespace, self.namespace.clone());
+            plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(found.uid.clone()) }]);
+            return plan;
+        }
+        if over {
+            plan.findings.push(kept_by_site(&self.namespace));
+        }
+        plan.step(Purpose::Establish, applies(vec![namespace], observed));
+        plan.step(Purpose::Establish, applies(fence, observed));
+        plan.step(Purpose::Establish, applies(inside, observed));
+        plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| !matches!(kind, ObjectKind::RoleBinding | ObjectKind::Namespace)));
+        if due {
+            plan.step(Purpose::Establish, vec![Action::EndWork { namespace: self.namespace.clone() }]);
+            annotations.insert(labels::WORK_CANCELLED_AT.to_owned(), self.now.to_string());
+            plan.step(Purpose::Establish, vec![Action::Apply(lock(annotations))]);
+        }
+        plan.wake = [cancel_at.filter(|_| cancelled.is_none()), (self.grant.end.after_retention == AfterRetention::Delete).then_some(retained_until)]
+            .into_iter()
+            .flatten()
+            .filter(|at| *at > self.now)
+            .min();
+        if self.view.policy.paused {
+            self.only_removals(&mut plan);
+        }
+        plan
+    }
+
+    /// Deletes the ServiceAccounts, so that tokens which members may have seen stop; both are made anew. Before the bindings: a crash in
+    /// between leaves the bindings, and so the reason to do it again.
+    fn tokens(&self, wanted: bool) -> Vec<Action> {
+        if !wanted {
+            return Vec::new();
+        }
+        let ours = ObjectKey::namespaced(ObjectKind::ServiceAccount, self.namespace.clone(), "aifactory");
+        let default = ObjectKey::namespaced(ObjectKind::ServiceAccount, self.namespace.clone(), "default");
+        let mut actions = vec![Action::Delete { key: default, uid: None }];
+        if let Some(found) = self.view.objects.get(&ours) {
+            actions.push(Action::Delete { key: ours, uid: Some(found.uid.clone()) });
+        }
+        actions
+    }
+
+    fn only_removals(&self, plan: &mut Plan) {
+        let before = plan.steps.len();
+        plan.steps.retain(|step| step.purpose == Purpose::RemoveAccess);
+        if plan.steps.len() < before {
+            plan.phase = SitePhase::Pending;
+            plan.findings.push(Finding::note(
+                Reason::PausedBySite,
+                format!("the site's ConfigMap {} says paused: only access is taken away", labels::SITE_POLICY),
+            ));
+        }
+    }
+
+    fn refused_member(&self, id: &str, subject: Option<&aifactory_api::grant::KubernetesSubject>) -> bool {
+        let refused = &self.view.policy.refuse_members;
+        refused.contains(id) || subject.is_some_and(|subject| refused.contains(&subject.name))
+    }
+
+    fn detail(&self, bound: usize, access_removed: bool, present: bool) -> Detail {
+        let deny = ObjectKey::namespaced(ObjectKind::NetworkPolicy, self.namespace.clone(), "aif-default-deny");
+        Detail::Grant(GrantDetail {
+            namespace: if present { self.namespace.clone() } else { String::new() },
+            members_wanted: i32::try_from(self.grant.members.len()).unwrap_or(i32::MAX),
+            members_bound: i32::try_from(bound).unwrap_or(i32::MAX),
+            access_removed,
+            isolated: self.view.objects.contains_key(&deny),
+            retained_until: None,
+        })
+    }
+
+    fn foreign(&self) -> Vec<Finding> {
+        let name = |kind: ObjectKind| -> Vec<String> {
+            self.view.foreign.iter().filter(|key| key.kind == kind).map(|key| key.name.clone()).collect()
+        };
+        let mut findings = Vec::new();
+        for (kind, reason, what) in [
+            (ObjectKind::RoleBinding, Reason::ForeignBinding, "role bindings"),
+            (ObjectKind::NetworkPolicy, Reason::ForeignPolicy, "network policies"),
+        ] {
+            let names = name(kind);
+            if !names.is_empty() {
+                let message = format!(
+                    "{what} of somebody else in Namespace {} widen this grant: {}. They are left alone; delete them if they are not meant",
+                    self.namespace,
+                    bounded(&names)
+                );
+                findings.push(Finding::note(reason, message));
+            }
+        }
+        findings
+    }
+}
+
+/// At most five names, and how many more there are.
+pub fn bounded(names: &[String]) -> String {
+    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(5) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+fn after(at: Timestamp, seconds: i64) -> Timestamp {
+    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+}
+
+/// At most `length` characters.
+pub fn shorten(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        text.to_owned()
+    } else {
+        let mut cut: String = text.chars().take(length.saturating_sub(1)).collect();
+        cut.push('…');
+        cut
+    }
+}

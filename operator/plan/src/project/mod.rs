@@ -1,0 +1,13 @@
+//! Projection: from the hub's resources to intents, one a resource and site.
+
+mod authorise;
+mod grant;
+mod pool;
+mod residency;
+mod share;
+mod site;
+
+pub use authorise::living;
+pub use grant::{Asked, GrantProjection, grant};
+pub use pool::{PoolProjection, pool};
+pub use site::{abandoned, site};
