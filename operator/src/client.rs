@@ -3,6 +3,7 @@
 //! kube's own stack retries for minutes, waits for ever and reads what a server sends without end. This one has a deadline on every call,
 //! a bound on every answer, no retries (the work queue retries), no redirects, no proxies, and the [`WriteGate`] directly above the wire.
 
+mod explain;
 mod observe;
 mod resolve;
 mod response;
@@ -19,8 +20,11 @@ use kube::{Client, Config, client::ConfigExt as _};
 use tower::{BoxError, ServiceBuilder};
 
 use crate::{credential::AddressRules, lease::WriteGate};
+pub use explain::explain;
 pub use observe::{RequestOutcome, RequestVerb, Requests};
+pub use resolve::ResolveError;
 use resolve::SiteResolver;
+pub use response::ResponseError;
 
 /// Longest wait for a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,3 +113,6 @@ fn client(config: &Config, settings: &ClientSettings, purpose: Purpose) -> Resul
         .service(wire);
     Ok(Client::new(service, config.default_namespace))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,38 @@ use tokio::sync::watch;
 pub use elector::Elector;
 pub use gate::{Gated, GatedBody, WriteGate, WriteRefused};
 
+use crate::flags;
+
 /// Name of the Lease unless told otherwise.
 pub const LEASE_NAME: &str = "aifactory-operator";
+
+/// The flags of the election. Values below a second are for tests.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LeaseArgs {
+    /// How long a standby leaves a Lease alone that its holder does not renew.
+    #[arg(long, default_value = "15s", value_parser = flags::duration)]
+    pub lease_duration: Duration,
+    /// Time between two renewals of the Lease.
+    #[arg(long, default_value = "5s", value_parser = flags::duration)]
+    pub renew_interval: Duration,
+    /// How long after its last renewal a leader stops to write and exits. Must lie between the other two.
+    #[arg(long, default_value = "10s", value_parser = flags::duration)]
+    pub renew_deadline: Duration,
+}
+
+impl LeaseArgs {
+    /// The settings of a process: `instance` is its Pod's name.
+    pub fn settings(&self, namespace: &str, instance: &str) -> LeaseSettings {
+        LeaseSettings {
+            namespace: namespace.to_owned(),
+            name: LEASE_NAME.to_owned(),
+            identity: identity(instance),
+            lease_duration: self.lease_duration,
+            renew_interval: self.renew_interval,
+            renew_deadline: self.renew_deadline,
+        }
+    }
+}
 
 /// Which Lease, who asks for it, and how fast.
 #[derive(Clone, Debug)]

@@ -30,6 +30,9 @@ pub enum RequestVerb {
 }
 
 impl RequestVerb {
+    /// Every verb.
+    pub const ALL: [RequestVerb; 6] = [RequestVerb::Read, RequestVerb::Watch, RequestVerb::Create, RequestVerb::Update, RequestVerb::Patch, RequestVerb::Delete];
+
     fn of<B>(request: &Request<B>) -> Self {
         match *request.method() {
             Method::POST => RequestVerb::Create,
@@ -86,6 +89,19 @@ pub enum RequestOutcome {
 }
 
 impl RequestOutcome {
+    /// Every outcome.
+    pub const ALL: [RequestOutcome; 9] = [
+        RequestOutcome::Success,
+        RequestOutcome::NotFound,
+        RequestOutcome::Conflict,
+        RequestOutcome::Denied,
+        RequestOutcome::Throttled,
+        RequestOutcome::Invalid,
+        RequestOutcome::ServerError,
+        RequestOutcome::NotLeading,
+        RequestOutcome::Unanswered,
+    ];
+
     fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::NOT_FOUND => RequestOutcome::NotFound,

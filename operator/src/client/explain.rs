@@ -1,0 +1,35 @@
+//! Errors of the client in words for people.
+
+/// Longest explanation; it goes into conditions.
+const MAX: usize = 600;
+
+/// Why a call failed, with its causes and without debug output: what the server said, or why there was none.
+pub fn explain(error: &kube::Error) -> String {
+    let mut text = match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => format!("the server answered {} {}", status.code, status.reason),
+        other => causes(other),
+    };
+    if text.len() > MAX {
+        text.truncate(text.floor_char_boundary(MAX));
+        text.push('…');
+    }
+    text
+}
+
+fn causes(error: &kube::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        parts.push(error.to_string());
+        next = error.source();
+    }
+    // Many layers repeat the message of the one below.
+    let mut distinct: Vec<&str> = Vec::new();
+    for (position, part) in parts.iter().enumerate() {
+        if !parts.iter().skip(position + 1).any(|deeper| part.contains(deeper.as_str())) {
+            distinct.push(part);
+        }
+    }
+    distinct.join(": ")
+}

@@ -1,0 +1,192 @@
+//! Events: one when something changes, none while it stays the same, and never in the way of the work.
+
+use std::{future::Future, time::Duration};
+
+use aifactory_api::Kind;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{
+    Client,
+    api::ObjectMeta,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+/// Name under which events are reported.
+pub const REPORTER: &str = "aifactory-operator";
+
+/// The API takes 1024 bytes.
+const MAX_NOTE: usize = 1000;
+const MAX_WAITING: usize = 512;
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Something that happened to a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// Whether somebody should look at it.
+    pub warning: bool,
+    /// One word of the closed set of reasons.
+    pub reason: &'static str,
+    /// What the operator was doing, as one word.
+    pub action: &'static str,
+    /// What happened. Names of members do not belong here: whoever may read events may read it.
+    pub note: String,
+}
+
+/// Takes events and returns at once.
+#[derive(Clone, Debug)]
+pub struct Events {
+    sender: mpsc::Sender<(ObjectReference, Happening)>,
+}
+
+impl Events {
+    /// The handle for everybody, and the task that publishes. `instance` names this process, as its Pod's name does.
+    pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + Send) {
+        let recorder = Recorder::new(client, Reporter { controller: REPORTER.to_owned(), instance: Some(instance) });
+        let (sender, mut waiting) = mpsc::channel::<(ObjectReference, Happening)>(MAX_WAITING);
+        let publish = async move {
+            while let Some((regarding, happening)) = waiting.recv().await {
+                let event = event(happening);
+                match timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &regarding)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(error = crate::client::explain(&error), reason = event.reason, "Could not publish an event"),
+                    Err(_) => tracing::debug!(reason = event.reason, "An event was not published in time"),
+                }
+            }
+        };
+        (Self { sender }, publish)
+    }
+
+    /// Events for nobody, for tests and commands.
+    pub fn discarded() -> Self {
+        Self { sender: mpsc::channel(1).0 }
+    }
+
+    /// Hands an event over. With too many waiting it is dropped: events are for people, and conditions hold the state.
+    pub fn publish(&self, regarding: ObjectReference, happening: Happening) {
+        if self.sender.try_send((regarding, happening)).is_err() {
+            tracing::debug!("Dropped an event");
+        }
+    }
+}
+
+/// What an event about one of our resources refers to.
+pub fn regarding(kind: Kind, meta: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{}/{}", aifactory_api::GROUP, aifactory_api::VERSION)),
+        kind: Some(kind.as_str().to_owned()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: None,
+        field_path: None,
+    }
+}
+
+/// The conditions of these types whose status or reason changed, with what they are now. The first look at a resource is a change only for
+/// conditions that are not Unknown.
+pub fn transitions<'c>(before: &[Condition], after: &'c [Condition], types: &[&str]) -> Vec<&'c Condition> {
+    let changed = |now: &&Condition| match before.iter().find(|old| old.type_ == now.type_) {
+        Some(old) => old.status != now.status || old.reason != now.reason,
+        None => now.status != "Unknown",
+    };
+    after.iter().filter(|now| types.contains(&now.type_.as_str())).filter(changed).collect()
+}
+
+fn event(happening: Happening) -> Event {
+    Event {
+        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
+        reason: happening.reason.to_owned(),
+        note: Some(bounded(happening.note)),
+        action: happening.action.to_owned(),
+        secondary: None,
+    }
+}
+
+fn bounded(mut note: String) -> String {
+    const MORE: &str = "…";
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE - MORE.len()));
+        note.push_str(MORE);
+    }
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aifactory_api::Kind;
+    use http::{Request, Response};
+    use k8s_openapi::{
+        apimachinery::pkg::apis::meta::v1::{Condition, Time},
+        jiff::Timestamp,
+    };
+    use kube::{
+        Client,
+        api::ObjectMeta,
+        client::Body,
+    };
+    use serde_json::Value;
+    use tower::{BoxError, service_fn};
+
+    use super::{Events, Happening, bounded, regarding, transitions};
+
+    fn condition(type_: &str, status: &str, reason: &str) -> Condition {
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: String::new(),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            observed_generation: None,
+        }
+    }
+
+    #[test]
+    fn only_changes_of_status_and_reason_are_transitions() {
+        let before = [condition("Ready", "False", "Pending"), condition("Bound", "True", "AsSpecified")];
+        let mut after = vec![condition("Ready", "True", "AsSpecified"), condition("Bound", "True", "AsSpecified"), condition("Usable", "Unknown", "Pending"), condition("Stalled", "True", "X")];
+        after[1].message = "another text".to_owned();
+        let found: Vec<&str> = transitions(&before, &after, &["Ready", "Bound", "Usable"]).iter().map(|c| c.type_.as_str()).collect();
+        assert_eq!(found, ["Ready"]);
+        assert!(transitions(&after, &after, &["Ready", "Stalled"]).is_empty());
+    }
+
+    #[test]
+    fn notes_are_cut_between_characters() {
+        assert_eq!(bounded("short".to_owned()), "short");
+        for text in ["a".repeat(5_000), "é".repeat(5_000), "😀".repeat(5_000)] {
+            let cut = bounded(text);
+            assert!(cut.len() <= 1_000 && cut.len() > 990 && cut.ends_with('…'));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_names_the_resource() {
+        let sent = Arc::new(Mutex::new(Vec::<Value>::new()));
+        let service = service_fn({
+            let sent = Arc::clone(&sent);
+            move |request: Request<Body>| {
+                let sent = Arc::clone(&sent);
+                async move {
+                    assert_eq!(request.uri().path(), "/apis/events.k8s.io/v1/namespaces/example/events");
+                    let body = request.into_body().collect_bytes().await?;
+                    sent.lock().unwrap().push(serde_json::from_slice(&body)?);
+                    Ok::<_, BoxError>(Response::builder().status(201).body(Body::from(body))?)
+                }
+            }
+        });
+        let (events, publish) = Events::new(Client::new(service, "default"), "pod-1".to_owned());
+        let meta = ObjectMeta { name: Some("grant".into()), namespace: Some("example".into()), uid: Some("u-1".into()), ..ObjectMeta::default() };
+        events.publish(regarding(Kind::AccessGrant, &meta), Happening { warning: true, reason: "RefusedBySite", action: "Bind", note: "x".repeat(3_000) });
+        drop(events);
+        publish.await;
+
+        let sent = sent.lock().unwrap();
+        let [event] = sent.as_slice() else { panic!("{sent:?}") };
+        assert_eq!(event["regarding"], serde_json::json!({"apiVersion": "aifactory.dev/v1alpha1", "kind": "AccessGrant", "namespace": "example", "name": "grant", "uid": "u-1"}));
+        assert_eq!((event["type"].as_str(), event["reason"].as_str(), event["action"].as_str()), (Some("Warning"), Some("RefusedBySite"), Some("Bind")));
+        assert!(event["note"].as_str().unwrap().len() <= 1_000);
+        assert_eq!(event["reportingController"], "aifactory-operator");
+    }
+}

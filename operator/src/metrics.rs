@@ -1,0 +1,365 @@
+//! What can be counted about the operator. Labels come from closed sets and names of sites; names of objects and members never appear.
+//!
+//! Names follow controller-runtime's with `aifactory_` in front, so that dashboards and alerts can be carried over.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use aifactory_api::Kind;
+use jiff::Timestamp;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::Registry,
+};
+
+use crate::client::{RequestOutcome, RequestVerb, Requests};
+
+/// Content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// How a visit of an object ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReconcileResult {
+    /// Nothing left to do until something changes.
+    Success,
+    /// Well, and to be looked at again at a known time.
+    RequeueAfter,
+    /// Failed, and to be tried again.
+    Error,
+}
+
+impl ReconcileResult {
+    fn as_str(self) -> &'static str {
+        match self {
+            ReconcileResult::Success => "success",
+            ReconcileResult::RequeueAfter => "requeue_after",
+            ReconcileResult::Error => "error",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReconcileLabels {
+    kind: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SiteLabel {
+    site: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SiteRequestLabels {
+    site: String,
+    verb: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResourceLabels {
+    kind: &'static str,
+    phase: &'static str,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<ReconcileLabels, Counter>,
+    reconcile_time: Family<KindLabel, Histogram>,
+    panics: Family<KindLabel, Counter>,
+    queue_depth: Family<KindLabel, Gauge>,
+    status_writes: Family<KindLabel, Counter>,
+    resources: Family<ResourceLabels, Gauge>,
+    leader: Gauge,
+    hub_requests: Family<RequestLabels, Counter>,
+    site_connected: Family<SiteLabel, Gauge>,
+    site_queue_depth: Family<SiteLabel, Gauge>,
+    site_requests: Family<SiteRequestLabels, Counter>,
+    site_writes: Family<SiteLabel, Counter>,
+    site_orphans: Family<SiteLabel, Gauge>,
+    site_credential_expiry: Family<SiteLabel, Gauge>,
+}
+
+impl Metrics {
+    /// Metrics with all counters at zero.
+    pub fn new() -> Self {
+        // From 1 ms to 16 s; a visit is bounded by its deadlines.
+        let times = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("aifactory"),
+            reconciles: Family::default(),
+            reconcile_time: Family::new_with_constructor(times),
+            panics: Family::default(),
+            queue_depth: Family::default(),
+            status_writes: Family::default(),
+            resources: Family::default(),
+            leader: Gauge::default(),
+            hub_requests: Family::default(),
+            site_connected: Family::default(),
+            site_queue_depth: Family::default(),
+            site_requests: Family::default(),
+            site_writes: Family::default(),
+            site_orphans: Family::default(),
+            site_credential_expiry: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("reconcile", "Visits of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
+        registry.register("reconcile_time_seconds", "Time of a visit in seconds, by kind", self.reconcile_time.clone());
+        registry.register("reconcile_panics", "Panics that were caught while an object was visited, by kind; every one is a defect", self.panics.clone());
+        registry.register("workqueue_depth", "Objects that wait to be visited on the hub, by kind", self.queue_depth.clone());
+        registry.register("status_writes", "Writes of status on the hub, by kind; none at rest", self.status_writes.clone());
+        registry.register("resources", "Objects on the hub, by kind and phase (of grants) or readiness (of factories and pools)", self.resources.clone());
+        registry.register("leader_election_master_status", "1 while this process leads, 0 while it waits", self.leader.clone());
+        registry.register("hub_requests", "Requests to the hub's API server, by verb and outcome", self.hub_requests.clone());
+        registry.register("site_connected", "1 while the site answers, 0 while it does not", self.site_connected.clone());
+        registry.register("site_workqueue_depth", "Objects that wait to be applied on the site", self.site_queue_depth.clone());
+        registry.register("site_requests", "Requests to the site's API server, by verb and outcome", self.site_requests.clone());
+        registry.register("site_writes", "Requests that may have changed something on the site, dry runs left out; none at rest", self.site_writes.clone());
+        registry.register("site_orphans", "Objects of ours on the site whose owner is gone from the hub", self.site_orphans.clone());
+        registry.register(
+            "site_credential_expiry_timestamp_seconds",
+            "When the credential for the site ends, in seconds since 1970; absent while unknown",
+            self.site_credential_expiry.clone(),
+        );
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry)?;
+        Ok(out)
+    }
+
+    /// An object was visited.
+    pub fn reconciled(&self, kind: Kind, result: ReconcileResult, time: Duration) {
+        self.reconciles.get_or_create(&ReconcileLabels { kind: kind.as_str(), result: result.as_str() }).inc();
+        self.reconcile_time.get_or_create(&KindLabel { kind: kind.as_str() }).observe(time.as_secs_f64());
+    }
+
+    /// A visit panicked and was caught.
+    pub fn panicked(&self, kind: Kind) {
+        self.panics.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// So many objects wait in the hub's queue of this kind.
+    pub fn set_queue_depth(&self, kind: Kind, depth: usize) {
+        self.queue_depth.get_or_create(&KindLabel { kind: kind.as_str() }).set(gauge(depth));
+    }
+
+    /// A status was written.
+    pub fn status_written(&self, kind: Kind) {
+        self.status_writes.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// So many objects of a kind are in each phase. Phases that were there before and are not given count as zero.
+    pub fn set_resources(&self, kind: Kind, phases: &'static [&'static str], count: impl Fn(&str) -> usize) {
+        for phase in phases {
+            self.resources.get_or_create(&ResourceLabels { kind: kind.as_str(), phase }).set(gauge(count(phase)));
+        }
+    }
+
+    /// Whether this process leads.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(leads.into());
+    }
+
+    /// Whether a site answers.
+    pub fn set_site_connected(&self, site: &str, connected: bool) {
+        self.site_connected.get_or_create(&label(site)).set(connected.into());
+    }
+
+    /// So many objects wait in the site's queue.
+    pub fn set_site_queue_depth(&self, site: &str, depth: usize) {
+        self.site_queue_depth.get_or_create(&label(site)).set(gauge(depth));
+    }
+
+    /// So many orphans are on the site.
+    pub fn set_site_orphans(&self, site: &str, orphans: usize) {
+        self.site_orphans.get_or_create(&label(site)).set(gauge(orphans));
+    }
+
+    /// When the credential for the site ends, if that is known.
+    pub fn set_site_credential_expiry(&self, site: &str, expires_at: Option<Timestamp>) {
+        match expires_at {
+            Some(at) => {
+                self.site_credential_expiry.get_or_create(&label(site)).set(at.as_second());
+            }
+            None => {
+                self.site_credential_expiry.remove(&label(site));
+            }
+        }
+    }
+
+    /// Counts the requests of the hub's clients.
+    pub fn hub_requests(self: &Arc<Self>) -> Arc<dyn Requests> {
+        Arc::new(HubRequests(Arc::clone(self)))
+    }
+
+    /// Counts the requests of a site's clients.
+    pub fn site_requests(self: &Arc<Self>, site: &str) -> Arc<dyn Requests> {
+        Arc::new(SiteRequests { metrics: Arc::clone(self), site: site.to_owned() })
+    }
+
+    /// Removes all that is known of a site that is no more.
+    pub fn forget_site(&self, site: &str) {
+        let label = label(site);
+        self.site_connected.remove(&label);
+        self.site_queue_depth.remove(&label);
+        self.site_writes.remove(&label);
+        self.site_orphans.remove(&label);
+        self.site_credential_expiry.remove(&label);
+        for verb in RequestVerb::ALL {
+            for outcome in RequestOutcome::ALL {
+                self.site_requests.remove(&SiteRequestLabels { site: site.to_owned(), verb: verb.as_str(), outcome: outcome.as_str() });
+            }
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+struct HubRequests(Arc<Metrics>);
+
+impl Requests for HubRequests {
+    fn ended(&self, verb: RequestVerb, outcome: RequestOutcome, _: bool) {
+        self.0.hub_requests.get_or_create(&RequestLabels { verb: verb.as_str(), outcome: outcome.as_str() }).inc();
+    }
+}
+
+struct SiteRequests {
+    metrics: Arc<Metrics>,
+    site: String,
+}
+
+impl Requests for SiteRequests {
+    fn ended(&self, verb: RequestVerb, outcome: RequestOutcome, dry_run: bool) {
+        let labels = SiteRequestLabels { site: self.site.clone(), verb: verb.as_str(), outcome: outcome.as_str() };
+        self.metrics.site_requests.get_or_create(&labels).inc();
+        // A write without an answer may have been done all the same.
+        let changed = matches!(outcome, RequestOutcome::Success | RequestOutcome::ServerError | RequestOutcome::Unanswered);
+        if verb.is_write() && !dry_run && changed {
+            self.metrics.site_writes.get_or_create(&label(&self.site)).inc();
+        }
+    }
+}
+
+fn label(site: &str) -> SiteLabel {
+    SiteLabel { site: site.to_owned() }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use aifactory_api::Kind;
+
+    use super::{Metrics, ReconcileResult};
+    use crate::client::{RequestOutcome, RequestVerb};
+
+    fn used() -> Arc<Metrics> {
+        let metrics = Arc::new(Metrics::new());
+        metrics.reconciled(Kind::AccessGrant, ReconcileResult::Success, Duration::from_millis(3));
+        metrics.panicked(Kind::GPUPool);
+        metrics.set_queue_depth(Kind::AIFactory, 2);
+        metrics.status_written(Kind::AccessGrant);
+        metrics.set_resources(Kind::AccessGrant, &["Active", "Expired"], |phase| phase.len());
+        metrics.set_leader(true);
+        metrics.hub_requests().ended(RequestVerb::Watch, RequestOutcome::Success, false);
+        metrics.set_site_connected("bissen", true);
+        metrics.set_site_queue_depth("bissen", 1);
+        metrics.set_site_orphans("bissen", 4);
+        metrics.set_site_credential_expiry("bissen", Some("2030-01-01T00:00:00Z".parse().unwrap()));
+        let site = metrics.site_requests("bissen");
+        site.ended(RequestVerb::Patch, RequestOutcome::Success, false);
+        site.ended(RequestVerb::Patch, RequestOutcome::Success, true);
+        site.ended(RequestVerb::Patch, RequestOutcome::NotLeading, false);
+        site.ended(RequestVerb::Read, RequestOutcome::Success, false);
+        metrics
+    }
+
+    #[test]
+    fn names_and_labels_are_stable() {
+        let text = used().encode().unwrap();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{")).collect();
+        let golden = [
+            "aifactory_build_info{version=\"0.1.0\"} 1",
+            "aifactory_reconcile_total{kind=\"AccessGrant\",result=\"success\"} 1",
+            "aifactory_reconcile_time_seconds_sum{kind=\"AccessGrant\"} 0.003",
+            "aifactory_reconcile_time_seconds_count{kind=\"AccessGrant\"} 1",
+            "aifactory_reconcile_panics_total{kind=\"GPUPool\"} 1",
+            "aifactory_workqueue_depth{kind=\"AIFactory\"} 2",
+            "aifactory_status_writes_total{kind=\"AccessGrant\"} 1",
+            "aifactory_resources{kind=\"AccessGrant\",phase=\"Active\"} 6",
+            "aifactory_resources{kind=\"AccessGrant\",phase=\"Expired\"} 7",
+            "aifactory_leader_election_master_status 1",
+            "aifactory_hub_requests_total{verb=\"watch\",outcome=\"success\"} 1",
+            "aifactory_site_connected{site=\"bissen\"} 1",
+            "aifactory_site_workqueue_depth{site=\"bissen\"} 1",
+            "aifactory_site_requests_total{site=\"bissen\",verb=\"patch\",outcome=\"not_leading\"} 1",
+            "aifactory_site_requests_total{site=\"bissen\",verb=\"patch\",outcome=\"success\"} 2",
+            "aifactory_site_requests_total{site=\"bissen\",verb=\"read\",outcome=\"success\"} 1",
+            "aifactory_site_writes_total{site=\"bissen\"} 1",
+            "aifactory_site_orphans{site=\"bissen\"} 4",
+            "aifactory_site_credential_expiry_timestamp_seconds{site=\"bissen\"} 1893456000",
+        ];
+        let (mut samples, mut golden) = (samples, golden.to_vec());
+        samples.sort_unstable();
+        golden.sort_unstable();
+        assert_eq!(samples, golden);
+    }
+
+    #[test]
+    fn every_metric_says_what_it_is() {
+        let text = used().encode().unwrap();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
+            let name = line.split(' ').nth(2).unwrap();
+            let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} "))).unwrap();
+            assert!(help.len() > name.len() + 25, "{help}");
+        }
+    }
+
+    #[test]
+    fn a_site_that_is_gone_leaves_nothing() {
+        let metrics = used();
+        metrics.forget_site("bissen");
+        assert!(!metrics.encode().unwrap().contains("bissen"));
+    }
+}
