@@ -93,7 +93,11 @@ impl AdminServer {
         let listener = TcpListener::bind(args.metrics_address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
         // Alive is who answers. An API server that is away is no reason to be restarted.
-        let router = Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(ready)).route("/metrics", get(expose)).with_state(Shared { metrics, readiness });
+        let router = Router::new()
+            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(expose))
+            .with_state(Shared { metrics, readiness });
         Ok(Self { listener, address, router })
     }
 

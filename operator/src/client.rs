@@ -38,6 +38,7 @@ const MAX_RESPONSE: u64 = 64 << 20;
 /// The most that one watch may send before it is begun anew.
 const MAX_WATCH: u64 = 512 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(20);
+const KEEPALIVE_RETRIES: u32 = 3;
 const IDLE_CONNECTIONS: usize = 32;
 
 /// What all clients of one API server share.
@@ -56,7 +57,7 @@ pub struct ClientSettings {
 pub struct Clients {
     /// For everything that has an end: every call is over within [`CALL_TIMEOUT`].
     pub rpc: Client,
-    /// For watches, which may be silent for long. Wrap other calls on it into a timeout.
+    /// For watches, which may be silent for long. Other calls on it are bounded as well, but notice a silent server later.
     pub watch: Client,
 }
 
@@ -84,16 +85,22 @@ fn client(config: &Config, settings: &ClientSettings, purpose: Purpose) -> Resul
     }
     let mut config = config.clone();
     config.headers.push((USER_AGENT, HeaderValue::from_static(concat!("aifactory-operator/", env!("CARGO_PKG_VERSION")))));
-    let (read_timeout, response) = match purpose {
-        Purpose::Call => (Some(READ_TIMEOUT), response::Bound { bytes: MAX_RESPONSE, time: Some(CALL_TIMEOUT) }),
-        // A watcher ends a silent watch itself.
-        Purpose::Watch => (None, response::Bound { bytes: MAX_WATCH, time: None }),
+    let read_timeout = match purpose {
+        Purpose::Call => Some(READ_TIMEOUT),
+        // A watch may be silent for long; the watcher ends it.
+        Purpose::Watch => None,
+    };
+    let bounds = response::BoundLayer {
+        call: response::Bound { bytes: MAX_RESPONSE, time: Some(CALL_TIMEOUT) },
+        watch: response::Bound { bytes: MAX_WATCH, time: None },
     };
 
     let mut tcp = HttpConnector::new_with_resolver(SiteResolver::new(settings.addresses.clone()));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
     tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_keepalive_interval(Some(CONNECT_TIMEOUT));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_RETRIES));
     tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
@@ -103,7 +110,7 @@ fn client(config: &Config, settings: &ClientSettings, purpose: Purpose) -> Resul
     let wire = HttpClient::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_max_idle_per_host(IDLE_CONNECTIONS).build(connector);
 
     let service = ServiceBuilder::new()
-        .layer(response::BoundLayer(response))
+        .layer(bounds)
         .option_layer(settings.requests.clone().map(observe::ObserveLayer))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

@@ -19,11 +19,14 @@ use kube::{
 };
 use sha2::{Digest as _, Sha256};
 
-pub use address::AddressRules;
+pub use address::{AddressArgs, AddressRules};
 pub use error::CredentialError;
 use identity::Identity;
 
-use crate::yaml::{self, YamlError};
+use crate::{
+    client::{ClientSettings, Clients},
+    yaml::{self, YamlError},
+};
 
 /// A credential for one site, checked. Its `Debug` output holds no secret.
 #[derive(Clone, Debug)]
@@ -105,6 +108,11 @@ impl SiteCredential {
         self.fingerprint
     }
 
+    /// Clients for the site. The address rules in `settings` must be those that the credential was read with.
+    pub fn clients(&self, settings: &ClientSettings) -> Result<Clients, kube::Error> {
+        Clients::new(&self.config(None), settings)
+    }
+
     /// A client configuration with exactly the fields that were checked: no proxy, no retries, no file.
     pub fn config(&self, read_timeout: Option<Duration>) -> Config {
         let mut config = Config::new(self.server.clone());
@@ -140,7 +148,10 @@ fn not_tls(error: &kube::Error) -> CredentialError {
     match error {
         kube::Error::RustlsTls(RustlsTlsError::MissingCertificate) => CredentialError::InvalidClientCertificate,
         kube::Error::RustlsTls(
-            RustlsTlsError::InvalidIdentityPem(_) | RustlsTlsError::MissingPrivateKey | RustlsTlsError::InvalidPrivateKey(_) | RustlsTlsError::UnknownPrivateKeyFormat,
+            RustlsTlsError::InvalidIdentityPem(_)
+            | RustlsTlsError::MissingPrivateKey
+            | RustlsTlsError::InvalidPrivateKey(_)
+            | RustlsTlsError::UnknownPrivateKeyFormat,
         ) => CredentialError::InvalidClientKey,
         _ => CredentialError::TlsRefused,
     }

@@ -11,6 +11,8 @@ use kube::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
+use crate::text;
+
 /// Name under which events are reported.
 pub const REPORTER: &str = "aifactory-operator";
 
@@ -96,19 +98,10 @@ fn event(happening: Happening) -> Event {
     Event {
         type_: if happening.warning { EventType::Warning } else { EventType::Normal },
         reason: happening.reason.to_owned(),
-        note: Some(bounded(happening.note)),
+        note: Some(text::bounded(happening.note, MAX_NOTE)),
         action: happening.action.to_owned(),
         secondary: None,
     }
-}
-
-fn bounded(mut note: String) -> String {
-    const MORE: &str = "…";
-    if note.len() > MAX_NOTE {
-        note.truncate(note.floor_char_boundary(MAX_NOTE - MORE.len()));
-        note.push_str(MORE);
-    }
-    note
 }
 
 #[cfg(test)]
@@ -121,15 +114,11 @@ mod tests {
         apimachinery::pkg::apis::meta::v1::{Condition, Time},
         jiff::Timestamp,
     };
-    use kube::{
-        Client,
-        api::ObjectMeta,
-        client::Body,
-    };
+    use kube::{Client, api::ObjectMeta, client::Body};
     use serde_json::Value;
     use tower::{BoxError, service_fn};
 
-    use super::{Events, Happening, bounded, regarding, transitions};
+    use super::{Events, Happening, regarding, transitions};
 
     fn condition(type_: &str, status: &str, reason: &str) -> Condition {
         Condition {
@@ -145,20 +134,16 @@ mod tests {
     #[test]
     fn only_changes_of_status_and_reason_are_transitions() {
         let before = [condition("Ready", "False", "Pending"), condition("Bound", "True", "AsSpecified")];
-        let mut after = vec![condition("Ready", "True", "AsSpecified"), condition("Bound", "True", "AsSpecified"), condition("Usable", "Unknown", "Pending"), condition("Stalled", "True", "X")];
+        let mut after = vec![
+            condition("Ready", "True", "AsSpecified"),
+            condition("Bound", "True", "AsSpecified"),
+            condition("Usable", "Unknown", "Pending"),
+            condition("Stalled", "True", "X"),
+        ];
         after[1].message = "another text".to_owned();
         let found: Vec<&str> = transitions(&before, &after, &["Ready", "Bound", "Usable"]).iter().map(|c| c.type_.as_str()).collect();
         assert_eq!(found, ["Ready"]);
         assert!(transitions(&after, &after, &["Ready", "Stalled"]).is_empty());
-    }
-
-    #[test]
-    fn notes_are_cut_between_characters() {
-        assert_eq!(bounded("short".to_owned()), "short");
-        for text in ["a".repeat(5_000), "é".repeat(5_000), "😀".repeat(5_000)] {
-            let cut = bounded(text);
-            assert!(cut.len() <= 1_000 && cut.len() > 990 && cut.ends_with('…'));
-        }
     }
 
     #[tokio::test]
@@ -178,14 +163,23 @@ mod tests {
         });
         let (events, publish) = Events::new(Client::new(service, "default"), "pod-1".to_owned());
         let meta = ObjectMeta { name: Some("grant".into()), namespace: Some("example".into()), uid: Some("u-1".into()), ..ObjectMeta::default() };
-        events.publish(regarding(Kind::AccessGrant, &meta), Happening { warning: true, reason: "RefusedBySite", action: "Bind", note: "x".repeat(3_000) });
+        events.publish(
+            regarding(Kind::AccessGrant, &meta),
+            Happening { warning: true, reason: "RefusedBySite", action: "Bind", note: "x".repeat(3_000) },
+        );
         drop(events);
         publish.await;
 
         let sent = sent.lock().unwrap();
         let [event] = sent.as_slice() else { panic!("{sent:?}") };
-        assert_eq!(event["regarding"], serde_json::json!({"apiVersion": "aifactory.dev/v1alpha1", "kind": "AccessGrant", "namespace": "example", "name": "grant", "uid": "u-1"}));
-        assert_eq!((event["type"].as_str(), event["reason"].as_str(), event["action"].as_str()), (Some("Warning"), Some("RefusedBySite"), Some("Bind")));
+        assert_eq!(
+            event["regarding"],
+            serde_json::json!({"apiVersion": "aifactory.dev/v1alpha1", "kind": "AccessGrant", "namespace": "example", "name": "grant", "uid": "u-1"})
+        );
+        assert_eq!(
+            (event["type"].as_str(), event["reason"].as_str(), event["action"].as_str()),
+            (Some("Warning"), Some("RefusedBySite"), Some("Bind"))
+        );
         assert!(event["note"].as_str().unwrap().len() <= 1_000);
         assert_eq!(event["reportingController"], "aifactory-operator");
     }

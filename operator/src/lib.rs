@@ -10,4 +10,5 @@ pub mod lease;
 pub mod metrics;
 pub mod queue;
 pub mod telemetry;
+pub mod text;
 pub mod yaml;

@@ -129,16 +129,28 @@ impl Metrics {
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("reconcile", "Visits of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
         registry.register("reconcile_time_seconds", "Time of a visit in seconds, by kind", self.reconcile_time.clone());
-        registry.register("reconcile_panics", "Panics that were caught while an object was visited, by kind; every one is a defect", self.panics.clone());
+        registry.register(
+            "reconcile_panics",
+            "Panics that were caught while an object was visited, by kind; every one is a defect",
+            self.panics.clone(),
+        );
         registry.register("workqueue_depth", "Objects that wait to be visited on the hub, by kind", self.queue_depth.clone());
         registry.register("status_writes", "Writes of status on the hub, by kind; none at rest", self.status_writes.clone());
-        registry.register("resources", "Objects on the hub, by kind and phase (of grants) or readiness (of factories and pools)", self.resources.clone());
+        registry.register(
+            "resources",
+            "Objects on the hub, by kind and phase (of grants) or readiness (of factories and pools)",
+            self.resources.clone(),
+        );
         registry.register("leader_election_master_status", "1 while this process leads, 0 while it waits", self.leader.clone());
         registry.register("hub_requests", "Requests to the hub's API server, by verb and outcome", self.hub_requests.clone());
         registry.register("site_connected", "1 while the site answers, 0 while it does not", self.site_connected.clone());
         registry.register("site_workqueue_depth", "Objects that wait to be applied on the site", self.site_queue_depth.clone());
         registry.register("site_requests", "Requests to the site's API server, by verb and outcome", self.site_requests.clone());
-        registry.register("site_writes", "Requests that may have changed something on the site, dry runs left out; none at rest", self.site_writes.clone());
+        registry.register(
+            "site_writes",
+            "Requests that may have changed something on the site, dry runs left out; none at rest",
+            self.site_writes.clone(),
+        );
         registry.register("site_orphans", "Objects of ours on the site whose owner is gone from the hub", self.site_orphans.clone());
         registry.register(
             "site_credential_expiry_timestamp_seconds",

@@ -1,6 +1,6 @@
 //! Logs: structured, to standard error, as text for people or JSON for machines.
 
-use std::panic;
+use std::{any::Any, panic};
 
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -55,9 +55,15 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     Registry::default().with(layer.with_filter(filter)).try_init().map_err(TelemetryError::Twice)?;
     panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(location, message = info.payload_as_str().unwrap_or("a panic without words"), "Panicked");
+        tracing::error!(location, message = words(info.payload()), "Panicked");
     }));
     Ok(())
+}
+
+/// What a panic says: the text that it was given, as the standard library carries it.
+pub fn words(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&'static str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
 }
 
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {

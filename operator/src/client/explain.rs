@@ -1,20 +1,18 @@
 //! Errors of the client in words for people.
 
+use crate::text;
+
 /// Longest explanation; it goes into conditions.
 const MAX: usize = 600;
 
 /// Why a call failed, with its causes and without debug output: what the server said, or why there was none.
 pub fn explain(error: &kube::Error) -> String {
-    let mut text = match error {
+    let text = match error {
         kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
         kube::Error::Api(status) => format!("the server answered {} {}", status.code, status.reason),
         other => causes(other),
     };
-    if text.len() > MAX {
-        text.truncate(text.floor_char_boundary(MAX));
-        text.push('…');
-    }
-    text
+    text::bounded(text, MAX)
 }
 
 fn causes(error: &kube::Error) -> String {

@@ -31,9 +31,10 @@ pub enum RequestVerb {
 
 impl RequestVerb {
     /// Every verb.
-    pub const ALL: [RequestVerb; 6] = [RequestVerb::Read, RequestVerb::Watch, RequestVerb::Create, RequestVerb::Update, RequestVerb::Patch, RequestVerb::Delete];
+    pub const ALL: [RequestVerb; 6] =
+        [RequestVerb::Read, RequestVerb::Watch, RequestVerb::Create, RequestVerb::Update, RequestVerb::Patch, RequestVerb::Delete];
 
-    fn of<B>(request: &Request<B>) -> Self {
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
         match *request.method() {
             Method::POST => RequestVerb::Create,
             Method::PUT => RequestVerb::Update,

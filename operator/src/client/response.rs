@@ -13,6 +13,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tower::{BoxError, Layer, Service};
 
+use super::observe::RequestVerb;
+
 /// An answer was not taken to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
@@ -31,21 +33,25 @@ pub(super) struct Bound {
     pub(super) time: Option<Duration>,
 }
 
+/// Bounds the answers of calls and of watches. Also a client for watches begins each of them with a list, which is a call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BoundLayer(pub(super) Bound);
+pub(super) struct BoundLayer {
+    pub(super) call: Bound,
+    pub(super) watch: Bound,
+}
 
 impl<S> Layer<S> for BoundLayer {
     type Service = Bounded<S>;
 
     fn layer(&self, inner: S) -> Bounded<S> {
-        Bounded { inner, bound: self.0 }
+        Bounded { inner, bounds: *self }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Bounded<S> {
     inner: S,
-    bound: Bound,
+    bounds: BoundLayer,
 }
 
 impl<S, Q, B> Service<Request<Q>> for Bounded<S>
@@ -63,11 +69,14 @@ where
     }
 
     fn call(&mut self, request: Request<Q>) -> Self::Future {
-        let bound = self.bound;
+        let bound = if RequestVerb::of(&request) == RequestVerb::Watch { self.bounds.watch } else { self.bounds.call };
         let answer = self.inner.call(request);
         Box::pin(async move {
             let Some(time) = bound.time else {
-                return answer.await.map(|response| response.map(|inner| BoundedBody { inner, bound, left: bound.bytes, deadline: None })).map_err(Into::into);
+                return answer
+                    .await
+                    .map(|response| response.map(|inner| BoundedBody { inner, bound, left: bound.bytes, deadline: None }))
+                    .map_err(Into::into);
             };
             let deadline = Instant::now() + time;
             let response = timeout_at(deadline, answer).await.map_err(|_| ResponseError::Timeout(time))?.map_err(Into::into)?;
@@ -134,7 +143,9 @@ mod tests {
 
     use super::{Bound, BoundLayer, ResponseError};
 
-    async fn receive(bound: Bound, chunks: usize, pause: Duration) -> Result<usize, BoxError> {
+    async fn receive(path: &str, chunks: usize, pause: Duration) -> Result<usize, BoxError> {
+        let call = Bound { bytes: 1_000, time: Some(Duration::from_secs(1)) };
+        let watch = Bound { bytes: 2_000, time: None };
         let server = service_fn(move |_: Request<()>| async move {
             let body = stream::iter(0..chunks).then(move |_| async move {
                 tokio::time::sleep(pause).await;
@@ -142,19 +153,19 @@ mod tests {
             });
             Ok::<_, Infallible>(Response::new(StreamBody::new(body.boxed())))
         });
-        let response = BoundLayer(bound).layer(server).oneshot(Request::new(())).await?;
+        let response = BoundLayer { call, watch }.layer(server).oneshot(Request::get(path).body(())?).await?;
         Ok(response.into_body().collect().await?.to_bytes().len())
     }
 
     #[tokio::test(start_paused = true)]
     async fn answers_are_cut_at_their_bounds() {
-        let bound = Bound { bytes: 1_000, time: Some(Duration::from_secs(1)) };
-        assert_eq!(receive(bound, 10, Duration::from_millis(10)).await.unwrap(), 1_000);
-        let large = receive(bound, 11, Duration::ZERO).await.unwrap_err();
+        assert_eq!(receive("/nodes", 10, Duration::from_millis(10)).await.unwrap(), 1_000);
+        let large = receive("/nodes", 11, Duration::ZERO).await.unwrap_err();
         assert_eq!(large.downcast_ref(), Some(&ResponseError::TooLarge(1_000)));
-        let slow = receive(bound, 10, Duration::from_millis(200)).await.unwrap_err();
+        let slow = receive("/nodes", 10, Duration::from_millis(200)).await.unwrap_err();
         assert_eq!(slow.downcast_ref(), Some(&ResponseError::Timeout(Duration::from_secs(1))));
-        let watch = Bound { bytes: 1_000, time: None };
-        assert_eq!(receive(watch, 10, Duration::from_secs(3600)).await.unwrap(), 1_000);
+        assert_eq!(receive("/nodes?watch=true", 20, Duration::from_secs(3600)).await.unwrap(), 2_000);
+        let endless = receive("/nodes?watch=true", 21, Duration::ZERO).await.unwrap_err();
+        assert_eq!(endless.downcast_ref(), Some(&ResponseError::TooLarge(2_000)));
     }
 }

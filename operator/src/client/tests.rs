@@ -70,7 +70,11 @@ async fn requests_pass_the_gate_are_named_and_counted() {
     assert!(explain(&refused).contains("not sure to be the leader"), "{}", explain(&refused));
     api.get("a").await.unwrap();
 
-    let expected = [(RequestVerb::Create, RequestOutcome::Success), (RequestVerb::Create, RequestOutcome::NotLeading), (RequestVerb::Read, RequestOutcome::Success)];
+    let expected = [
+        (RequestVerb::Create, RequestOutcome::Success),
+        (RequestVerb::Create, RequestOutcome::NotLeading),
+        (RequestVerb::Read, RequestOutcome::Success),
+    ];
     assert_eq!(*seen.0.lock().unwrap(), expected);
     let agents = agents.lock().unwrap();
     assert!(agents.len() == 2 && agents.iter().all(|agent| agent.starts_with("aifactory-operator/")), "{agents:?}");
@@ -78,7 +82,12 @@ async fn requests_pass_the_gate_are_named_and_counted() {
 
 #[tokio::test]
 async fn errors_are_explained_and_never_retried() {
-    let router = Router::new().fallback(any(|| async { (StatusCode::SERVICE_UNAVAILABLE, r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","reason":"ServiceUnavailable","code":503}"#) }));
+    let router = Router::new().fallback(any(|| async {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"busy","reason":"ServiceUnavailable","code":503}"#,
+        )
+    }));
     let address = serve(router).await;
     let seen = Arc::new(Seen::default());
     let clients = Clients::new(&config("127.0.0.1", address.port()), &settings(WriteGate::always_open(), &seen)).unwrap();
@@ -101,7 +110,11 @@ async fn a_name_that_leads_to_a_forbidden_address_gets_no_packet() {
     let settings = ClientSettings { gate: WriteGate::always_open(), addresses: Some(AddressRules::default()), requests: None };
     let clients = Clients::new(&config("localhost", port), &settings).unwrap();
     let error = Api::<ConfigMap>::namespaced(clients.rpc, "x").get("a").await.unwrap_err();
-    assert!(explain(&error).contains("not allowed (loopback)") || explain(&error).contains("not allowed (unspecified or loopback)"), "{}", explain(&error));
+    assert!(
+        explain(&error).contains("not allowed (loopback)") || explain(&error).contains("not allowed (unspecified or loopback)"),
+        "{}",
+        explain(&error)
+    );
     assert!(timeout(Duration::from_millis(50), listener.accept()).await.is_err());
 }
 

@@ -36,6 +36,21 @@ const fn v6(segments: [u16; 8], prefix: u8) -> Ipv6Net {
     Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix)
 }
 
+/// The flag for addresses of sites.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct AddressArgs {
+    /// Range of addresses that sites may have although it is loopback, link-local or otherwise refused; repeatable. For tests and demos.
+    #[arg(long, value_name = "CIDR")]
+    pub allow_site_cidr: Vec<IpNet>,
+}
+
+impl AddressArgs {
+    /// The rules that the flag asks for.
+    pub fn rules(&self) -> AddressRules {
+        AddressRules::allowing(self.allow_site_cidr.iter().copied())
+    }
+}
+
 /// Which addresses a site may have. Private ranges are allowed: that is where most sites are.
 #[derive(Clone, Debug, Default)]
 pub struct AddressRules {
@@ -126,12 +141,36 @@ mod tests {
     fn dangerous_addresses_are_refused_in_every_disguise() {
         let rules = AddressRules::default();
         for address in [
-            "127.0.0.1", "127.9.9.9", "0.0.0.0", "0.1.2.3", "169.254.169.254", "169.254.1.1", "224.0.0.1", "255.255.255.255", "100.100.100.200", "168.63.129.16", "192.0.0.192", "::", "::1", "::127.0.0.1",
-            "::ffff:127.0.0.1", "::ffff:169.254.169.254", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe", "2002:7f00:1::", "fe80::1", "ff02::1", "fd00:ec2::254", "fd20:ce::254", "fec0::1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "169.254.1.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::7f00:1",
+            "64:ff9b::a9fe:a9fe",
+            "2002:7f00:1::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "fec0::1",
         ] {
             assert!(refused(&rules, address), "{address}");
         }
-        for address in ["10.1.2.3", "192.168.0.10", "172.16.4.4", "100.64.0.1", "203.0.113.7", "8.8.8.8", "2001:db8::1", "fd12::1", "64:ff9b::a01:203"] {
+        for address in
+            ["10.1.2.3", "192.168.0.10", "172.16.4.4", "100.64.0.1", "203.0.113.7", "8.8.8.8", "2001:db8::1", "fd12::1", "64:ff9b::a01:203"]
+        {
             assert!(!refused(&rules, address), "{address}");
         }
     }
@@ -151,7 +190,17 @@ mod tests {
     fn names_of_the_hub_itself_are_refused() {
         let rules = AddressRules::default();
         for host in [
-            "localhost", "LOCALHOST", "a.localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "Kubernetes.Default.svc.cluster.local", "x.y.svc", "x.y.svc.cluster.local", "metadata.google.internal", "intranet",
+            "localhost",
+            "LOCALHOST",
+            "a.localhost",
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "Kubernetes.Default.svc.cluster.local",
+            "x.y.svc",
+            "x.y.svc.cluster.local",
+            "metadata.google.internal",
+            "intranet",
         ] {
             assert!(rules.name_refusal(host).is_some(), "{host}");
         }

@@ -69,7 +69,11 @@ impl Identity {
             [key] if matches!(key.label.as_str(), "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY") => {}
             _ => return Err(Error::InvalidClientKey),
         }
-        Ok(Identity::Certificate { certificate: STANDARD.encode(&pem), key: SecretString::from(STANDARD.encode(&key_pem)), expires_at: Some(expires_at) })
+        Ok(Identity::Certificate {
+            certificate: STANDARD.encode(&pem),
+            key: SecretString::from(STANDARD.encode(&key_pem)),
+            expires_at: Some(expires_at),
+        })
     }
 
     /// When the site stops to accept it, as far as it says so itself.

@@ -79,7 +79,13 @@ pub(super) fn select(document: &Value) -> Result<Selected<'_>, Error> {
     })
 }
 
-fn entries<'k>(top: &'k Fields, list: &'static str, inner: &str, allowed: &[&str], refused: &[(&str, Refusal)]) -> Result<Vec<(&'k str, &'k Fields)>, Error> {
+fn entries<'k>(
+    top: &'k Fields,
+    list: &'static str,
+    inner: &str,
+    allowed: &[&str],
+    refused: &[(&str, Refusal)],
+) -> Result<Vec<(&'k str, &'k Fields)>, Error> {
     let items = match top.get(list) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(items)) => items,

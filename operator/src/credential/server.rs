@@ -40,11 +40,7 @@ pub(super) fn parse(text: &str, rules: &AddressRules) -> Result<http::Uri, Error
 
 /// Checks the name that the site's certificate must carry.
 pub(super) fn parse_name(text: &str) -> Result<String, Error> {
-    if is_host_name(text) || text.parse::<IpAddr>().is_ok() {
-        Ok(text.to_owned())
-    } else {
-        Err(Error::InvalidServerName)
-    }
+    if is_host_name(text) || text.parse::<IpAddr>().is_ok() { Ok(text.to_owned()) } else { Err(Error::InvalidServerName) }
 }
 
 fn check_host(authority: &str, rules: &AddressRules) -> Result<(), Error> {
@@ -79,7 +75,12 @@ fn is_path_byte(byte: u8) -> bool {
 
 /// A DNS name whose last label no resolver takes for part of a number: `0x7f.1` is an address to some.
 fn is_host_name(text: &str) -> bool {
-    let label = |label: &str| (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
     let last_is_word = text.rsplit('.').next().is_some_and(|last| last.starts_with(|c: char| c.is_ascii_alphabetic()));
     text.len() <= 253 && last_is_word && text.split('.').all(label)
 }
@@ -91,7 +92,14 @@ mod tests {
 
     #[test]
     fn plain_https_urls_pass() {
-        for text in ["https://api.bissen.example", "https://api.bissen.example:6443/", "https://10.0.0.1:6443", "https://[2001:db8::1]:6443", "https://r.example/k8s/clusters/c-m-1x", "HTTPS://A.example"] {
+        for text in [
+            "https://api.bissen.example",
+            "https://api.bissen.example:6443/",
+            "https://10.0.0.1:6443",
+            "https://[2001:db8::1]:6443",
+            "https://r.example/k8s/clusters/c-m-1x",
+            "HTTPS://A.example",
+        ] {
             assert!(parse(text, &AddressRules::default()).is_ok(), "{text}");
         }
     }

@@ -67,7 +67,11 @@ fn every_reason_has_a_case() {
 
 #[test]
 fn a_token_makes_a_client_of_exactly_the_checked_fields() {
-    let text = kubeconfig(&pair().certificate, "server: 'https://api.bissen.example:6443', tls-server-name: site.example, insecure-skip-tls-verify: false", "token: abc.def");
+    let text = kubeconfig(
+        &pair().certificate,
+        "server: 'https://api.bissen.example:6443', tls-server-name: site.example, insecure-skip-tls-verify: false",
+        "token: abc.def",
+    );
     let credential = parse(&text).unwrap();
     assert_eq!(credential.server(), "https://api.bissen.example:6443/");
     assert_eq!(credential.expires_at(), None);
@@ -77,7 +81,14 @@ fn a_token_makes_a_client_of_exactly_the_checked_fields() {
     assert_eq!(config.tls_server_name.as_deref(), Some("site.example"));
     assert_eq!(config.default_namespace, "default");
     let auth = config.auth_info;
-    assert!(auth.token.is_some() && auth.token_file.is_none() && auth.exec.is_none() && auth.auth_provider.is_none() && auth.impersonate.is_none() && auth.username.is_none());
+    assert!(
+        auth.token.is_some()
+            && auth.token_file.is_none()
+            && auth.exec.is_none()
+            && auth.auth_provider.is_none()
+            && auth.impersonate.is_none()
+            && auth.username.is_none()
+    );
 }
 
 #[test]
@@ -141,7 +152,12 @@ fn no_refusal_repeats_what_was_written() {
         let error = parse(&kubeconfig(&ca, "server: 'https://10.1.2.3'", &user)).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
     }
-    for cluster in [format!("server: 'https://{CANARY}@x.example'"), format!("server: 'https://x.example/?token={CANARY}'"), format!("proxy-url: 'http://u:{CANARY}@p'"), format!("tls-server-name: '{CANARY}/', server: 'https://x.example'")] {
+    for cluster in [
+        format!("server: 'https://{CANARY}@x.example'"),
+        format!("server: 'https://x.example/?token={CANARY}'"),
+        format!("proxy-url: 'http://u:{CANARY}@p'"),
+        format!("tls-server-name: '{CANARY}/', server: 'https://x.example'"),
+    ] {
         let error = parse(&kubeconfig(&ca, &cluster, "token: a")).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
     }

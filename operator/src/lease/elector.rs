@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{LeaseError, LeaseSettings, Leadership, Role, WriteGate, record::Record};
+use super::{Leadership, LeaseError, LeaseSettings, Role, WriteGate, record::Record};
 
 /// Longest pause between two looks at somebody else's lease.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(2);
@@ -220,7 +220,12 @@ impl Elector {
     }
 
     fn unknown(&self, error: &(dyn std::error::Error + 'static)) -> Attempt {
-        tracing::warn!(error, namespace = self.settings.namespace, lease = self.settings.name, "The lease could not be read or written; trying again");
+        tracing::warn!(
+            error,
+            namespace = self.settings.namespace,
+            lease = self.settings.name,
+            "The lease could not be read or written; trying again"
+        );
         Attempt::Unknown
     }
 

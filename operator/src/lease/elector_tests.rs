@@ -16,7 +16,7 @@ use tokio::{
 use tower::{BoxError, service_fn};
 
 use super::Elector;
-use crate::lease::{LeaseError, LeaseSettings, Leadership};
+use crate::lease::{Leadership, LeaseError, LeaseSettings};
 
 #[derive(Clone, Default)]
 struct Server(Arc<Mutex<State>>);
@@ -48,7 +48,9 @@ impl Server {
     }
 
     fn answer(&self, method: &Method, body: &[u8]) -> (StatusCode, Value) {
-        let fail = |code: StatusCode, reason: &str| (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16(), "message": reason}));
+        let fail = |code: StatusCode, reason: &str| {
+            (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code.as_u16(), "message": reason}))
+        };
         let mut state = self.0.lock().unwrap();
         if method == Method::GET {
             return state.lease.clone().map_or_else(|| fail(StatusCode::NOT_FOUND, "NotFound"), |lease| (StatusCode::OK, lease));
@@ -58,7 +60,9 @@ impl Server {
             (&Method::POST, None) => sent.clone(),
             (&Method::POST, Some(_)) => return fail(StatusCode::CONFLICT, "AlreadyExists"),
             (_, None) => return fail(StatusCode::NOT_FOUND, "NotFound"),
-            (_, Some(lease)) if lease["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => return fail(StatusCode::CONFLICT, "Conflict"),
+            (_, Some(lease)) if lease["metadata"]["resourceVersion"] != sent["metadata"]["resourceVersion"] => {
+                return fail(StatusCode::CONFLICT, "Conflict");
+            }
             (_, Some(mut lease)) => {
                 for (field, value) in sent["spec"].as_object().unwrap() {
                     lease["spec"][field] = value.clone();
@@ -78,7 +82,12 @@ impl Server {
     }
 
     fn holder(&self) -> String {
-        self.0.lock().unwrap().lease.as_ref().map_or_else(String::new, |lease| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+        self.0
+            .lock()
+            .unwrap()
+            .lease
+            .as_ref()
+            .map_or_else(String::new, |lease| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
     }
 }
 

@@ -62,7 +62,12 @@ mod tests {
     fn lease(version: &str, holder: &str, seconds: i32, transitions: i32) -> Lease {
         let mut lease = Lease::default();
         lease.metadata.resource_version = Some(version.to_owned());
-        lease.spec = Some(LeaseSpec { holder_identity: Some(holder.to_owned()), lease_duration_seconds: Some(seconds), lease_transitions: Some(transitions), ..LeaseSpec::default() });
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(seconds),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        });
         lease
     }
 

@@ -102,7 +102,11 @@ impl<K: Clone + Eq + Hash> State<K> {
     pub(super) fn take(&mut self, now: Instant) -> Option<K> {
         self.fire(now);
         let normal_first = self.urgent_in_a_row >= URGENT_IN_A_ROW;
-        let (key, lane) = if normal_first { self.pop(Priority::Normal).or_else(|| self.pop(Priority::Urgent)) } else { self.pop(Priority::Urgent).or_else(|| self.pop(Priority::Normal)) }?;
+        let (key, lane) = if normal_first {
+            self.pop(Priority::Normal).or_else(|| self.pop(Priority::Urgent))
+        } else {
+            self.pop(Priority::Urgent).or_else(|| self.pop(Priority::Normal))
+        }?;
         self.urgent_in_a_row = match lane {
             Priority::Urgent => self.urgent_in_a_row.saturating_add(1),
             Priority::Normal => 0,

@@ -222,14 +222,17 @@ mod tests {
 
     #[test]
     fn strings_that_look_like_times_stay_strings() {
-        let read = read_documents("notBefore: 2026-12-01T00:00:00Z\nday: 2026-12-01\ntime: 12:30:45\nfloat: 1e3\nhex: 0x1F\nempty:\ntilde: ~\n").unwrap();
+        let read =
+            read_documents("notBefore: 2026-12-01T00:00:00Z\nday: 2026-12-01\ntime: 12:30:45\nfloat: 1e3\nhex: 0x1F\nempty:\ntilde: ~\n").unwrap();
         let expected = json!({"notBefore": "2026-12-01T00:00:00Z", "day": "2026-12-01", "time": "12:30:45", "float": 1000.0, "hex": 31, "empty": null, "tilde": null});
         assert_eq!(read, [expected]);
     }
 
     #[test]
     fn ambiguous_scalars_are_refused_with_their_line() {
-        for (text, line) in [("a: no", 1), ("a: b\nc: [x, on]", 2), ("a:\n  y: 1", 2), ("a: 012", 1), ("a: 1_000", 1), ("<<: {a: 1}", 1), ("a: .nan", 1)] {
+        for (text, line) in
+            [("a: no", 1), ("a: b\nc: [x, on]", 2), ("a:\n  y: 1", 2), ("a: 012", 1), ("a: 1_000", 1), ("<<: {a: 1}", 1), ("a: .nan", 1)]
+        {
             let error = read_documents(text).unwrap_err();
             assert!(matches!(error, YamlError::Ambiguous { .. }), "{text}: {error}");
             assert_eq!(error.line(), Some(line), "{text}");

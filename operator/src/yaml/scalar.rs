@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn what_readers_disagree_about_is_known() {
         for text in [
-            "y", "N", "yes", "No", "ON", "off", "<<", ".inf", "-.INF", ".NaN", "012", "-012", "089", "00", "0o14", "0b101", "1_000", "0x1_F", "1_0.5", "+1_0", "12e0_3",
+            "y", "N", "yes", "No", "ON", "off", "<<", ".inf", "-.INF", ".NaN", "012", "-012", "089", "00", "0o14", "0b101", "1_000", "0x1_F",
+            "1_0.5", "+1_0", "12e0_3",
         ] {
             assert!(ambiguity(text).is_some(), "{text}");
         }
@@ -95,8 +96,30 @@ mod tests {
     #[test]
     fn what_all_read_alike_passes() {
         for text in [
-            "yEs", "nO", "none", "note", "one", "0", "10", "-3", "0.5", "1e3", "0x1F", "10_node", "0abc", "0.10.1", "12:30:45", "2026-11-20", "2026-11-20T00:00:00Z", "true", "null", "~", "", "a_b",
-            "10.0.0.0/8", "::1",
+            "yEs",
+            "nO",
+            "none",
+            "note",
+            "one",
+            "0",
+            "10",
+            "-3",
+            "0.5",
+            "1e3",
+            "0x1F",
+            "10_node",
+            "0abc",
+            "0.10.1",
+            "12:30:45",
+            "2026-11-20",
+            "2026-11-20T00:00:00Z",
+            "true",
+            "null",
+            "~",
+            "",
+            "a_b",
+            "10.0.0.0/8",
+            "::1",
         ] {
             assert!(ambiguity(text).is_none(), "{text}");
         }
@@ -104,7 +127,34 @@ mod tests {
 
     #[test]
     fn only_harmless_strings_go_without_quotes() {
-        for text in ["no", "On", "NULL", "1", "-x", "a: b", "a #b", "a:", "", " a", "*a", "&a", "!t", "{a", "[a", "#a", "@a", "`a", "%a", "'a", "\"a", "- a", "? a", "a\nb", "a\tb", "é\u{2028}"] {
+        for text in [
+            "no",
+            "On",
+            "NULL",
+            "1",
+            "-x",
+            "a: b",
+            "a #b",
+            "a:",
+            "",
+            " a",
+            "*a",
+            "&a",
+            "!t",
+            "{a",
+            "[a",
+            "#a",
+            "@a",
+            "`a",
+            "%a",
+            "'a",
+            "\"a",
+            "- a",
+            "? a",
+            "a\nb",
+            "a\tb",
+            "é\u{2028}",
+        ] {
             assert!(!is_safe_plain(text), "{text:?}");
         }
         for text in ["nodes", "v1alpha1", "aifactory.dev/v1alpha1", "a:b", "It's \"fine\", [really]", "/api", "Größe"] {

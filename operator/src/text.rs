@@ -1,0 +1,27 @@
+//! Texts that must fit.
+
+/// Cuts a text that is longer than `max` bytes, between characters, and marks the cut.
+pub fn bounded(mut text: String, max: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() > max {
+        let room = max.saturating_sub(MORE.len());
+        let end = (0..=room).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str(MORE);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(bounded("short".to_owned(), 1_000), "short");
+        for text in ["a".repeat(5_000), "é".repeat(5_000), "😀".repeat(5_000)] {
+            let cut = bounded(text, 1_000);
+            assert!(cut.len() <= 1_000 && cut.len() > 990 && cut.ends_with('…'));
+        }
+    }
+}
