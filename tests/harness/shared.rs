@@ -1,0 +1,45 @@
+//! One runtime for all tests of a suite, so that they can share a federation.
+
+use std::sync::OnceLock;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// Runs a test on the runtime that all tests of this process share.
+///
+/// Clients and proxies belong to the runtime they were made on, so a federation that several tests use can not be
+/// started under `#[tokio::test]`, whose runtime ends with the test. A federation in a static is never dropped; the
+/// watchdog ends it with the process.
+///
+/// ```no_run
+/// # use aifactory_tests::{Federation, Result, run};
+/// static SHARED: tokio::sync::OnceCell<Federation> = tokio::sync::OnceCell::const_new();
+///
+/// async fn shared() -> Result<&'static Federation> {
+///     SHARED.get_or_try_init(async || Federation::builder().sites(["bissen"]).start().await).await
+/// }
+///
+/// # mod suite { use super::*;
+/// # fn
+/// # a() {
+/// run(async {
+///     let federation = shared().await.unwrap();
+/// })
+/// # }}
+/// ```
+///
+/// # Panics
+/// When the system gives no thread for the runtime.
+#[expect(
+    clippy::expect_used,
+    reason = "a test process without threads can not report anything better"
+)]
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    });
+    runtime.block_on(test)
+}
