@@ -16,7 +16,10 @@ fn main() -> ExitCode {
                 .map_err(|error| error.to_string())
                 .and_then(|runtime| runtime.block_on(aifactory_operator::run::run(*options)).map_err(|error| error.to_string()))
         }
-        Command::Crds(_) => Err("not there yet".to_owned()),
+        Command::Crds(options) => {
+            let done = if options.check { aifactory_operator::crds::check(&options.directory) } else { aifactory_operator::crds::write(&options.directory) };
+            done.map_err(|error| error.to_string())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
