@@ -159,3 +159,5 @@ fn not_tls(error: &kube::Error) -> CredentialError {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tls_tests;
