@@ -8,14 +8,10 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(options) => {
-            tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into())).with_writer(std::io::stderr).init();
-            tokio::runtime::Builder::new_multi_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| error.to_string())
-                .and_then(|runtime| runtime.block_on(aifactory_operator::run::run(*options)).map_err(|error| error.to_string()))
-        }
+        Command::Run(options) => aifactory_operator::telemetry::init(&options.log).map_err(|error| error.to_string()).and_then(|()| {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
+            runtime.block_on(aifactory_operator::run::run(*options)).map_err(|error| error.to_string())
+        }),
         Command::Crds(options) => {
             let done = if options.check { aifactory_operator::crds::check(&options.directory) } else { aifactory_operator::crds::write(&options.directory) };
             done.map_err(|error| error.to_string())
@@ -25,6 +21,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -3,16 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{AIFactory, AIFactoryStatus, AccessGrant, AccessGrantStatus, ConditionType, GPUPool, GPUPoolStatus, Kind, OwnerRef, Reason};
-use aifactory_plan::grant::{bounded, shorten};
+use aifactory_plan::grant::bounded;
 use aifactory_plan::report::Finding;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource, ResourceExt};
-use tokio::sync::mpsc;
+use kube::{Resource, ResourceExt};
 
-/// The API server takes notes of at most 1024 bytes.
-const NOTE: usize = 900;
+use crate::events::{Events, Happening, regarding};
 
 /// Conditions of which a change is worth an Event.
 const TOLD: [ConditionType; 5] =
@@ -24,25 +20,15 @@ const FOUND: [Reason; 5] =
 
 /// Tells people of transitions.
 pub struct Notices {
-    to: mpsc::UnboundedSender<(Event, ObjectReference)>,
+    events: Events,
     conditions: BTreeMap<OwnerRef, BTreeMap<String, (String, String)>>,
     findings: BTreeMap<OwnerRef, BTreeSet<(String, Reason)>>,
 }
 
 impl Notices {
-    /// Begins to publish; the task ends with the value.
-    pub fn new(client: Client) -> Self {
-        let (to, mut events) = mpsc::unbounded_channel::<(Event, ObjectReference)>();
-        let recorder = Recorder::new(client, Reporter { controller: "aifactory-operator".to_owned(), instance: None });
-        tokio::spawn(async move {
-            while let Some((event, reference)) = events.recv().await {
-                // Events are for people to read; losing one loses nothing that status does not say.
-                if let Ok(Err(error)) = tokio::time::timeout(std::time::Duration::from_secs(10), recorder.publish(&event, &reference)).await {
-                    tracing::debug!(%error, "An Event was not taken");
-                }
-            }
-        });
-        Self { to, conditions: BTreeMap::new(), findings: BTreeMap::new() }
+    /// Nothing told yet.
+    pub fn new(events: Events) -> Self {
+        Self { events, conditions: BTreeMap::new(), findings: BTreeMap::new() }
     }
 
     /// Compares a factory's new status with its last.
@@ -67,7 +53,7 @@ impl Notices {
         for (site, finding) in findings.filter(|(_, finding)| FOUND.contains(&finding.reason)) {
             let key = (site.to_owned(), finding.reason);
             if !before.contains(&key) {
-                self.publish(grant, EventType::Warning, finding.reason.as_str(), &format!("{site}: {}", finding.message));
+                self.publish(Kind::AccessGrant, grant, true, finding.reason, format!("{site}: {}", finding.message));
             }
             now.insert(key);
         }
@@ -83,7 +69,7 @@ impl Notices {
         } else {
             format!("site {site} was given up; left there: {}", bounded(left))
         };
-        self.publish(factory, EventType::Warning, Reason::SiteAbandoned.as_str(), &note);
+        self.publish(Kind::AIFactory, factory, true, Reason::SiteAbandoned, note);
     }
 
     /// Forgets a resource that is gone.
@@ -105,22 +91,14 @@ impl Notices {
             if (status == &condition.status && reason == &condition.reason) || progress {
                 continue;
             }
+            let Some(reason) = Reason::ALL.iter().copied().find(|reason| reason.as_str() == condition.reason) else { continue };
             let good = (condition.status == "True") != (condition.type_ == ConditionType::OrphansFound.as_str());
-            let kind = if good { EventType::Normal } else { EventType::Warning };
-            let note = format!("{}={}: {}", condition.type_, condition.status, condition.message);
-            self.publish(object, kind, &condition.reason, &note);
+            self.publish(kind, object, !good, reason, format!("{}={}: {}", condition.type_, condition.status, condition.message));
         }
     }
 
-    fn publish<K: Resource<DynamicType = ()>>(&self, object: &K, type_: EventType, reason: &str, note: &str) {
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(shorten(note, NOTE)),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        let _ = self.to.send((event, object.object_ref(&())));
+    fn publish<K: Resource<DynamicType = ()>>(&self, kind: Kind, object: &K, warning: bool, reason: Reason, note: String) {
+        self.events.publish(regarding(kind, object.meta()), Happening { warning, reason: reason.as_str(), action: "Reconcile", note });
     }
 }
 

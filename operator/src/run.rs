@@ -1,16 +1,25 @@
 //! `aifactory-operator run`: wires everything together and ends in good order.
 
+use std::sync::Arc;
+use std::time::Duration;
 
 use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
+use crate::admin::{AdminError, AdminServer, Readiness};
 use crate::cli::Run;
 use crate::client::{ClientSettings, Clients};
-use crate::credential::AddressRules;
-use crate::hub::{Hub, HubSettings, hub_id};
-use crate::lease::{Elector, LEASE_NAME, LeaseError, LeaseSettings, WriteGate, identity};
+use crate::events::Events;
+use crate::hub::{Hub, HubIdError, HubSettings, hub_id};
+use crate::lease::{Elector, LeaseError, WriteGate};
+use crate::metrics::Metrics;
 use crate::notices::Notices;
 use crate::site::credentials::CredentialReader;
+
+/// Longest wait for what was begun when the operator ends.
+const ENDING: Duration = Duration::from_secs(15);
 
 /// Why the operator ended.
 #[derive(Debug, thiserror::Error)]
@@ -23,36 +32,37 @@ pub enum RunError {
     Client(#[source] Box<kube::Error>),
     /// The hub id is missing.
     #[error(transparent)]
-    HubId(#[from] crate::hub::HubIdError),
-    /// The lease was lost.
+    HubId(#[from] HubIdError),
+    /// The lease was lost, or its settings do not fit together.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// Signals can not be listened for, or the admin port can not be opened.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
+    /// Probes and metrics can not be served.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Signals can not be listened for.
+    #[error("signals can not be listened for")]
+    Signals(#[source] std::io::Error),
+    /// A task of the operator died.
+    #[error("the operator's {0} ended unexpectedly")]
+    Died(&'static str),
 }
 
 /// Runs until a signal comes or the lease is lost.
 pub async fn run(options: Run) -> Result<(), RunError> {
+    let metrics = Arc::new(Metrics::new());
+    let readiness = Readiness::default();
+    readiness.expect("caches");
+    let admin = AdminServer::bind(&options.admin, metrics.clone(), readiness.clone()).await?;
+
     let config = hub_config(&options).await?;
+    let settings = |gate: WriteGate| ClientSettings { gate, addresses: None, requests: Some(metrics.hub_requests()) };
     // The Lease has a client of its own: what keeps the gate open must not be behind it.
-    let settings = |gate: WriteGate| ClientSettings { gate, addresses: None, requests: None };
     let lease_client = Clients::rpc(&config, &settings(WriteGate::always_open())).map_err(client_error)?;
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "operator".to_owned());
-    let (elector, leadership) = Elector::new(
-        lease_client,
-        LeaseSettings {
-            namespace: options.namespace.clone(),
-            name: LEASE_NAME.to_owned(),
-            identity: identity(&host),
-            lease_duration: options.lease_duration,
-            renew_interval: options.renew_interval,
-            renew_deadline: options.renew_deadline,
-        },
-    )?;
+    let (elector, mut leadership) = Elector::new(lease_client, options.lease.settings(&options.namespace, &host))?;
     let gate = leadership.gate().clone();
     let clients = Clients::new(&config, &settings(gate.clone())).map_err(client_error)?;
-    let rules = AddressRules::allowing(options.allow_site_cidrs.iter().copied());
+    let rules = options.addresses.rules();
     let reader = CredentialReader {
         hub: clients.rpc.clone(),
         local: clients.clone(),
@@ -60,59 +70,69 @@ pub async fn run(options: Run) -> Result<(), RunError> {
         settings: ClientSettings { gate, addresses: Some(rules), requests: None },
     };
 
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let stopped = || {
-        let mut stopped = stopped.clone();
-        async move {
-            let _ = stopped.wait_for(|stop| *stop).await;
-        }
-    };
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut election = tokio::spawn(elector.run(stopped()));
-    let mut waiting = leadership.clone();
-    let hub_client = clients.rpc.clone();
-    let namespace = options.namespace.clone();
-    let test_hooks = options.test_hooks;
-    let until = stopped();
-    let mut work = tokio::spawn(async move {
-        let mut leader = leadership;
-        leader.acquired().await;
-        // Made by the leader only: a standby may not write.
-        let id = hub_id(&hub_client, &namespace).await?;
-        let settings = HubSettings {
-            id,
-            namespace,
-            client: clients.rpc.clone(),
-            watch: clients.watch.clone(),
-            reader,
-            notices: Notices::new(clients.rpc.clone()),
-            test_hooks,
-        };
-        let (hub, _ready) = Hub::new(settings);
-        hub.run(async { waiting.acquired().await }, until).await;
-        Ok::<(), RunError>(())
+    let (stop, stopped) = watch::channel(false);
+    let (stop_election, election_stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let mut serving = tokio::spawn(admin.run(until(stopped.clone())));
+    let mut election = tokio::spawn(elector.run(until(election_stopped)));
+    let (events, publish) = Events::new(clients.rpc.clone(), host);
+    tokio::spawn(publish);
+    let (hub, mut synced) = Hub::new(HubSettings {
+        namespace: options.namespace.clone(),
+        client: clients.rpc.clone(),
+        watch: clients.watch.clone(),
+        reader,
+        notices: Notices::new(events),
+        metrics,
+        test_hooks: options.test_hooks,
     });
+    tokio::spawn(async move {
+        if synced.wait_for(|synced| *synced).await.is_ok() {
+            readiness.set("caches", true);
+        }
+    });
+    let lead = async move {
+        leadership.acquired().await;
+        // Made by the leader only: a standby writes nothing.
+        hub_id(&clients.rpc, &options.namespace).await
+    };
+    let mut work = tokio::spawn(hub.run(lead, until(stopped)));
 
     let ended = tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
-        result = &mut election => return flatten(result).map_err(RunError::from),
-        result = &mut work => result.map_err(|error| RunError::Io(std::io::Error::other(error.to_string())))?,
+        result = &mut election => match result {
+            Ok(Ok(())) => Ok(()),
+            // Nothing is finished: another process may lead already.
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(RunError::Died("leader election")),
+        },
+        result = &mut serving => match result {
+            Ok(result) => result.map_err(RunError::from),
+            Err(_) => Err(RunError::Died("server for probes")),
+        },
+        result = &mut work => match result {
+            Ok(result) => result.map_err(RunError::from),
+            Err(_) => Err(RunError::Died("hub")),
+        },
     };
     tracing::info!("Ending");
-    let _ = stop.send(true);
+    stop.send_replace(true);
     // First what was begun, then the lease, so that the next leader finds nothing half done.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(15), &mut work).await;
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), &mut election).await;
+    if !work.is_finished() {
+        let _ = tokio::time::timeout(ENDING, &mut work).await;
+    }
+    stop_election.send_replace(true);
+    if !election.is_finished() {
+        let _ = tokio::time::timeout(ENDING, &mut election).await;
+    }
     ended
 }
 
-fn flatten(result: Result<Result<(), LeaseError>, tokio::task::JoinError>) -> Result<(), LeaseError> {
-    match result {
-        Ok(result) => result,
-        Err(_) => Err(LeaseError::Settings),
-    }
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 fn client_error(error: kube::Error) -> RunError {
@@ -120,14 +140,11 @@ fn client_error(error: kube::Error) -> RunError {
 }
 
 async fn hub_config(options: &Run) -> Result<Config, RunError> {
-    let loaded = match &options.kubeconfig {
+    match &options.kubeconfig {
         Some(path) => {
-            let kubeconfig = kube::config::Kubeconfig::read_from(path).map_err(|error| RunError::Config(error.to_string()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
-                .await
-                .map_err(|error| RunError::Config(error.to_string()))
+            let kubeconfig = Kubeconfig::read_from(path).map_err(|error| RunError::Config(error.to_string()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|error| RunError::Config(error.to_string()))
         }
         None => Config::incluster().map_err(|error| RunError::Config(error.to_string())),
-    };
-    loaded
+    }
 }

@@ -50,8 +50,9 @@ pub struct Rendered {
 pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownership: &Ownership) -> Rendered {
     let closed = Closed::of(&site.protected);
     let mut findings = BTreeSet::new();
-    let policy =
-        |name: &str, spec: Value| Object::new(ObjectKey::namespaced(ObjectKind::NetworkPolicy, namespace, name), ownership, json!({"spec": spec}));
+    let policy = |name: &str, spec: Value| {
+        Object::new(ObjectKey::namespaced(ObjectKind::NetworkPolicy, namespace, name), ownership, json!({"spec": spec}))
+    };
     let own = json!([{"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: namespace}}}]);
     let mut objects = vec![
         policy(DEFAULT_DENY, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})),
@@ -99,7 +100,10 @@ fn dns(site: &SiteIntent, findings: &mut BTreeSet<String>) -> Vec<Value> {
                 blocks.insert(block);
             }
             None => {
-                findings.insert(format!("node-local DNS {}: not a CIDR of a resolver such as 169.254.20.10/32; it stays closed", quoted(text)));
+                findings.insert(format!(
+                    "node-local DNS {}: not a CIDR of a resolver such as 169.254.20.10/32; it stays closed",
+                    quoted(text)
+                ));
             }
         }
     }

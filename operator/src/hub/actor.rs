@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
@@ -19,6 +20,7 @@ use super::living;
 use super::registry::Registry;
 use super::watch::{Resourced, Seen, watch};
 use super::writes::{Write, WriteError, raw_status, write};
+use crate::metrics::{Metrics, ReconcileResult};
 use crate::notices::Notices;
 use crate::schedule::Schedule;
 use crate::site::credentials::{CredentialReader, CredentialSource};
@@ -35,8 +37,6 @@ const RECOUNT: Duration = Duration::from_secs(1);
 
 /// What the hub needs to run.
 pub struct HubSettings {
-    /// Id of the hub.
-    pub id: String,
     /// Namespace of the operator.
     pub namespace: String,
     /// Client for calls.
@@ -47,6 +47,8 @@ pub struct HubSettings {
     pub reader: CredentialReader,
     /// Tells people of transitions.
     pub notices: Notices,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
     /// Honours annotations that make the operator fail, for its own tests.
     pub test_hooks: bool,
 }
@@ -54,6 +56,8 @@ pub struct HubSettings {
 /// The hub's actor.
 pub struct Hub {
     settings: HubSettings,
+    /// Id of the hub, known once this process leads.
+    id: String,
     world: World,
     versions: BTreeMap<OwnerRef, u64>,
     unlisted: BTreeSet<Kind>,
@@ -101,9 +105,10 @@ impl Hub {
     pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
         let (to_hub, from_sites) = mpsc::unbounded_channel();
         let (ready, is_ready) = tokio::sync::watch::channel(false);
-        let registry = Registry::new(settings.reader.clone(), to_hub);
+        let registry = Registry::new(settings.reader.clone(), to_hub, settings.metrics.clone());
         let hub = Self {
             settings,
+            id: String::new(),
             world: World::default(),
             versions: BTreeMap::new(),
             unlisted: BTreeSet::from([Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant]),
@@ -127,8 +132,8 @@ impl Hub {
         (hub, is_ready)
     }
 
-    /// Watches from now on, and works from when `lead` is done until `stop` is.
-    pub async fn run(mut self, lead: impl Future<Output = ()>, stop: impl Future<Output = ()>) {
+    /// Watches from now on, and works from when `lead` gives the hub's id until `stop` is done.
+    pub async fn run<E>(mut self, lead: impl Future<Output = Result<String, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
         let (to, mut seen) = mpsc::channel(1024);
         let mut watches = JoinSet::new();
         watches.spawn(watch::<AIFactory>(self.settings.watch.clone(), to.clone()));
@@ -144,9 +149,11 @@ impl Hub {
             let wake = self.schedule.wake().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 () = &mut stop => break,
-                () = &mut lead, if !leading => {
+                id = &mut lead, if !leading => {
+                    self.id = id?;
                     leading = true;
-                    tracing::info!("Leading");
+                    self.settings.metrics.set_leader(true);
+                    tracing::info!(hub = self.id, "Leading");
                 }
                 Some(event) = seen.recv() => {
                     self.seen(event);
@@ -171,6 +178,7 @@ impl Hub {
         // What was begun is finished; nothing new begins.
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
+        Ok(())
     }
 
     fn seen(&mut self, event: Seen) {
@@ -319,6 +327,10 @@ impl Hub {
     }
 
     fn site_heard(&mut self, key: SiteKey, report: SiteReport) {
+        let (metrics, name) = (&self.settings.metrics, key.to_string());
+        metrics.set_site_connected(&name, report.reachable);
+        metrics.set_site_orphans(&name, report.orphans.len());
+        metrics.set_site_credential_expiry(&name, report.credential_expires);
         let before = self.site_reports.insert(key.clone(), report);
         let Some(report) = self.site_reports.get(&key) else { return };
         let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
@@ -357,8 +369,11 @@ impl Hub {
         match done {
             Done::Written(owner, result, status) => match result {
                 Ok(Some(object)) => {
-                    if status && let Some(progress) = self.progress.get_mut(&owner) {
-                        progress.written = Some(now);
+                    if status {
+                        self.settings.metrics.status_written(owner.kind);
+                        if let Some(progress) = self.progress.get_mut(&owner) {
+                            progress.written = Some(now);
+                        }
                     }
                     self.schedule.done(&owner);
                     self.put(owner.clone(), object);
@@ -366,7 +381,7 @@ impl Hub {
                 }
                 Ok(None) => self.schedule.done(&owner),
                 Err(error) => {
-                    tracing::debug!(%owner, error = %chain(&error), "A write to the hub failed");
+                    tracing::debug!(%owner, error = crate::hub::writes::explain(&error), "A write to the hub failed");
                     self.schedule.failed(&owner, now);
                 }
             },
@@ -389,7 +404,14 @@ impl Hub {
         let now = Instant::now();
         while self.schedule.busy() < WRITES {
             let Some(owner) = self.schedule.next(now) else { break };
+            let begun = Instant::now();
             let visited = std::panic::catch_unwind(AssertUnwindSafe(|| self.visit(&owner)));
+            let result = match &visited {
+                Ok(Next::Nothing) => ReconcileResult::Success,
+                Ok(Next::Write(_) | Next::Release(_)) => ReconcileResult::RequeueAfter,
+                Err(_) => ReconcileResult::Error,
+            };
+            self.settings.metrics.reconciled(owner.kind, result, begun.elapsed());
             match visited {
                 Ok(Next::Nothing) => self.schedule.done(&owner),
                 Ok(Next::Write(write)) => match self.object(&owner) {
@@ -412,6 +434,7 @@ impl Hub {
                 }
                 Err(_) => {
                     tracing::error!(%owner, "A visit panicked");
+                    self.settings.metrics.panicked(owner.kind);
                     self.broken(owner, "InternalError", "the operator failed while visiting this resource; its log says where");
                 }
             }
@@ -490,7 +513,7 @@ impl Hub {
         }
         for site in &factory.spec.sites {
             let key = SiteKey::new(owner.clone(), &site.name);
-            if let Some(intent) = project::site(&self.world, &self.settings.id, &key)
+            if let Some(intent) = project::site(&self.world, &self.id, &key)
                 && let Some(report) = self.registry.ensure(&key, site, intent)
             {
                 self.site_reports.insert(key, report);
@@ -498,6 +521,7 @@ impl Hub {
         }
         for key in self.registry.of(owner) {
             if !factory.spec.sites.iter().any(|site| site.name == key.site) {
+                self.settings.metrics.forget_site(&key.to_string());
                 let source = self.registry.remove(&key);
                 self.site_reports.remove(&key);
                 self.by_site.remove(&key);
@@ -678,15 +702,4 @@ fn broken_status(generation: i64, reason: &str, message: &str) -> Value {
             "observedGeneration": generation, "lastTransitionTime": at})
     };
     serde_json::json!({"conditions": [condition("Ready", "False"), condition("Stalled", "True")]})
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

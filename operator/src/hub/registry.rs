@@ -1,6 +1,7 @@
 //! The sites that have a worker, and what each was told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aifactory_api::factory::{Site, SiteKubernetes};
 use aifactory_api::{OwnerRef, Reason};
@@ -9,6 +10,7 @@ use aifactory_plan::intent::{Intent, SiteIntent};
 use aifactory_plan::report::{Finding, SiteReport};
 use aifactory_plan::world::SiteKey;
 
+use crate::metrics::Metrics;
 use crate::site::credentials::{CredentialReader, CredentialSource};
 use crate::site::worker;
 use crate::transport::{HubSender, SiteSender, ToSite};
@@ -25,12 +27,13 @@ struct Connected {
 pub struct Registry {
     reader: CredentialReader,
     hub: HubSender,
+    metrics: Arc<Metrics>,
     sites: BTreeMap<SiteKey, Connected>,
 }
 
 impl Registry {
-    pub fn new(reader: CredentialReader, hub: HubSender) -> Self {
-        Self { reader, hub, sites: BTreeMap::new() }
+    pub fn new(reader: CredentialReader, hub: HubSender, metrics: Arc<Metrics>) -> Self {
+        Self { reader, hub, metrics, sites: BTreeMap::new() }
     }
 
     /// Sees to it that the site has a worker that knows what it must; returns what keeps it from having one.
@@ -46,7 +49,11 @@ impl Registry {
             self.sites.remove(key);
         }
         let connected = self.sites.entry(key.clone()).or_insert_with(|| Connected {
-            sender: worker::start(key.clone(), source.clone(), self.reader.clone(), self.hub.clone()),
+            sender: {
+                let mut reader = self.reader.clone();
+                reader.settings.requests = Some(self.metrics.site_requests(&key.to_string()));
+                worker::start(key.clone(), source.clone(), reader, self.hub.clone(), self.metrics.clone())
+            },
             source,
             site: None,
             told: BTreeMap::new(),

@@ -51,6 +51,14 @@ pub enum WriteError {
     },
 }
 
+/// The error in words, with its cause.
+pub fn explain(error: &WriteError) -> String {
+    match error {
+        WriteError::Api { source, .. } => format!("{error}: {}", crate::client::explain(source)),
+        WriteError::Timeout { .. } | WriteError::Patch { .. } => error.to_string(),
+    }
+}
+
 /// Carries a write out; returns the resource as it is then, or `None` if it is gone.
 pub async fn write(client: &Client, owner: &OwnerRef, current: &Resourced, write: Write) -> Result<Option<Resourced>, WriteError> {
     match owner.kind {

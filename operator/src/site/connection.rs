@@ -202,17 +202,8 @@ pub fn explain(error: &kube::Error) -> Finding {
             Reason::SiteError,
             format!("the site answers {}: {}", status.code, aifactory_plan::grant::shorten(&status.message, 300)),
         ),
-        other => unreachable(&cause(other)),
+        other => unreachable(&crate::client::explain(other)),
     }
-}
-
-/// The innermost cause, which is the one that tells something.
-fn cause(error: &kube::Error) -> String {
-    let mut error: &dyn std::error::Error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    aifactory_plan::grant::shorten(&error.to_string(), 200)
 }
 
 fn unreachable(why: &str) -> Finding {

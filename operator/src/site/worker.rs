@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
@@ -22,6 +23,7 @@ use super::credentials::{CredentialReader, CredentialSource};
 use super::index::{Extra, Index};
 use super::visit;
 use super::watch::{Observation, watch};
+use crate::metrics::Metrics;
 use crate::schedule::Schedule;
 use crate::transport::{FromSite, HubSender, ToSite};
 
@@ -43,17 +45,25 @@ const REFUSED: Duration = Duration::from_secs(60);
 const SITE_REPORT: Duration = Duration::from_millis(200);
 
 /// Starts the worker of a site; it ends when the sender is dropped.
-pub fn start(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender) -> mpsc::UnboundedSender<ToSite> {
+pub fn start(
+    key: SiteKey,
+    source: CredentialSource,
+    reader: CredentialReader,
+    hub: HubSender,
+    metrics: Arc<Metrics>,
+) -> mpsc::UnboundedSender<ToSite> {
     let (sender, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(Worker::new(key, source, reader, hub).run(inbox));
+    tokio::spawn(Worker::new(key, source, reader, hub, metrics).run(inbox));
     sender
 }
 
 struct Worker {
     key: SiteKey,
+    label: String,
     source: CredentialSource,
     reader: CredentialReader,
     hub: HubSender,
+    metrics: Arc<Metrics>,
     site: Option<SiteIntent>,
     intents: BTreeMap<OwnerRef, Intent>,
     gone: BTreeSet<OwnerRef>,
@@ -113,12 +123,14 @@ enum Event {
 }
 
 impl Worker {
-    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender) -> Self {
+    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender, metrics: Arc<Metrics>) -> Self {
         Self {
+            label: key.to_string(),
             key,
             source,
             reader,
             hub,
+            metrics,
             site: None,
             intents: BTreeMap::new(),
             gone: BTreeSet::new(),
@@ -534,6 +546,7 @@ impl Worker {
             let Some(owner) = self.schedule.next(now) else { break };
             self.visit(owner);
         }
+        self.metrics.set_site_queue_depth(&self.label, self.schedule.depth());
     }
 
     fn visit(&mut self, owner: OwnerRef) {
@@ -541,6 +554,7 @@ impl Worker {
             Ok(plan) => plan,
             Err(_) => {
                 tracing::error!(site = %self.key, %owner, "Planning panicked");
+                self.metrics.panicked(owner.kind);
                 self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, "the operator failed while planning; its log says where")]);
                 self.schedule.failed(&owner, Instant::now());
                 return;

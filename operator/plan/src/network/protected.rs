@@ -16,25 +16,21 @@ const fn v6(first: u16, second: u16, third: u16, last: u16, length: u8) -> IpNet
 }
 
 /// Where clouds tell machines who they are.
-pub(super) const METADATA: [IpNet; 4] = [
-    v4(169, 254, 169, 254, 32),
-    v4(168, 63, 129, 16, 32),
-    v4(100, 100, 100, 200, 32),
-    v6(0xfd00, 0xec2, 0, 0x254, 128),
-];
+pub(super) const METADATA: [IpNet; 4] =
+    [v4(169, 254, 169, 254, 32), v4(168, 63, 129, 16, 32), v4(100, 100, 100, 200, 32), v6(0xfd00, 0xec2, 0, 0x254, 128)];
 
 /// Link-local addresses.
 pub(super) const LINK_LOCAL: [IpNet; 2] = [v4(169, 254, 0, 0, 16), v6(0xfe80, 0, 0, 0, 10)];
 
 /// Addresses that no destination outside the node has, or that lead to others by translation.
-const SPECIAL: [IpNet; 9] = [
+const SPECIAL: [IpNet; 8] = [
     v4(0, 0, 0, 0, 8),
     v4(127, 0, 0, 0, 8),
     v4(224, 0, 0, 0, 4),
     v4(255, 255, 255, 255, 32),
-    // Unspecified, loopback and IPv4-compatible; IPv4-mapped; NAT64 for local use; 6to4; multicast.
-    v6(0, 0, 0, 0, 96),
-    IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)), 96),
+    // Unspecified, loopback, IPv4-compatible and IPv4-mapped at once, since API servers take `::ffff:0:0/96` for all of IPv4.
+    v6(0, 0, 0, 0, 80),
+    // NAT64 for local use, 6to4, multicast.
     v6(0x64, 0xff9b, 1, 0, 48),
     v6(0x2002, 0, 0, 0, 16),
     v6(0xff00, 0, 0, 0, 8),

@@ -41,7 +41,7 @@ pub struct Peer<'a> {
 }
 
 /// What is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Traffic {
     pub protocol: &'static str,
     pub port: u16,
@@ -82,8 +82,8 @@ impl Cluster {
             for (peers, ports) in rules {
                 let peers = peers.as_deref().unwrap_or_default();
                 let ports = ports.as_deref().unwrap_or_default();
-                let reached = peers.is_empty() || peers.iter().any(|wanted| self.is_peer(home, wanted, peer));
-                if reached && (ports.is_empty() || ports.iter().any(|port| is_port(port, target, traffic))) {
+                let on_port = ports.is_empty() || ports.iter().any(|port| is_port(port, target, traffic));
+                if on_port && (peers.is_empty() || peers.iter().any(|wanted| self.is_peer(home, wanted, peer))) {
                     return true;
                 }
             }
@@ -95,7 +95,8 @@ impl Cluster {
         if let Some(block) = &wanted.ip_block {
             assert!(wanted.pod_selector.is_none() && wanted.namespace_selector.is_none(), "ipBlock stands alone: {wanted:?}");
             let except = block.except.iter().flatten();
-            return Range::parse(&block.cidr).contains(peer.address) && !except.into_iter().any(|hole| Range::parse(hole).contains(peer.address));
+            return Range::parse(&block.cidr).contains(peer.address)
+                && !except.into_iter().any(|hole| Range::parse(hole).contains(peer.address));
         }
         let Some(pod) = peer.pod else { return false };
         let in_namespace = match &wanted.namespace_selector {
@@ -108,7 +109,11 @@ impl Cluster {
 
 fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
     policy.metadata.namespace.as_deref() == Some(pod.namespace.as_str())
-        && policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref()).is_none_or(|selector| selector::matches(selector, &pod.labels))
+        && policy
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.pod_selector.as_ref())
+            .is_none_or(|selector| selector::matches(selector, &pod.labels))
 }
 
 fn concerns(policy: &NetworkPolicy, direction: Direction) -> bool {
@@ -116,12 +121,10 @@ fn concerns(policy: &NetworkPolicy, direction: Direction) -> bool {
     match spec.policy_types.as_deref().unwrap_or_default() {
         // Left out: always ingress, and egress where there are such rules.
         [] => direction == Direction::Ingress || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
-        types => types.iter().any(|name| {
-            match name.as_str() {
-                "Ingress" => direction == Direction::Ingress,
-                "Egress" => direction == Direction::Egress,
-                other => panic!("policy type {other}"),
-            }
+        types => types.iter().any(|name| match name.as_str() {
+            "Ingress" => direction == Direction::Ingress,
+            "Egress" => direction == Direction::Egress,
+            other => panic!("policy type {other}"),
         }),
     }
 }
