@@ -18,13 +18,7 @@ pub const KWOK_USER: &str = "harness:kwok";
 
 /// Reads of the control planes and of the harness would only fill the disk.
 pub(crate) fn policy() -> String {
-    let quiet = [
-        ADMIN_USER,
-        KWOK_USER,
-        "system:apiserver",
-        "system:kube-controller-manager",
-        "system:kube-scheduler",
-    ];
+    let quiet = [ADMIN_USER, KWOK_USER, "system:apiserver", "system:kube-controller-manager", "system:kube-scheduler"];
     let users: String = quiet.iter().map(|user| format!("\"{user}\", ")).collect();
     format!(
         r#"apiVersion: audit.k8s.io/v1
@@ -91,10 +85,7 @@ pub struct Request {
 impl Request {
     /// True for requests that ask to change what is stored: no dry run, no review, no token.
     pub fn is_write(&self) -> bool {
-        let changes = matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        );
+        let changes = matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection");
         let asks = self.resource.ends_with("reviews") || self.subresource == "token";
         changes && !asks && !self.is_dry_run()
     }
@@ -158,25 +149,11 @@ impl Requests {
     pub fn summary(&self) -> String {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for request in &self.0 {
-            let Request {
-                verb,
-                resource,
-                subresource,
-                user,
-                code,
-                ..
-            } = request;
+            let Request { verb, resource, subresource, user, code, .. } = request;
             let slash = if subresource.is_empty() { "" } else { "/" };
-            *counts
-                .entry(format!(
-                    "{verb} {resource}{slash}{subresource} {code} by {user}"
-                ))
-                .or_default() += 1;
+            *counts.entry(format!("{verb} {resource}{slash}{subresource} {code} by {user}")).or_default() += 1;
         }
-        counts
-            .into_iter()
-            .map(|(request, count)| format!("{count} × {request}\n"))
-            .collect()
+        counts.into_iter().map(|(request, count)| format!("{count} × {request}\n")).collect()
     }
 }
 
@@ -224,20 +201,10 @@ impl AuditLog {
         }
         let mut requests = Vec::new();
         // A line without its end is still being written.
-        for line in text
-            .split_inclusive('\n')
-            .filter(|line| line.ends_with('\n'))
-        {
-            let event: Event = serde_json::from_str(line).map_err(|source| Error::Audit {
-                path: self.path.clone(),
-                source,
-            })?;
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let event: Event = serde_json::from_str(line).map_err(|source| Error::Audit { path: self.path.clone(), source })?;
             // A watch is told when it begins; its end says nothing new.
-            let counts = if event.verb == "watch" {
-                event.stage == "ResponseStarted"
-            } else {
-                event.stage != "ResponseStarted"
-            };
+            let counts = if event.verb == "watch" { event.stage == "ResponseStarted" } else { event.stage != "ResponseStarted" };
             if counts {
                 requests.push(event.into());
             }

@@ -11,7 +11,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Polls until the probe answers `Ok`, and returns its value. `Err` is what was seen instead; the last one is told
-/// when the time is over. A probe that hangs counts as not met.
+/// when the time is over. A probe that hangs counts as not met. Async closures can not cross threads: to wait for
+/// several things at once, join the futures instead of spawning them.
 ///
 /// ```no_run
 /// # use aifactory_tests::{eventually, Result};
@@ -27,11 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// .await?;
 /// # Ok(()) }
 /// ```
-pub async fn eventually<T>(
-    timeout: Duration,
-    what: impl Into<String>,
-    mut probe: impl AsyncFnMut() -> Result<T, Observed>,
-) -> Result<T> {
+pub async fn eventually<T>(timeout: Duration, what: impl Into<String>, mut probe: impl AsyncFnMut() -> Result<T, Observed>) -> Result<T> {
     let started = Instant::now();
     let mut last = String::from("nothing, the first look did not end");
     let mut pause = FIRST_PAUSE;
@@ -43,11 +40,7 @@ pub async fn eventually<T>(
             Err(_) => last = format!("{last} (and a later look did not end)"),
         }
         if started.elapsed() >= timeout {
-            return Err(Error::Timeout {
-                what: what.into(),
-                timeout,
-                last,
-            });
+            return Err(Error::Timeout { what: what.into(), timeout, last });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 3 / 2).min(LONGEST_PAUSE);
@@ -55,19 +48,11 @@ pub async fn eventually<T>(
 }
 
 /// Polls for the whole duration and fails as soon as the probe answers `Err`.
-pub async fn holds(
-    duration: Duration,
-    what: impl Into<String>,
-    mut probe: impl AsyncFnMut() -> Result<(), Observed>,
-) -> Result<()> {
+pub async fn holds(duration: Duration, what: impl Into<String>, mut probe: impl AsyncFnMut() -> Result<(), Observed>) -> Result<()> {
     let started = Instant::now();
     loop {
         if let Err(seen) = probe().await {
-            return Err(Error::Broken {
-                what: what.into(),
-                after: started.elapsed(),
-                seen: seen.to_string(),
-            });
+            return Err(Error::Broken { what: what.into(), after: started.elapsed(), seen: seen.to_string() });
         }
         let left = duration.saturating_sub(started.elapsed());
         if left.is_zero() {

@@ -34,11 +34,7 @@ pub struct Cluster {
 
 impl fmt::Debug for Cluster {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Cluster")
-            .field("options", &self.inner.options)
-            .field("directory", &self.inner.directory)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Cluster").field("options", &self.inner.options).field("directory", &self.inner.directory).finish_non_exhaustive()
     }
 }
 
@@ -65,11 +61,7 @@ pub struct Snapshot {
 
 impl Cluster {
     /// Makes keys, files and the proxy; starts no process.
-    pub(crate) async fn prepare(
-        run: &Arc<Run>,
-        etcd: &Arc<Etcd>,
-        options: ClusterOptions,
-    ) -> Result<Self> {
+    pub(crate) async fn prepare(run: &Arc<Run>, etcd: &Arc<Etcd>, options: ClusterOptions) -> Result<Self> {
         let directory = run.directory().join(&options.name);
         std::fs::create_dir_all(&directory).map_err(at(&directory))?;
         let port = Port::hold()?;
@@ -85,8 +77,7 @@ impl Cluster {
         };
         let admin = user(audit::ADMIN_USER, &[ADMINS])?;
         admin.write(&directory.join("admin.kubeconfig"))?;
-        user("system:kube-controller-manager", &[])?
-            .write(&directory.join("controller-manager.kubeconfig"))?;
+        user("system:kube-controller-manager", &[])?.write(&directory.join("controller-manager.kubeconfig"))?;
         user("system:kube-scheduler", &[])?.write(&directory.join("scheduler.kubeconfig"))?;
         user(audit::KWOK_USER, &[ADMINS])?.write(&directory.join("kwok.kubeconfig"))?;
         Ok(Self {
@@ -133,11 +124,7 @@ impl Cluster {
 
     /// A client of the harness's administrator, past the proxy. The product never has this right.
     pub fn admin(&self) -> kube::Client {
-        self.inner
-            .client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.inner.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The administrator's kubeconfig, for people who look into a federation.
@@ -147,10 +134,7 @@ impl Cluster {
 
     /// A kubeconfig for this cluster with the given credential, past the proxy; [`Kubeconfig::at`] leads it elsewhere.
     pub fn kubeconfig(&self, credential: Credential) -> Kubeconfig {
-        Kubeconfig {
-            credential,
-            ..self.inner.admin.clone()
-        }
+        Kubeconfig { credential, ..self.inner.admin.clone() }
     }
 
     /// A kubeconfig with a fresh client certificate for a user and at most two groups.
@@ -159,12 +143,7 @@ impl Cluster {
     }
 
     /// As [`Cluster::kubeconfig_for`], with a certificate that ends at the given time.
-    pub fn kubeconfig_until(
-        &self,
-        user: &str,
-        groups: &[&str],
-        until: Option<SystemTime>,
-    ) -> Result<Kubeconfig> {
+    pub fn kubeconfig_until(&self, user: &str, groups: &[&str], until: Option<SystemTime>) -> Result<Kubeconfig> {
         let identity = self.inner.authority.client(user, groups, until)?;
         Ok(self.kubeconfig(Credential::Certificate(identity)))
     }
@@ -205,10 +184,7 @@ impl Cluster {
     /// Starts one process, if it does not run.
     pub fn start_component(&self, component: Component) -> Result<()> {
         let mut components = self.components();
-        if components
-            .get_mut(&component)
-            .is_some_and(|process| process.exited().is_none())
-        {
+        if components.get_mut(&component).is_some_and(|process| process.exited().is_none()) {
             return Ok(());
         }
         let flags = Flags {
@@ -224,6 +200,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// True while its API server runs.
+    pub fn is_running(&self) -> bool {
+        let mut components = self.components();
+        components.get_mut(&Component::ApiServer).is_some_and(|process| process.exited().is_none())
+    }
+
     /// Kills one process.
     pub fn stop_component(&self, component: Component) {
         self.components().remove(&component);
@@ -232,21 +214,14 @@ impl Cluster {
     /// Process ids of what runs, by component.
     pub fn process_ids(&self) -> BTreeMap<Component, u32> {
         let components = self.components();
-        components
-            .iter()
-            .map(|(component, process)| (*component, process.id()))
-            .collect()
+        components.iter().map(|(component, process)| (*component, process.id())).collect()
     }
 
     /// Waits until the API server says that it is ready.
     pub async fn await_ready(&self) -> Result<()> {
         // A fresh client: connections to an API server that is gone would only fail first.
         let client = self.inner.admin.client().await?;
-        *self
-            .inner
-            .client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = client.clone();
+        *self.inner.client.lock().unwrap_or_else(PoisonError::into_inner) = client.clone();
         eventually(READY, format!("{} is ready", self.name()), async || {
             if let Err(ended) = self.check_processes() {
                 return Ok(Err(ended));
@@ -265,18 +240,14 @@ impl Cluster {
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(self.admin(), "default");
         let maps: Api<ConfigMap> = Api::namespaced(self.admin(), "default");
-        eventually(
-            READY,
-            format!("controllers of {} work", self.name()),
-            async || {
-                if let Err(ended) = self.check_processes() {
-                    return Ok(Err(ended));
-                }
-                accounts.get("default").await?;
-                maps.get("kube-root-ca.crt").await?;
-                Ok(Ok(()))
-            },
-        )
+        eventually(READY, format!("controllers of {} work", self.name()), async || {
+            if let Err(ended) = self.check_processes() {
+                return Ok(Err(ended));
+            }
+            accounts.get("default").await?;
+            maps.get("kube-root-ca.crt").await?;
+            Ok(Ok(()))
+        })
         .await?
     }
 
@@ -285,26 +256,17 @@ impl Cluster {
     }
 
     fn components(&self) -> MutexGuard<'_, BTreeMap<Component, Process>> {
-        self.inner
-            .components
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.components.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the cluster's data as it stands, while it runs. Needs a store of its own, see
     /// [`ClusterOptions::own_store`].
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.owns_store()?;
-        let stamp = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos();
+        let stamp = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let directory = self.inner.directory.join(format!("snapshot-{stamp}"));
         self.inner.etcd.copy_to(&directory)?;
-        Ok(Snapshot {
-            cluster: self.name().to_owned(),
-            directory,
-        })
+        Ok(Snapshot { cluster: self.name().to_owned(), directory })
     }
 
     /// Puts the cluster back to a snapshot, as a restore of its etcd does: all processes start anew, and what was
@@ -320,18 +282,11 @@ impl Cluster {
     }
 
     fn owns_store(&self) -> Result<()> {
-        if self.inner.options.own_store {
-            Ok(())
-        } else {
-            Err(self.unsupported("shares its store; build it with own_store to take snapshots"))
-        }
+        if self.inner.options.own_store { Ok(()) } else { Err(self.unsupported("shares its store; build it with own_store to take snapshots")) }
     }
 
     fn unsupported(&self, message: &'static str) -> Error {
-        Error::Unsupported {
-            cluster: self.name().to_owned(),
-            message,
-        }
+        Error::Unsupported { cluster: self.name().to_owned(), message }
     }
 
     /// Names this cluster in an error.
@@ -341,14 +296,7 @@ impl Cluster {
 }
 
 fn write_keys(directory: &Path, authority: &Authority) -> Result<()> {
-    let server = authority.server(&[
-        "127.0.0.1",
-        "localhost",
-        "10.0.0.1",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-    ])?;
+    let server = authority.server(&["127.0.0.1", "localhost", "10.0.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc"])?;
     let (private, public) = pki::signing_key()?;
     for (file, text) in [
         ("ca.crt", authority.certificate()),

@@ -96,8 +96,7 @@ impl Flags<'_> {
             name: format!("{name} of {}", self.cluster),
             binary: layout::control_plane(name)?,
             arguments: arguments.into_iter().map(OsString::from).collect(),
-            // Less garbage collection for some memory: the machine's two cores are what is scarce.
-            environment: vec![("GOGC".to_owned(), "200".to_owned())],
+            environment: Vec::new(),
             log: self.directory.join(format!("{name}.log")),
         })
     }
@@ -118,14 +117,8 @@ impl Flags<'_> {
             format!("--client-ca-file={}", self.file("ca.crt")),
             format!("--cert-dir={}", self.file("generated")),
             format!("--service-account-issuer=https://{}/", self.address),
-            format!(
-                "--service-account-key-file={}",
-                self.file("service-accounts.pub")
-            ),
-            format!(
-                "--service-account-signing-key-file={}",
-                self.file("service-accounts.key")
-            ),
+            format!("--service-account-key-file={}", self.file("service-accounts.pub")),
+            format!("--service-account-signing-key-file={}", self.file("service-accounts.key")),
             "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
             "--authorization-mode=RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
@@ -142,23 +135,13 @@ impl Flags<'_> {
     }
 
     fn controller_manager(&self) -> Vec<String> {
-        let controllers = if self.runs_work {
-            CONTROLLERS
-        } else {
-            HUB_CONTROLLERS
-        };
+        let controllers = if self.runs_work { CONTROLLERS } else { HUB_CONTROLLERS };
         vec![
-            format!(
-                "--kubeconfig={}",
-                self.file("controller-manager.kubeconfig")
-            ),
+            format!("--kubeconfig={}", self.file("controller-manager.kubeconfig")),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
             format!("--root-ca-file={}", self.file("ca.crt")),
-            format!(
-                "--service-account-private-key-file={}",
-                self.file("service-accounts.key")
-            ),
+            format!("--service-account-private-key-file={}", self.file("service-accounts.key")),
             // Each controller under its own name, as installers set it up: admission policies see real users.
             "--use-service-account-credentials=true".to_owned(),
             "--kube-api-qps=500".to_owned(),

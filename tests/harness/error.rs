@@ -58,9 +58,7 @@ pub enum Error {
         source: rcgen::Error,
     },
     /// A certificate can carry two groups at most.
-    #[error(
-        "certificate for {user}: {count} groups asked, two fit; use a ServiceAccount token for more"
-    )]
+    #[error("certificate for {user}: {count} groups asked, two fit; use a ServiceAccount token for more")]
     TooManyGroups {
         /// The user.
         user: String,
@@ -152,24 +150,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Names the file that an I/O error is about.
 pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::File {
-        path: path.to_owned(),
-        source,
-    }
+    move |source| Error::File { path: path.to_owned(), source }
 }
 
 /// Names the cluster and the request that an API error is about.
-pub(crate) fn asking(
-    cluster: &str,
-    action: impl Into<String>,
-) -> impl FnOnce(kube::Error) -> Error {
+pub(crate) fn asking(cluster: &str, action: impl Into<String>) -> impl FnOnce(kube::Error) -> Error {
     let cluster = cluster.to_owned();
     let action = action.into();
-    move |source| Error::Cluster {
-        cluster,
-        action,
-        source: Box::new(source),
-    }
+    move |source| Error::Cluster { cluster, action, source: Box::new(source) }
 }
 
 impl fmt::Debug for Error {

@@ -30,13 +30,7 @@ impl Etcd {
     pub(crate) async fn start(run: &Arc<Run>, name: &str) -> Result<Self> {
         let directory = run.directory().join(name);
         std::fs::create_dir_all(&directory).map_err(at(&directory))?;
-        let etcd = Self {
-            run: Arc::clone(run),
-            directory,
-            clients: Port::hold()?,
-            peers: Port::hold()?,
-            process: Mutex::new(None),
-        };
+        let etcd = Self { run: Arc::clone(run), directory, clients: Port::hold()?, peers: Port::hold()?, process: Mutex::new(None) };
         etcd.launch().await?;
         Ok(etcd)
     }
@@ -95,9 +89,9 @@ impl Etcd {
             "--socket-reuse-port=true".to_owned(),
             "--unsafe-no-fsync=true".to_owned(),
             "--log-level=warn".to_owned(),
-            // A busy machine must not start an election in a cluster of one.
-            "--heartbeat-interval=500".to_owned(),
-            "--election-timeout=2500".to_owned(),
+            // A cluster of one need not wait long until it elects itself.
+            "--heartbeat-interval=20".to_owned(),
+            "--election-timeout=100".to_owned(),
         ];
         let process = Process::spawn(
             &self.run,

@@ -36,15 +36,8 @@ pub struct FederationBuilder {
 
 impl fmt::Debug for FederationBuilder {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name, hub, sites, ..
-        } = self;
-        formatter
-            .debug_struct("FederationBuilder")
-            .field("name", name)
-            .field("hub", hub)
-            .field("sites", sites)
-            .finish_non_exhaustive()
+        let Self { name, hub, sites, .. } = self;
+        formatter.debug_struct("FederationBuilder").field("name", name).field("hub", hub).field("sites", sites).finish_non_exhaustive()
     }
 }
 
@@ -63,8 +56,7 @@ impl FederationBuilder {
 
     /// Sites with all that a site can run.
     pub fn sites<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        self.sites
-            .extend(names.into_iter().map(ClusterOptions::site));
+        self.sites.extend(names.into_iter().map(ClusterOptions::site));
         self
     }
 
@@ -126,10 +118,7 @@ impl FederationBuilder {
     async fn start_in(&self, run: &Arc<Run>) -> Result<Federation> {
         let started = Instant::now();
         let tell = |step: String| {
-            (self.listener)(&Progress {
-                step,
-                elapsed: started.elapsed(),
-            });
+            (self.listener)(&Progress { step, elapsed: started.elapsed() });
         };
         let stores = Stores::new(run);
         let mut clusters = Vec::new();
@@ -138,27 +127,15 @@ impl FederationBuilder {
             clusters.push(Cluster::prepare(run, &etcd, options.clone()).await?);
         }
         tell("etcd answers".to_owned());
-        try_join_all(
-            clusters
-                .iter()
-                .filter(|cluster| cluster.options().running)
-                .map(async |cluster| {
-                    cluster.start().await?;
-                    tell(format!("cluster {} is ready", cluster.name()));
-                    Ok::<_, Error>(())
-                }),
-        )
+        try_join_all(clusters.iter().filter(|cluster| cluster.options().running).map(async |cluster| {
+            cluster.start().await?;
+            tell(format!("cluster {} is ready", cluster.name()));
+            Ok::<_, Error>(())
+        }))
         .await?;
         let mut clusters = clusters.into_iter();
-        let hub = clusters
-            .next()
-            .ok_or_else(|| Error::NoSuchSite(self.hub.name.clone()))?;
-        Ok(Federation {
-            hub,
-            sites: clusters.collect(),
-            start_time: started.elapsed(),
-            run: Arc::clone(run),
-        })
+        let hub = clusters.next().ok_or_else(|| Error::NoSuchSite(self.hub.name.clone()))?;
+        Ok(Federation { hub, sites: clusters.collect(), start_time: started.elapsed(), run: Arc::clone(run) })
     }
 }
 
@@ -170,10 +147,7 @@ struct Stores<'a> {
 
 impl<'a> Stores<'a> {
     fn new(run: &'a Arc<Run>) -> Self {
-        Self {
-            run,
-            shared: tokio::sync::OnceCell::new(),
-        }
+        Self { run, shared: tokio::sync::OnceCell::new() }
     }
 
     async fn of(&self, options: &ClusterOptions) -> Result<Arc<Etcd>> {
@@ -207,13 +181,7 @@ pub struct Federation {
 impl Federation {
     /// A hub named `hub` and, until told otherwise, no site.
     pub fn builder() -> FederationBuilder {
-        FederationBuilder {
-            name: "run".to_owned(),
-            hub: ClusterOptions::hub("hub"),
-            sites: Vec::new(),
-            directory: None,
-            listener: Arc::new(|_| {}),
-        }
+        FederationBuilder { name: "run".to_owned(), hub: ClusterOptions::hub("hub"), sites: Vec::new(), directory: None, listener: Arc::new(|_| {}) }
     }
 
     /// The hub.
@@ -228,10 +196,7 @@ impl Federation {
 
     /// The site of that name.
     pub fn site(&self, name: &str) -> Result<&Cluster> {
-        self.sites
-            .iter()
-            .find(|site| site.name() == name)
-            .ok_or_else(|| Error::NoSuchSite(name.to_owned()))
+        self.sites.iter().find(|site| site.name() == name).ok_or_else(|| Error::NoSuchSite(name.to_owned()))
     }
 
     /// Hub and sites.

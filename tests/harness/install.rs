@@ -1,8 +1,9 @@
 //! Putting the product's roles, policies and CRDs on the clusters, and the credentials that its operator uses.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
 use crate::cluster::Cluster;
@@ -26,19 +27,12 @@ pub const KUBECONFIG_KEY: &str = "kubeconfig";
 impl Cluster {
     /// Applies a text with manifests as the harness's administrator.
     pub async fn apply(&self, text: &str) -> Result<Vec<kube::api::DynamicObject>> {
-        Manifests::parse("text", text)?
-            .apply(&self.admin(), MANAGER)
-            .await
+        Manifests::parse("text", text)?.apply(&self.admin(), MANAGER).await
     }
 
     /// Applies a file, or all `*.yaml` of a directory.
-    pub async fn apply_path(
-        &self,
-        path: impl AsRef<Path>,
-    ) -> Result<Vec<kube::api::DynamicObject>> {
-        Manifests::read(path.as_ref())?
-            .apply(&self.admin(), MANAGER)
-            .await
+    pub async fn apply_path(&self, path: impl AsRef<Path>) -> Result<Vec<kube::api::DynamicObject>> {
+        Manifests::read(path.as_ref())?.apply(&self.admin(), MANAGER).await
     }
 
     /// Deletes what a text with manifests names, as the harness's administrator.
@@ -49,16 +43,14 @@ impl Cluster {
     /// Applies what the site's administrator installs: the role of the operator and the policies that confine it.
     pub async fn install_site(&self) -> Result<()> {
         self.ensure_namespace(SYSTEM_NAMESPACE).await?;
-        self.ensure_service_account(SYSTEM_NAMESPACE, SITE_ACCOUNT)
-            .await?;
+        self.ensure_service_account(SYSTEM_NAMESPACE, SITE_ACCOUNT).await?;
         self.apply_directory("charts/aifactory-site").await
     }
 
     /// Applies CRDs, the operator's role and the policies of a hub.
     pub async fn install_hub(&self) -> Result<()> {
         self.ensure_namespace(SYSTEM_NAMESPACE).await?;
-        self.ensure_service_account(SYSTEM_NAMESPACE, HUB_ACCOUNT)
-            .await?;
+        self.ensure_service_account(SYSTEM_NAMESPACE, HUB_ACCOUNT).await?;
         self.apply_directory("crds").await?;
         self.apply_directory("charts/aifactory-hub").await
     }
@@ -86,16 +78,9 @@ impl Cluster {
 impl Federation {
     /// Installs the product: the hub's part on the hub, the site's part on all sites that run, and for each of the
     /// namespaces what [`Federation::admit_factory`] does.
-    pub async fn install<'a>(
-        &self,
-        factory_namespaces: impl IntoIterator<Item = &'a str>,
-    ) -> Result<()> {
-        let sites = self.sites().iter().filter(|site| site.options().running);
-        futures::future::try_join(
-            self.hub().install_hub(),
-            futures::future::try_join_all(sites.map(Cluster::install_site)),
-        )
-        .await?;
+    pub async fn install<'a>(&self, factory_namespaces: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let sites = self.sites().iter().filter(|site| site.is_running());
+        futures::future::try_join(self.hub().install_hub(), futures::future::try_join_all(sites.map(Cluster::install_site))).await?;
         for namespace in factory_namespaces {
             self.admit_factory(namespace).await?;
         }
@@ -103,14 +88,13 @@ impl Federation {
     }
 
     /// Prepares a factory team's namespace on the hub: the namespace, the RoleBinding [`CREDENTIALS_ROLE`], and for
-    /// each running site the Secret `<site>-kubeconfig`.
+    /// each site that runs the Secret `<site>-kubeconfig`.
     pub async fn admit_factory(&self, namespace: &str) -> Result<()> {
         self.hub().ensure_namespace(namespace).await?;
         self.bind_credentials(namespace).await?;
-        for site in self.sites().iter().filter(|site| site.options().running) {
+        for site in self.sites().iter().filter(|site| site.is_running()) {
             let kubeconfig = site.site_kubeconfig().await?.to_yaml()?;
-            self.put_credential(namespace, &credential_name(site.name()), &kubeconfig)
-                .await?;
+            self.put_credential(namespace, &credential_name(site.name()), &kubeconfig).await?;
         }
         Ok(())
     }
@@ -128,18 +112,13 @@ impl Federation {
     }
 
     /// Writes a credential Secret on the hub; any text, so that bad ones can be tried.
-    pub async fn put_credential(
-        &self,
-        namespace: &str,
-        name: &str,
-        kubeconfig: &str,
-    ) -> Result<()> {
+    pub async fn put_credential(&self, namespace: &str, name: &str, kubeconfig: &str) -> Result<()> {
         let secret = json!({
             "apiVersion": "v1",
             "kind": "Secret",
             "metadata": {"name": name, "namespace": namespace},
             "type": "Opaque",
-            "stringData": BTreeMap::from([(KUBECONFIG_KEY, kubeconfig)]),
+            "data": {KUBECONFIG_KEY: STANDARD.encode(kubeconfig)},
         });
         self.hub().apply(&secret.to_string()).await.map(drop)
     }

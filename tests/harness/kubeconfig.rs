@@ -39,10 +39,7 @@ pub struct Kubeconfig {
 impl fmt::Debug for Kubeconfig {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { server, .. } = self;
-        formatter
-            .debug_struct("Kubeconfig")
-            .field("server", server)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Kubeconfig").field("server", server).finish_non_exhaustive()
     }
 }
 
@@ -89,21 +86,15 @@ impl Kubeconfig {
 
     /// A client that never retries by itself, so that tests see what the server says.
     pub async fn client(&self) -> Result<kube::Client> {
-        let parsed = kube::config::Kubeconfig::from_yaml(&self.to_yaml()?)
-            .map_err(|error| self.refused(error.to_string()))?;
+        let parsed = kube::config::Kubeconfig::from_yaml(&self.to_yaml()?).map_err(|error| self.refused(error.to_string()))?;
         let mut config =
-            kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default())
-                .await
-                .map_err(|error| self.refused(error.to_string()))?;
+            kube::Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await.map_err(|error| self.refused(error.to_string()))?;
         config.default_retry = false;
         kube::Client::try_from(config).map_err(|error| self.refused(error.to_string()))
     }
 
     fn refused(&self, message: String) -> Error {
-        Error::Kubeconfig {
-            server: self.server.clone(),
-            message,
-        }
+        Error::Kubeconfig { server: self.server.clone(), message }
     }
 }
 

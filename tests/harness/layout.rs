@@ -17,10 +17,7 @@ pub(crate) fn federations() -> PathBuf {
 
 /// A binary of the control planes, as `tests/control-plane/build` makes them.
 pub fn control_plane(binary: &str) -> Result<PathBuf> {
-    existing(
-        root().join("target/control-plane/bin").join(binary),
-        "run tests/control-plane/build",
-    )
+    existing(root().join("target/control-plane/bin").join(binary), "run tests/control-plane/build")
 }
 
 /// The operator: `AIFACTORY_OPERATOR`, else the one built in the profile of the running executable.
@@ -29,24 +26,14 @@ pub fn operator_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("AIFACTORY_OPERATOR") {
         return existing(PathBuf::from(path), HINT);
     }
-    let executable = std::env::current_exe().map_err(|source| Error::Process {
-        name: "this executable".to_owned(),
-        source,
-    })?;
+    let executable = std::env::current_exe().map_err(|source| Error::Process { name: "this executable".to_owned(), source })?;
     let mut directory = executable.parent().unwrap_or(Path::new("."));
-    if directory
-        .file_name()
-        .is_some_and(|name| name == "deps" || name == "examples")
-    {
+    if directory.file_name().is_some_and(|name| name == "deps" || name == "examples") {
         directory = directory.parent().unwrap_or(directory);
     }
     existing(directory.join("aifactory-operator"), HINT)
 }
 
 fn existing(path: PathBuf, hint: &'static str) -> Result<PathBuf> {
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(Error::MissingBinary { path, hint })
-    }
+    if path.is_file() { Ok(path) } else { Err(Error::MissingBinary { path, hint }) }
 }

@@ -45,9 +45,7 @@ pub use cluster::{Cluster, Snapshot};
 pub use control_plane::Component;
 pub use error::{Error, Result};
 pub use federation::{Federation, FederationBuilder, Progress};
-pub use install::{
-    CREDENTIALS_ROLE, HUB_ACCOUNT, KUBECONFIG_KEY, SITE_ACCOUNT, SYSTEM_NAMESPACE, credential_name,
-};
+pub use install::{CREDENTIALS_ROLE, HUB_ACCOUNT, KUBECONFIG_KEY, SITE_ACCOUNT, SYSTEM_NAMESPACE, credential_name};
 pub use kubeconfig::{Credential, Kubeconfig};
 pub use manifests::{MANAGER, Manifests, await_established};
 pub use metrics::{Metrics, Sample};

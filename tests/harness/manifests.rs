@@ -30,18 +30,12 @@ impl Manifests {
         let mut documents = Vec::new();
         for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
             let number = index + 1;
-            let refused = |message: String| Error::Manifest {
-                origin: origin.to_owned(),
-                document: number,
-                message,
-            };
-            let value = serde_json::Value::deserialize(document)
-                .map_err(|error| refused(error.to_string()))?;
+            let refused = |message: String| Error::Manifest { origin: origin.to_owned(), document: number, message };
+            let value = serde_json::Value::deserialize(document).map_err(|error| refused(error.to_string()))?;
             if value.is_null() {
                 continue;
             }
-            let object =
-                serde_json::from_value(value).map_err(|error| refused(error.to_string()))?;
+            let object = serde_json::from_value(value).map_err(|error| refused(error.to_string()))?;
             documents.push((origin.to_owned(), number, object));
         }
         Ok(Self { documents })
@@ -75,20 +69,13 @@ impl Manifests {
     pub async fn apply(&self, client: &Client, manager: &str) -> Result<Vec<DynamicObject>> {
         let mut kinds = Kinds::new(client);
         let mut applied = Vec::new();
-        let (first, rest): (Vec<_>, Vec<_>) = self
-            .documents
-            .iter()
-            .partition(|(_, _, object)| is_ground(object));
+        let (first, rest): (Vec<_>, Vec<_>) = self.documents.iter().partition(|(_, _, object)| is_ground(object));
         for document in first.into_iter().chain(rest) {
             let (_, _, object) = document;
             let refused = |error: kube::Error| refused(document, &error);
             let api = kinds.api(object).await.map_err(refused)?;
             let params = PatchParams::apply(manager).force();
-            applied.push(
-                api.patch(&object.name_any(), &params, &Patch::Apply(object))
-                    .await
-                    .map_err(refused)?,
-            );
+            applied.push(api.patch(&object.name_any(), &params, &Patch::Apply(object)).await.map_err(refused)?);
             if kind(object) == "CustomResourceDefinition" {
                 await_established(client, &object.name_any()).await?;
             }
@@ -103,10 +90,7 @@ impl Manifests {
             let (_, _, object) = document;
             let refused = |error: kube::Error| refused(document, &error);
             let api = kinds.api(object).await.map_err(refused)?;
-            match api
-                .delete(&object.name_any(), &DeleteParams::default())
-                .await
-            {
+            match api.delete(&object.name_any(), &DeleteParams::default()).await {
                 Ok(_) => {}
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => return Err(refused(error)),
@@ -124,25 +108,19 @@ struct Kinds<'a> {
 
 impl<'a> Kinds<'a> {
     fn new(client: &'a Client) -> Self {
-        Self {
-            client,
-            known: HashMap::new(),
-        }
+        Self { client, known: HashMap::new() }
     }
 
     async fn api(&mut self, object: &DynamicObject) -> kube::Result<Api<DynamicObject>> {
         let types = object.types.clone().unwrap_or_default();
-        let gvk = GroupVersionKind::try_from(&types)
-            .map_err(|error| kube::Error::Service(error.to_string().into()))?;
+        let gvk = GroupVersionKind::try_from(&types).map_err(|error| kube::Error::Service(error.to_string().into()))?;
         if !self.known.contains_key(&gvk) {
             let found = pinned_kind(self.client, &gvk).await?;
             self.known.insert(gvk.clone(), found);
         }
         let client = self.client.clone();
         Ok(match self.known.get(&gvk) {
-            Some((resource, capabilities)) if capabilities.scope == Scope::Cluster => {
-                Api::all_with(client, resource)
-            }
+            Some((resource, capabilities)) if capabilities.scope == Scope::Cluster => Api::all_with(client, resource),
             Some((resource, _)) => {
                 let namespace = object.namespace().unwrap_or_else(|| "default".to_owned());
                 Api::namespaced_with(client, &namespace, resource)
@@ -155,25 +133,12 @@ impl<'a> Kinds<'a> {
 /// Waits until a CRD is served.
 pub async fn await_established(client: &Client, name: &str) -> Result<()> {
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    eventually(
-        ESTABLISHED,
-        format!("CRD {name} is established"),
-        async || {
-            let crd = crds.get(name).await?;
-            let conditions = crd
-                .status
-                .and_then(|status| status.conditions)
-                .unwrap_or_default();
-            let established = conditions
-                .iter()
-                .any(|condition| condition.type_ == "Established" && condition.status == "True");
-            if established {
-                Ok(())
-            } else {
-                Err(format!("{conditions:?}").into())
-            }
-        },
-    )
+    eventually(ESTABLISHED, format!("CRD {name} is established"), async || {
+        let crd = crds.get(name).await?;
+        let conditions = crd.status.and_then(|status| status.conditions).unwrap_or_default();
+        let established = conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True");
+        if established { Ok(()) } else { Err(format!("{conditions:?}").into()) }
+    })
     .await?;
     // Established is said a moment before discovery tells it.
     eventually(ESTABLISHED, format!("CRD {name} is served"), async || {
@@ -182,9 +147,7 @@ pub async fn await_established(client: &Client, name: &str) -> Result<()> {
             let gvk = GroupVersionKind::gvk(&crd.spec.group, &version.name, &crd.spec.names.kind);
             let (resource, _) = pinned_kind(client, &gvk).await?;
             let objects: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-            objects
-                .list(&kube::api::ListParams::default().limit(1))
-                .await?;
+            objects.list(&kube::api::ListParams::default().limit(1)).await?;
         }
         Ok(())
     })
@@ -192,29 +155,19 @@ pub async fn await_established(client: &Client, name: &str) -> Result<()> {
 }
 
 fn kind(object: &DynamicObject) -> &str {
-    object
-        .types
-        .as_ref()
-        .map_or("", |types| types.kind.as_str())
+    object.types.as_ref().map_or("", |types| types.kind.as_str())
 }
 
 fn is_ground(object: &DynamicObject) -> bool {
     matches!(kind(object), "CustomResourceDefinition" | "Namespace")
 }
 
-fn refused(
-    (origin, document, object): &(String, usize, DynamicObject),
-    error: &kube::Error,
-) -> Error {
+fn refused((origin, document, object): &(String, usize, DynamicObject), error: &kube::Error) -> Error {
     let message = match error {
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     };
-    Error::Manifest {
-        origin: origin.clone(),
-        document: *document,
-        message: format!("{} {}: {message}", kind(object), object.name_any()),
-    }
+    Error::Manifest { origin: origin.clone(), document: *document, message: format!("{} {}: {message}", kind(object), object.name_any()) }
 }
 
 fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -222,10 +175,7 @@ fn yaml_files(directory: &Path) -> Result<Vec<PathBuf>> {
         .map_err(at(directory))?
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     files.sort();
     Ok(files)

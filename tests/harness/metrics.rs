@@ -22,11 +22,7 @@ pub struct Sample {
 impl Metrics {
     /// Reads a page; lines that are no samples are passed over.
     pub fn parse(text: &str) -> Self {
-        let samples = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(sample)
-            .collect();
+        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect();
         Self { samples }
     }
 
@@ -41,11 +37,7 @@ impl Metrics {
             .samples
             .iter()
             .filter(|sample| sample.name == name)
-            .filter(|sample| {
-                labels
-                    .iter()
-                    .all(|(key, value)| sample.labels.get(*key).is_some_and(|seen| seen == value))
-            })
+            .filter(|sample| labels.iter().all(|(key, value)| sample.labels.get(*key).is_some_and(|seen| seen == value)))
             .peekable();
         found.peek()?;
         Some(found.map(|sample| sample.value).sum())
@@ -65,11 +57,7 @@ fn sample(line: &str) -> Option<Sample> {
         }
     };
     let (name, labels) = series;
-    Some(Sample {
-        name: name.to_owned(),
-        labels: parse_labels(labels),
-        value: rest.split_whitespace().next()?.parse().ok()?,
-    })
+    Some(Sample { name: name.to_owned(), labels: parse_labels(labels), value: rest.split_whitespace().next()?.parse().ok()? })
 }
 
 fn parse_labels(mut text: &str) -> BTreeMap<String, String> {
@@ -108,10 +96,7 @@ mod tests {
             "# TYPE writes counter\nwrites_total{site=\"a}\",verb=\"pa\\\"tch\"} 3\nwrites_total{site=\"b\",verb=\"patch\"} 4 17\nup 1\n",
         );
         assert_eq!(metrics.sum("writes_total", &[]), Some(7.0));
-        assert_eq!(
-            metrics.sum("writes_total", &[("site", "a}"), ("verb", "pa\"tch")]),
-            Some(3.0)
-        );
+        assert_eq!(metrics.sum("writes_total", &[("site", "a}"), ("verb", "pa\"tch")]), Some(3.0));
         assert_eq!(metrics.sum("up", &[]), Some(1.0));
         assert_eq!(metrics.sum("down", &[]), None);
     }

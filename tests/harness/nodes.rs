@@ -80,16 +80,8 @@ impl GpuNode {
             (self.resource, quantity(&self.gpus.to_string())),
         ]);
         Node {
-            metadata: ObjectMeta {
-                name: Some(self.name),
-                labels: Some(self.labels),
-                ..ObjectMeta::default()
-            },
-            status: Some(NodeStatus {
-                allocatable: Some(capacity.clone()),
-                capacity: Some(capacity),
-                ..NodeStatus::default()
-            }),
+            metadata: ObjectMeta { name: Some(self.name), labels: Some(self.labels), ..ObjectMeta::default() },
+            status: Some(NodeStatus { allocatable: Some(capacity.clone()), capacity: Some(capacity), ..NodeStatus::default() }),
             ..Node::default()
         }
     }
@@ -100,56 +92,30 @@ impl Cluster {
     pub async fn add_node(&self, node: GpuNode) -> Result<Node> {
         let action = format!("create Node {}", node.name);
         let nodes: Api<Node> = Api::all(self.admin());
-        nodes
-            .create(&PostParams::default(), &node.into_node())
-            .await
-            .map_err(self.asking(action))
+        nodes.create(&PostParams::default(), &node.into_node()).await.map_err(self.asking(action))
     }
 
     /// Deletes a Node.
     pub async fn remove_node(&self, name: &str) -> Result<()> {
         let nodes: Api<Node> = Api::all(self.admin());
-        nodes
-            .delete(name, &DeleteParams::default())
-            .await
-            .map_err(self.asking(format!("delete Node {name}")))?;
+        nodes.delete(name, &DeleteParams::default()).await.map_err(self.asking(format!("delete Node {name}")))?;
         Ok(())
     }
 
     /// Waits until a Node is ready.
     pub async fn await_node(&self, name: &str, timeout: Duration) -> Result<Node> {
         let nodes: Api<Node> = Api::all(self.admin());
-        eventually(
-            timeout,
-            format!("Node {name} of {} is ready", self.name()),
-            async || {
-                let node = nodes.get(name).await?;
-                let conditions = node
-                    .status
-                    .as_ref()
-                    .and_then(|status| status.conditions.as_ref());
-                let ready = conditions
-                    .into_iter()
-                    .flatten()
-                    .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-                if ready {
-                    Ok(node)
-                } else {
-                    Err(format!("conditions {conditions:?}").into())
-                }
-            },
-        )
+        eventually(timeout, format!("Node {name} of {} is ready", self.name()), async || {
+            let node = nodes.get(name).await?;
+            let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+            let ready = conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+            if ready { Ok(node) } else { Err(format!("conditions {conditions:?}").into()) }
+        })
         .await
     }
 
     /// Waits until a Pod is in a phase such as `Running`.
-    pub async fn await_pod(
-        &self,
-        namespace: &str,
-        name: &str,
-        phase: &str,
-        timeout: Duration,
-    ) -> Result<Pod> {
+    pub async fn await_pod(&self, namespace: &str, name: &str, phase: &str, timeout: Duration) -> Result<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.admin(), namespace);
         let what = format!("Pod {namespace}/{name} of {} is {phase}", self.name());
         eventually(timeout, what, async || {
@@ -158,11 +124,7 @@ impl Cluster {
             if status.phase.as_deref() == Some(phase) {
                 Ok(pod)
             } else {
-                Err(format!(
-                    "phase {:?}, conditions {:?}",
-                    status.phase, status.conditions
-                )
-                .into())
+                Err(format!("phase {:?}, conditions {:?}", status.phase, status.conditions).into())
             }
         })
         .await

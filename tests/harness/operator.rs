@@ -130,9 +130,7 @@ impl Operator {
             format!("--kubeconfig={}", file.display()),
             "--log-format=text".to_owned(),
         ];
-        let cidrs = options
-            .site_cidrs
-            .unwrap_or_else(|| vec!["127.0.0.0/8".to_owned()]);
+        let cidrs = options.site_cidrs.unwrap_or_else(|| vec!["127.0.0.0/8".to_owned()]);
         arguments.extend(cidrs.iter().map(|cidr| format!("--allow-site-cidr={cidr}")));
         if let Some([duration, deadline, interval]) = options.lease {
             arguments.push(format!("--lease-duration={duration}"));
@@ -151,22 +149,8 @@ impl Operator {
             name,
         };
         let running = operator.launch(federation.run()).await?;
-        let OperatorProgram {
-            name,
-            binary,
-            arguments,
-            environment,
-            log,
-        } = operator;
-        Ok(Self {
-            name,
-            binary,
-            arguments,
-            environment,
-            log,
-            running: Mutex::new(running),
-            run: Arc::clone(federation.run()),
-        })
+        let OperatorProgram { name, binary, arguments, environment, log } = operator;
+        Ok(Self { name, binary, arguments, environment, log, running: Mutex::new(running), run: Arc::clone(federation.run()) })
     }
 
     /// Kills it if it still runs, and starts it anew with the same flags. The log goes on in the same file.
@@ -202,12 +186,7 @@ impl Operator {
     /// Asks it to end (SIGTERM) and waits for it.
     pub async fn terminate(&self, timeout: Duration) -> Result<ExitStatus> {
         self.running().process.signal(Signal::TERM)?;
-        eventually(
-            timeout,
-            format!("{} ends when asked", self.name),
-            async || self.exit_status().ok_or_else(|| "it still runs".into()),
-        )
-        .await
+        eventually(timeout, format!("{} ends when asked", self.name), async || self.exit_status().ok_or_else(|| "it still runs".into())).await
     }
 
     /// Its exit status, once it has ended.
@@ -297,9 +276,7 @@ impl OperatorProgram {
                     log: self.log.clone(),
                 },
             )?;
-            if attempt == PORT_ATTEMPTS
-                || !self.lost_its_port(&mut process, metrics, before).await?
-            {
+            if attempt == PORT_ATTEMPTS || !self.lost_its_port(&mut process, metrics, before).await? {
                 return Ok(Running { process, metrics });
             }
             attempt += 1;
@@ -308,12 +285,7 @@ impl OperatorProgram {
 
     /// True when the process ended because its port is in use. Returns as soon as it listens or has ended; one that
     /// does neither for some seconds is left to the caller.
-    async fn lost_its_port(
-        &self,
-        process: &mut Process,
-        metrics: SocketAddr,
-        before: u64,
-    ) -> Result<bool> {
+    async fn lost_its_port(&self, process: &mut Process, metrics: SocketAddr, before: u64) -> Result<bool> {
         let looked = eventually(Duration::from_secs(5), "listens or ends", async || {
             if process.exited().is_some() {
                 return Ok(true);
@@ -325,12 +297,8 @@ impl OperatorProgram {
         match looked {
             Ok(true) => {
                 let log = std::fs::read(&self.log).map_err(at(&self.log))?;
-                let fresh = log
-                    .get(usize::try_from(before).unwrap_or_default()..)
-                    .unwrap_or_default();
-                Ok(String::from_utf8_lossy(fresh)
-                    .to_lowercase()
-                    .contains("address already in use"))
+                let fresh = log.get(usize::try_from(before).unwrap_or_default()..).unwrap_or_default();
+                Ok(String::from_utf8_lossy(fresh).to_lowercase().contains("address already in use"))
             }
             Ok(false) | Err(Error::Timeout { .. }) => Ok(false),
             Err(error) => Err(error),

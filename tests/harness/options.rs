@@ -30,11 +30,7 @@ impl ClusterOptions {
 
     /// A cluster that runs work, too: with scheduler, and KWOK that plays its nodes.
     pub fn site(name: impl Into<String>) -> Self {
-        Self {
-            scheduler: true,
-            kwok: true,
-            ..Self::hub(name)
-        }
+        Self { scheduler: true, kwok: true, ..Self::hub(name) }
     }
 
     /// With or without kube-controller-manager. Without it no namespace goes, no ServiceAccount comes by itself (so
@@ -81,12 +77,8 @@ impl ClusterOptions {
 
     /// What runs besides the API server.
     pub(crate) fn components(&self) -> impl Iterator<Item = Component> {
-        [
-            (Component::ControllerManager, self.controller_manager),
-            (Component::Scheduler, self.scheduler),
-            (Component::Kwok, self.kwok),
-        ]
-        .into_iter()
-        .filter_map(|(component, wanted)| wanted.then_some(component))
+        [(Component::ControllerManager, self.controller_manager), (Component::Scheduler, self.scheduler), (Component::Kwok, self.kwok)]
+            .into_iter()
+            .filter_map(|(component, wanted)| wanted.then_some(component))
     }
 }

@@ -4,10 +4,7 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
 
 use crate::error::{Error, Result};
 
@@ -50,12 +47,7 @@ impl Authority {
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             CertifiedIssuer::self_signed(params, KeyPair::generate()?)
         };
-        make()
-            .map(|issuer| Self { issuer })
-            .map_err(|source| Error::Certificate {
-                subject: name.to_owned(),
-                source,
-            })
+        make().map(|issuer| Self { issuer }).map_err(|source| Error::Certificate { subject: name.to_owned(), source })
     }
 
     /// The authority's certificate, PEM.
@@ -68,37 +60,21 @@ impl Authority {
         let make = || {
             let names: Vec<String> = names.iter().map(ToString::to_string).collect();
             let mut params = CertificateParams::new(names)?;
-            params
-                .distinguished_name
-                .push(DnType::CommonName, "kube-apiserver");
+            params.distinguished_name.push(DnType::CommonName, "kube-apiserver");
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             self.sign(params)
         };
-        make().map_err(|source| Error::Certificate {
-            subject: names.join(", "),
-            source,
-        })
+        make().map_err(|source| Error::Certificate { subject: names.join(", "), source })
     }
 
     /// A client certificate for a user and at most two groups, valid until the given time or for ever.
-    pub fn client(
-        &self,
-        user: &str,
-        groups: &[&str],
-        until: Option<SystemTime>,
-    ) -> Result<Identity> {
+    pub fn client(&self, user: &str, groups: &[&str], until: Option<SystemTime>) -> Result<Identity> {
         if groups.len() > 2 {
-            return Err(Error::TooManyGroups {
-                user: user.to_owned(),
-                count: groups.len(),
-            });
+            return Err(Error::TooManyGroups { user: user.to_owned(), count: groups.len() });
         }
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, user);
-        let types = [
-            DnType::OrganizationName,
-            DnType::CustomDnType(SECOND_ORGANISATION.to_vec()),
-        ];
+        let types = [DnType::OrganizationName, DnType::CustomDnType(SECOND_ORGANISATION.to_vec())];
         for (kind, group) in types.into_iter().zip(groups) {
             params.distinguished_name.push(kind, *group);
         }
@@ -106,19 +82,13 @@ impl Authority {
         if let Some(until) = until {
             params.not_after = until.into();
         }
-        self.sign(params).map_err(|source| Error::Certificate {
-            subject: user.to_owned(),
-            source,
-        })
+        self.sign(params).map_err(|source| Error::Certificate { subject: user.to_owned(), source })
     }
 
     fn sign(&self, mut params: CertificateParams) -> Result<Identity, rcgen::Error> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
-        Ok(Identity {
-            certificate: params.signed_by(&key, &self.issuer)?.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(Identity { certificate: params.signed_by(&key, &self.issuer)?.pem(), key: key.serialize_pem() })
     }
 }
 
@@ -126,8 +96,5 @@ impl Authority {
 pub(crate) fn signing_key() -> Result<(String, String)> {
     KeyPair::generate()
         .map(|key| (key.serialize_pem(), key.public_key_pem()))
-        .map_err(|source| Error::Certificate {
-            subject: "ServiceAccount tokens".to_owned(),
-            source,
-        })
+        .map_err(|source| Error::Certificate { subject: "ServiceAccount tokens".to_owned(), source })
 }

@@ -23,10 +23,7 @@ impl Port {
     pub(crate) fn hold() -> Result<Self> {
         let held = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = held.local_addr().map_err(Error::Port)?;
-        Ok(Self {
-            _held: held,
-            address,
-        })
+        Ok(Self { _held: held, address })
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -52,18 +49,12 @@ pub(crate) fn unshared() -> Result<SocketAddr> {
         let number = 10_000 + u16::try_from(random).unwrap_or_default();
         match TcpListener::bind((Ipv4Addr::LOCALHOST, number)) {
             Ok(_) => {
-                if GIVEN
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(number)
-                {
+                if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(number) {
                     return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, number)));
                 }
             }
             Err(error) => last = Some(error),
         }
     }
-    Err(Error::Port(last.unwrap_or_else(|| {
-        std::io::Error::other("200 random ports are in use")
-    })))
+    Err(Error::Port(last.unwrap_or_else(|| std::io::Error::other("200 random ports are in use"))))
 }

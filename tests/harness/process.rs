@@ -40,11 +40,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn spawn(run: &Arc<Run>, program: &Program) -> Result<Self> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&program.log)
-            .map_err(at(&program.log))?;
+        let log = OpenOptions::new().create(true).append(true).open(&program.log).map_err(at(&program.log))?;
         let errors = log.try_clone().map_err(at(&program.log))?;
         let child = Command::new("/bin/sh")
             .args(["-c", LAUNCH])
@@ -58,17 +54,8 @@ impl Process {
             .stderr(errors)
             .process_group(0)
             .spawn()
-            .map_err(|source| Error::Process {
-                name: program.name.clone(),
-                source,
-            })?;
-        Ok(Self {
-            name: program.name.clone(),
-            log: program.log.clone(),
-            child,
-            status: None,
-            _run: Arc::clone(run),
-        })
+            .map_err(|source| Error::Process { name: program.name.clone(), source })?;
+        Ok(Self { name: program.name.clone(), log: program.log.clone(), child, status: None, _run: Arc::clone(run) })
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -87,12 +74,7 @@ impl Process {
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.exited() {
             None => Ok(()),
-            Some(status) => Err(Error::Ended {
-                name: self.name.clone(),
-                status: status.to_string(),
-                log: self.log.clone(),
-                tail: tail(&self.log),
-            }),
+            Some(status) => Err(Error::Ended { name: self.name.clone(), status: status.to_string(), log: self.log.clone(), tail: tail(&self.log) }),
         }
     }
 
@@ -106,10 +88,7 @@ impl Process {
         };
         match kill_process_group(group, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(Error::Process {
-                name: self.name.clone(),
-                source: error.into(),
-            }),
+            Err(error) => Err(Error::Process { name: self.name.clone(), source: error.into() }),
         }
     }
 

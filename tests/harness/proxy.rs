@@ -81,30 +81,14 @@ impl Proxy {
     pub fn start(target: SocketAddr) -> Result<Self> {
         let port = Port::hold()?;
         let address = port.address();
-        let (wanted, wanted_seen) = watch::channel(Wanted {
-            line: Line::Whole,
-            delay: Duration::ZERO,
-            epoch: 0,
-        });
+        let (wanted, wanted_seen) = watch::channel(Wanted { line: Line::Whole, delay: Duration::ZERO, epoch: 0 });
         let (target, target_seen) = watch::channel(target);
         let (listening_set, listening) = watch::channel(true);
         let counters = Arc::new(Counters::default());
-        let server = Server {
-            wanted: wanted_seen,
-            target: target_seen,
-            counters: Arc::clone(&counters),
-        };
+        let server = Server { wanted: wanted_seen, target: target_seen, counters: Arc::clone(&counters) };
         let listener = listen(address)?;
         let task = tokio::spawn(server.run(address, listener, listening_set)).abort_handle();
-        Ok(Self {
-            address,
-            wanted,
-            target,
-            listening,
-            counters,
-            task,
-            _port: port,
-        })
+        Ok(Self { address, wanted, target, listening, counters, task, _port: port })
     }
 
     /// Where clients connect to.
@@ -161,11 +145,7 @@ impl Proxy {
 
     async fn await_listening(&self, listening: bool) {
         // The sender lives as long as the task; when that is gone there is nothing left to wait for.
-        let _ = self
-            .listening
-            .clone()
-            .wait_for(|seen| *seen == listening)
-            .await;
+        let _ = self.listening.clone().wait_for(|seen| *seen == listening).await;
     }
 
     async fn await_closed(&self) {
@@ -193,12 +173,7 @@ struct Server {
 }
 
 impl Server {
-    async fn run(
-        mut self,
-        address: SocketAddr,
-        first: TcpListener,
-        listening: watch::Sender<bool>,
-    ) {
+    async fn run(mut self, address: SocketAddr, first: TcpListener, listening: watch::Sender<bool>) {
         let mut listener = Some(first);
         // Aborted with this task.
         let mut connections = JoinSet::new();
@@ -241,11 +216,7 @@ impl Server {
 
     async fn forward(&self, client: &mut TcpStream) {
         let mut wanted = self.wanted.clone();
-        if wanted
-            .wait_for(|wanted| wanted.line == Line::Whole)
-            .await
-            .is_err()
-        {
+        if wanted.wait_for(|wanted| wanted.line == Line::Whole).await.is_err() {
             return;
         }
         let target = *self.target.borrow();
@@ -258,23 +229,13 @@ impl Server {
         let (server_read, server_write) = server.split();
         tokio::join!(
             pump(client_read, server_write, &self.wanted, &self.counters.sent),
-            pump(
-                server_read,
-                client_write,
-                &self.wanted,
-                &self.counters.received
-            ),
+            pump(server_read, client_write, &self.wanted, &self.counters.received),
         );
     }
 }
 
 /// Passes one direction on. Reading goes on while bytes are on their way, so that a delay costs time and not throughput.
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    wanted: &watch::Receiver<Wanted>,
-    passed: &AtomicU64,
-) {
+async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, wanted: &watch::Receiver<Wanted>, passed: &AtomicU64) {
     let (queue, mut under_way) = mpsc::channel::<(Instant, Bytes)>(CHUNKS_UNDER_WAY);
     let read = async {
         let mut buffer = BytesMut::new();
@@ -284,11 +245,7 @@ async fn pump(
                 Ok(0) | Err(_) => break,
                 Ok(_) => {
                     let arrival = Instant::now() + wanted.borrow().delay;
-                    if queue
-                        .send((arrival, buffer.split().freeze()))
-                        .await
-                        .is_err()
-                    {
+                    if queue.send((arrival, buffer.split().freeze())).await.is_err() {
                         break;
                     }
                 }
@@ -302,18 +259,10 @@ async fn pump(
             if arrival > Instant::now() {
                 tokio::time::sleep_until(arrival).await;
             }
-            if line
-                .wait_for(|wanted| wanted.line == Line::Whole)
-                .await
-                .is_err()
-                || to.write_all(&bytes).await.is_err()
-            {
+            if line.wait_for(|wanted| wanted.line == Line::Whole).await.is_err() || to.write_all(&bytes).await.is_err() {
                 break;
             }
-            passed.fetch_add(
-                u64::try_from(bytes.len()).unwrap_or_default(),
-                Ordering::SeqCst,
-            );
+            passed.fetch_add(u64::try_from(bytes.len()).unwrap_or_default(), Ordering::SeqCst);
         }
         let _ = to.shutdown().await;
         // Nobody takes what is still read: end the reading side too.

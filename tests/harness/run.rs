@@ -61,8 +61,7 @@ impl Run {
         fs::create_dir_all(&directory).map_err(at(&directory))?;
         let path = directory.join("lock");
         let lock = open(&path)?;
-        lock.try_lock()
-            .map_err(|_| Error::InUse(directory.clone()))?;
+        lock.try_lock().map_err(|_| Error::InUse(directory.clone()))?;
         Ok(Self {
             watchdog: Some(Watchdog::start(&directory)?),
             directory,
@@ -98,12 +97,7 @@ impl Drop for Run {
 }
 
 fn open(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(at(path))
+    OpenOptions::new().create(true).truncate(false).write(true).open(path).map_err(at(path))
 }
 
 async fn take_slot(base: &Path) -> Result<File> {

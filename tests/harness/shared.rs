@@ -29,17 +29,9 @@ use tokio::runtime::{Builder, Runtime};
 ///
 /// # Panics
 /// When the system gives no thread for the runtime.
-#[expect(
-    clippy::expect_used,
-    reason = "a test process without threads can not report anything better"
-)]
+#[expect(clippy::expect_used, reason = "a test process without threads can not report anything better")]
 pub fn run<T>(test: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .expect("a runtime")
-    });
+    let runtime = RUNTIME.get_or_init(|| Builder::new_multi_thread().enable_all().build().expect("a runtime"));
     runtime.block_on(test)
 }

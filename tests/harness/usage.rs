@@ -28,26 +28,15 @@ impl Usage {
         let (status, stat) = (read("status")?, read("stat")?);
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number =
-                line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
-            number
-                .and_then(|number| number.parse::<u64>().ok())
-                .unwrap_or_default()
+            let number = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next());
+            number.and_then(|number| number.parse::<u64>().ok()).unwrap_or_default()
         };
-        let ticks: u64 = stat
-            .rsplit_once(") ")
-            .map_or("", |(_, fields)| fields)
-            .split(' ')
-            .skip(11)
-            .take(2)
-            .filter_map(|ticks| ticks.parse::<u64>().ok())
-            .sum();
+        let ticks: u64 =
+            stat.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
         Ok(Self {
             resident_bytes: field("VmRSS") * 1024,
             peak_resident_bytes: field("VmHWM") * 1024,
-            cpu: Duration::from_millis(
-                ticks * 1000 / rustix::param::clock_ticks_per_second().max(1),
-            ),
+            cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second().max(1)),
             threads: field("Threads"),
         })
     }

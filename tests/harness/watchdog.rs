@@ -31,10 +31,7 @@ impl Watchdog {
             let pipe = child.stdin.take();
             Ok(Self { child, pipe })
         };
-        spawned().map_err(|source| Error::Process {
-            name: "watchdog".to_owned(),
-            source,
-        })
+        spawned().map_err(|source| Error::Process { name: "watchdog".to_owned(), source })
     }
 }
 
