@@ -1,7 +1,7 @@
 //! Network policies: what a grant's Pods may reach, and who may reach them.
 //!
-//! NetworkPolicies only ever add permissions, so isolation is a sum: `aif-default-deny` closes both directions, and each other policy
-//! opens something that is this grant's alone or that the factory names. A path between two grants needs both ends to open it.
+//! NetworkPolicies only ever add permissions, so isolation is a sum: `aif-default-deny` closes both directions, and each other
+//! policy opens something that is this grant's alone or that the factory names. A path between two grants needs both ends to open it.
 //! None of this works where nothing enforces policies, and none of it holds for traffic that does not pass the Pod network (RDMA,
 //! NVLink) or that reaches another site behind an address which several grants share. Such shared addresses belong among the
 //! factory's node or management ranges, since those can not be claimed by a grant.
@@ -37,6 +37,8 @@ pub const CROSS_SITE: &str = "aif-cross-site";
 /// The label that the API server itself keeps on every namespace; any other may be somebody's to write.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
+const TOO_MANY: &str = "too many protected ranges lie inside; wider ones around them stay closed. Name a narrower range";
+
 /// Policies, and what had to be left out of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
@@ -71,14 +73,19 @@ pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownersh
         let blocks: Vec<Value> = peers.iter().map(|cidr| json!({"ipBlock": {"cidr": cidr.to_string()}})).collect();
         objects.push(policy(
             CROSS_SITE,
-            json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": blocks}], "egress": [{"to": blocks}]}),
+            json!({
+                "podSelector": {},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [{"from": blocks}],
+                "egress": [{"to": blocks}],
+            }),
         ));
     }
     Rendered { objects, findings: findings.into_iter().collect() }
 }
 
-/// A grant's own address range in canonical form, or why it can not be one: it must be a range, and stay clear of everything that is
-/// protected. `protected` are the ranges of the whole factory, as in [`SiteIntent::protected`].
+/// A grant's own address range in canonical form, or why it can not be one: it must be a range, and stay clear of everything that
+/// is protected. `protected` are the ranges of the whole factory, as in [`SiteIntent::protected`].
 pub fn own_address(protected: &[String], cidr: &str) -> Result<String, String> {
     Closed::of(protected).own_address(cidr).map(|range| range.to_string())
 }
@@ -117,44 +124,26 @@ fn egress(site: &SiteIntent, asked: &[EgressIntent], closed: &Closed, findings: 
     let services: BTreeMap<&str, _> = site.services.iter().map(|service| (service.name.as_str(), service)).collect();
     let mut rules = Rules::default();
     for entry in asked {
-        match entry {
+        let (what, ports, blocks) = match entry {
             EgressIntent::Service(name) => {
                 let Some(service) = services.get(name.as_str()) else { continue };
-                let ports = Port::all(&service.ports);
-                if ports.is_empty() {
-                    findings.insert(format!("service {}: no usable port; it stays closed", quoted(name)));
-                    continue;
-                }
-                for text in &service.cidrs {
-                    match closed.service(text) {
-                        Ok(block) => rules.open(&ports, block),
-                        Err(why) => {
-                            findings.insert(format!("service {}, {}: {why}; it stays closed", quoted(name), quoted(text)));
-                        }
-                    }
-                }
+                let blocks = service.cidrs.iter().map(|cidr| (cidr, closed.service(cidr))).collect();
+                (format!("service {}", quoted(name)), &service.ports, blocks)
             }
-            EgressIntent::Range { cidr, ports } => {
-                let ports = Port::all(ports);
-                if ports.is_empty() {
-                    findings.insert(format!("egress {}: no usable port; it stays closed", quoted(cidr)));
-                    continue;
+            EgressIntent::Range { cidr, ports } => ("egress".to_owned(), ports, vec![(cidr, closed.range(cidr))]),
+        };
+        let ports = Port::all(ports);
+        for (cidr, block) in blocks {
+            let found = match block {
+                Ok(_) if ports.is_empty() => Some("no usable port; it stays closed".to_owned()),
+                Ok(block) => {
+                    let coarse = block.coarse.then(|| TOO_MANY.to_owned());
+                    rules.open(&ports, block);
+                    coarse
                 }
-                match closed.range(cidr) {
-                    Ok(block) => {
-                        if block.coarse {
-                            findings.insert(format!(
-                                "egress {}: too many protected ranges lie inside; wider ones around them stay closed. Name a narrower range",
-                                quoted(cidr)
-                            ));
-                        }
-                        rules.open(&ports, block);
-                    }
-                    Err(why) => {
-                        findings.insert(format!("egress {}: {why}; it stays closed", quoted(cidr)));
-                    }
-                }
-            }
+                Err(why) => Some(format!("{why}; it stays closed")),
+            };
+            findings.extend(found.map(|found| format!("{what}, {}: {found}", quoted(cidr))));
         }
     }
     rules

@@ -18,7 +18,7 @@ use aifactory_plan::object::Ownership;
 use evaluator::{Cluster, Peer, Pod, Range, Traffic};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
-use scene::{HUB, Scene, decoded, grant_intent, ports, range_text, scene, site_intent};
+use scene::{HUB, decoded, grant_intent, ports, range_text, scene, site_intent};
 use verdict::{denies, legal, opened, outside, parsed, path, peer};
 
 fn config() -> ProptestConfig {

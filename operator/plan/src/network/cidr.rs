@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 /// So many holes a range may have; more are merged into wider ones.
 pub(super) const MAX_HOLES: usize = 128;
 
-/// A range without its host bits. An IPv4-mapped IPv6 range is the IPv4 range that it means. Spellings that others read in another way
-/// (leading zeros, octal) are none.
+/// A range without its host bits. An IPv4-mapped IPv6 range is the IPv4 range that it means. Spellings that others read in another
+/// way (leading zeros, octal) are none.
 pub(super) fn parse(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     if length.starts_with('+') || (length.len() > 1 && length.starts_with('0')) {

@@ -1,8 +1,8 @@
 //! What a set of NetworkPolicies (networking.k8s.io/v1) allows, by the words of the API's own documentation.
 //!
-//! It shares no code with the renderer, not even address arithmetic, so that one mistake does not hide the other. Out of scope: a node's
-//! traffic to its own Pods, host-network Pods, and address translation; a peer's addresses are what the other end sees of it. Where the
-//! API leaves it open whether an `ipBlock` matches Pods, it does.
+//! It shares no code with the renderer, not even address arithmetic, so that one mistake does not hide the other. Out of scope: a
+//! node's traffic to its own Pods, host-network Pods, and address translation; a peer's address is what the other end sees of it.
+//! Where the API leaves it open whether an `ipBlock` matches Pods, it does.
 
 mod range;
 mod selector;

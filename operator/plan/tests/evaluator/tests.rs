@@ -22,7 +22,10 @@ fn cluster(policies: &[(&str, Value)]) -> Cluster {
         .iter()
         .map(|(namespace, spec)| {
             serde_json::from_value(json!({
-                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "p", "namespace": namespace}, "spec": spec,
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": "p", "namespace": namespace},
+                "spec": spec,
             }))
             .expect("a policy")
         })

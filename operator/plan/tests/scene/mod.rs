@@ -15,7 +15,7 @@ use aifactory_plan::object::Ownership;
 use proptest::prelude::*;
 
 use crate::evaluator::{Cluster, Labels, Pod, Range, Traffic};
-pub use text::{RangeText, range_text};
+pub use text::range_text;
 
 pub const HUB: &str = "hub-1";
 pub const SITES: [&str; 2] = ["bissen", "bettembourg"];
@@ -122,7 +122,7 @@ impl Scene {
         self.wishes[grant].pod_labels.iter().map(pod).collect()
     }
 
-    /// Addresses by which others may see a grant's Pods of a site: those of Pods, those of nodes by translation, and the grant's own.
+    /// Addresses by which others may see a grant's Pods: those of Pods, those of nodes by translation, and the grant's own.
     pub fn seen_as(&self, grant: usize, site: usize) -> Vec<IpAddr> {
         let layout = &self.layouts[site];
         let ranges = layout.pods.iter().chain(&layout.others).map(|cidr| Range::parse(cidr)).chain(self.own(grant, site));

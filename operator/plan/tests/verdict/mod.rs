@@ -28,8 +28,8 @@ pub fn blocks(policies: &[NetworkPolicy]) -> Vec<IPBlock> {
     peers.filter_map(|peer| peer.ip_block).collect()
 }
 
-/// Numbers inside `range` such that, if policies allow any address of it, they allow one of these: what is allowed is a union of blocks
-/// less their holes, and each piece of it begins where the range, a block or the end of a hole does.
+/// Numbers inside `range` such that, if policies allow any address of it, they allow one of these: what is allowed is a union of
+/// blocks less their holes, and each piece of it begins where the range, a block or the end of a hole does.
 fn telling(range: &Range, starts: &BTreeSet<(bool, u128)>) -> BTreeSet<u128> {
     let inside = starts.range((range.v6, range.first)..=(range.v6, range.last)).map(|(_, number)| *number);
     inside.chain([range.first, range.last]).collect()
