@@ -47,6 +47,12 @@ impl Cluster {
         self.apply_directory("charts/aifactory-site").await
     }
 
+    /// Makes a hub a site of its own (`local`): what a site installs, and the site's role for the operator's account.
+    pub async fn install_local_site(&self) -> Result<()> {
+        self.install_site().await?;
+        self.apply_directory("charts/aifactory-site/local").await
+    }
+
     /// Applies CRDs, the operator's role and the policies of a hub.
     pub async fn install_hub(&self) -> Result<()> {
         self.ensure_namespace(SYSTEM_NAMESPACE).await?;
