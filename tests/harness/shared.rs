@@ -18,13 +18,11 @@ use tokio::runtime::{Builder, Runtime};
 ///     SHARED.get_or_try_init(async || Federation::builder().sites(["bissen"]).start().await).await
 /// }
 ///
-/// # mod suite { use super::*;
-/// # fn
-/// # a() {
+/// // In a `#[test]`:
 /// run(async {
 ///     let federation = shared().await.unwrap();
-/// })
-/// # }}
+///     federation.hub().admin();
+/// });
 /// ```
 ///
 /// # Panics
