@@ -38,6 +38,7 @@ async fn a_grant_becomes_objects_on_both_sites_and_rests() {
         }
         assert_eq!(found.iter().filter(|object| object.starts_with("RoleBinding")).count(), 3);
     }
+    world.counted().await;
     world.at_rest(Duration::from_secs(15)).await;
     world.operator.restart().await.unwrap();
     world.operator.await_ready(fixture::PATIENCE).await.unwrap();

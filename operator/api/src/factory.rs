@@ -208,6 +208,14 @@ pub struct Slinky {
     /// slurmd image, with a prefix that the site's policy allows, for example `ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9./:_@]*[a-z0-9])?$"), length(min = 1, max = 255))]
     pub image: String,
+    /// MinJobAge of this Slurm, for example `300s`: how long an emptied partition stays before its NodeSet is deleted.
+    #[serde(default = "default_min_job_age")]
+    #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6})(s|m|h)$"), length(max = 8))]
+    pub min_job_age: String,
+}
+
+fn default_min_job_age() -> String {
+    "300s".to_owned()
 }
 
 /// An object of the same namespace, by name.

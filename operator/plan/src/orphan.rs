@@ -1,13 +1,8 @@
-//! Orphans: objects of ours whose owner is in none of the hub's fully synced caches, and which no retention covers.
+//! Orphans: objects of ours whose owner is in none of the hub's fully synced caches, and which no retention covers. A pool's are removed as
+//! `pool` removes them.
 
-use std::collections::BTreeMap;
-
-use aifactory_api::OwnerRef;
-
-use crate::intent::PoolIntent;
-use crate::nodes::{self, NodeView};
 use crate::object::ObjectKind;
-use crate::plan::{Action, ObservedObjects, Plan, Purpose, deletes};
+use crate::plan::{ObservedObjects, Plan, Purpose, deletes};
 use crate::report::{Detail, SitePhase};
 
 /// Takes access away and leaves the rest: role bindings go. Without them nobody starts anything, so quotas need no change.
@@ -28,12 +23,4 @@ pub fn delete(objects: &ObservedObjects) -> Plan {
         plan.step(Purpose::Establish, namespaces);
     }
     plan
-}
-
-/// Adds the release of the nodes that carry an orphaned pool's label.
-pub fn release_nodes(plan: &mut Plan, pool: &OwnerRef, nodes: &[&NodeView]) {
-    let absent = PoolIntent::absent();
-    let mut assigned = nodes::assign(&BTreeMap::from([(pool.clone(), &absent)]), nodes);
-    let patches = assigned.remove(pool).map(|nodes| nodes.patches).unwrap_or_default();
-    plan.step(Purpose::Establish, patches.into_iter().map(Action::PatchNode).collect());
 }

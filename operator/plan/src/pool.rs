@@ -1,11 +1,15 @@
 //! A pool at one site: from intent and observation to steps.
 
-use aifactory_api::{OwnerRef, Reason};
+use std::collections::BTreeMap;
 
+use aifactory_api::{OwnerRef, Reason};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::duration;
 use crate::intent::{Intent, PoolEngine, PoolIntent, Presence, SiteIntent};
 use crate::nodes::PoolNodes;
 use crate::object::{ObjectKey, ObjectKind, Ownership};
-use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
+use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies};
 use crate::report::{Detail, Finding, PoolDetail, SitePhase};
 use crate::slinky::{self, NodeSetView, RemovalStep};
 
@@ -16,14 +20,16 @@ pub struct PoolView<'a> {
     pub nodes: PoolNodes,
     /// Its objects.
     pub objects: &'a ObservedObjects,
-    /// Its NodeSet.
-    pub node_set: Option<&'a NodeSetView>,
+    /// Its NodeSets: one, or several while a partition changes its name.
+    pub node_sets: BTreeMap<&'a ObjectKey, &'a NodeSetView>,
     /// Whether the site serves Slinky.
     pub slinky: bool,
     /// GPUs that Pods of grants hold.
     pub allocated: Option<i64>,
     /// Whether the site has paused the operator.
     pub paused: bool,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// Plans a pool at a site.
@@ -44,10 +50,13 @@ pub fn plan(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: PoolVie
     };
     let mut plan = Plan::nothing(phase, Detail::None);
     plan.findings.extend(view.nodes.findings.iter().cloned());
-    plan.step(Purpose::Establish, view.nodes.patches.iter().cloned().map(Action::PatchNode).collect());
+    // Nodes are let go only when no slurmd runs on them any more.
+    if pool.presence != Presence::Absent || !view.objects.keys().any(|key| key.kind == ObjectKind::NodeSet) {
+        plan.step(Purpose::Establish, view.nodes.patches.iter().cloned().map(Action::PatchNode).collect());
+    }
     if let PoolEngine::Slurm { partition, .. } = &pool.engine {
         node_set(site, intent, pool, &view, &mut plan);
-        let report = slinky::partition_state(view.node_set);
+        let report = slinky::partition_state(view.node_sets.iter().find(|(key, _)| key.name == *partition).map(|(_, found)| *found));
         detail.partition = Some((partition.clone(), report.state.as_str().to_owned()));
         if pool.presence == Presence::Active && plan.steps.is_empty() && !report.is_up() {
             plan.findings.push(Finding::note(Reason::PartitionNotReady, format!("partition {partition}: {}", report.message)));
@@ -113,15 +122,30 @@ fn node_set(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: &PoolVi
 
 /// Drains and deletes the NodeSets that are not wanted.
 fn remove_node_sets(site: &SiteIntent, owner: &OwnerRef, uid: &str, view: &PoolView<'_>, plan: &mut Plan, wanted: &[ObjectKey]) {
-    let stale: Vec<&ObjectKey> = view.objects.keys().filter(|key| key.kind == ObjectKind::NodeSet && !wanted.contains(key)).collect();
-    let Some(key) = stale.first() else { return };
     let ownership = Ownership::new(&site.hub, owner, uid);
-    match slinky::removal(key, view.node_set, &ownership) {
-        RemovalStep::Drain(object) => plan.step(Purpose::Establish, applies(vec![object], view.objects)),
-        RemovalStep::Wait(why) => {
-            plan.phase = SitePhase::Pending;
-            plan.findings.push(Finding::note(Reason::InProgress, why));
+    let min_job_age = site
+        .slurm
+        .as_ref()
+        .and_then(|slurm| duration::seconds(&slurm.slinky.as_ref()?.min_job_age))
+        .map_or(slinky::MIN_JOB_AGE, SignedDuration::from_secs);
+    let mut actions = Vec::new();
+    for (key, found) in view.objects.iter().filter(|(key, _)| key.kind == ObjectKind::NodeSet && !wanted.contains(key)) {
+        plan.phase = SitePhase::Pending;
+        if found.terminating {
+            plan.findings.push(Finding::note(Reason::InProgress, format!("{key} is being deleted")));
+            continue;
         }
-        RemovalStep::Delete => plan.step(Purpose::Establish, deletes(view.objects, wanted.iter(), |kind| kind == ObjectKind::NodeSet)),
+        match slinky::removal(key, view.node_sets.get(key).copied(), &ownership, min_job_age, view.now) {
+            RemovalStep::Drain(object) => {
+                plan.findings.push(Finding::note(Reason::InProgress, format!("{key} is being drained")));
+                actions.extend(applies(vec![object], view.objects));
+            }
+            RemovalStep::Wait { message, until } => {
+                plan.findings.push(Finding::note(Reason::InProgress, message));
+                plan.wake = plan.wake.into_iter().chain(until).min();
+            }
+            RemovalStep::Delete => actions.push(Action::Delete { key: key.clone(), uid: Some(found.uid.clone()) }),
+        }
     }
+    plan.step(Purpose::Establish, actions);
 }

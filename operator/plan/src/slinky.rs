@@ -1,14 +1,68 @@
-//! Slurm partitions through Slinky.
-use crate::{intent::*, object::*, report::Finding};
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeSetView {}
-impl NodeSetView { pub fn from_json(_v: &serde_json::Value) -> Self { Self {} } }
-pub enum RemovalStep { Drain(Object), Wait(String), Delete }
-pub struct PartitionReport { pub state: PartitionState, pub message: String }
-pub enum PartitionState { Up }
-impl PartitionState { pub fn as_str(&self) -> &'static str { "Up" } }
-impl PartitionReport { pub fn is_up(&self) -> bool { true } }
-pub fn partition_state(_v: Option<&NodeSetView>) -> PartitionReport { PartitionReport { state: PartitionState::Up, message: String::new() } }
-pub fn node_set(_s: &SiteIntent, _n: &str, _p: &PoolIntent, _r: u32, _o: &Ownership) -> Result<Object, Refusal> { Err(Refusal { reason: aifactory_api::Reason::Pending, message: String::new() }) }
-pub fn removal(_k: &ObjectKey, _v: Option<&NodeSetView>, _o: &Ownership) -> RemovalStep { RemovalStep::Delete }
-#[allow(unused)] fn f(_: Finding) {}
+//! Slurm partitions through Slinky: one NodeSet with its partition per pool and site, against a Controller that the site runs.
+
+mod removal;
+mod render;
+mod token;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use aifactory_api::Reason;
+
+pub use removal::{MIN_JOB_AGE, RemovalStep, removal};
+pub use render::IDLE_SINCE;
+pub use token::{Controller, GresType, IllegalToken, Image, Namespace, Partition, Pool, Resource, WallTime};
+pub use view::{NodeSetView, PartitionReport, PartitionState, partition_state};
+
+use crate::intent::{PoolEngine, PoolIntent, Presence, Refusal, SiteIntent};
+use crate::object::{Object, ObjectKey, ObjectKind, Ownership};
+use crate::quantity;
+use render::{Parts, State};
+
+/// The NodeSet of a pool at a site, with so many replicas.
+pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas: u32, ownership: &Ownership) -> Result<Object, Refusal> {
+    let refuse = |reason: Reason, message: String| Refusal { reason, message: format!("{} at site {}: {message}", ownership.owner, site.site) };
+    let illegal = |error: IllegalToken| refuse(Reason::InvalidSpec, error.to_string());
+    let PoolEngine::Slurm { partition, max_wall_minutes } = &pool.engine else {
+        return Err(refuse(Reason::NotApplicable, "it is no Slurm pool".to_owned()));
+    };
+    let Some(slinky) = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()) else {
+        return Err(refuse(Reason::EngineMissing, "the site declares no slurm.slinky, where partitions would be made".to_owned()));
+    };
+    let bounded = |what: &str, value: i32, most: i32| {
+        u32::try_from(value).ok().filter(|_| (1..=most).contains(&value)).ok_or_else(|| {
+            refuse(Reason::InvalidSpec, format!("{what} {value}: write a number from 1 to {most}"))
+        })
+    };
+    let per_node = bounded("accelerator.perNode", pool.accelerator.per_node, 64)?;
+    let cpus = bounded("perGPU.cpus", pool.per_gpu.cpus, 512)?;
+    let memory = bounded("perGPU.memoryGiB", pool.per_gpu.memory_gib, 8192)?;
+    if i32::try_from(replicas).is_err() {
+        return Err(refuse(Reason::InvalidSpec, format!("{replicas} replicas are more than a NodeSet can have")));
+    }
+    let namespace = Namespace::parse(&slinky.namespace).map_err(illegal)?;
+    let partition = Partition::parse(partition).map_err(illegal)?;
+    let resource = Resource::parse(&pool.accelerator.resource_name).map_err(illegal)?;
+    let parts = Parts {
+        controller: Some(Controller::parse(&slinky.controller_ref.name).map_err(illegal)?),
+        image: Some(Image::parse(&slinky.image).map_err(illegal)?),
+        limits: BTreeMap::from([
+            ("cpu".to_owned(), quantity::count(i64::from(cpus) * i64::from(per_node))),
+            ("memory".to_owned(), quantity::gibibytes(i64::from(memory) * i64::from(per_node))),
+            (resource.to_string(), per_node.to_string()),
+        ]),
+        gres: Some((GresType::of_model(&pool.accelerator.model).map_err(illegal)?, per_node)),
+        pool: Some(Pool::parse(pool_name).map_err(illegal)?),
+        resource: Some(resource),
+        max_time: Some(WallTime::of_minutes(*max_wall_minutes).map_err(illegal)?),
+    };
+    let state = match pool.presence {
+        Presence::Active => State::Up,
+        Presence::Draining | Presence::Absent => State::Drain,
+    };
+    let key = ObjectKey::namespaced(ObjectKind::NodeSet, namespace.to_string(), partition.to_string());
+    Ok(parts.object(key, ownership, replicas, state, None))
+}

@@ -32,6 +32,8 @@ const WRITES: usize = 16;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often mere numbers change in status.
 const NUMBERS: Duration = Duration::from_secs(30);
+/// How long a status that was true before a restart stands until sites were heard of again.
+const HEARING: Duration = Duration::from_secs(15);
 /// How soon pools and factories count again after a change of a grant.
 const RECOUNT: Duration = Duration::from_secs(1);
 
@@ -75,6 +77,7 @@ pub struct Hub {
     living_stored: bool,
     grants_changed: bool,
     storing: bool,
+    begun: Instant,
     tasks: JoinSet<Done>,
     ready: tokio::sync::watch::Sender<bool>,
 }
@@ -126,6 +129,7 @@ impl Hub {
             living_stored: false,
             grants_changed: true,
             storing: false,
+            begun: Instant::now(),
             tasks: JoinSet::new(),
             ready,
         };
@@ -151,6 +155,7 @@ impl Hub {
                 () = &mut stop => break,
                 id = &mut lead, if !leading => {
                     self.id = id?;
+                    self.begun = Instant::now();
                     leading = true;
                     self.settings.metrics.set_leader(true);
                     tracing::info!(hub = self.id, "Leading");
@@ -549,6 +554,12 @@ impl Hub {
             let sources = self.registry.of(owner).iter().filter_map(|key| self.registry.source(key).cloned()).collect();
             return Next::Release(sources);
         }
+        let keys: BTreeSet<SiteKey> = factory.spec.sites.iter().filter(|site| site.kubernetes.is_some()).map(|site| SiteKey::new(owner.clone(), &site.name)).collect();
+        let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.registry.owners(key)).collect();
+        let known = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
+        if known && !(self.heard_of(owner, &keys) && counted.iter().all(|other| self.heard_of(other, &keys))) {
+            return self.later(owner);
+        }
         self.settings.notices.factory(factory, &outcome.status);
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
             status.summary = None;
@@ -569,6 +580,11 @@ impl Hub {
         let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), Timestamp::now());
         if outcome.finished {
             return Next::Write(Write::RemoveFinalizer);
+        }
+        let keys = projection.sites.keys().cloned().collect();
+        let known = pool.status.as_ref().is_some_and(|status| status.observed_generation == pool.metadata.generation);
+        if known && !self.heard_of(owner, &keys) {
+            return self.later(owner);
         }
         self.settings.notices.pool(pool, &outcome.status);
         self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
@@ -595,6 +611,11 @@ impl Hub {
         let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), now);
         if outcome.finished {
             return Next::Write(Write::RemoveFinalizer);
+        }
+        let keys = projection.sites.keys().cloned().collect();
+        let known = grant.status.as_ref().is_some_and(|status| status.observed_generation == grant.metadata.generation);
+        if known && !self.heard_of(owner, &keys) {
+            return self.later(owner);
         }
         let findings = self.reports.get(owner).into_iter().flatten().flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
         self.settings.notices.grant(grant, &outcome.status, findings);
@@ -635,6 +656,23 @@ impl Hub {
         }
     }
 
+    /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
+    fn heard_of(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>) -> bool {
+        self.begun.elapsed() > HEARING
+            || keys.iter().all(|key| {
+                self.site_reports.get(key).is_some_and(|report| {
+                    let about = !self.registry.knows(key, owner) || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
+                    !report.reachable || (report.synced && about) || report.problem.is_some()
+                })
+            })
+    }
+
+    /// What status said before the restart stands for now.
+    fn later(&mut self, owner: &OwnerRef) -> Next {
+        self.schedule.add_at(owner.clone(), self.begun + HEARING + Duration::from_millis(10));
+        Next::Nothing
+    }
+
     /// Whether the status is to be written, now or later.
     fn status<S>(&mut self, owner: &OwnerRef, generation: Option<i64>, stored: Option<&S>, outcome: Outcome<S>, strip: impl Fn(&mut S)) -> Next
     where
@@ -671,7 +709,10 @@ impl Hub {
             return Next::Nothing;
         }
         match serde_json::to_value(&outcome.status) {
-            Ok(status) => Next::Write(Write::Status(status)),
+            Ok(status) => {
+                tracing::debug!(%owner, %status, "Writing status");
+                Next::Write(Write::Status(status))
+            }
             Err(error) => {
                 tracing::error!(%owner, %error, "A status can not be written down");
                 Next::Nothing

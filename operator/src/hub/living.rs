@@ -25,9 +25,14 @@ pub fn namespaces(world: &World) -> BTreeSet<String> {
         .collect()
 }
 
-/// Writes them down.
+/// Writes them down, unless they are there already.
 pub async fn store(client: &Client, namespace: &str, names: &BTreeSet<String>) -> bool {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    if let Ok(Ok(Some(found))) = tokio::time::timeout(WRITE, api.get_opt(labels::LIVING_GRANTS)).await
+        && found.data.unwrap_or_default().into_keys().collect::<BTreeSet<_>>() == *names
+    {
+        return true;
+    }
     let data: BTreeMap<&String, &str> = names.iter().map(|name| (name, "true")).collect();
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels::LIVING_GRANTS}, "data": data});
     let params = PatchParams::apply(labels::HUB_MANAGER).force();

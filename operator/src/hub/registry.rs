@@ -88,6 +88,11 @@ impl Registry {
         }
     }
 
+    /// Whether a site was told something of this resource.
+    pub fn knows(&self, key: &SiteKey, owner: &OwnerRef) -> bool {
+        self.sites.get(key).is_some_and(|connected| connected.told.contains_key(owner))
+    }
+
     /// The sites that were told something of this resource.
     pub fn told(&self, owner: &OwnerRef) -> Vec<SiteKey> {
         self.sites.iter().filter(|(_, connected)| connected.told.contains_key(owner)).map(|(key, _)| key.clone()).collect()

@@ -6,8 +6,7 @@ use aifactory_api::factory::{EngineStatus, OrphanPolicy};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef};
 use aifactory_plan::grant::{self, GrantView};
-use aifactory_plan::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent};
-use aifactory_plan::object::ObjectKind;
+use aifactory_plan::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
 use aifactory_plan::plan::{ObservedObjects, Plan};
 use aifactory_plan::pool::{self, PoolView};
 use aifactory_plan::report::{Detail, SitePhase};
@@ -52,14 +51,24 @@ impl Visit<'_> {
         match self.site.policy.orphans {
             OrphanPolicy::Report => Some(Plan::nothing(SitePhase::Locked, Detail::None)),
             OrphanPolicy::Lock => Some(orphan::lock(objects)),
-            OrphanPolicy::Delete => {
-                let mut plan = orphan::delete(objects);
-                if owner.kind == Kind::GPUPool {
-                    orphan::release_nodes(&mut plan, owner, &self.index.nodes());
-                }
-                Some(plan)
-            }
+            OrphanPolicy::Delete if owner.kind == Kind::GPUPool => Some(self.orphaned_pool(owner, objects)),
+            OrphanPolicy::Delete => Some(orphan::delete(objects)),
         }
+    }
+
+    /// A pool's way out is the same with and without its resource: no partition goes while jobs run in it.
+    fn orphaned_pool(&self, owner: &OwnerRef, objects: &ObservedObjects) -> Plan {
+        let absent = PoolIntent::absent();
+        let uid = objects.keys().find_map(|key| self.index.node_set(key)).map(|found| found.owner_uid.clone());
+        let intent = Intent {
+            version: VERSION,
+            owner: owner.clone(),
+            uid: uid.unwrap_or_default(),
+            generation: 0,
+            created: self.now,
+            body: Body::Pool(absent.clone()),
+        };
+        self.pool(&intent, &absent)
     }
 
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
@@ -85,19 +94,21 @@ impl Visit<'_> {
                 Body::Pool(pool) => Some((other.owner.clone(), pool)),
                 Body::Grant(_) => None,
             })
+            .chain([(intent.owner.clone(), pool)])
             .collect();
         let nodes = self.index.nodes();
         let mut assigned = nodes::assign(&pools, &nodes);
         let none = ObservedObjects::new();
         let objects = self.index.objects(&intent.owner).unwrap_or(&none);
-        let node_set = objects.keys().find(|key| key.kind == ObjectKind::NodeSet).and_then(|key| self.index.node_set(key));
+        let node_sets = objects.keys().filter_map(|key| Some((key, self.index.node_set(key)?))).collect();
         let view = PoolView {
             nodes: assigned.remove(&intent.owner).unwrap_or_default(),
             objects,
-            node_set,
+            node_sets,
             slinky: self.engines.iter().any(|engine| engine.name == "Slinky"),
             allocated: self.allocated(&intent.owner, pool),
             paused: self.policy.paused,
+            now: self.now,
         };
         pool::plan(self.site, intent, pool, view)
     }

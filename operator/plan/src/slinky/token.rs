@@ -1,0 +1,118 @@
+//! What may be written into slurm.conf and NodeSets: each a type of its own that only legal text becomes, never spliced text.
+
+use std::fmt;
+
+use crate::nodes::is_label_value;
+
+/// Text that must not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?}: {rule}")]
+pub struct IllegalToken {
+    what: &'static str,
+    value: String,
+    rule: &'static str,
+}
+
+macro_rules! tokens {
+    ($($(#[doc = $doc:literal])+ $name:ident, $what:literal, $rule:literal, $legal:expr;)+) => {$(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The token, if the text is legal.
+            pub fn parse(text: &str) -> Result<Self, IllegalToken> {
+                let legal: fn(&str) -> bool = $legal;
+                if legal(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(IllegalToken { what: $what, value: text.chars().take(80).collect(), rule: $rule })
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )+};
+}
+
+tokens! {
+    /// Name of a partition, which is the NodeSet's too. `default` is Slurm's word for defaults, and `all` as a list of nodes means every node.
+    Partition, "partition", "write 1 to 40 lower case letters, digits and inner '-', such as h100; not default or all",
+        |text| is_dns_label(text, 40) && !["default", "all"].contains(&text);
+    /// Type of a GPU in `Gres=gpu:<type>:<count>`. Digits alone would be read as the count.
+    GresType, "GRES type", "the accelerator's model starts with letters and digits, such as H100-SXM5-80GB",
+        |text| is_plain(text, 40) && !text.chars().all(|c| c.is_ascii_digit());
+    /// An image.
+    Image, "image", "write at most 255 lower case letters, digits and inner . - / : _ @, such as ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04",
+        |text| text.len() <= 255
+            && text.starts_with(is_lower)
+            && text.ends_with(is_lower)
+            && text.chars().all(|c| is_lower(c) || matches!(c, '-' | '.' | '/' | ':' | '_' | '@'));
+    /// Name of a pool, as the value of a node label.
+    Pool, "pool", "write at most 63 letters, digits and inner '-', '_' and '.', such as h100", is_label_value;
+    /// The extended resource of an accelerator, which is the key of the pool's taint.
+    Resource, "accelerator", "write one of those that spec.accelerator.resourceName takes, such as nvidia.com/gpu", crate::nodes::is_accelerator;
+    /// A namespace.
+    Namespace, "namespace", "write 1 to 63 lower case letters, digits and inner '-', such as slurm", |text| is_dns_label(text, 63);
+    /// Name of a Controller.
+    Controller, "controllerRef.name", "write 1 to 63 lower case letters, digits and inner '-' and '.', such as slurm",
+        |text| is_dns_label(&text.replace('.', "-"), 63);
+    /// A longest run time, as Slurm writes it.
+    WallTime, "MaxTime", "write UNLIMITED or [days-]hours:minutes:seconds", is_wall_time;
+}
+
+impl GresType {
+    /// The first part of the model, in lower case: `H100-SXM5-80GB` is `h100`.
+    pub fn of_model(model: &str) -> Result<Self, IllegalToken> {
+        Self::parse(&model.split(['-', '_', '.']).next().unwrap_or_default().to_ascii_lowercase())
+    }
+}
+
+impl WallTime {
+    /// So many minutes; `None`: no limit. Zero minutes would let no job run.
+    pub fn of_minutes(minutes: Option<u32>) -> Result<Self, IllegalToken> {
+        let text = match minutes {
+            None => UNLIMITED.to_owned(),
+            Some(0) => "0".to_owned(),
+            Some(minutes) => {
+                let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
+                if days == 0 { format!("{hours:02}:{minutes:02}:00") } else { format!("{days}-{hours:02}:{minutes:02}:00") }
+            }
+        };
+        Self::parse(&text)
+    }
+}
+
+const UNLIMITED: &str = "UNLIMITED";
+
+fn is_wall_time(text: &str) -> bool {
+    if text == UNLIMITED {
+        return true;
+    }
+    let digits = |text: &str, length| !text.is_empty() && text.len() <= length && text.chars().all(|c| c.is_ascii_digit());
+    let clock = match text.split_once('-') {
+        Some((days, clock)) if digits(days, 7) => clock,
+        Some(_) => return false,
+        None => text,
+    };
+    clock.len() == 8 && clock.split(':').count() == 3 && clock.split(':').all(|part| part.len() == 2 && digits(part, 2))
+}
+
+fn is_lower(c: char) -> bool {
+    c.is_ascii_lowercase() || c.is_ascii_digit()
+}
+
+fn is_plain(text: &str, length: usize) -> bool {
+    (1..=length).contains(&text.len()) && text.chars().all(is_lower)
+}
+
+fn is_dns_label(text: &str, length: usize) -> bool {
+    (1..=length).contains(&text.len())
+        && text.starts_with(is_lower)
+        && text.ends_with(is_lower)
+        && text.chars().all(|c| is_lower(c) || c == '-')
+}

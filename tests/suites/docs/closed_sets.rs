@@ -1,0 +1,106 @@
+//! What the code has a closed set of, the book explains: all of it, and nothing that is not there.
+
+use std::collections::BTreeSet;
+
+use aifactory_api::Reason;
+
+use super::{none, read};
+
+const CONDITIONS: &str = "docs/src/conditions.md";
+
+/// Headings of this level, with the text below each.
+fn sections(text: &str, level: &str) -> Vec<(String, String)> {
+    let mut sections: Vec<(String, String)> = Vec::new();
+    for line in text.lines() {
+        if let Some(heading) = line.strip_prefix(level).and_then(|rest| rest.strip_prefix(' ')) {
+            sections.push((heading.trim().to_owned(), String::new()));
+        } else if line.starts_with("## ") || line.starts_with("# ") {
+            sections.push((String::new(), String::new()));
+        } else if let Some((_, body)) = sections.last_mut() {
+            body.push_str(line);
+            body.push('\n');
+        }
+    }
+    sections.into_iter().filter(|(heading, _)| !heading.is_empty()).collect()
+}
+
+#[test]
+fn every_reason_is_explained_with_cause_and_fix() {
+    let text = read(CONDITIONS);
+    let reasons = text.split_once("\n## Reasons\n").expect("a chapter on reasons").1;
+    let sections = sections(reasons, "###");
+    let known: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let explained: BTreeSet<&str> = sections.iter().map(|(heading, _)| heading.as_str()).collect();
+    let mut complaints: Vec<String> = Vec::new();
+    complaints.extend(known.difference(&explained).map(|reason| format!("{reason} is not explained")));
+    complaints.extend(explained.difference(&known).map(|reason| format!("{reason} is explained and not in the code")));
+    assert_eq!(sections.len(), explained.len(), "a reason is explained twice");
+    for (reason, body) in &sections {
+        for part in ["**Cause.**", "**Fix.**"] {
+            if !body.contains(part) {
+                complaints.push(format!("{reason} lacks {part}"));
+            }
+        }
+    }
+    none(complaints);
+}
+
+/// Strings of a source file that stand between these two.
+fn quoted(source: &str, before: &str, after: &str) -> BTreeSet<String> {
+    let text = read(source);
+    let found: BTreeSet<String> =
+        text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(value, _)| value.to_owned()).collect();
+    assert!(!found.is_empty(), "{source} has nothing after {before:?}");
+    found
+}
+
+#[test]
+fn every_condition_type_is_explained() {
+    let source = read("operator/api/src/condition.rs");
+    let types: BTreeSet<String> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("ConditionType::")?.split_once(" => \""))
+        .map(|(name, _)| name.to_owned())
+        .collect();
+    let text = read(CONDITIONS);
+    let chapter = text.split_once("\n## Types\n").expect("a chapter on types").1.split_once("\n## ").expect("another chapter").0;
+    let explained: BTreeSet<String> =
+        chapter.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(types, explained);
+}
+
+#[test]
+fn every_label_and_annotation_is_explained() {
+    let text = read("docs/src/reference/labels.md");
+    let names = quoted("operator/api/src/labels.rs", ": &str = \"", "\"");
+    let missing = names.iter().filter(|name| name.contains(".dev/") && !text.contains(&format!("`{name}")));
+    none(missing.map(|name| format!("{name} is not explained")).collect());
+}
+
+#[test]
+fn every_metric_is_explained() {
+    let text = read("docs/src/operations/metrics.md");
+    let source = read("operator/src/metrics.rs");
+    // A call may be laid out over several lines.
+    let flat: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("register( ", "register(");
+    let names: BTreeSet<&str> = flat.split("registry.register(\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name).collect();
+    assert!(names.len() > 5, "{names:?}");
+    none(names.iter().filter(|name| !text.contains(&format!("`aifactory_{name}"))).map(|name| format!("aifactory_{name} is not explained")).collect());
+}
+
+#[test]
+fn every_refusal_of_a_credential_is_explained() {
+    let source = read("operator/src/credential/error.rs");
+    let declared = source.split_once("credential_errors! {\n").expect("the macro's use").1;
+    let mut names = BTreeSet::new();
+    let mut after_error = false;
+    for line in declared.lines().take_while(|line| *line != "}") {
+        if after_error {
+            names.insert(line.trim().split([',', ' ']).next().unwrap_or_default().to_owned());
+        }
+        after_error = line.starts_with("    #[error(") && line.ends_with(")]");
+    }
+    assert!(names.len() > 20, "{names:?}");
+    let text = read("docs/src/operations/credentials.md");
+    none(names.iter().filter(|name| !text.contains(&format!("`{name}`"))).map(|name| format!("{name} is not explained")).collect());
+}
