@@ -125,7 +125,8 @@ fn gres_types_come_from_models() {
 
 #[test]
 fn what_is_not_legal_is_refused_with_its_field() {
-    let refusal = |change: fn(&mut SiteIntent, &mut PoolIntent)| {
+    type Change = fn(&mut SiteIntent, &mut PoolIntent);
+    let refusal = |change: Change| {
         let (mut site, mut pool) = (site(), pool());
         change(&mut site, &mut pool);
         node_set(&site, "h100", &pool, 1, &ownership()).unwrap_err()
@@ -136,7 +137,7 @@ fn what_is_not_legal_is_refused_with_its_field() {
     fn partition(pool: &mut PoolIntent, name: &str) {
         pool.engine = PoolEngine::Slurm { partition: name.into(), max_wall_minutes: None };
     }
-    let cases: [(fn(&mut SiteIntent, &mut PoolIntent), Reason, &str); 15] = [
+    let cases: [(Change, Reason, &str); 15] = [
         (|_, pool| partition(pool, "default"), Reason::InvalidSpec, "partition \"default\""),
         (|_, pool| partition(pool, "all"), Reason::InvalidSpec, "partition \"all\""),
         (|_, pool| partition(pool, "a b"), Reason::InvalidSpec, "partition"),
