@@ -1,0 +1,126 @@
+//! Requests that admission must let pass or refuse, as tables.
+
+pub mod objects;
+pub mod request;
+
+use std::time::Duration;
+
+use aifactory_tests::eventually;
+use kube::Client;
+use serde_json::Value;
+
+pub use request::Request;
+
+/// How long a policy may take until it works. Measured: one second.
+const IN_FORCE: Duration = Duration::from_secs(60);
+
+/// Who says no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The admission policy of this name.
+    Policy(&'static str),
+    /// The admission policy of this name, since its parameter is absent: then its own message can not be told.
+    MissingParameter(&'static str),
+    /// RBAC.
+    Rbac,
+    /// Pod Security.
+    PodSecurity,
+    /// A ResourceQuota.
+    Quota,
+    /// The API itself, with this HTTP status.
+    Api(u16),
+}
+
+/// A request that must be refused.
+#[derive(Clone, Debug)]
+pub struct Row {
+    class: &'static str,
+    what: &'static str,
+    request: Request,
+    by: Vec<By>,
+    widened: Option<By>,
+    words: &'static str,
+}
+
+impl Row {
+    /// One refusal is enough, by any of `by`: where several policies refuse, any of them may be the one that is named.
+    pub fn new(class: &'static str, what: &'static str, request: Request, by: &[By]) -> Self {
+        Self { class, what, request, by: by.to_vec(), widened: None, words: "" }
+    }
+
+    /// Who refuses when RBAC allows everything.
+    pub fn widened(mut self, by: By) -> Self {
+        self.widened = Some(by);
+        self
+    }
+
+    /// What the message says.
+    pub fn words(mut self, words: &'static str) -> Self {
+        self.words = words;
+        self
+    }
+
+    /// The same row as it must hold when RBAC allows everything; none where RBAC alone refuses.
+    pub fn when_rbac_allows_all(&self) -> Option<Self> {
+        let by: Vec<By> = match self.widened {
+            Some(by) => vec![by],
+            None => self.by.iter().copied().filter(|by| *by != By::Rbac).collect(),
+        };
+        (!by.is_empty()).then(|| Self { by, ..self.clone() })
+    }
+
+    /// Sends the request; says what is wrong with the answer.
+    pub async fn wrong(&self, client: &Client) -> Option<String> {
+        let seen = match self.request.send(client).await {
+            Ok(_) => "it passed".to_owned(),
+            Err(kube::Error::Api(status)) => {
+                let refused = self.by.iter().any(|by| by.is_seen_in(status.code, &status.message));
+                if refused && status.message.contains(self.words) {
+                    return None;
+                }
+                format!("{} {}", status.code, status.message)
+            }
+            Err(error) => error.to_string(),
+        };
+        Some(format!("{}: {}: wanted {:?} {:?}, but: {seen}", self.class, self.what, self.by, self.words))
+    }
+}
+
+impl By {
+    fn is_seen_in(self, code: u16, message: &str) -> bool {
+        match self {
+            // An expression that fails is a 422: it refuses too, and for the wrong reason.
+            Self::Policy(name) => code == 403 && message.contains(&format!("ValidatingAdmissionPolicy '{name}'")),
+            Self::MissingParameter(name) => {
+                code == 422 && message.contains(&format!("ValidatingAdmissionPolicy '{name}'")) && message.contains("no params found")
+            }
+            Self::Rbac => {
+                code == 403
+                    && !message.contains("ValidatingAdmissionPolicy")
+                    && (message.contains(" cannot ") || message.contains("attempting to grant RBAC permissions"))
+            }
+            Self::PodSecurity => code == 403 && message.contains("violates PodSecurity"),
+            Self::Quota => code == 403 && message.contains("exceeded quota"),
+            Self::Api(wanted) => code == wanted && !message.contains("ValidatingAdmissionPolicy"),
+        }
+    }
+}
+
+/// Sends every row; all that went wrong, in one text.
+pub async fn all_refused(client: &Client, rows: &[Row]) -> Result<(), String> {
+    let mut wrong = Vec::new();
+    for row in rows {
+        wrong.extend(row.wrong(client).await);
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(format!("{} of {} not refused as they should be:\n{}", wrong.len(), rows.len(), wrong.join("\n"))) }
+}
+
+/// Waits until every row is refused: policies and bindings take a moment to work.
+pub async fn await_refused(client: &Client, rows: &[Row]) -> aifactory_tests::Result<()> {
+    eventually(IN_FORCE, "the policies are in force", async || all_refused(client, rows).await.map_err(Into::into)).await
+}
+
+/// Sends what must pass.
+pub async fn passes(client: &Client, what: &str, request: &Request) -> Result<Value, String> {
+    request.send(client).await.map_err(|error| format!("{what} must pass, but: {error}"))
+}

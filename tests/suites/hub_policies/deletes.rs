@@ -1,0 +1,195 @@
+//! Deletes by mistake: of grants that give access, of namespaces that hold them, of the CRDs and of the operator's own namespace.
+
+use aifactory_tests::{SYSTEM_NAMESPACE, eventually};
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::admission::objects::{config_map_path, namespace_path};
+use crate::admission::{By, Request, Row, all_refused, await_refused, passes};
+use crate::scene::*;
+use crate::{Outcome, run, scene};
+
+const GRANTS: By = By::Policy("aifactory-hub-living-grants");
+const NAMESPACES: By = By::Policy("aifactory-hub-namespaces");
+const DEFINITIONS: By = By::Policy("aifactory-hub-definitions");
+
+#[test]
+fn living_grants_are_not_deleted_by_mistake() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        let row = |what, request| Row::new("living grants", what, request, &[GRANTS]).words("aifactory.dev/confirm-delete=");
+        let active = grant_path(TEAM, "active");
+        let rows = [
+            row("Active", Request::delete(active.clone())).words("kubectl annotate accessgrant -n team active aifactory.dev/confirm-delete="),
+            row("Active, with other advice", Request::delete(active.clone())).words("set spec.state: Revoked"),
+            row("Paused", Request::delete(grant_path(TEAM, "paused"))),
+            row("Exhausted", Request::delete(grant_path(TEAM, "exhausted"))),
+            row("by force", Request::delete(format!("{active}?gracePeriodSeconds=0"))),
+            row("in the foreground", Request::delete(format!("{active}?propagationPolicy=Foreground"))),
+            row("left by its owner", Request::delete(format!("{active}?propagationPolicy=Orphan"))),
+            row("as a dry run", Request::delete(active.clone()).dry_run()),
+        ];
+        let all = row("all of them", Request::delete(grant_path(TEAM, "")));
+        let lead = scene.hub().client_as("oidc:team", &[]).await?;
+        scene.hub().apply(&crate::users::bound(TEAM, "aifactory-team", "oidc:team").to_string()).await?;
+        all_refused(&scene.admin(), &rows).await?;
+        all_refused(&scene.admin(), &[all]).await?;
+        await_refused(&lead, &rows).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn other_grants_go() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        for phase in [Some("Pending"), Some("Scheduled"), Some("Expired"), Some("Revoked"), Some("Refused"), None] {
+            let name = phase.unwrap_or("none").to_lowercase();
+            scene.grant(TEAM, &name, phase).await?;
+            passes(&scene.admin(), &name, &Request::delete(grant_path(TEAM, &name))).await?;
+        }
+        Ok(())
+    })
+}
+
+/// What the message says is what helps.
+#[test]
+fn a_confirmed_grant_goes() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        let admin = scene.admin();
+        let made = scene.grant(TEAM, "confirmed", Some("Active")).await?;
+        let path = grant_path(TEAM, "confirmed");
+        for wrong in ["true", "yes", "", "00000000-0000-0000-0000-000000000000"] {
+            annotate(&admin, &path, wrong).await?;
+            all_refused(&admin, &[Row::new("confirmation", "a wrong one", Request::delete(path.clone()), &[GRANTS])]).await?;
+        }
+        let told = told_uid(&admin, &path).await?;
+        assert_eq!(json!(told), made["metadata"]["uid"]);
+        annotate(&admin, &path, &told).await?;
+        passes(&admin, "confirmed", &Request::delete(path)).await?;
+        Ok(())
+    })
+}
+
+/// One after the other, since all change the list of namespaces with living grants.
+#[test]
+fn namespaces_with_living_grants_are_not_deleted_by_mistake() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        let admin = scene.admin();
+        let row = |what, name: &str| {
+            Row::new("namespaces", what, Request::delete(namespace_path(name)), &[NAMESPACES]).words("aifactory.dev/confirm-delete=")
+        };
+        await_refused(&admin, &[row("with living grants", TEAM), row("with living grants", TEAM).words("kubectl annotate namespace team ")]).await?;
+
+        scene.hub().ensure_namespace("empty").await?;
+        passes(&admin, "a namespace without grants", &Request::delete(namespace_path("empty"))).await?;
+
+        // The list may be behind: then the grants hold the namespace, and confirming it lets all go.
+        for (name, late) in [("going", false), ("behind", true)] {
+            scene.team(name).await?;
+            scene.grant(name, "living", Some("Active")).await?;
+            let free = json!({"metadata": {"finalizers": null}});
+            passes(&admin, "its Secret freed", &Request::merge(secret_path(name, "credential"), free)).await?;
+            if late {
+                passes(&admin, "deleted while the list is behind", &Request::delete(namespace_path(name))).await?;
+                held(&admin, name).await?;
+                let uid = passes(&admin, "namespace", &Request::get(namespace_path(name))).await?["metadata"]["uid"].clone();
+                annotate(&admin, &namespace_path(name), uid.as_str().unwrap_or_default()).await?;
+            } else {
+                scene.living(&[TEAM, name]).await?;
+                await_refused(&admin, &[row("that goes", name)]).await?;
+                let told = told_uid(&admin, &namespace_path(name)).await?;
+                annotate(&admin, &namespace_path(name), &told).await?;
+                passes(&admin, "confirmed", &Request::delete(namespace_path(name))).await?;
+            }
+            gone(&admin, name).await?;
+        }
+
+        let list = config_map_path(SYSTEM_NAMESPACE, "aifactory-living-grants");
+        passes(&admin, "the list emptied", &Request::merge(list.clone(), json!({"data": null}))).await?;
+        eventually(LONG, "an empty list refuses nothing", async || {
+            Request::delete(namespace_path(TEAM)).dry_run().send(&admin).await.map(drop).map_err(Into::into)
+        })
+        .await?;
+        passes(&admin, "the list deleted", &Request::delete(list)).await?;
+        scene.hub().ensure_namespace("unlisted").await?;
+        eventually(LONG, "no list refuses nothing", async || {
+            Request::delete(namespace_path("unlisted")).send(&admin).await.map(drop).map_err(Into::into)
+        })
+        .await?;
+        scene.living(&[TEAM]).await?;
+        await_refused(&admin, &[row("listed again", TEAM)]).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn definitions_are_not_deleted_by_mistake() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        let admin = scene.admin();
+        let row = |what, request| Row::new("definitions", what, request, &[DEFINITIONS]).words("aifactory.dev/confirm-delete=");
+        let rows = [
+            row("factories", Request::delete(definition_path("aifactories"))),
+            row("pools", Request::delete(definition_path("gpupools"))).words("kubectl annotate customresourcedefinition gpupools.aifactory.dev "),
+            row("grants", Request::delete(definition_path("accessgrants"))).words("all objects of this kind"),
+            row("all", Request::delete("/apis/apiextensions.k8s.io/v1/customresourcedefinitions")),
+            row("the operator's namespace", Request::delete(namespace_path(SYSTEM_NAMESPACE))).words("the id of this hub"),
+        ];
+        all_refused(&admin, &rows).await?;
+        for path in [definition_path("gpupools"), namespace_path(SYSTEM_NAMESPACE)] {
+            let told = told_uid(&admin, &path).await?;
+            annotate(&admin, &path, &told).await?;
+            passes(&admin, "confirmed", &Request::delete(path.clone()).dry_run()).await?;
+            annotate(&admin, &path, "").await?;
+        }
+        let foreign = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "things.example.org"},
+            "spec": {
+                "group": "example.org", "scope": "Namespaced", "names": {"kind": "Thing", "plural": "things"},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+            },
+        });
+        let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/things.example.org";
+        passes(&admin, "another's made", &Request::apply(path, foreign)).await?;
+        passes(&admin, "another's deleted", &Request::delete(path)).await?;
+        Ok(())
+    })
+}
+
+async fn annotate(client: &Client, path: &str, confirmation: &str) -> Result<Value, String> {
+    let annotation = json!({"metadata": {"annotations": {"aifactory.dev/confirm-delete": confirmation}}});
+    passes(client, "the confirmation", &Request::merge(path, annotation)).await
+}
+
+/// The UID that the refusal tells people to confirm with.
+async fn told_uid(client: &Client, path: &str) -> Result<String, String> {
+    match Request::delete(path).send(client).await {
+        Err(kube::Error::Api(status)) => {
+            let (_, uid) = status.message.split_once("aifactory.dev/confirm-delete=").ok_or(status.message.clone())?;
+            Ok(uid.trim().to_owned())
+        }
+        other => Err(format!("{path} was to be refused: {other:?}")),
+    }
+}
+
+async fn held(client: &Client, namespace: &str) -> aifactory_tests::Result<()> {
+    eventually(LONG, format!("{namespace} is held by its grant"), async || {
+        let found = Request::get(namespace_path(namespace)).send(client).await?;
+        let conditions = found["status"]["conditions"].to_string();
+        Request::get(grant_path(namespace, "living")).send(client).await?;
+        if conditions.contains("aifactory-hub-living-grants") { Ok(()) } else { Err(conditions.into()) }
+    })
+    .await
+}
+
+async fn gone(client: &Client, namespace: &str) -> aifactory_tests::Result<()> {
+    eventually(LONG * 2, format!("{namespace} is gone"), async || match Request::get(namespace_path(namespace)).send(client).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Ok(found) => Err(found["status"].to_string().into()),
+        Err(error) => Err(error.into()),
+    })
+    .await
+}

@@ -1,0 +1,118 @@
+//! A site confines the operator: the credential that a hub holds is used directly, to escape. RBAC and admission policies of
+//! `charts/aifactory-site` must refuse, each for its own reason, and must let all legitimate work pass.
+
+#![allow(clippy::indexing_slicing, reason = "an index into a JSON value gives null where there is nothing")]
+
+#[allow(dead_code, reason = "each suite uses its part of the tables")]
+mod admission;
+#[path = "site_policies/cluster_wide.rs"]
+mod cluster_wide;
+#[path = "site_policies/elsewhere.rs"]
+mod elsewhere;
+#[path = "site_policies/legitimate.rs"]
+mod legitimate;
+#[path = "site_policies/local.rs"]
+mod local;
+#[path = "site_policies/namespaces.rs"]
+mod namespaces;
+#[path = "site_policies/node_sets.rs"]
+mod node_sets;
+#[path = "site_policies/nodes.rs"]
+mod nodes;
+#[path = "site_policies/role_bindings.rs"]
+mod role_bindings;
+#[path = "site_policies/roles.rs"]
+mod roles;
+#[path = "site_policies/scene.rs"]
+mod scene;
+#[path = "site_policies/self_test.rs"]
+mod self_test;
+#[path = "site_policies/word_of_the_site.rs"]
+mod word_of_the_site;
+
+use std::error::Error;
+
+use admission::{Row, all_refused, passes};
+use aifactory_tests::{Federation, run};
+use scene::Scene;
+use tokio::sync::OnceCell;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+/// The hub is a site of its own here, so that one federation serves both a pushed and a local site.
+static FEDERATION: OnceCell<Federation> = OnceCell::const_new();
+static SITE: OnceCell<Scene> = OnceCell::const_new();
+
+async fn federation() -> aifactory_tests::Result<&'static Federation> {
+    let start = async || Federation::builder().name("site-policies").sites(["bissen"]).kwok(false).scheduler(false).start().await;
+    FEDERATION.get_or_try_init(start).await
+}
+
+async fn site() -> aifactory_tests::Result<&'static Scene> {
+    SITE.get_or_try_init(async || Scene::prepare(federation().await?.site("bissen")?).await).await
+}
+
+fn attacks() -> Vec<Row> {
+    [
+        namespaces::rows(),
+        elsewhere::outside(),
+        elsewhere::inside(),
+        role_bindings::rows(),
+        nodes::rows(),
+        node_sets::rows(),
+        cluster_wide::rows(),
+        cluster_wide::reads(),
+    ]
+    .concat()
+}
+
+#[test]
+fn attacks_with_the_sites_credential_are_refused() -> Outcome {
+    run(async {
+        let rows = attacks();
+        assert!(rows.len() >= 60, "{} attacks", rows.len());
+        all_refused(&site().await?.operator, &rows).await?;
+        Ok(())
+    })
+}
+
+/// An administrator's mistake in RBAC must not open the site: a certificate of the operator in `system:masters` is confined alike.
+#[test]
+fn attacks_are_refused_where_rbac_allows_all() -> Outcome {
+    run(async {
+        let rows: Vec<Row> = attacks().iter().filter_map(Row::when_rbac_allows_all).collect();
+        assert!(rows.len() >= 60, "{} attacks", rows.len());
+        all_refused(&site().await?.widened, &rows).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn legitimate_work_passes() -> Outcome {
+    run(async {
+        let scene = site().await?;
+        scene::put(&scene.cluster, scene::cluster_node("worked"), scene::node("worked", true)).await?;
+        for (what, request) in legitimate::requests("aif-worked-0123456789", "worked") {
+            passes(&scene.operator, what, &request).await?;
+        }
+        legitimate::taints(&scene.operator, "worked").await?;
+        Ok(())
+    })
+}
+
+/// Sixty Namespaces at once: no policy may look at a Namespace before it is seen everywhere.
+#[test]
+fn many_tenants_are_made_at_once() -> Outcome {
+    run(async {
+        let scene = site().await?;
+        let grants = (0..60).map(async |number| {
+            let namespace = format!("aif-many-{number:010}");
+            for (what, request) in legitimate::requests(&namespace, "unused").into_iter().take(16) {
+                passes(&scene.operator, what, &request).await?;
+            }
+            Ok::<_, String>(())
+        });
+        futures::future::try_join_all(grants).await?;
+        Ok(())
+    })
+}
