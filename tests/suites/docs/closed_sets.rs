@@ -48,8 +48,7 @@ fn every_reason_is_explained_with_cause_and_fix() {
 /// Strings of a source file that stand between these two.
 fn quoted(source: &str, before: &str, after: &str) -> BTreeSet<String> {
     let text = read(source);
-    let found: BTreeSet<String> =
-        text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(value, _)| value.to_owned()).collect();
+    let found: BTreeSet<String> = text.split(before).skip(1).filter_map(|rest| rest.split_once(after)).map(|(value, _)| value.to_owned()).collect();
     assert!(!found.is_empty(), "{source} has nothing after {before:?}");
     found
 }
@@ -85,7 +84,9 @@ fn every_metric_is_explained() {
     let flat: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("register( ", "register(");
     let names: BTreeSet<&str> = flat.split("registry.register(\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name).collect();
     assert!(names.len() > 5, "{names:?}");
-    none(names.iter().filter(|name| !text.contains(&format!("`aifactory_{name}"))).map(|name| format!("aifactory_{name} is not explained")).collect());
+    none(
+        names.iter().filter(|name| !text.contains(&format!("`aifactory_{name}"))).map(|name| format!("aifactory_{name} is not explained")).collect(),
+    );
 }
 
 #[test]

@@ -31,9 +31,12 @@ fn bounds(schema: &Value) -> Vec<String> {
         bounds.push(format!("one of {}", values.join(", ")));
     }
     let number = |key: &str| schema[key].as_f64().map(|number| format!("{number}"));
-    for (least, most, what) in
-        [("minimum", "maximum", ""), ("minLength", "maxLength", " characters"), ("minItems", "maxItems", " entries"), ("minProperties", "maxProperties", " entries")]
-    {
+    for (least, most, what) in [
+        ("minimum", "maximum", ""),
+        ("minLength", "maxLength", " characters"),
+        ("minItems", "maxItems", " entries"),
+        ("minProperties", "maxProperties", " entries"),
+    ] {
         match (number(least), number(most)) {
             (Some(least), Some(most)) if least == most => bounds.push(format!("{least}{what}")),
             (Some(least), Some(most)) => bounds.push(format!("{least} to {most}{what}")),
@@ -107,8 +110,13 @@ fn table(out: &mut String, path: &str, schema: &Value) {
         writeln!(out).unwrap();
     }
     for (name, field) in fields {
-        let rules: Vec<&str> =
-            field["x-kubernetes-validations"].as_array().into_iter().flatten().filter(|_| field["type"] != "object").filter_map(|rule| rule["message"].as_str()).collect();
+        let rules: Vec<&str> = field["x-kubernetes-validations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|_| field["type"] != "object")
+            .filter_map(|rule| rule["message"].as_str())
+            .collect();
         for rule in rules {
             writeln!(out, "- `{name}`: {}", cell(rule).replace("\\|", "|").replace('<', "&lt;")).unwrap();
         }
@@ -130,7 +138,14 @@ fn page(crd: &Value) -> (String, String) {
     let schema = &version["schema"]["openAPIV3Schema"];
     let mut out = format!("# {kind}\n\n<!-- Generated from the CustomResourceDefinition by tests/suites/docs/reference.rs; not edited. -->\n\n");
     let short: Vec<&str> = names["shortNames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    writeln!(out, "`apiVersion: {}/{}`, short name `{}`, namespaced.", crd["spec"]["group"].as_str().unwrap(), version["name"].as_str().unwrap(), short.join("`, `")).unwrap();
+    writeln!(
+        out,
+        "`apiVersion: {}/{}`, short name `{}`, namespaced.",
+        crd["spec"]["group"].as_str().unwrap(),
+        version["name"].as_str().unwrap(),
+        short.join("`, `")
+    )
+    .unwrap();
     let columns: Vec<String> = version["additionalPrinterColumns"]
         .as_array()
         .into_iter()
@@ -157,7 +172,7 @@ fn the_reference_is_what_the_definitions_say() {
         if std::env::var_os("UPDATE").is_some() {
             std::fs::write(layout::root().join(&path), &text).unwrap();
         } else if read(&path) != text {
-            complaints.push(format!("{path} is not what the definition says; run UPDATE=1 cargo test -p aifactory-tests --test docs reference"));
+            complaints.push(format!("{path} is not what the definition says; run `make docs`"));
         }
     }
     none(complaints);
