@@ -1,0 +1,58 @@
+# `make demo` and `make test` do everything on a fresh machine with Rust and Go.
+SHELL := bash
+.DEFAULT_GOAL := help
+CONTROL_PLANE := target/control-plane/bin/kwok-stages.yaml
+# Warnings fail the tests, not the source.
+DENY := --config 'build.rustflags=["-Dwarnings"]'
+
+.PHONY: help build test demo demo-stop demo-cut demo-restore bench soak crds docs lint control-plane
+
+help: ## Shows this help.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Builds the operator.
+	cargo build --locked --release -p aifactory-operator
+
+control-plane: $(CONTROL_PLANE) ## Builds the control planes of the local federation.
+
+$(CONTROL_PLANE): tests/control-plane/go.mod tests/control-plane/build
+	tests/control-plane/build
+	@touch $@
+
+lint: ## Format and clippy.
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, golden and federation tests.
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+	cargo build --locked -p aifactory-operator
+	cargo run --locked --quiet -p aifactory-operator -- crds --check
+	cargo test --locked -p aifactory-api -p aifactory-plan -p aifactory-operator
+	cargo test --locked -p aifactory-tests -- --test-threads=2
+
+demo: control-plane ## The main job on a hub and two sites on this machine, left running.
+	cargo build --locked -p aifactory-operator -p aifactory-tests
+	cargo run --locked --quiet -p aifactory-tests --bin demo -- start
+
+demo-stop: ## Stops the demo.
+	cargo run --locked --quiet -p aifactory-tests --bin demo -- stop
+
+demo-cut: ## Cuts a site of the demo off: make demo-cut SITE=bissen
+	@cargo run --locked --quiet -p aifactory-tests --bin demo -- cut $(SITE)
+
+demo-restore: ## Puts a site of the demo back: make demo-restore SITE=bissen
+	@cargo run --locked --quiet -p aifactory-tests --bin demo -- restore $(SITE)
+
+bench: control-plane ## Speed and size on the real federation, beside a bare client.
+	cargo build --locked --release -p aifactory-operator -p aifactory-tests
+	AIFACTORY_OPERATOR=target/release/aifactory-operator cargo run --locked --release --quiet -p aifactory-tests --bin bench
+
+soak: control-plane ## The main scenario with a minute of rest, again and again.
+	cargo build --locked -p aifactory-operator
+	AIFACTORY_REST_SECONDS=60 cargo test --locked -p aifactory-tests --test lifecycle
+
+crds: ## Generates crds/ from the types.
+	cargo run --locked --quiet -p aifactory-operator -- crds
+
+docs: ## Regenerates the reference pages.
+	UPDATE=1 cargo test --locked -p aifactory-tests --test docs
