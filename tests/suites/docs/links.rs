@@ -28,9 +28,10 @@ fn prose(text: &str) -> String {
     prose
 }
 
-/// Targets of `[text](target)`.
+/// Targets of `[text](target)`, code left out.
 fn targets(text: &str) -> Vec<String> {
-    prose(text).split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
+    let prose: String = prose(text).split('`').step_by(2).collect();
+    prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target.to_owned()).collect()
 }
 
 /// The anchors of a page's headings, as mdBook and forges make them.
