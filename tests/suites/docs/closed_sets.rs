@@ -105,3 +105,20 @@ fn every_refusal_of_a_credential_is_explained() {
     let text = read("docs/src/operations/credentials.md");
     none(names.iter().filter(|name| !text.contains(&format!("`{name}`"))).map(|name| format!("{name} is not explained")).collect());
 }
+
+#[test]
+fn every_flag_is_explained() {
+    let operator = aifactory_tests::layout::operator_binary().expect("an operator");
+    let help = std::process::Command::new(operator).args(["run", "--help"]).output().unwrap();
+    assert!(help.status.success(), "{help:?}");
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flags = |text: &str| -> BTreeSet<String> {
+        let found = text.split("--").skip(1).map(|rest| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect::<String>());
+        found.filter(|flag| !flag.is_empty() && flag != "help").collect()
+    };
+    let offered: String = help.lines().filter(|line| line.trim_start().starts_with("--")).collect();
+    let text = read("docs/src/operations/install.md");
+    let table: String = text.lines().filter(|line| line.starts_with("| `--")).collect();
+    assert!(!offered.is_empty());
+    assert_eq!(flags(&offered), flags(&table));
+}
