@@ -8,6 +8,7 @@ pub mod conditions;
 pub mod digest;
 pub mod duration;
 pub mod grant;
+pub mod guard_rails;
 pub mod intent;
 pub mod network;
 pub mod nodes;

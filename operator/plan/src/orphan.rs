@@ -1,21 +1,30 @@
 //! Orphans: objects of ours whose owner is in none of the hub's fully synced caches, and which no retention covers. A pool's are removed as
 //! `pool` removes them.
 
-use crate::object::ObjectKind;
-use crate::plan::{ObservedObjects, Plan, Purpose, deletes};
+use crate::intent::SiteIntent;
+use crate::object::{ObjectKind, Ownership};
+use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
 use crate::report::{Detail, SitePhase};
+use crate::tenancy;
 
-/// Takes access away and leaves the rest: role bindings go. Without them nobody starts anything, so quotas need no change.
-pub fn lock(objects: &ObservedObjects) -> Plan {
+/// Takes access away and closes the quota; what is stored there stays.
+pub fn lock(site: &SiteIntent, ownership: &Ownership, objects: &ObservedObjects) -> Plan {
     let mut plan = Plan::nothing(SitePhase::Locked, Detail::None);
-    plan.step(Purpose::RemoveAccess, deletes(objects, [].into_iter(), |kind| kind == ObjectKind::RoleBinding));
+    plan.step(Purpose::RemoveAccess, remove_access(objects));
+    let namespaces = objects.iter().filter(|(key, found)| key.kind == ObjectKind::Namespace && !found.terminating);
+    let quotas = namespaces.map(|(key, _)| tenancy::closed_quota(site, &key.name, ownership)).collect();
+    plan.step(Purpose::Establish, applies(quotas, objects));
     plan
+}
+
+fn remove_access(objects: &ObservedObjects) -> Vec<Action> {
+    deletes(objects, [].into_iter(), |kind| kind == ObjectKind::RoleBinding)
 }
 
 /// Deletes everything, access first.
 pub fn delete(objects: &ObservedObjects) -> Plan {
-    let mut plan = lock(objects);
-    plan.phase = SitePhase::Gone;
+    let mut plan = Plan::nothing(SitePhase::Gone, Detail::None);
+    plan.step(Purpose::RemoveAccess, remove_access(objects));
     let namespaces = deletes(objects, [].into_iter(), |kind| kind == ObjectKind::Namespace);
     if namespaces.is_empty() {
         plan.step(Purpose::Establish, deletes(objects, [].into_iter(), |kind| kind != ObjectKind::RoleBinding));

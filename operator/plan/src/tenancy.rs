@@ -130,6 +130,15 @@ pub fn limits(site: &SiteIntent, grant: &GrantIntent, namespace: &str, access: A
     ]
 }
 
+/// A quota under which nothing starts, for a namespace of which no more is known than whose it was.
+pub fn closed_quota(site: &SiteIntent, namespace: &str, ownership: &Ownership) -> Object {
+    let accelerators = KNOWN_ACCELERATORS.iter().copied().chain(site.accelerators.iter().map(String::as_str));
+    let mut hard: Map<String, Value> = accelerators.map(|name| (format!("requests.{name}"), json!("0"))).collect();
+    hard.extend(["pods", "requests.cpu", "requests.memory", "count/jobs.batch"].map(|name| (name.to_owned(), json!("0"))));
+    let key = ObjectKey::namespaced(ObjectKind::ResourceQuota, namespace, "aifactory");
+    Object::new(key, ownership, json!({"spec": {"hard": hard}}))
+}
+
 /// The ServiceAccount of members' workloads. It is bound to nothing.
 pub fn service_account(namespace: &str, ownership: &Ownership) -> Object {
     let key = ObjectKey::namespaced(ObjectKind::ServiceAccount, namespace, "aifactory");

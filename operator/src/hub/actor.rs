@@ -344,7 +344,7 @@ impl Hub {
         let synced = report.synced;
         if synced {
             let mut due = Vec::new();
-            for owner in &held {
+            for owner in held.iter().filter(|owner| owner.kind != Kind::AIFactory) {
                 if self.world.contains(owner) {
                     if self.holders.entry(owner.clone()).or_default().insert(key.clone()) {
                         due.push(owner.clone());

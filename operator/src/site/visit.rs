@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::factory::{EngineStatus, OrphanPolicy};
 use aifactory_api::name::tenant_namespace;
-use aifactory_api::{Kind, OwnerRef};
+use aifactory_api::{Kind, OwnerRef, labels};
 use aifactory_plan::grant::{self, GrantView};
 use aifactory_plan::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
+use aifactory_plan::object::Ownership;
 use aifactory_plan::plan::{ObservedObjects, Plan};
 use aifactory_plan::pool::{self, PoolView};
 use aifactory_plan::report::{Detail, SitePhase};
 use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::{nodes, orphan};
+use aifactory_plan::{guard_rails, nodes, orphan};
 use jiff::Timestamp;
 
 use super::index::Index;
@@ -50,7 +51,10 @@ impl Visit<'_> {
         }
         match self.site.policy.orphans {
             OrphanPolicy::Report => Some(Plan::nothing(SitePhase::Locked, Detail::None)),
-            OrphanPolicy::Lock => Some(orphan::lock(objects)),
+            OrphanPolicy::Lock => {
+                let uid = namespace.and_then(|(_, view)| view.annotations.get(labels::OWNER_UID)).cloned().unwrap_or_default();
+                Some(orphan::lock(self.site, &Ownership::new(&self.site.hub, owner, &uid), objects))
+            }
             OrphanPolicy::Delete if owner.kind == Kind::GPUPool => Some(self.orphaned_pool(owner, objects)),
             OrphanPolicy::Delete => Some(orphan::delete(objects)),
         }
@@ -69,6 +73,13 @@ impl Visit<'_> {
             body: Body::Pool(absent.clone()),
         };
         self.pool(&intent, &absent)
+    }
+
+    /// The plan for the factory's own objects.
+    pub fn factory(&self) -> Plan {
+        let none = ObservedObjects::new();
+        let served = self.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy");
+        guard_rails::plan(self.site, served, self.index.objects(&self.site.factory).unwrap_or(&none))
     }
 
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {

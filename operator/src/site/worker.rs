@@ -336,6 +336,9 @@ impl Worker {
                 if session.engines.iter().any(|engine| engine.name == "Slinky") && site.slurm.is_some() {
                     kinds.push(ObjectKind::NodeSet);
                 }
+                if session.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
+                    kinds.push(ObjectKind::ClusterNetworkPolicy);
+                }
                 let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
                 let unlisted =
                     kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy]).collect();
@@ -611,6 +614,7 @@ impl Worker {
         };
         match self.intents.get(owner) {
             Some(intent) => Some(visit.intent(intent)),
+            None if *owner == site.factory => Some(visit.factory()),
             None if self.gone.contains(owner) => visit.gone(owner),
             None => None,
         }
@@ -685,7 +689,7 @@ impl Worker {
             credential_expires: session.and_then(|session| session.expires),
             held,
             orphans,
-            policy_problems: self.policy.problems.clone(),
+            policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
             released: self.released,
         };
         if session.is_none() && self.problem.is_none() {
@@ -696,6 +700,10 @@ impl Worker {
             self.site_reported = Some(report.clone());
             let _ = self.hub.send(FromSite::Site(self.key.clone(), Box::new(report)));
         }
+    }
+
+    fn guard_rail_problems(&self) -> Vec<String> {
+        self.findings.get(&self.key.factory).into_iter().flatten().map(|finding| finding.message.clone()).collect()
     }
 
     fn due(&mut self, owners: BTreeSet<OwnerRef>) {
@@ -729,6 +737,7 @@ impl Worker {
         for owner in self.intents.keys().chain(&self.gone).cloned().collect::<Vec<_>>() {
             self.schedule.add(owner);
         }
+        self.schedule.add(self.key.factory.clone());
     }
 }
 
