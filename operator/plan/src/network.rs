@@ -1,7 +1,8 @@
 //! Network policies: what a grant's Pods may reach, and who may reach them.
 //!
 //! NetworkPolicies only ever add permissions, so isolation is a sum: `aif-default-deny` closes both directions, and each other
-//! policy opens something that is this grant's alone or that the factory names. A path between two grants needs both ends to open it.
+//! policy opens something that is this grant's alone or that the factory names. A path between two grants needs both ends to open
+//! it.
 //! None of this works where nothing enforces policies, and none of it holds for traffic that does not pass the Pod network (RDMA,
 //! NVLink) or that reaches another site behind an address which several grants share. Such shared addresses belong among the
 //! factory's node or management ranges, since those can not be claimed by a grant.
@@ -135,11 +136,9 @@ fn egress(site: &SiteIntent, asked: &[EgressIntent], closed: &Closed, findings: 
         let ports = Port::all(ports);
         for (cidr, block) in blocks {
             let found = match block {
-                Ok(_) if ports.is_empty() => Some("no usable port; it stays closed".to_owned()),
                 Ok(block) => {
                     let coarse = block.coarse.then(|| TOO_MANY.to_owned());
-                    rules.open(&ports, block);
-                    coarse
+                    if rules.open(&ports, block) { coarse } else { Some("no usable port; it stays closed".to_owned()) }
                 }
                 Err(why) => Some(format!("{why}; it stays closed")),
             };

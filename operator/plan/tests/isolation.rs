@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod evaluator;
+mod findings;
 mod scene;
 mod verdict;
 
@@ -19,7 +20,7 @@ use evaluator::{Cluster, Peer, Pod, Range, Traffic};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use scene::{HUB, decoded, grant_intent, ports, range_text, scene, site_intent};
-use verdict::{denies, legal, opened, outside, parsed, path, peer};
+use verdict::{denies, legal, opened, outside, parsed, path, peer, telling};
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
@@ -71,7 +72,9 @@ proptest! {
             layout.services.clear();
             layout.node_local.clear();
         }
-        let closed: Vec<Range> = parsed(&scene.protected()).into_iter().chain(parsed(&ALWAYS)).collect();
+        let factory = parsed(&scene.protected());
+        let behind_nat64: Vec<Range> = factory.iter().filter_map(Range::behind_nat64).collect();
+        let closed: Vec<Range> = factory.into_iter().chain(behind_nat64).chain(parsed(&ALWAYS)).collect();
         for (grant, site) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let cluster = scene.cluster(site);
             for pod in scene.pods(grant) {
@@ -90,6 +93,39 @@ proptest! {
             for pod in scene.pods(grant) {
                 prop_assert_eq!(opened(&cluster, &pod, &parsed(&METADATA), &scene.traffic()), None);
                 prop_assert_eq!(opened(&cluster, &pod, &parsed(&["169.254.0.0/16", "fe80::/10"]), &other_ports), None);
+            }
+        }
+    }
+
+    /// Nothing is open that nobody asked for: not another port, not another address.
+    #[test]
+    fn ranges_open_only_what_is_asked_for(mut scene in scene()) {
+        for layout in &mut scene.layouts {
+            layout.services.clear();
+            layout.node_local.clear();
+        }
+        scene.linked = false;
+        let cluster = scene.cluster(0);
+        for (grant, wish) in scene.wishes.iter().enumerate() {
+            let pod = scene.pods(grant).remove(0);
+            let asked = |traffic: &Traffic, address| wish.egress.iter().any(|entry| match entry {
+                EgressIntent::Range { cidr, ports } => {
+                    let within = network::normalised(cidr).is_some_and(|cidr| Range::parse(&cidr).contains(address));
+                    within && ports.iter().any(|port| {
+                        let named = port.port..=port.end_port.unwrap_or(port.port);
+                        port.protocol.as_str() == traffic.protocol && named.contains(&i32::from(traffic.port))
+                    })
+                }
+                EgressIntent::Service(_) => false,
+            });
+            for everything in parsed(&["0.0.0.0/0", "::/0"]) {
+                for number in telling(&everything, &cluster) {
+                    let to = outside(&everything, number);
+                    for traffic in scene.traffic() {
+                        let unasked = cluster.sends(&pod, to, traffic) && !asked(&traffic, to.address);
+                        prop_assert!(!unasked, "{} {:?}", to.address, traffic);
+                    }
+                }
             }
         }
     }
@@ -137,6 +173,10 @@ proptest! {
         for grant in [0, 1] {
             let pods = scene.pods(grant);
             for (one, two) in pods.iter().zip(pods.iter().rev()) {
+                for closed in traffic.iter().filter(|traffic| traffic.port != 53 || traffic.protocol == "SCTP") {
+                    let by_address = cluster.sends(one, Peer { address, pod: None }, *closed);
+                    prop_assert_eq!(cluster.sends(one, peer(address, &dns), *closed), by_address);
+                }
                 let cut = traffic.iter().find(|traffic| !cluster.connects(peer(address, one), peer(address, two), **traffic));
                 prop_assert_eq!(cut, None);
                 for protocol in ["TCP", "UDP"] {

@@ -42,7 +42,7 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// The usable ones, sorted. None at all must never be rendered: a rule without ports opens all of them.
+    /// The usable ones, sorted.
     pub(super) fn all(ports: &[NetworkPort]) -> BTreeSet<Self> {
         ports.iter().filter_map(Self::of).collect()
     }
@@ -70,11 +70,13 @@ impl Port {
 pub(super) struct Rules(BTreeMap<BTreeSet<Port>, BTreeSet<Block>>);
 
 impl Rules {
-    /// Opens a range on these ports, of which there must be one at least.
-    pub(super) fn open(&mut self, ports: &BTreeSet<Port>, block: Block) {
-        if !ports.is_empty() {
-            self.0.entry(ports.clone()).or_default().insert(block);
+    /// Opens a range on these ports. Without any it opens nothing and says so, since a rule without ports opens all of them.
+    pub(super) fn open(&mut self, ports: &BTreeSet<Port>, block: Block) -> bool {
+        if ports.is_empty() {
+            return false;
         }
+        self.0.entry(ports.clone()).or_default().insert(block);
+        true
     }
 
     /// Whether nothing is open.

@@ -34,6 +34,12 @@ impl Range {
         self.v6 == other.v6 && self.first <= other.first && other.last <= self.last
     }
 
+    /// The addresses by which IPv6 reaches this IPv4 range through the well-known NAT64 prefix.
+    pub fn behind_nat64(&self) -> Option<Self> {
+        let prefix = u128::from(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0));
+        (!self.v6).then(|| Self { v6: true, first: prefix | self.first, last: prefix | self.last, length: self.length + 96 })
+    }
+
     /// The address of this number in this range's family.
     pub fn address(&self, number: u128) -> IpAddr {
         if self.v6 { Ipv6Addr::from(number).into() } else { Ipv4Addr::from(u32::try_from(number).expect("32 bits")).into() }

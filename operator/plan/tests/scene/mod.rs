@@ -148,7 +148,9 @@ impl Scene {
 
 /// Traffic at the edges of these ports, on name resolution's, and on two more.
 pub fn traffic(ports: &[NetworkPort]) -> Vec<Traffic> {
-    let edges = ports.iter().flat_map(|port| [port.port, port.end_port.unwrap_or(port.port)]);
+    let edges = ports
+        .iter()
+        .flat_map(|port| [port.port - 1, port.port, port.end_port.unwrap_or(port.port), port.end_port.unwrap_or(port.port) + 1]);
     let numbers: BTreeSet<u16> =
         edges.filter_map(|port| u16::try_from(port).ok()).chain([1, 53, 65535]).filter(|port| *port > 0).collect();
     numbers.into_iter().flat_map(|port| ["TCP", "UDP", "SCTP"].map(|protocol| Traffic { protocol, port })).collect()

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use aifactory_plan::network::{self, Rendered};
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
 
 use crate::evaluator::{Cluster, Peer, Pod, Range, Traffic};
@@ -30,7 +31,11 @@ pub fn blocks(policies: &[NetworkPolicy]) -> Vec<IPBlock> {
 
 /// Numbers inside `range` such that, if policies allow any address of it, they allow one of these: what is allowed is a union of
 /// blocks less their holes, and each piece of it begins where the range, a block or the end of a hole does.
-fn telling(range: &Range, starts: &BTreeSet<(bool, u128)>) -> BTreeSet<u128> {
+pub fn telling(range: &Range, cluster: &Cluster) -> BTreeSet<u128> {
+    within(range, &starts(&blocks(&cluster.policies)))
+}
+
+fn within(range: &Range, starts: &BTreeSet<(bool, u128)>) -> BTreeSet<u128> {
     let inside = starts.range((range.v6, range.first)..=(range.v6, range.last)).map(|(_, number)| *number);
     inside.chain([range.first, range.last]).collect()
 }
@@ -52,7 +57,7 @@ fn starts(blocks: &[IPBlock]) -> BTreeSet<(bool, u128)> {
 pub fn opened(cluster: &Cluster, pod: &Pod, ranges: &[Range], traffic: &[Traffic]) -> Option<String> {
     let starts = starts(&blocks(&cluster.policies));
     ranges.iter().find_map(|range| {
-        telling(range, &starts).into_iter().find_map(|number| {
+        within(range, &starts).into_iter().find_map(|number| {
             let to = outside(range, number);
             traffic.iter().find(|traffic| cluster.sends(pod, to, **traffic)).map(|traffic| format!("{} {traffic:?}", to.address))
         })
@@ -133,7 +138,13 @@ pub fn legal(rendered: &Rendered, namespace: &str) -> Result<(), TestCaseError> 
         for rule in spec.egress.into_iter().flatten() {
             prop_assert!(rule.to.is_some_and(|to| !to.is_empty()), "no destination is every destination");
             for port in rule.ports.into_iter().flatten() {
-                prop_assert!(port.protocol.is_some() && port.port.is_some(), "as the API server would fill it in");
+                prop_assert!(port.protocol.is_some(), "as the API server would fill it in");
+                let Some(IntOrString::Int(first)) = port.port else {
+                    return Err(TestCaseError::fail("a rule without a port number"));
+                };
+                prop_assert!(
+                    1 <= first && first <= port.end_port.unwrap_or(first) && port.end_port.is_none_or(|last| last <= 65535)
+                );
             }
         }
         prop_assert!(spec.ingress.into_iter().flatten().all(|rule| rule.from.is_some_and(|from| !from.is_empty())));
