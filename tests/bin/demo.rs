@@ -17,6 +17,13 @@ use tokio::net::{UnixListener, UnixStream};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const NAMESPACE: &str = "ardenne";
+/// The site admins' own word: which images may run as privileged slurmd.
+const SITE_POLICY: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: aifactory-site-policy, namespace: aifactory-system}
+data: {imagePrefixes: ghcr.io/slinkyproject/slurmd}
+";
 const SITES: [&str; 2] = ["bissen", "bettembourg"];
 /// Written by the serving process when the federation is up.
 const UP: &str = "The demo is up.";
@@ -122,6 +129,8 @@ async fn bring_up() -> Result<(Federation, (Operator, Vec<SlinkyStandIn>)), Fail
         for node in two_sites_nodes(site.name()) {
             site.add_node(node).await?;
         }
+        site.ensure_namespace("aifactory-system").await?;
+        site.apply(SITE_POLICY).await?;
         stand_ins.push(SlinkyStandIn::install(site, "slurm", &format!("slurm-{}", site.name())).await?);
         site.admin_kubeconfig().write(&directory().join(format!("{}.kubeconfig", site.name())))?;
     }
@@ -132,9 +141,10 @@ async fn bring_up() -> Result<(Federation, (Operator, Vec<SlinkyStandIn>)), Fail
     let operator = Operator::start(&federation, OperatorOptions::new()).await?;
     operator.await_ready(Duration::from_secs(60)).await?;
     say("the operator runs, with the rights of its roles only");
-    let manifests = examples(&layout::root().join("examples/two-sites"))?;
-    manifests.apply(&federation.hub().admin(), "demo").await?;
-    say("examples/two-sites is applied");
+    for folder in ["two-sites", "antenna"] {
+        examples(&layout::root().join("examples").join(folder))?.apply(&federation.hub().admin(), "demo").await?;
+        say(&format!("examples/{folder} is applied"));
+    }
     await_ready(&federation).await?;
     say("all is Ready");
     Ok((federation, (operator, stand_ins)))
@@ -207,11 +217,11 @@ async fn tell(line: &str) -> Result<(), Failure> {
 
 /// What arose, as a person would look at it.
 fn show() -> Result<(), Failure> {
-    kubectl("hub", &["get", "aifactories,gpupools,accessgrants", "-n", NAMESPACE])?;
+    kubectl("hub", &["get", "aifactories,gpupools,accessgrants", "-A"])?;
     for site in SITES {
         kubectl(site, &["get", "nodes", "-L", "aifactory.dev/pool"])?;
         kubectl(site, &["get", "namespaces", "-l", "aifactory.dev/tenant=true", "-L", "aifactory.dev/state"])?;
-        kubectl(site, &["get", "networkpolicies,resourcequotas,rolebindings", "-A", "-l", "aifactory.dev/managed=true", "-o", "name"])?;
+        kubectl(site, &["get", "networkpolicies", "-A", "-l", "aifactory.dev/managed=true"])?;
         kubectl(site, &["get", "nodesets.slinky.slurm.net", "-A"])?;
     }
     Ok(())

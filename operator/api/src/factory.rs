@@ -16,8 +16,19 @@ use serde::{Deserialize, Serialize};
     category = "aifactory",
     namespaced,
     status = "AIFactoryStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "Sites", type_ = "string", json_path = ".status.summary.sites", description = "Reachable sites of all"),
+    printcolumn(name = "GPUs", type_ = "string", json_path = ".status.summary.gpus", description = "Allocated GPUs of those there"),
+    printcolumn(name = "Grants", type_ = "integer", json_path = ".status.summary.grants"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
+#[x_kube(validation = Rule::new("self.type != 'Antenna' || !has(self.sites) || self.sites.size() == 0").message("sites: an Antenna has no sites of its own; leave `sites` out, or write `type: Factory`"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.sites) || oldSelf.sites.all(o, o.stage in ['Proposed', 'Decommissioned'] || (has(self.sites) && self.sites.exists(s, s.name == o.name)))").message("sites: a site leaves the list only from stage Proposed or Decommissioned; write `stage: Decommissioned` first, and remove the site once it is released"))]
+#[x_kube(validation = Rule::new("!has(self.links) || self.links.all(l, l.between.all(n, has(self.sites) && self.sites.exists(s, s.name == n)))").message("links: both ends must be names of sites of this factory; example: `links: [{between: [bissen, bettembourg]}]`"))]
 #[serde(rename_all = "camelCase")]
 pub struct AIFactorySpec {
     /// Kind of institution. An Antenna gives access to the machines of others and has no sites.
@@ -73,6 +84,8 @@ pub struct Host {
 /// A place with machines: a Kubernetes cluster, a Slurm cluster on it, or both.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.kubernetes) || has(self.slurm)").message("a site needs at least one of `kubernetes` and `slurm`; example: `kubernetes: {push: {kubeconfigSecretRef: {name: bissen-kubeconfig}}}`"))]
+#[x_kube(validation = Rule::new("!has(self.slurm) || !has(self.slurm.slinky) || has(self.kubernetes)").message("slurm.slinky: Slinky runs on the site's Kubernetes, so `kubernetes` must be set as well"))]
 pub struct Site {
     /// Name, unique in the factory, for example `bissen`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
@@ -140,6 +153,7 @@ impl Stage {
 
 /// Exactly one of push, pull and local.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("[has(self.push), has(self.pull), has(self.local)].filter(x, x).size() == 1").message("kubernetes: exactly one of `push`, `pull` and `local` must be set; example: `kubernetes: {push: {kubeconfigSecretRef: {name: bissen-kubeconfig}}}`"))]
 pub struct SiteKubernetes {
     /// The hub holds a credential for the site and connects to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,18 +247,26 @@ pub struct SiteNetwork {
     /// Ranges of Pods, for example `10.42.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.podCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.podCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub pod_cidrs: Vec<String>,
     /// Ranges of Services, for example `10.43.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.serviceCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.serviceCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub service_cidrs: Vec<String>,
     /// Ranges of nodes, for example `10.1.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "nodeCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.nodeCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.nodeCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub node_cidrs: Vec<String>,
     /// Ranges of management networks, for example `10.0.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "managementCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.managementCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.managementCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub management_cidrs: Vec<String>,
     /// Where Pods resolve names.
     #[serde(default)]
@@ -260,7 +282,7 @@ pub struct SiteNetwork {
 }
 
 /// Where Pods resolve names: Pods with these labels in this namespace, port 53.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
     /// Namespace of the DNS Pods.
@@ -274,6 +296,7 @@ pub struct Dns {
     /// Addresses of node-local resolvers as CIDRs, for example `169.254.20.10/32`; the only link-local addresses that are ever opened, on port 53.
     #[serde(default, rename = "nodeLocalCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("network.dns.nodeLocalCIDRs: each must be a CIDR; example: `169.254.20.10/32`"))]
     pub node_local_cidrs: Vec<String>,
 }
 
@@ -322,6 +345,8 @@ pub struct NetworkService {
     pub name: String,
     /// Where it is, for example `10.1.200.0/28`. May lie inside a protected range, since the factory names it.
     #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.services[].cidrs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.services[].cidrs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub cidrs: Vec<String>,
     /// Its ports.
     #[schemars(length(min = 1, max = 16))]
@@ -331,6 +356,7 @@ pub struct NetworkService {
 /// A port or a range of ports.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.endPort) || self.endPort >= self.port").message("endPort must not be lower than port; example: `{port: 30000, endPort: 30100}`"))]
 pub struct NetworkPort {
     /// Port, 1 to 65535, for example 443.
     #[schemars(range(min = 1, max = 65535))]
@@ -390,7 +416,8 @@ pub struct SiteAccess {
 }
 
 /// A pair of sites.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("self.between[0] != self.between[1]").message("links: a link is between two different sites; example: `between: [bissen, bettembourg]`"))]
 pub struct Link {
     /// The two sites' names.
     #[schemars(length(min = 2, max = 2), inner(length(min = 1, max = 40)))]

@@ -18,16 +18,31 @@ use crate::factory::{LocalRef, NetworkPort};
     category = "aifactory",
     namespaced,
     status = "AccessGrantStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(name = "Org", type_ = "string", json_path = ".spec.organisation.name"),
+    printcolumn(name = "Sites", type_ = "string", json_path = ".status.summary.sites", description = "Sites that hold what is asked for, of all"),
+    printcolumn(name = "GPUHours", type_ = "string", json_path = ".status.summary.gpuHours"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".status.summary.expires"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Code", type_ = "string", json_path = ".spec.code", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
+#[x_kube(validation = Rule::new("self.notBefore < self.notAfter").message("notBefore must be before notAfter; example: `notBefore: 2026-12-01T00:00:00Z` and `notAfter: 2027-03-01T00:00:00Z`"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.decision) || has(self.decision)").message("decision must not be taken away once it is set"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.decision) || !has(self.decision) || self.decision.revision >= oldSelf.decision.revision").message("decision.revision must not become lower"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.decision) || !has(self.decision) || self.decision.revision > oldSelf.decision.revision || (self.notAfter <= oldSelf.notAfter && self.pools.all(p, oldSelf.pools.exists(o, o.name == p.name && o.gpuHours >= p.gpuHours)))").message("decision.revision: more hours, another pool or a later notAfter need a decision of a higher revision; example: `decision: {reference: AIF-2026-12/3, revision: 2}`"))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessGrantSpec {
     /// The AIFactory that grants, in the same namespace. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("factoryRef is immutable; make another grant"))]
     pub factory_ref: LocalRef,
     /// Who is granted access.
     pub organisation: Organisation,
     /// Project code, unique for the programme, for example `EHPC-AIF-2026PG99-001`. Immutable.
     #[schemars(regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"), length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("code is immutable; make another grant"))]
     pub code: String,
     /// Access mode of the programme. Informational.
     pub access_mode: AccessMode,
@@ -180,6 +195,7 @@ pub enum MemberState {
 
 /// A user or group as the sites' API servers know it.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!self.name.startsWith('system:')").message("members[].kubernetes.name: users and groups of the system are nobody's members; example: `name: oidc:4711`"))]
 pub struct KubernetesSubject {
     /// User or Group.
     #[serde(default)]
@@ -212,6 +228,7 @@ impl SubjectKind {
 /// A granted pool.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.sites) || self.sites.map(s, has(s.maxGPUs) ? s.maxGPUs : 0).sum() <= self.maxGPUs").message("pools[].sites[].maxGPUs: their sum must not be more than the entry's maxGPUs; example: `maxGPUs: 16` and `sites: [{name: bissen, maxGPUs: 12}, {name: bettembourg, maxGPUs: 4}]`"))]
 pub struct GrantPool {
     /// Name of the entry, for example `h100`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
@@ -404,6 +421,8 @@ pub struct GrantNetwork {
 
 /// Exactly one of service and cidr.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("has(self.service) != has(self.cidr)").message("network.egress[]: exactly one of `service` and `cidr` must be set; example: `{service: s3}`"))]
+#[x_kube(validation = Rule::new("has(self.cidr) == (has(self.ports) && self.ports.size() > 0)").message("network.egress[].ports: needed with `cidr`, and not allowed with `service`, which has its own; example: `{cidr: 203.0.113.0/24, ports: [{port: 443}]}`"))]
 pub struct Egress {
     /// A service that the site names, for example `s3`. Sites without it are skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -412,6 +431,8 @@ pub struct Egress {
     /// A range, for example `203.0.113.0/24`. Protected ranges inside it stay closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 43))]
+    #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).masked() == cidr(self)").message("network.egress[].cidr must be a CIDR without host bits; example: `203.0.113.0/24`"))]
+    #[x_kube(validation = Rule::new("!isCIDR(self) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(self))").message("network.egress[].cidr must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16; example: `203.0.113.0/24`"))]
     pub cidr: Option<String>,
     /// Ports, required with `cidr`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -429,13 +450,16 @@ pub struct CrossSite {
 }
 
 /// A grant's addresses at one site.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteAddresses {
     /// The site.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
     pub site: String,
     /// Ranges, for example `192.0.2.16/28`.
     #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.crossSite.addresses[].cidrs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.crossSite.addresses[].cidrs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || cidr(c).prefixLength() >= (cidr(c).ip().family() == 4 ? 16 : 48))").message("network.crossSite.addresses[].cidrs: addresses of one grant are not wider than /16 (IPv6: /48); example: `198.51.100.16/28`"))]
     pub cidrs: Vec<String>,
 }
 

@@ -20,16 +20,32 @@ use crate::factory::{GpuCount, LocalRef, Stage};
     category = "aifactory",
     namespaced,
     status = "GPUPoolStatus",
-    derive = "PartialEq"
+    derive = "PartialEq",
+    printcolumn(name = "Factory", type_ = "string", json_path = ".spec.factoryRef.name"),
+    printcolumn(name = "Accelerator", type_ = "string", json_path = ".spec.accelerator.model"),
+    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.summary.nodes", description = "Ready nodes of those wanted"),
+    printcolumn(name = "GPUs", type_ = "string", json_path = ".status.summary.gpus", description = "Allocated GPUs of those there"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Committed", type_ = "integer", json_path = ".status.gpuHours.committed", description = "GPU-hours promised to living grants", priority = 1),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
+#[x_kube(validation = Rule::new("has(self.slurm) != has(self.kubernetes)").message("exactly one of `slurm` and `kubernetes` must be set, since a node is sold once; example: `kubernetes: {}`"))]
+#[x_kube(validation = Rule::new("oldSelf.sites.all(o, o.state == 'Draining' || self.sites.exists(s, s.name == o.name))").message("sites: a site leaves the list only from state Draining; write `state: Draining` first, and remove the site once its work has ended"))]
+#[x_kube(validation = Rule::new("has(self.nodes) || self.sites.all(s, has(s.nodes))").message("nodes: say where nodes come from, for the pool or for each site; example: `nodes: {adopt: {selector: {matchLabels: {nvidia.com/gpu.product: NVIDIA-H200}}}}`"))]
+#[x_kube(validation = Rule::new("has(self.slurm) || self.sites.all(s, !has(s.slurm))").message("sites[].slurm: only a pool with `slurm` has partitions"))]
+#[x_kube(validation = Rule::new("has(oldSelf.slurm) == has(self.slurm)").message("slurm, kubernetes: how a pool is used is immutable; make another pool"))]
 #[serde(rename_all = "camelCase")]
 pub struct GPUPoolSpec {
     /// The AIFactory, in the same namespace. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("factoryRef is immutable; make another pool"))]
     pub factory_ref: LocalRef,
     /// How far the pool is; the lower of this and the site's stage counts.
     #[serde(default = "production")]
     pub stage: Stage,
     /// The accelerator. Immutable.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("accelerator is immutable; make another pool"))]
     pub accelerator: Accelerator,
     /// What one GPU brings with it.
     #[serde(rename = "perGPU")]
@@ -95,11 +111,12 @@ pub struct PerGpu {
 }
 
 /// The pool as a Slurm partition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSlurm {
     /// Partition name, for example `h100`; not `DEFAULT`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
     pub partition: String,
     /// Longest run time of a job, in hours or minutes, for example `24h` or `90m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,10 +162,11 @@ pub enum PlacementState {
 }
 
 /// The partition at one site.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSiteSlurm {
     /// Partition name, for example `acc`; not `DEFAULT`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    #[x_kube(validation = Rule::new("self != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
     pub partition: String,
 }
 
@@ -171,6 +189,8 @@ pub struct Adopt {
 #[serde(rename_all = "camelCase")]
 pub struct NodeSelector {
     /// 1 to 16 labels, for example `nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3`.
+    #[schemars(schema_with = "crate::schema::node_labels")]
+    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('aifactory.dev/'))").message("matchLabels: labels of aifactory.dev are the operator's own; example: `nvidia.com/gpu.product: NVIDIA-H200`"))]
     pub match_labels: BTreeMap<String, String>,
 }
 

@@ -1,11 +1,64 @@
 //! The CustomResourceDefinitions, as generated from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray};
 use kube::CustomResourceExt;
+use schemars::{Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 use crate::{AIFactory, AccessGrant, GPUPool};
 
 /// The three definitions, in the order in which they should be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![AIFactory::crd(), GPUPool::crd(), AccessGrant::crd()]
+    let mut crds = vec![AIFactory::crd(), GPUPool::crd(), AccessGrant::crd()];
+    for crd in &mut crds {
+        let kind = crd.spec.names.kind.clone();
+        for version in &mut crd.spec.versions {
+            let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else { continue };
+            schema.description = Some(describe(&kind).to_owned());
+            let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) else { continue };
+            status.default = Some(JSON(unseen()));
+            if let Some(conditions) = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions")) {
+                bound_conditions(conditions);
+            }
+        }
+    }
+    crds
+}
+
+fn describe(kind: &str) -> &'static str {
+    match kind {
+        "AIFactory" => "An institution and the sites where it runs GPUs.",
+        "GPUPool" => "One homogeneous GPU partition over one or more sites.",
+        _ => "The right of an organisation's members to use pools for a time.",
+    }
+}
+
+/// The status of a resource that the operator has not seen: without it, kstatus takes a resource without conditions for finished.
+fn unseen() -> serde_json::Value {
+    let condition = |type_: &str, status: &str| {
+        json!({"type": type_, "status": status, "reason": "Pending", "message": "The operator has not looked at it yet",
+            "lastTransitionTime": "1970-01-01T00:00:00Z"})
+    };
+    json!({"conditions": [condition("Ready", "Unknown"), condition("Reconciling", "True")]})
+}
+
+/// Bounds as metav1.Condition has them.
+fn bound_conditions(conditions: &mut JSONSchemaProps) {
+    let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut conditions.items else { return };
+    let Some(properties) = &mut item.properties else { return };
+    for (name, length) in [("type", 316), ("status", 7), ("reason", 1024), ("message", 32768)] {
+        if let Some(property) = properties.get_mut(name) {
+            property.max_length = Some(length);
+        }
+    }
+}
+
+/// 1 to 16 labels with values of at most 63 characters.
+pub(crate) fn node_labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 63},
+    })
 }

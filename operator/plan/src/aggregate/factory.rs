@@ -39,7 +39,7 @@ pub fn factory<'a>(
         .collect();
     let lost: Vec<String> = rows
         .iter()
-        .filter(|row| !row.reachable && row.reason.as_deref() != Some(Reason::NotApplicable.as_str()))
+        .filter(|row| !row.reachable && !matches!(row.reason.as_deref(), Some("NotApplicable" | "Pending")))
         .map(|row| {
             let since = row.last_contact_time.as_ref().map(|at| format!(", last contact {}", at.0)).unwrap_or_default();
             format!("{}: {}{since}", row.name, row.message.as_deref().unwrap_or("not contacted yet"))
@@ -89,8 +89,8 @@ pub fn factory<'a>(
     );
     conditions.set(
         ConditionType::SitesReachable,
-        if pending && lost.len() == rows.len() && !rows.is_empty() { Status::Unknown } else { lost.is_empty().into() },
-        if lost.is_empty() { Reason::AsSpecified } else { Reason::SiteUnreachable },
+        if pending && lost.is_empty() { Status::Unknown } else { lost.is_empty().into() },
+        if !lost.is_empty() { Reason::SiteUnreachable } else if pending { Reason::Pending } else { Reason::AsSpecified },
         bounded(&lost),
     );
     engines(&mut conditions, factory, &rows);
