@@ -66,6 +66,7 @@ pub fn rows() -> Vec<Row> {
             &[SHAPE],
         ),
         row("any node", pod(json!({"nodeSelector": {"aifactory.dev/pool": null}})), &[SHAPE]),
+        row("any node, tolerating nothing", pod(json!({"nodeSelector": {"aifactory.dev/pool": null}, "tolerations": []})), &[SHAPE]),
         row("a command", slurmd(json!({"command": ["sh"]})), &[SHAPE]),
         row("arguments", slurmd(json!({"args": ["-L", "/etc/passwd"]})), &[SHAPE]),
         row("an environment from Secrets", slurmd(json!({"envFrom": [{"secretRef": {"name": "slurm-key"}}]})), &[SHAPE]),

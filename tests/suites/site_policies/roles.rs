@@ -6,8 +6,8 @@ use std::time::Duration;
 use aifactory_tests::{Manifests, eventually, layout, run};
 use serde_json::{Value, json};
 
-use crate::admission::Request;
 use crate::admission::request::cluster;
+use crate::admission::{Request, passes};
 use crate::{Outcome, site};
 
 /// Group, resource and verb.
@@ -103,7 +103,8 @@ fn the_members_roles_hold_nothing_that_opens_more() -> Outcome {
 #[test]
 fn every_policy_is_bound_and_well_typed() -> Outcome {
     run(async {
-        let admin = site().await?.cluster.admin();
+        let scene = site().await?;
+        let admin = scene.cluster.admin();
         let policies = cluster("admissionregistration.k8s.io/v1", "validatingadmissionpolicies", "");
         let bindings = cluster("admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings", "");
         let bound = Request::get(bindings).send(&admin).await?;
@@ -136,6 +137,13 @@ fn every_policy_is_bound_and_well_typed() -> Outcome {
             Ok(())
         })
         .await?;
+        let list = Request::get(policies.clone()).send(&admin).await?;
+        for name in items(&list).filter_map(|policy| policy["metadata"]["name"].as_str()) {
+            for kind in ["validatingadmissionpolicies", "validatingadmissionpolicybindings"] {
+                let path = cluster("admissionregistration.k8s.io/v1", kind, name);
+                passes(&scene.operator, &format!("{kind} {name} looked at by the operator"), &Request::get(path)).await?;
+            }
+        }
         Ok(())
     })
 }
