@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::living;
 use super::registry::Registry;
-use super::watch::{Resourced, Seen, watch};
+use super::watch::{Resourced, Seen, version, watch};
 use super::writes::{Write, WriteError, raw_status, write};
 use crate::metrics::{Metrics, ReconcileResult};
 use crate::notices::Notices;
@@ -61,6 +61,7 @@ pub struct Hub {
     /// Id of the hub, known once this process leads.
     id: String,
     world: World,
+    /// The last version seen of each resource, of those that are gone as well until the next listing.
     versions: BTreeMap<OwnerRef, u64>,
     unlisted: BTreeSet<Kind>,
     undecodable: BTreeMap<OwnerRef, String>,
@@ -189,7 +190,10 @@ impl Hub {
     fn seen(&mut self, event: Seen) {
         match event {
             Seen::Put(owner, object) => self.put(owner, object),
-            Seen::Removed(owner) => self.removed(&owner),
+            Seen::Removed(owner, version) => {
+                self.removed(&owner);
+                self.versions.insert(owner, version);
+            }
             Seen::Listed(kind, names) => {
                 let known: Vec<OwnerRef> = match kind {
                     Kind::AIFactory => self.world.factories().map(|(owner, _)| owner.clone()).collect(),
@@ -200,6 +204,7 @@ impl Hub {
                     self.removed(owner);
                 }
                 self.undecodable.retain(|owner, _| owner.kind != kind || names.contains(owner));
+                self.versions.retain(|owner, _| owner.kind != kind || names.contains(owner));
                 if self.unlisted.remove(&kind) && self.unlisted.is_empty() {
                     self.ready.send_replace(true);
                     tracing::info!("Saw everything of ours on the hub");
@@ -215,8 +220,9 @@ impl Hub {
     }
 
     fn put(&mut self, owner: OwnerRef, object: Resourced) {
-        let version = object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0);
-        if self.world.contains(&owner) && self.versions.get(&owner).is_some_and(|known| *known >= version) {
+        let version = version(object.meta());
+        // Also of what is gone: the answer to the write that let a resource go may come after the news that it went.
+        if self.versions.get(&owner).is_some_and(|known| *known >= version) {
             return;
         }
         self.undecodable.remove(&owner);
@@ -253,7 +259,6 @@ impl Hub {
         self.undecodable.remove(owner);
         self.world.remove(owner);
         self.grants_changed = true;
-        self.versions.remove(owner);
         self.progress.remove(owner);
         self.settings.notices.forget(owner);
         if let Some(reports) = self.reports.remove(owner) {

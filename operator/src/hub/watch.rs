@@ -37,8 +37,8 @@ impl Resourced {
 pub enum Seen {
     /// A resource was made or changed.
     Put(OwnerRef, Resourced),
-    /// A resource is gone.
-    Removed(OwnerRef),
+    /// A resource is gone, as of this version.
+    Removed(OwnerRef, u64),
     /// All of a kind were listed: just these exist.
     Listed(Kind, BTreeSet<OwnerRef>),
     /// A resource can not be decoded.
@@ -92,7 +92,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
             }
             Ok(watcher::Event::InitDone) => Seen::Listed(K::KIND, std::mem::take(&mut listing)),
             Ok(watcher::Event::Apply(object)) => decode(object),
-            Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta())),
+            Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta()), version(object.meta())),
             Err(error) => {
                 tracing::warn!(kind = %K::KIND, %error, "The watch on the hub failed");
                 continue;
@@ -110,6 +110,11 @@ fn decode<K: Watched>(object: DeserializeGuard<K>) -> Seen {
         Ok(object) => Seen::Put(owner, without_managed_fields(object).wrap()),
         Err(error) => Seen::Undecodable(owner, error.error),
     }
+}
+
+/// The resourceVersion, which orders what was seen of one resource.
+pub fn version(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> u64 {
+    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 fn without_managed_fields<K: Watched>(mut object: K) -> K {

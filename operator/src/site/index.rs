@@ -107,6 +107,8 @@ impl Seen {
 pub struct Index {
     owners: BTreeMap<OwnerRef, ObservedObjects>,
     owner_of: BTreeMap<ObjectKey, OwnerRef>,
+    /// The last version seen of each object, of those that are gone as well until the next listing: the answer to a write may come after the
+    /// news that the object went.
     versions: BTreeMap<ObjectKey, u64>,
     /// UIDs of objects that we deleted and the watch may still show.
     deleted: BTreeMap<ObjectKey, String>,
@@ -179,7 +181,6 @@ impl Index {
 
     fn remove_known(&mut self, key: &ObjectKey) -> BTreeSet<OwnerRef> {
         let mut due = BTreeSet::new();
-        self.versions.remove(key);
         if let Some(owner) = self.owner_of.remove(key) {
             if let Some(objects) = self.owners.get_mut(&owner) {
                 objects.remove(key);
@@ -220,6 +221,7 @@ impl Index {
     /// Forgets everything of a kind that was not seen again in a fresh listing.
     pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> BTreeSet<OwnerRef> {
         self.deleted.retain(|key, _| key.kind != kind || seen.contains(key));
+        self.versions.retain(|key, _| key.kind != kind || seen.contains(key));
         let gone: Vec<ObjectKey> = self
             .owner_of
             .keys()
