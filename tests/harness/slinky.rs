@@ -165,6 +165,10 @@ fn hash(spec: &Value) -> String {
     format!("{:x}", hasher.finish())
 }
 
+fn version(object: &DynamicObject) -> u64 {
+    object.metadata.resource_version.as_ref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
 async fn run(client: Client, slurm: Arc<Slurm>) {
     let mut known: BTreeMap<(String, String), DynamicObject> = BTreeMap::new();
     let mut events = watcher(node_sets(client.clone(), None), watcher::Config::default()).default_backoff().boxed();
@@ -175,7 +179,11 @@ async fn run(client: Client, slurm: Arc<Slurm>) {
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object))) => {
-                    known.insert(key(&object), object);
+                    // Our own writes are known before the watch brings them.
+                    let known = known.entry(key(&object)).or_insert_with(|| object.clone());
+                    if version(known) < version(&object) {
+                        *known = object;
+                    }
                 }
                 Some(Ok(watcher::Event::Delete(object))) => {
                     known.remove(&key(&object));

@@ -204,9 +204,8 @@ async fn a_partition_comes_and_goes(cluster: &Cluster, operator: &Client) {
     let look = async || -> Result<NodeSetView, kube::Error> {
         Ok(NodeSetView::from_json(&serde_json::to_value(api.get(&planned.key.name).await?).unwrap()))
     };
-    let step = |view: &NodeSetView| {
-        slinky::removal(&planned.key, Some(view), &ownership(intent), SignedDuration::from_secs(1), Timestamp::now())
-    };
+    // A clock of the test's own, which goes on when there is nothing else to wait for.
+    let mut now = Timestamp::now();
     apply(operator, &planned).await.unwrap();
     stand_in.set_busy("h100", 3);
     eventually(LONG, "the partition is up with jobs", async || {
@@ -219,13 +218,14 @@ async fn a_partition_comes_and_goes(cluster: &Cluster, operator: &Client) {
     let mut messages: Vec<String> = Vec::new();
     eventually(LONG, "the NodeSet may be deleted", async || {
         let view = look().await?;
-        match step(&view) {
+        match slinky::removal(&planned.key, Some(&view), &ownership(intent), SignedDuration::from_mins(5), now) {
             RemovalStep::Drain(object) => {
                 let stored = apply(operator, &object).await?;
                 assert_stored(&stored, &object);
                 Err("drained".into())
             }
-            RemovalStep::Wait { message, .. } => {
+            RemovalStep::Wait { message, until } => {
+                now = until.unwrap_or(now);
                 if message.contains("still run jobs") {
                     assert_eq!(slinky::partition_state(Some(&view)).state, PartitionState::Draining);
                     stand_in.set_busy("h100", 0);
