@@ -58,6 +58,8 @@ pub struct Request {
     pub user: String,
     /// The user they acted as, if any.
     pub impersonated: Option<String>,
+    /// Which of the user's credentials, as the server tells them apart; empty where it does not.
+    pub credential: String,
     /// Which client.
     pub user_agent: String,
     /// API group, empty for the core.
@@ -245,6 +247,14 @@ struct Event {
 struct User {
     #[serde(default)]
     username: String,
+    #[serde(default)]
+    extra: BTreeMap<String, Vec<String>>,
+}
+
+impl User {
+    fn credential(&self) -> String {
+        self.extra.get("authentication.kubernetes.io/credential-id").and_then(|ids| ids.first()).cloned().unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -267,6 +277,7 @@ impl From<Event> for Request {
     fn from(event: Event) -> Self {
         Self {
             verb: event.verb,
+            credential: event.user.credential(),
             user: event.user.username,
             impersonated: event.impersonated_user.map(|user| user.username),
             user_agent: event.user_agent,

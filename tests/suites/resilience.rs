@@ -1,0 +1,31 @@
+//! The operator is stopped, killed and replaced, and stores are set back: what the sites hold in the end is what the specs say.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+#[path = "resilience/chance.rs"]
+mod chance;
+mod fixture;
+#[path = "resilience/handover.rs"]
+mod handover;
+#[path = "resilience/kills.rs"]
+mod kills;
+#[path = "resilience/picture.rs"]
+mod picture;
+
+use aifactory_tests::Federation;
+use fixture::World;
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+static SHARED: OnceCell<Mutex<World>> = OnceCell::const_new();
+
+/// The federation of the scenarios that only trouble the operator, one scenario at a time.
+async fn shared() -> MutexGuard<'static, World> {
+    let start = async || {
+        let federation = Federation::builder().name("resilience").sites(["bissen", "bettembourg"]).start().await.unwrap();
+        let world = World::on(federation, fixture::options()).await;
+        world.factory().await;
+        Mutex::new(world)
+    };
+    SHARED.get_or_init(start).await.lock().await
+}
+
