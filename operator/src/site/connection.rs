@@ -6,22 +6,33 @@ use aifactory_api::factory::EngineStatus;
 use aifactory_api::name::digest;
 use aifactory_api::{Reason, labels};
 use aifactory_plan::intent::SiteIntent;
+use aifactory_plan::object::ObjectKind;
 use aifactory_plan::report::Finding;
 use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use super::credentials::{CredentialReader, CredentialSource};
+use super::watch::api_resource;
 use crate::client::Clients;
 use crate::credential::Fingerprint;
 
 /// Longest wait for one call while contact is made; a probe's as well.
 pub const CALL: Duration = Duration::from_secs(5);
 
-/// Name of the namespace that the self-test asks for and must not get: it lacks our prefix.
-const FORBIDDEN_NAMESPACE: &str = "aifactory-policy-probe";
+/// Policies that tie tenants to their pools and their namespace; their bindings have the same names.
+const TENANT_POLICIES: [&str; 7] = [
+    "aifactory-tenant-pods",
+    "aifactory-tenant-priority",
+    "aifactory-tenant-volume-claims",
+    "aifactory-tenant-secrets",
+    "aifactory-tenant-services",
+    "aifactory-tenant-finalizers",
+    "aifactory-tenant-labels",
+];
 
 /// A site that answers and is ours.
 #[derive(Clone)]
@@ -72,27 +83,55 @@ fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
     ))
 }
 
-/// Asks, as a dry run, for what the site's policies must refuse.
+/// Asks, as dry runs, for what the site's policies must refuse, and looks whether those for tenants are there, which can not be tried with
+/// the operator's rights.
 pub async fn check_policies(client: &Client) -> Result<(), Finding> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let mut probe = Namespace::default();
-    probe.metadata.name = Some(FORBIDDEN_NAMESPACE.to_owned());
-    let params = PostParams { dry_run: true, field_manager: Some(labels::SITE_MANAGER.to_owned()) };
-    let missing = |what: &str| {
-        Finding::stalled(
-            Reason::SitePoliciesMissing,
-            format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then"),
-        )
+    let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &api_resource(ObjectKind::Namespace));
+    let quotas: Api<DynamicObject> = Api::namespaced_with(client.clone(), labels::SYSTEM_NAMESPACE, &api_resource(ObjectKind::ResourceQuota));
+    let namespace = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
+            labels::MANAGED: "true", labels::STATE: labels::STATE_BOUND, "pod-security.kubernetes.io/enforce": "restricted"}}})
     };
-    match tokio::time::timeout(CALL, namespaces.create(&params, &probe)).await {
+    let mut outside = namespace("self-test");
+    if let Some(labels) = outside.pointer_mut("/metadata/labels").and_then(serde_json::Value::as_object_mut) {
+        labels.insert(labels::TENANT.to_owned(), json!("true"));
+    }
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "aifactory", "labels": {labels::MANAGED: "true"}}});
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    tokio::try_join!(
+        must_be_refused(&namespaces, "self-test", outside, "aifactory-site-cluster-scoped"),
+        must_be_refused(&namespaces, "aif-self-test", namespace("aif-self-test"), "aifactory-site-namespaces"),
+        must_be_refused(&quotas, "aifactory", quota, "aifactory-site-namespaced"),
+        futures::future::try_join_all(TENANT_POLICIES.map(|name| must_be_bound(&bindings, name))),
+    )?;
+    Ok(())
+}
+
+async fn must_be_refused(api: &Api<DynamicObject>, name: &str, object: serde_json::Value, policy: &str) -> Result<(), Finding> {
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(labels::SITE_MANAGER).force() };
+    match tokio::time::timeout(CALL, api.patch(name, &params, &Patch::Apply(&object))).await {
         Err(_) => Err(unreachable("no answer in time")),
-        Ok(Ok(_)) => Err(missing("a namespace outside of our prefix would have been made")),
+        Ok(Ok(_)) => Err(unguarded(&format!("{policy} would have let a write pass that it must refuse"))),
         Ok(Err(kube::Error::Api(status))) if status.message.contains("ValidatingAdmissionPolicy 'aifactory-site") => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_invalid() => {
-            Err(missing(&format!("the refusal came from elsewhere: {}", status.message)))
+            Err(unguarded(&format!("{policy} did not refuse a test, but: {}", aifactory_plan::grant::shorten(&status.message, 300))))
         }
         Ok(Err(error)) => Err(explain(&error)),
     }
+}
+
+async fn must_be_bound(api: &Api<ValidatingAdmissionPolicyBinding>, name: &str) -> Result<(), Finding> {
+    let binding = call(api.get_opt(name)).await?;
+    let denies = binding.and_then(|binding| binding.spec).is_some_and(|spec| {
+        spec.policy_name.as_deref() == Some(name) && spec.validation_actions.unwrap_or_default().iter().any(|action| action == "Deny")
+    });
+    if denies { Ok(()) } else { Err(unguarded(&format!("{name} is not bound"))) }
+}
+
+fn unguarded(what: &str) -> Finding {
+    let message =
+        format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then");
+    Finding::stalled(Reason::SitePoliciesMissing, message)
 }
 
 /// Writes the claim, or checks that it is ours.
