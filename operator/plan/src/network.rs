@@ -3,6 +3,7 @@
 //! NetworkPolicies only ever add permissions, so isolation is a sum: `aif-default-deny` closes both directions, and each other
 //! policy opens something that is this grant's alone or that the factory names. A path between two grants needs both ends to open
 //! it.
+//!
 //! None of this works where nothing enforces policies, and none of it holds for traffic that does not pass the Pod network (RDMA,
 //! NVLink) or that reaches another site behind an address which several grants share. Such shared addresses belong among the
 //! factory's node or management ranges, since those can not be claimed by a grant.

@@ -75,10 +75,11 @@ proptest! {
         let factory = parsed(&scene.protected());
         let behind_nat64: Vec<Range> = factory.iter().filter_map(Range::behind_nat64).collect();
         let closed: Vec<Range> = factory.into_iter().chain(behind_nat64).chain(parsed(&ALWAYS)).collect();
+        let traffic = scene.traffic();
         for (grant, site) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let cluster = scene.cluster(site);
             for pod in scene.pods(grant) {
-                prop_assert_eq!(opened(&cluster, &pod, &closed, &scene.traffic()), None);
+                prop_assert_eq!(opened(&cluster, &pod, &closed, &traffic), None);
             }
         }
     }

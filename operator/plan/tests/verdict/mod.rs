@@ -71,23 +71,19 @@ pub fn parsed<T: AsRef<str>>(ranges: &[T]) -> Vec<Range> {
 /// Whether a Pod of one grant can reach one of the other, in the view that helps it most.
 pub fn path(scene: &Scene, clusters: &[Cluster; 2], from: (usize, usize), to: (usize, usize)) -> Option<String> {
     let ((sender, here), (receiver, there)) = (from, to);
-    for source in &scene.pods(sender) {
-        for target in &scene.pods(receiver) {
-            // Selectors see Pods of their own cluster only; addresses are seen in both.
-            let views = |pod| if here == there { vec![None, Some(pod)] } else { vec![None] };
-            let destinations = scene.seen_as(receiver, there);
-            let origins = scene.seen_as(sender, here);
-            for traffic in scene.traffic() {
-                let leaves = destinations.iter().find(|address| {
-                    views(target).into_iter().any(|pod| clusters[here].sends(source, Peer { address: **address, pod }, traffic))
-                });
-                let Some(leaves) = leaves else { continue };
-                let arrives = origins.iter().find(|address| {
-                    views(source).into_iter().any(|pod| clusters[there].receives(target, Peer { address: **address, pod }, traffic))
-                });
-                if let Some(arrives) = arrives {
-                    return Some(format!("{source:?} as {arrives} to {target:?} at {leaves}, {traffic:?}"));
-                }
+    let (origins, destinations) = (scene.seen_as(sender, here), scene.seen_as(receiver, there));
+    let (senders, receivers, traffic) = (scene.pods(sender), scene.pods(receiver), scene.traffic());
+    for (source, target) in senders.iter().flat_map(|source| receivers.iter().map(move |target| (source, target))) {
+        // Selectors see Pods of their own cluster only; addresses are seen in both.
+        let views = |pod| if here == there { vec![None, Some(pod)] } else { vec![None] };
+        for traffic in &traffic {
+            let may_leave =
+                |address| views(target).into_iter().any(|pod| clusters[here].sends(source, Peer { address, pod }, *traffic));
+            let Some(leaves) = destinations.iter().find(|address| may_leave(**address)) else { continue };
+            let may_arrive =
+                |address| views(source).into_iter().any(|pod| clusters[there].receives(target, Peer { address, pod }, *traffic));
+            if let Some(arrives) = origins.iter().find(|address| may_arrive(**address)) {
+                return Some(format!("{source:?} as {arrives} to {target:?} at {leaves}, {traffic:?}"));
             }
         }
     }
