@@ -1,0 +1,31 @@
+//! What people do by mistake, in the wrong order, or with objects that nobody can read: nothing is lost and nobody else waits.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod fixture;
+#[path = "mistakes/order.rs"]
+mod order;
+#[path = "mistakes/poison.rs"]
+mod poison;
+#[path = "mistakes/site.rs"]
+mod site;
+#[path = "mistakes/sweep.rs"]
+mod sweep;
+
+use aifactory_tests::Federation;
+use fixture::{NAMESPACE, World};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+static SHARED: OnceCell<Mutex<World>> = OnceCell::const_new();
+
+/// The federation of all scenarios here, one scenario at a time; each finds factory and pool Ready.
+async fn shared() -> MutexGuard<'static, World> {
+    let start = async || {
+        let federation = Federation::builder().name("mistakes").sites(["bissen", "bettembourg"]).start().await.unwrap();
+        Mutex::new(World::on(federation, fixture::options().flag("--test-hooks").lease("15s", "10s", "1s")).await)
+    };
+    let world = SHARED.get_or_init(start).await.lock().await;
+    world.federation.admit_factory(NAMESPACE).await.unwrap();
+    world.factory().await;
+    world
+}
