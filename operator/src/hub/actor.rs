@@ -30,6 +30,8 @@ use crate::transport::FromSite;
 const WRITES: usize = 16;
 /// How long a status that says "in progress" waits for one that does not.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it says anew how far it is.
+const STILL: Duration = Duration::from_secs(5);
 /// How often mere numbers change in status.
 const NUMBERS: Duration = Duration::from_secs(30);
 /// How long a status that was true before a restart stands until sites were heard of again.
@@ -270,6 +272,9 @@ impl Hub {
         }
         for key in self.registry.told(owner) {
             self.registry.gone(&key, owner);
+        }
+        for key in self.registry.of(owner) {
+            self.let_go(&key);
         }
         self.schedule.add(owner.clone());
     }
@@ -523,29 +528,21 @@ impl Hub {
         }
         for site in &factory.spec.sites {
             let key = SiteKey::new(owner.clone(), &site.name);
+            let before = self.registry.source(&key).cloned();
             if let Some(intent) = project::site(&self.world, &self.id, &key)
                 && let Some(report) = self.registry.ensure(&key, site, intent)
             {
-                self.site_reports.insert(key, report);
+                self.site_reports.insert(key.clone(), report);
+            }
+            if self.registry.source(&key) != before.as_ref() {
+                // A new worker knows of nothing yet, and nobody needs the former one's credential.
+                self.dependents(owner);
+                self.release_unused(before);
             }
         }
         for key in self.registry.of(owner) {
             if !factory.spec.sites.iter().any(|site| site.name == key.site) {
-                self.settings.metrics.forget_site(&key.to_string());
-                let source = self.registry.remove(&key);
-                self.site_reports.remove(&key);
-                self.by_site.remove(&key);
-                self.reports.values_mut().for_each(|reports| {
-                    reports.remove(&key);
-                });
-                self.holders.values_mut().for_each(|sites| {
-                    sites.remove(&key);
-                });
-                let in_use = source.as_ref().is_some_and(|source| self.registry.of(owner).iter().any(|other| self.registry.source(other) == Some(source)));
-                if let Some(source) = source.filter(|_| !in_use) {
-                    let reader = self.registry.reader().clone();
-                    tokio::spawn(async move { reader.release_secret(&source).await });
-                }
+                self.let_go(&key);
             }
         }
         let now = Timestamp::now();
@@ -574,6 +571,28 @@ impl Hub {
                 site.pools = 0;
             }
         })
+    }
+
+    /// Ends the worker of a site that its factory does not name any more.
+    fn let_go(&mut self, key: &SiteKey) {
+        self.settings.metrics.forget_site(&key.to_string());
+        let source = self.registry.remove(key);
+        self.site_reports.remove(key);
+        self.by_site.remove(key);
+        self.reports.values_mut().for_each(|reports| {
+            reports.remove(key);
+        });
+        self.holders.values_mut().for_each(|sites| {
+            sites.remove(key);
+        });
+        self.release_unused(source);
+    }
+
+    fn release_unused(&self, source: Option<CredentialSource>) {
+        if let Some(source) = source.filter(|source| !self.registry.uses(source)) {
+            let reader = self.registry.reader().clone();
+            tokio::spawn(async move { reader.release_secret(&source).await });
+        }
     }
 
     fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {
@@ -694,7 +713,10 @@ impl Hub {
             return Next::Nothing;
         }
         if outcome.in_progress {
-            let ready_at = progress.since.max(progress.written.unwrap_or(progress.since)) + PATIENCE;
+            let ready_at = match progress.written.filter(|written| *written > progress.since) {
+                Some(written) => written + STILL,
+                None => progress.since + PATIENCE,
+            };
             if ready_at > now {
                 self.schedule.add_at(owner.clone(), ready_at);
                 return Next::Nothing;

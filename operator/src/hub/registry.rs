@@ -118,6 +118,11 @@ impl Registry {
         self.sites.get(key).map(|connected| &connected.source)
     }
 
+    /// Whether a site is reached with this credential.
+    pub fn uses(&self, source: &CredentialSource) -> bool {
+        self.sites.values().any(|connected| connected.source == *source)
+    }
+
     pub fn reader(&self) -> &CredentialReader {
         &self.reader
     }
