@@ -15,7 +15,7 @@ use aifactory_plan::world::SiteKey;
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::apply::{Applier, Outcome};
 use super::connection::{self, Session, check_policies};
@@ -23,6 +23,7 @@ use super::credentials::{CredentialReader, CredentialSource};
 use super::index::{Extra, Index};
 use super::visit;
 use super::watch::{Observation, watch};
+use crate::credential::Fingerprint;
 use crate::metrics::Metrics;
 use crate::schedule::Schedule;
 use crate::transport::{FromSite, HubSender, ToSite};
@@ -73,11 +74,16 @@ struct Worker {
     schedule: Schedule<OwnerRef>,
     active: Option<Active>,
     sessions: u64,
-    contacting: bool,
+    /// The contact that is being made.
+    contacting: Option<AbortHandle>,
     contact_pause: Duration,
     contact_at: Option<Instant>,
     problem: Option<Finding>,
     last_contact: Option<Timestamp>,
+    /// What the last look at the credential showed.
+    credential: Option<Result<Fingerprint, Reason>>,
+    looking: bool,
+    look_at: Instant,
     findings: BTreeMap<OwnerRef, Vec<Finding>>,
     rounds: BTreeMap<OwnerRef, u32>,
     lost: BTreeSet<OwnerRef>,
@@ -99,7 +105,6 @@ struct Active {
     failed_probes: u32,
     probing: bool,
     probe_at: Instant,
-    rotation_at: Instant,
     policy_test_at: Instant,
     /// The site's policies are not in force: nothing is written.
     unguarded: Option<Finding>,
@@ -116,7 +121,7 @@ enum Listing {
 enum Event {
     Contact(Result<Session, Finding>),
     Probe(u64, Result<(), Finding>),
-    Rotation(u64, Result<bool, Finding>),
+    Look(Result<Option<Fingerprint>, Finding>),
     PolicyTest(u64, Result<(), Finding>),
     Executed(u64, OwnerRef, Result<Outcome, String>),
     Released(u64, Result<(), Finding>),
@@ -140,11 +145,14 @@ impl Worker {
             schedule: Schedule::default(),
             active: None,
             sessions: 0,
-            contacting: false,
+            contacting: None,
             contact_pause: CONTACT.0,
             contact_at: None,
             problem: None,
             last_contact: None,
+            credential: None,
+            looking: false,
+            look_at: Instant::now() + ROTATION,
             findings: BTreeMap::new(),
             rounds: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -196,11 +204,11 @@ impl Worker {
         let mut at = far;
         let mut sooner = |other: Option<Instant>| at = other.map_or(at, |other| at.min(other));
         sooner(self.schedule.wake());
-        sooner(self.contact_at.filter(|_| self.active.is_none() && !self.contacting));
+        sooner(self.contact_at.filter(|_| self.active.is_none() && self.contacting.is_none()));
+        sooner(Some(self.look_at).filter(|_| self.site.is_some() && !self.looking));
         sooner(self.site_report_at.filter(|_| self.site_dirty));
         if let Some(active) = &self.active {
             sooner(Some(active.probe_at).filter(|_| !active.probing));
-            sooner(Some(active.rotation_at));
             sooner(Some(active.policy_test_at));
         }
         at
@@ -214,8 +222,13 @@ impl Worker {
                     self.contact_at = Some(Instant::now());
                 }
                 if self.site.as_ref() != Some(&site) {
+                    let kept = self.site.as_ref().is_some_and(|before| before.release) && !site.release;
                     self.site = Some(*site);
-                    self.released &= self.site.as_ref().is_some_and(|site| site.release);
+                    if kept {
+                        // The claim may be given up already: contact writes it anew, or finds that it is somebody else's by now.
+                        self.released = false;
+                        self.disconnect(None);
+                    }
                     self.visit_everything();
                 }
             }
@@ -320,7 +333,7 @@ impl Worker {
     fn happened(&mut self, event: Event, observations: &mpsc::Sender<(u64, Observation)>) {
         match event {
             Event::Contact(Ok(session)) => {
-                self.contacting = false;
+                self.contacting = None;
                 self.contact_pause = CONTACT.0;
                 self.sessions += 1;
                 let Some(site) = &self.site else { return };
@@ -352,7 +365,6 @@ impl Worker {
                     failed_probes: 0,
                     probing: false,
                     probe_at: now + PROBE,
-                    rotation_at: now + ROTATION,
                     policy_test_at: now + POLICY_TEST,
                     unguarded: None,
                     releasing: false,
@@ -363,7 +375,7 @@ impl Worker {
                 tracing::info!(site = %self.key, "Connected");
             }
             Event::Contact(Err(problem)) => {
-                self.contacting = false;
+                self.contacting = None;
                 if self.problem.as_ref() != Some(&problem) {
                     tracing::warn!(site = %self.key, reason = %problem.reason, "No contact: {}", problem.message);
                 }
@@ -373,20 +385,7 @@ impl Worker {
                 self.site_dirty = true;
             }
             Event::Probe(session, result) => self.probed(session, result),
-            Event::Rotation(session, result) => {
-                let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
-                active.rotation_at = Instant::now() + ROTATION;
-                match result {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        tracing::info!(site = %self.key, "The credential changed");
-                        self.disconnect(None);
-                    }
-                    // The hub does not answer: the credential in use is still the last one known.
-                    Err(problem) if problem.reason == Reason::InternalError => {}
-                    Err(problem) => self.disconnect(Some(problem)),
-                }
-            }
+            Event::Look(result) => self.looked(result),
             Event::PolicyTest(session, result) => {
                 let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
                 let pause = if result.is_ok() { POLICY_TEST } else { CONTACT.1 };
@@ -406,6 +405,30 @@ impl Worker {
                 }
             }
             Event::Executed(session, owner, result) => self.executed(session, owner, result),
+        }
+    }
+
+    /// A credential that was replaced is used at once, whether the site answered to the former one or not.
+    fn looked(&mut self, result: Result<Option<Fingerprint>, Finding>) {
+        self.looking = false;
+        self.look_at = Instant::now() + ROTATION;
+        let found = match result {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => return,
+            // The hub does not answer: the credential in use is still the last one known.
+            Err(problem) if problem.reason == Reason::InternalError => return,
+            Err(problem) => Err(problem),
+        };
+        let known = match &self.active {
+            Some(active) => Some(Ok(active.session.fingerprint)),
+            None => self.credential,
+        };
+        let seen = found.as_ref().map(|found| *found).map_err(|problem| problem.reason);
+        self.credential = Some(seen);
+        if known.is_some_and(|known| known != seen) {
+            tracing::info!(site = %self.key, "The credential changed");
+            self.contact_pause = CONTACT.0;
+            self.disconnect(found.err());
         }
     }
 
@@ -486,6 +509,9 @@ impl Worker {
 
     fn disconnect(&mut self, problem: Option<Finding>) {
         self.active = None;
+        if let Some(contact) = self.contacting.take() {
+            contact.abort();
+        }
         self.contact_at = Some(Instant::now());
         self.problem = problem;
         self.site_dirty = true;
@@ -494,17 +520,21 @@ impl Worker {
     /// Begins to make contact where there is none.
     fn contact(&mut self) {
         let Some(site) = &self.site else { return };
-        if self.active.is_some() || self.contacting || self.contact_at.is_some_and(|at| at > Instant::now()) {
+        if self.active.is_some() || self.contacting.is_some() || self.contact_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
-        self.contacting = true;
         let (reader, source, site) = (self.reader.clone(), self.source.clone(), site.clone());
-        self.tasks.spawn(async move { Event::Contact(connection::connect(&reader, &source, &site).await) });
+        self.contacting = Some(self.tasks.spawn(async move { Event::Contact(connection::connect(&reader, &source, &site).await) }));
     }
 
     /// Begins probes and tests that are due.
     fn attend(&mut self) {
         let releasable = self.releasable();
+        if self.site.is_some() && !self.looking && self.look_at <= Instant::now() {
+            self.looking = true;
+            let (reader, source) = (self.reader.clone(), self.source.clone());
+            self.tasks.spawn(async move { Event::Look(reader.fingerprint(&source).await) });
+        }
         let Some(active) = &mut self.active else { return };
         let (now, id, client) = (Instant::now(), active.id, active.session.clients.rpc.clone());
         let later = now + Duration::from_secs(3600);
@@ -512,13 +542,6 @@ impl Worker {
             active.probing = true;
             let client = client.clone();
             self.tasks.spawn(async move { Event::Probe(id, connection::probe(&client).await) });
-        }
-        if active.rotation_at <= now {
-            active.rotation_at = later;
-            let (reader, source, known) = (self.reader.clone(), self.source.clone(), active.session.fingerprint);
-            self.tasks.spawn(async move {
-                Event::Rotation(id, reader.fingerprint(&source).await.map(|found| found.is_some_and(|found| found != known)))
-            });
         }
         if active.policy_test_at <= now {
             active.policy_test_at = later;
