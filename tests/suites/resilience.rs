@@ -11,6 +11,8 @@ mod handover;
 mod kills;
 #[path = "resilience/picture.rs"]
 mod picture;
+#[path = "resilience/restores.rs"]
+mod restores;
 
 use aifactory_tests::Federation;
 use fixture::World;
