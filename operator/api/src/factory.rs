@@ -235,7 +235,7 @@ fn default_min_job_age() -> String {
 /// An object of the same namespace, by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct LocalRef {
-    /// Its name.
+    /// Its name, for example `example`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub name: String,
 }
@@ -271,8 +271,8 @@ pub struct SiteNetwork {
     /// Where Pods resolve names.
     #[serde(default)]
     pub dns: Dns,
-    /// What enforces NetworkPolicies. Informational, since no API tells it.
-    #[serde(default)]
+    /// What enforces NetworkPolicies; left out: not said. Informational, since no API tells it.
+    #[serde(default, skip_serializing_if = "NetworkImplementation::unsaid")]
     pub implementation: NetworkImplementation,
     /// Services of the site that grants may name in `network.egress`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -285,18 +285,18 @@ pub struct SiteNetwork {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Dns {
-    /// Namespace of the DNS Pods.
+    /// Namespace of the DNS Pods, for example `kube-system`.
     #[serde(default = "default_dns_namespace")]
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub namespace: String,
-    /// Value of their label `k8s-app`.
+    /// Value of their label `k8s-app`, for example `kube-dns`.
     #[serde(default = "default_dns_app")]
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub app: String,
     /// Addresses of node-local resolvers as CIDRs, for example `169.254.20.10/32`; the only link-local addresses that are ever opened, on port 53.
     #[serde(default, rename = "nodeLocalCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("network.dns.nodeLocalCIDRs: each must be a CIDR; example: `169.254.20.10/32`"))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.dns.nodeLocalCIDRs: each must be a CIDR without host bits; example: `169.254.20.10/32`"))]
     pub node_local_cidrs: Vec<String>,
 }
 
@@ -334,7 +334,14 @@ pub enum NetworkImplementation {
     /// Not said, or a value that this release does not know.
     #[default]
     #[serde(other)]
+    #[schemars(skip)]
     Unknown,
+}
+
+impl NetworkImplementation {
+    fn unsaid(&self) -> bool {
+        *self == Self::Unknown
+    }
 }
 
 /// A service of the site that grants may name.
@@ -361,11 +368,11 @@ pub struct NetworkPort {
     /// Port, 1 to 65535, for example 443.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
-    /// Last port of a range, at least `port`.
+    /// Last port of a range, 1 to 65535 and at least `port`, for example 30100.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub end_port: Option<i32>,
-    /// Protocol.
+    /// Transport protocol.
     #[serde(default)]
     pub protocol: Protocol,
 }
@@ -405,11 +412,11 @@ pub struct SiteAccess {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
     pub login_hosts: Vec<String>,
-    /// Documentation for members.
+    /// Documentation for members, for example `https://docs.example.eu`.
     #[serde(default, rename = "docsURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub docs_url: Option<String>,
-    /// Where members get help.
+    /// Where members get help, for example `https://help.example.eu`.
     #[serde(default, rename = "supportURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub support_url: Option<String>,
@@ -417,9 +424,9 @@ pub struct SiteAccess {
 
 /// A pair of sites.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("self.between[0] != self.between[1]").message("links: a link is between two different sites; example: `between: [bissen, bettembourg]`"))]
+#[x_kube(validation = Rule::new("self.between.size() != 2 || self.between[0] != self.between[1]").message("links: a link is between two different sites; example: `between: [bissen, bettembourg]`"))]
 pub struct Link {
-    /// The two sites' names.
+    /// The two sites' names, for example `[bissen, bettembourg]`.
     #[schemars(length(min = 2, max = 2), inner(length(min = 1, max = 40)))]
     pub between: Vec<String>,
 }

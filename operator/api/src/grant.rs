@@ -19,7 +19,7 @@ use crate::factory::{LocalRef, NetworkPort};
     namespaced,
     status = "AccessGrantStatus",
     derive = "PartialEq",
-    printcolumn(name = "Org", type_ = "string", json_path = ".spec.organisation.name"),
+    printcolumn(name = "Org", type_ = "string", json_path = ".status.summary.organisation"),
     printcolumn(name = "Sites", type_ = "string", json_path = ".status.summary.sites", description = "Sites that hold what is asked for, of all"),
     printcolumn(name = "GPUHours", type_ = "string", json_path = ".status.summary.gpuHours"),
     printcolumn(name = "Expires", type_ = "string", json_path = ".status.summary.expires"),
@@ -27,22 +27,23 @@ use crate::factory::{LocalRef, NetworkPort};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Code", type_ = "string", json_path = ".spec.code", priority = 1),
+    printcolumn(name = "Organisation", type_ = "string", json_path = ".spec.organisation.name", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
 #[x_kube(validation = Rule::new("self.notBefore < self.notAfter").message("notBefore must be before notAfter; example: `notBefore: 2026-12-01T00:00:00Z` and `notAfter: 2027-03-01T00:00:00Z`"))]
-#[x_kube(validation = Rule::new("!has(oldSelf.decision) || has(self.decision)").message("decision must not be taken away once it is set"))]
-#[x_kube(validation = Rule::new("!has(oldSelf.decision) || !has(self.decision) || self.decision.revision >= oldSelf.decision.revision").message("decision.revision must not become lower"))]
-#[x_kube(validation = Rule::new("!has(oldSelf.decision) || !has(self.decision) || self.decision.revision > oldSelf.decision.revision || (self.notAfter <= oldSelf.notAfter && self.pools.all(p, oldSelf.pools.exists(o, o.name == p.name && o.gpuHours >= p.gpuHours)))").message("decision.revision: more hours, another pool or a later notAfter need a decision of a higher revision; example: `decision: {reference: AIF-2026-12/3, revision: 2}`"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.decision) || has(self.decision)").message("decision must not be taken away once it is set; example: `decision: {reference: AIF-2026-12/3, revision: 2}`"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.decision) || !has(self.decision) || self.decision.revision >= oldSelf.decision.revision").message("decision.revision must not become lower; example: after `revision: 2` write `revision: 3`"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.decision) || !has(self.decision) || self.decision.revision > oldSelf.decision.revision || (self.notBefore >= oldSelf.notBefore && self.notAfter <= oldSelf.notAfter && self.pools.all(p, oldSelf.pools.exists(o, o.name == p.name && o.poolRef.name == p.poolRef.name && o.gpuHours >= p.gpuHours)))").message("decision.revision: more hours, another pool, an earlier notBefore or a later notAfter need a decision of a higher revision; example: `decision: {reference: AIF-2026-12/3, revision: 2}`"))]
 #[serde(rename_all = "camelCase")]
 pub struct AccessGrantSpec {
     /// The AIFactory that grants, in the same namespace. Immutable.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("factoryRef is immutable; make another grant"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("factoryRef is immutable; make another grant: apply one of another `metadata.name`, and revoke this one"))]
     pub factory_ref: LocalRef,
     /// Who is granted access.
     pub organisation: Organisation,
     /// Project code, unique for the programme, for example `EHPC-AIF-2026PG99-001`. Immutable.
     #[schemars(regex(pattern = r"^[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?$"), length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("code is immutable; make another grant"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("code is immutable, since it names the project for good; make another grant: apply one of another `metadata.name`"))]
     pub code: String,
     /// Access mode of the programme. Informational.
     pub access_mode: AccessMode,
@@ -143,7 +144,7 @@ pub struct Decision {
     /// Reference, for example `AIF-2026-11/17`.
     #[schemars(length(min = 1, max = 128))]
     pub reference: String,
-    /// Revision, from 1. Raising hours or `notAfter` needs a higher one.
+    /// Revision, 1 to 1000000, for example 2. More hours, another pool or a longer time need a higher one.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub revision: i64,
     /// Day of the decision, for example `2026-11-17`. Informational.
@@ -157,6 +158,7 @@ pub struct Decision {
 pub struct Member {
     /// Pseudonym, for example `p-4711`. Never a name or an e-mail address.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("!self.contains('@')").message("members[].id: a pseudonym, never a name or an e-mail address; example: `id: p-4711`"))]
     pub id: String,
     /// What the member may do.
     #[serde(default)]
@@ -235,10 +237,10 @@ pub struct GrantPool {
     pub name: String,
     /// The GPUPool.
     pub pool_ref: PoolRef,
-    /// Budget in GPU-hours, for example 5000. Counts towards a consumer's cap; on Kubernetes it is not enforced by this release.
+    /// Budget in GPU-hours, 1 to 1000000000000, for example 5000. Counts towards a consumer's cap; on Kubernetes it is not enforced by this release.
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub gpu_hours: i64,
-    /// GPUs at the same time over all sites, for example 16.
+    /// GPUs at the same time over all sites, 1 to 1000000, for example 16.
     #[serde(rename = "maxGPUs")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_gpus: i64,
@@ -252,10 +254,10 @@ pub struct GrantPool {
 /// A GPUPool, in the grant's namespace unless said otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct PoolRef {
-    /// Its name.
+    /// Its name, for example `h100`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub name: String,
-    /// Its namespace, where the pool lists this grant's namespace under `consumers`.
+    /// Its namespace, for example `ardenne`, where the pool lists this grant's namespace under `consumers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub namespace: Option<String>,
@@ -265,10 +267,10 @@ pub struct PoolRef {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantPoolSite {
-    /// A site of the pool.
+    /// A site of the pool, for example `bissen`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
     pub name: String,
-    /// GPUs at the same time at this site. Left out: the rest of `maxGPUs`, split by nodes.
+    /// GPUs at the same time at this site, 0 to 1000000, for example 12. Left out: the rest of `maxGPUs`, split by nodes.
     #[serde(default, rename = "maxGPUs", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_gpus: Option<i64>,
@@ -364,7 +366,7 @@ pub struct Data {
     /// Classification. Informational.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<DataClassification>,
-    /// Where data may be: ISO 3166-1 alpha-2 codes, or `EU` or `EEA`. Empty: anywhere. A site outside is refused, and again on every visit.
+    /// Where data may be: ISO 3166-1 alpha-2 codes, or `EU` or `EEA`, for example `[FR, DE]`. Empty: anywhere. A site outside is refused, and again on every visit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40), inner(regex(pattern = r"^([A-Z]{2}|EEA)$"), length(max = 3)))]
     pub residency: Vec<String>,
@@ -452,7 +454,7 @@ pub struct CrossSite {
 /// A grant's addresses at one site.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteAddresses {
-    /// The site.
+    /// The site, for example `bissen`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
     pub site: String,
     /// Ranges, for example `192.0.2.16/28`.
@@ -493,6 +495,10 @@ pub struct AccessGrantStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantSummary {
+    /// The organisation, cut to 16 characters, for example `Example SARL`: a name of 128 would break the line.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub organisation: String,
     /// Sites that hold what is asked for, of all, for example `2/2`.
     #[schemars(length(max = 32))]
     pub sites: String,

@@ -2,6 +2,9 @@
 //!
 //! Types, typed names, labels and conditions: no client and no runtime. What these mean on a site is decided in `aifactory-plan`.
 
+// Printed columns repeat `type_` and `json_path` by their nature.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod condition;
 pub mod factory;
 pub mod grant;

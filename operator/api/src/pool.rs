@@ -34,18 +34,18 @@ use crate::factory::{GpuCount, LocalRef, Stage};
 #[x_kube(validation = Rule::new("has(self.slurm) != has(self.kubernetes)").message("exactly one of `slurm` and `kubernetes` must be set, since a node is sold once; example: `kubernetes: {}`"))]
 #[x_kube(validation = Rule::new("oldSelf.sites.all(o, o.state == 'Draining' || self.sites.exists(s, s.name == o.name))").message("sites: a site leaves the list only from state Draining; write `state: Draining` first, and remove the site once its work has ended"))]
 #[x_kube(validation = Rule::new("has(self.nodes) || self.sites.all(s, has(s.nodes))").message("nodes: say where nodes come from, for the pool or for each site; example: `nodes: {adopt: {selector: {matchLabels: {nvidia.com/gpu.product: NVIDIA-H200}}}}`"))]
-#[x_kube(validation = Rule::new("has(self.slurm) || self.sites.all(s, !has(s.slurm))").message("sites[].slurm: only a pool with `slurm` has partitions"))]
-#[x_kube(validation = Rule::new("has(oldSelf.slurm) == has(self.slurm)").message("slurm, kubernetes: how a pool is used is immutable; make another pool"))]
+#[x_kube(validation = Rule::new("has(self.slurm) || self.sites.all(s, !has(s.slurm))").message("sites[].slurm: only a pool with `slurm` has partitions; example: `slurm: {partition: h100}` for the pool, `sites: [{name: bissen, slurm: {partition: acc}}]`"))]
+#[x_kube(validation = Rule::new("has(oldSelf.slurm) == has(self.slurm)").message("slurm, kubernetes: how a pool is used is immutable; make another pool: drain this one, and apply one of another `metadata.name`"))]
 #[serde(rename_all = "camelCase")]
 pub struct GPUPoolSpec {
     /// The AIFactory, in the same namespace. Immutable.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("factoryRef is immutable; make another pool"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("factoryRef is immutable; make another pool: drain this one, and apply one of another `metadata.name`"))]
     pub factory_ref: LocalRef,
     /// How far the pool is; the lower of this and the site's stage counts.
     #[serde(default = "production")]
     pub stage: Stage,
     /// The accelerator. Immutable.
-    #[x_kube(validation = Rule::new("self == oldSelf").message("accelerator is immutable; make another pool"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("accelerator is immutable, since a pool is one kind of hardware; make another pool: apply one of another `metadata.name`"))]
     pub accelerator: Accelerator,
     /// What one GPU brings with it.
     #[serde(rename = "perGPU")]
@@ -116,7 +116,7 @@ pub struct PerGpu {
 pub struct PoolSlurm {
     /// Partition name, for example `h100`; not `DEFAULT`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
+    #[x_kube(validation = Rule::new("self.lowerAscii() != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
     pub partition: String,
     /// Longest run time of a job, in hours or minutes, for example `24h` or `90m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -166,7 +166,7 @@ pub enum PlacementState {
 pub struct PoolSiteSlurm {
     /// Partition name, for example `acc`; not `DEFAULT`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
+    #[x_kube(validation = Rule::new("self.lowerAscii() != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
     pub partition: String,
 }
 
@@ -203,11 +203,11 @@ pub struct Consumer {
     pub name: String,
     /// Their namespaces on the hub.
     pub namespaces: Namespaces,
-    /// Cap on the sum of their grants' GPU-hours, for example 200000.
+    /// Cap on the sum of their grants' GPU-hours, 1 to 1000000000000, for example 200000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub gpu_hours: Option<i64>,
-    /// Cap on the sum of their grants' `maxGPUs`, for example 64.
+    /// Cap on the sum of their grants' `maxGPUs`, 1 to 1000000, for example 64.
     #[serde(default, rename = "maxGPUs", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_gpus: Option<i64>,
@@ -220,7 +220,7 @@ pub struct Consumer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Namespaces {
     /// Names, for example `antenna-ie`.
-    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
+    #[schemars(length(min = 1, max = 32), inner(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63)))]
     pub names: Vec<String>,
 }
 

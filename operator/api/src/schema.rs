@@ -1,6 +1,6 @@
 //! The CustomResourceDefinitions, as generated from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool};
 use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::json;
@@ -15,6 +15,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         for version in &mut crd.spec.versions {
             let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else { continue };
             schema.description = Some(describe(&kind).to_owned());
+            refuse_nulls(schema);
             let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) else { continue };
             status.default = Some(JSON(unseen()));
             if let Some(conditions) = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions")) {
@@ -40,6 +41,22 @@ fn unseen() -> serde_json::Value {
             "lastTransitionTime": "1970-01-01T00:00:00Z"})
     };
     json!({"conditions": [condition("Ready", "Unknown"), condition("Reconciling", "True")]})
+}
+
+/// A field that may be left out is left out: CEL's `has` holds for a null, which the types read as nothing, so a rule could be passed by
+/// a key without a value.
+fn refuse_nulls(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    if let Some(values) = &mut schema.enum_ {
+        values.retain(|value| !value.0.is_null());
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(refuse_nulls);
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
+        refuse_nulls(item);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
+        refuse_nulls(value);
+    }
 }
 
 /// Bounds as metav1.Condition has them.

@@ -118,7 +118,7 @@ pub struct GrantDetail {
 }
 
 /// What a site says about itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
     /// Whether the site answers.
     pub reachable: bool,
@@ -144,25 +144,6 @@ pub struct SiteReport {
     pub policy_problems: Vec<String>,
     /// Whether the claim was given up as asked.
     pub released: bool,
-}
-
-impl Default for SiteReport {
-    fn default() -> Self {
-        Self {
-            reachable: false,
-            synced: false,
-            problem: None,
-            last_contact: None,
-            cluster_uid: None,
-            kubernetes_version: None,
-            engines: Vec::new(),
-            credential_expires: None,
-            held: BTreeMap::new(),
-            orphans: BTreeSet::new(),
-            policy_problems: Vec::new(),
-            released: false,
-        }
-    }
 }
 
 /// How objects of a resource are held.

@@ -28,6 +28,8 @@ pub struct Seen {
 }
 
 /// What is kept beside identity and digest.
+// It lives for a moment only, on the way into the index.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Extra {
     /// Nothing.

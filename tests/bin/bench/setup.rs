@@ -44,7 +44,11 @@ impl Bench {
         eventually(Duration::from_secs(60), "factory and pool are Ready", async || {
             let factory = factories.get("bench").await?.status.map(|status| status.conditions).unwrap_or_default();
             let pool = pools.get("h100").await?.status.map(|status| status.conditions).unwrap_or_default();
-            if is_ready(&factory) && is_ready(&pool) { Ok(()) } else { Err("not yet".into()) }
+            let open = factory.iter().chain(&pool).find(|condition| condition.type_ == "Ready" && condition.status != "True");
+            match open {
+                None if is_ready(&factory) && is_ready(&pool) => Ok(()),
+                open => Err(format!("{:?}", open.map(|condition| &condition.message)).into()),
+            }
         })
         .await?;
         Ok(bench)
