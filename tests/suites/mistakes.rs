@@ -1,12 +1,17 @@
-//! What people do by mistake, in the wrong order, or with objects that nobody can read: nothing is lost and nobody else waits.
+//! What people do by mistake, in the wrong order, or with objects that nobody can read: nothing is lost and nobody else waits; and what
+//! pipelines are told meanwhile is true.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod fixture;
+#[path = "mistakes/kstatus.rs"]
+mod kstatus;
 #[path = "mistakes/order.rs"]
 mod order;
 #[path = "mistakes/poison.rs"]
 mod poison;
+#[path = "mistakes/readiness.rs"]
+mod readiness;
 #[path = "mistakes/site.rs"]
 mod site;
 #[path = "mistakes/sweep.rs"]

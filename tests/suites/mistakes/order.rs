@@ -113,6 +113,7 @@ fn a_name_that_is_used_again_is_not_harmed_by_its_past() {
         }
         world.delete_grant("again").await;
         world.gone::<AccessGrant>("again").await;
+        world.counted().await;
         world.at_rest(Duration::from_secs(3)).await;
         let _ = fixture::POOL;
     });

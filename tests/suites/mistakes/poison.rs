@@ -85,6 +85,7 @@ fn a_poisoned_object_delays_nobody_else_and_is_told_of_itself() {
             world.gone::<AccessGrant>(&name).await;
         }
         assert!(world.operator.exit_status().is_none());
+        world.counted().await;
         world.at_rest(Duration::from_secs(3)).await;
     });
 }
