@@ -96,6 +96,17 @@ pub struct Organisation {
     pub category: OrganisationCategory,
 }
 
+impl Organisation {
+    /// At most 16 characters, for a column.
+    pub fn short_name(&self) -> String {
+        if self.name.chars().count() <= 16 {
+            return self.name.clone();
+        }
+        let start: String = self.name.chars().take(15).collect();
+        format!("{}…", start.trim_end())
+    }
+}
+
 /// Category of an organisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OrganisationCategory {

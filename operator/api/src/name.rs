@@ -39,8 +39,7 @@ pub fn member_binding(role: &str, member: &str, subject: &str) -> String {
 
 /// `text` as part of a DNS label: lower case letters, digits and inner hyphens, at most `length` characters, never empty.
 fn slug(text: &str, length: usize) -> String {
-    let mapped: String =
-        text.chars().take(length).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let mapped: String = text.chars().take(length).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let trimmed = mapped.trim_matches('-');
     if trimmed.is_empty() { "x".to_owned() } else { trimmed.to_owned() }
 }

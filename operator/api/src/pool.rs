@@ -28,7 +28,13 @@ use crate::factory::{GpuCount, LocalRef, Stage};
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Committed", type_ = "integer", json_path = ".status.gpuHours.committed", description = "GPU-hours promised to living grants", priority = 1),
+    printcolumn(
+        name = "Committed",
+        type_ = "integer",
+        json_path = ".status.gpuHours.committed",
+        description = "GPU-hours promised to living grants",
+        priority = 1
+    ),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
 #[x_kube(validation = Rule::new("has(self.slurm) != has(self.kubernetes)").message("exactly one of `slurm` and `kubernetes` must be set, since a node is sold once; example: `kubernetes: {}`"))]
@@ -86,9 +92,7 @@ pub struct Accelerator {
     pub model: String,
     /// The extended resource that Pods ask for, for example `nvidia.com/gpu`.
     #[schemars(
-        regex(
-            pattern = r"^(nvidia\.com/(gpu|mig-[0-9]+g\.[0-9]+gb)|amd\.com/gpu|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi)$"
-        ),
+        regex(pattern = r"^(nvidia\.com/(gpu|mig-[0-9]+g\.[0-9]+gb)|amd\.com/gpu|gpu\.intel\.com/(i915|xe)|habana\.ai/gaudi)$"),
         length(max = 63)
     )]
     pub resource_name: String,

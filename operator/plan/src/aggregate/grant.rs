@@ -170,6 +170,7 @@ pub fn grant(
         phase: Some(phase.to_owned()),
         conditions: conditions.finish(),
         summary: Some(GrantSummary {
+            organisation: grant.spec.organisation.short_name(),
             sites: format!("{good}/{placed}"),
             gpu_hours: hours.to_string(),
             expires: grant.spec.not_after.0.strftime("%Y-%m-%d").to_string(),
