@@ -13,7 +13,8 @@ fn main() -> ExitCode {
             runtime.block_on(aifactory_operator::run::run(*options)).map_err(|error| error.to_string())
         }),
         Command::Crds(options) => {
-            let done = if options.check { aifactory_operator::crds::check(&options.directory) } else { aifactory_operator::crds::write(&options.directory) };
+            let done =
+                if options.check { aifactory_operator::crds::check(&options.directory) } else { aifactory_operator::crds::write(&options.directory) };
             done.map_err(|error| error.to_string())
         }
     };

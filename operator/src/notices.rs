@@ -15,8 +15,7 @@ const TOLD: [ConditionType; 5] =
     [ConditionType::Ready, ConditionType::Authorised, ConditionType::AccessRemoved, ConditionType::SitesReachable, ConditionType::OrphansFound];
 
 /// Findings of a site that are worth an Event each time they begin.
-const FOUND: [Reason; 5] =
-    [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
+const FOUND: [Reason; 5] = [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
 
 /// Tells people of transitions.
 pub struct Notices {

@@ -1,5 +1,8 @@
 //! The hub's actor: owns the world as last seen, what sites report, and the schedule; decides in one place, and leaves waiting to tasks.
 
+mod status;
+mod visits;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -25,13 +28,14 @@ use crate::notices::Notices;
 use crate::schedule::Schedule;
 use crate::site::credentials::{CredentialReader, CredentialSource};
 use crate::transport::FromSite;
+use status::broken_status;
 
 /// Writes to the hub at a time.
 const WRITES: usize = 16;
 /// How long a status that says "in progress" waits for one that does not.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it says anew how far it is.
-const STILL: Duration = Duration::from_secs(5);
+const STILL: Duration = Duration::from_secs(30);
 /// How often mere numbers change in status.
 const NUMBERS: Duration = Duration::from_secs(30);
 /// How long a status that was true before a restart stands until sites were heard of again.
@@ -232,19 +236,25 @@ impl Hub {
         let changed = match &object {
             Resourced::Factory(factory) => {
                 let before = self.world.factory(&owner);
-                let changed = before.is_none_or(|before| before.spec != factory.spec || before.metadata.deletion_timestamp != factory.metadata.deletion_timestamp || before.metadata.annotations != factory.metadata.annotations);
+                let changed = before.is_none_or(|before| {
+                    before.spec != factory.spec
+                        || before.metadata.deletion_timestamp != factory.metadata.deletion_timestamp
+                        || before.metadata.annotations != factory.metadata.annotations
+                });
                 self.world.put_factory(owner.clone(), factory.clone());
                 changed
             }
             Resourced::Pool(pool) => {
                 let before = self.world.pool(&owner);
-                let changed = before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
+                let changed =
+                    before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
                 self.world.put_pool(owner.clone(), pool.clone());
                 changed
             }
             Resourced::Grant(grant) => {
                 let before = self.world.grant(&owner);
-                let changed = before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
+                let changed =
+                    before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
                 self.grants_changed = true;
                 self.world.put_grant(owner.clone(), grant.clone());
                 changed
@@ -484,269 +494,6 @@ impl Hub {
         });
     }
 
-    fn visit(&mut self, owner: &OwnerRef) -> Next {
-        if let Some(why) = self.undecodable.get(owner).cloned() {
-            let client = self.settings.client.clone();
-            let status = broken_status(0, "Undecodable", &format!("the stored object can not be read by this release: {why}"));
-            let name = owner.clone();
-            tokio::spawn(async move {
-                let _ = raw_status(&client, &name, status).await;
-            });
-            return Next::Nothing;
-        }
-        let Some(object) = self.object(owner) else { return Next::Nothing };
-        let meta = object.meta();
-        if self.settings.test_hooks && meta.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("aifactory.dev/test-panic")) {
-            #[allow(clippy::panic)]
-            {
-                panic!("asked for by an annotation");
-            }
-        }
-        let finalized = meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == labels::FINALIZER));
-        if !finalized {
-            // The finalizer is stored before anything is done for the resource; without it a deletion is none of our business.
-            return if meta.deletion_timestamp.is_some() { Next::Nothing } else { Next::Write(Write::AddFinalizer) };
-        }
-        match object {
-            Resourced::Factory(factory) => self.factory(owner, &factory),
-            Resourced::Pool(pool) => self.pool(owner, &pool),
-            Resourced::Grant(grant) => self.grant(owner, &grant),
-        }
-    }
-
-    fn factory(&mut self, owner: &OwnerRef, factory: &AIFactory) -> Next {
-        let abandoned: BTreeSet<SiteKey> = project::abandoned(factory).into_iter().map(|site| SiteKey::new(owner.clone(), site)).collect();
-        let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
-        if abandoned != before {
-            for key in abandoned.difference(&before) {
-                let left: Vec<String> = self.holders.iter().filter(|(_, sites)| sites.contains(key)).map(|(owner, _)| owner.to_string()).collect();
-                self.settings.notices.abandoned(factory, &key.site, &left);
-            }
-            self.abandoned.retain(|key| key.factory != *owner);
-            self.abandoned.extend(abandoned);
-            self.dependents(owner);
-        }
-        for site in &factory.spec.sites {
-            let key = SiteKey::new(owner.clone(), &site.name);
-            let before = self.registry.source(&key).cloned();
-            if let Some(intent) = project::site(&self.world, &self.id, &key)
-                && let Some(report) = self.registry.ensure(&key, site, intent)
-            {
-                self.site_reports.insert(key.clone(), report);
-            }
-            if self.registry.source(&key) != before.as_ref() {
-                // A new worker knows of nothing yet, and nobody needs the former one's credential.
-                self.dependents(owner);
-                self.release_unused(before);
-            }
-        }
-        for key in self.registry.of(owner) {
-            if !factory.spec.sites.iter().any(|site| site.name == key.site) {
-                self.let_go(&key);
-            }
-        }
-        let now = Timestamp::now();
-        let by_site = &self.by_site;
-        let reports = &self.reports;
-        let about = |key: &SiteKey| -> Vec<&Report> {
-            by_site.get(key).into_iter().flatten().filter_map(|owner| reports.get(owner)?.get(key)).collect()
-        };
-        let outcome = aggregate::factory(&self.world, factory, &self.site_reports, about, &self.abandoned, now);
-        if outcome.finished {
-            let sources = self.registry.of(owner).iter().filter_map(|key| self.registry.source(key).cloned()).collect();
-            return Next::Release(sources);
-        }
-        let keys: BTreeSet<SiteKey> = factory.spec.sites.iter().filter(|site| site.kubernetes.is_some()).map(|site| SiteKey::new(owner.clone(), &site.name)).collect();
-        let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.registry.owners(key)).collect();
-        let known = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
-        if known && !(self.heard_of(owner, &keys) && counted.iter().all(|other| self.heard_of(other, &keys))) {
-            return self.later(owner);
-        }
-        self.settings.notices.factory(factory, &outcome.status);
-        self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
-            status.summary = None;
-            for site in &mut status.sites {
-                site.gpus = None;
-                site.grants = 0;
-                site.pools = 0;
-            }
-        })
-    }
-
-    /// Ends the worker of a site that its factory does not name any more.
-    fn let_go(&mut self, key: &SiteKey) {
-        self.settings.metrics.forget_site(&key.to_string());
-        let source = self.registry.remove(key);
-        self.site_reports.remove(key);
-        self.by_site.remove(key);
-        self.reports.values_mut().for_each(|reports| {
-            reports.remove(key);
-        });
-        self.holders.values_mut().for_each(|sites| {
-            sites.remove(key);
-        });
-        self.release_unused(source);
-    }
-
-    fn release_unused(&self, source: Option<CredentialSource>) {
-        if let Some(source) = source.filter(|source| !self.registry.uses(source)) {
-            let reader = self.registry.reader().clone();
-            tokio::spawn(async move { reader.release_secret(&source).await });
-        }
-    }
-
-    fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {
-        let holders = self.holders.get(owner).cloned().unwrap_or_default();
-        let projection = project::pool(&self.world, owner, &holders);
-        for (key, intent) in &projection.sites {
-            self.registry.put(key, intent);
-        }
-        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), Timestamp::now());
-        if outcome.finished {
-            return Next::Write(Write::RemoveFinalizer);
-        }
-        let keys = projection.sites.keys().cloned().collect();
-        let known = pool.status.as_ref().is_some_and(|status| status.observed_generation == pool.metadata.generation);
-        if known && !self.heard_of(owner, &keys) {
-            return self.later(owner);
-        }
-        self.settings.notices.pool(pool, &outcome.status);
-        self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
-            status.summary = None;
-            status.gpu_hours = None;
-            for site in &mut status.sites {
-                site.nodes = aifactory_api::pool::NodeCount::default();
-                site.gpus = aifactory_api::factory::GpuCount::default();
-            }
-        })
-    }
-
-    fn grant(&mut self, owner: &OwnerRef, grant: &AccessGrant) -> Next {
-        let holders = self.holders_of(owner, grant);
-        let now = Timestamp::now();
-        let Some(projection) = project::grant(&self.world, owner, &holders, now) else { return Next::Nothing };
-        for (key, intent) in &projection.sites {
-            self.registry.put(key, intent);
-        }
-        if let Some(wake) = projection.wake {
-            let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(Duration::from_secs(24 * 3600));
-            self.schedule.add_at(owner.clone(), Instant::now() + wait + Duration::from_millis(1));
-        }
-        let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), now);
-        if outcome.finished {
-            return Next::Write(Write::RemoveFinalizer);
-        }
-        let keys = projection.sites.keys().cloned().collect();
-        let known = grant.status.as_ref().is_some_and(|status| status.observed_generation == grant.metadata.generation);
-        if known && !self.heard_of(owner, &keys) {
-            return self.later(owner);
-        }
-        let findings = self.reports.get(owner).into_iter().flatten().flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
-        self.settings.notices.grant(grant, &outcome.status, findings);
-        self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
-            if let Some(summary) = &mut status.summary {
-                summary.gpu_hours.clear();
-            }
-        })
-    }
-
-    /// Sites that hold something of a grant: those that say so, and those that status names and that could not be asked yet.
-    fn holders_of(&self, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<SiteKey> {
-        let mut holders = self.holders.get(owner).cloned().unwrap_or_default();
-        let named = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
-        for site in named.iter().filter(|site| !matches!(site.phase.as_str(), "Gone")) {
-            for (factory_ref, factory) in self.world.factories() {
-                for known in &factory.spec.sites {
-                    let key = SiteKey::new(factory_ref.clone(), &known.name);
-                    if key.display(&owner.namespace) == site.name && !self.site_reports.get(&key).is_some_and(|report| report.synced) {
-                        let placed = factory_ref.namespace != owner.namespace || pools_of_grant(owner, grant).iter().any(|pool| {
-                            self.world.pool(pool).is_none_or(|spec| factory_of_pool(pool, spec) == *factory_ref)
-                        }) || factory.spec.sites.iter().any(|listed| listed.name == site.name);
-                        if placed && known.kubernetes.is_some() {
-                            holders.insert(key);
-                        }
-                    }
-                }
-            }
-        }
-        holders
-    }
-
-    fn about(&self, owner: &OwnerRef) -> Reports<'_> {
-        Reports {
-            about: self.reports.get(owner).into_iter().flatten().map(|(key, report)| (key.clone(), report)).collect(),
-            sites: &self.site_reports,
-            abandoned: &self.abandoned,
-        }
-    }
-
-    /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
-    fn heard_of(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>) -> bool {
-        self.begun.elapsed() > HEARING
-            || keys.iter().all(|key| {
-                self.site_reports.get(key).is_some_and(|report| {
-                    let about = !self.registry.knows(key, owner) || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
-                    !report.reachable || (report.synced && about) || report.problem.is_some()
-                })
-            })
-    }
-
-    /// What status said before the restart stands for now.
-    fn later(&mut self, owner: &OwnerRef) -> Next {
-        self.schedule.add_at(owner.clone(), self.begun + HEARING + Duration::from_millis(10));
-        Next::Nothing
-    }
-
-    /// Whether the status is to be written, now or later.
-    fn status<S>(&mut self, owner: &OwnerRef, generation: Option<i64>, stored: Option<&S>, outcome: Outcome<S>, strip: impl Fn(&mut S)) -> Next
-    where
-        S: Clone + PartialEq + serde::Serialize,
-    {
-        let now = Instant::now();
-        let generation = generation.unwrap_or_default();
-        let progress = self.progress.entry(owner.clone()).or_insert(Progress { generation, since: now, written: None });
-        if progress.generation != generation {
-            progress.generation = generation;
-            progress.since = now;
-        }
-        if stored == Some(&outcome.status) {
-            return Next::Nothing;
-        }
-        if outcome.in_progress {
-            let ready_at = match progress.written.filter(|written| *written > progress.since) {
-                Some(written) => written + STILL,
-                None => progress.since + PATIENCE,
-            };
-            if ready_at > now {
-                self.schedule.add_at(owner.clone(), ready_at);
-                return Next::Nothing;
-            }
-        } else {
-            progress.since = now;
-        }
-        let stripped = |status: &S| {
-            let mut status = status.clone();
-            strip(&mut status);
-            status
-        };
-        if stored.is_some_and(|stored| stripped(stored) == stripped(&outcome.status))
-            && let Some(at) = progress.written.map(|written| written + NUMBERS).filter(|at| *at > now)
-        {
-            self.schedule.add_at(owner.clone(), at);
-            return Next::Nothing;
-        }
-        match serde_json::to_value(&outcome.status) {
-            Ok(status) => {
-                tracing::debug!(%owner, %status, "Writing status");
-                Next::Write(Write::Status(status))
-            }
-            Err(error) => {
-                tracing::error!(%owner, %error, "A status can not be written down");
-                Next::Nothing
-            }
-        }
-    }
-
     fn store_living(&mut self) {
         if self.storing || (self.living_stored && !self.grants_changed) {
             return;
@@ -761,13 +508,4 @@ impl Hub {
         let (client, namespace) = (self.settings.client.clone(), self.settings.namespace.clone());
         self.tasks.spawn(async move { Done::Living(living::store(&client, &namespace, &living).await) });
     }
-}
-
-fn broken_status(generation: i64, reason: &str, message: &str) -> Value {
-    let at = aifactory_plan::conditions::whole_seconds(Timestamp::now()).to_string();
-    let condition = |type_: &str, status: &str| {
-        serde_json::json!({"type": type_, "status": status, "reason": reason, "message": message,
-            "observedGeneration": generation, "lastTransitionTime": at})
-    };
-    serde_json::json!({"conditions": [condition("Ready", "False"), condition("Stalled", "True")]})
 }

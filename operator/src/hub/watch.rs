@@ -46,7 +46,9 @@ pub enum Seen {
 }
 
 /// A kind of ours, as the watch needs it.
-pub trait Watched: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static {
+pub trait Watched:
+    Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
+{
     const KIND: Kind;
     fn wrap(self) -> Resourced;
 }

@@ -108,7 +108,8 @@ impl Applier {
 
     async fn apply(&self, object: Object) -> Result<Done, Failure> {
         let api = self.api(&object.key);
-        let params = PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(labels::SITE_MANAGER).force() };
+        let params =
+            PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(labels::SITE_MANAGER).force() };
         match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&object.content))).await {
             Ok(Ok(stored)) => {
                 let stored = serde_json::to_value(stored).unwrap_or(Value::Null);
@@ -117,7 +118,9 @@ impl Applier {
                     None => Ok(Done::Nothing),
                 }
             }
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => Err(self.refused(&api, &object.key, &status.message).await),
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
+                Err(self.refused(&api, &object.key, &status.message).await)
+            }
             Ok(Err(error)) => Err(failure(&object.key.to_string(), &error)),
             Err(_) => Err(timeout(&object.key.to_string())),
         }
@@ -154,10 +157,8 @@ impl Applier {
 
     async fn delete(&self, key: ObjectKey, uid: Option<String>) -> Result<Done, Failure> {
         let api = self.api(&key);
-        let params = DeleteParams {
-            preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }),
-            ..DeleteParams::background()
-        };
+        let params =
+            DeleteParams { preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }), ..DeleteParams::background() };
         match tokio::time::timeout(WRITE, api.delete(&key.name, &params)).await {
             // An object with finalizers, such as a namespace, is there until the watch says that it is gone.
             Ok(Ok(either)) => Ok(if either.is_right() { Done::Deleted(key) } else { Done::Nothing }),
@@ -180,13 +181,8 @@ impl Applier {
             ("", "v1", "Pod", "pods"),
         ] {
             let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-            let resource = ApiResource {
-                group: group.to_owned(),
-                version: version.to_owned(),
-                api_version,
-                kind: kind.to_owned(),
-                plural: plural.to_owned(),
-            };
+            let resource =
+                ApiResource { group: group.to_owned(), version: version.to_owned(), api_version, kind: kind.to_owned(), plural: plural.to_owned() };
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await {
                 Ok(Ok(_)) => {}
@@ -210,12 +206,10 @@ impl Applier {
             Ok(Ok(node)) => Ok(Done::Node(Box::new(NodeView::from_node(&node)))),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(Done::Nothing),
             // Somebody else was faster with the taints; the watch brings what is there now.
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || (status.code == 422 && !status.message.contains("ValidatingAdmissionPolicy")) => {
-                Err(Failure {
-                    finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")),
-                    unreachable: false,
-                    refused: false,
-                })
+            Ok(Err(kube::Error::Api(status)))
+                if status.is_conflict() || (status.code == 422 && !status.message.contains("ValidatingAdmissionPolicy")) =>
+            {
+                Err(Failure { finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")), unreachable: false, refused: false })
             }
             Ok(Err(error)) => Err(failure(&what, &error)),
             Err(_) => Err(timeout(&what)),
@@ -239,9 +233,5 @@ fn failure(what: &str, error: &kube::Error) -> Failure {
 }
 
 fn timeout(what: &str) -> Failure {
-    Failure {
-        finding: Finding::note(Reason::SiteUnreachable, format!("{what}: the site did not answer in time")),
-        unreachable: true,
-        refused: false,
-    }
+    Failure { finding: Finding::note(Reason::SiteUnreachable, format!("{what}: the site did not answer in time")), unreachable: true, refused: false }
 }

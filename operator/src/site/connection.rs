@@ -129,8 +129,7 @@ async fn must_be_bound(api: &Api<ValidatingAdmissionPolicyBinding>, name: &str) 
 }
 
 fn unguarded(what: &str) -> Finding {
-    let message =
-        format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then");
+    let message = format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then");
     Finding::stalled(Reason::SitePoliciesMissing, message)
 }
 
@@ -237,10 +236,9 @@ pub fn explain(error: &kube::Error) -> Finding {
         kube::Error::Api(status) if status.code == 403 => {
             Finding::stalled(Reason::RefusedBySite, format!("the site refuses: {}", aifactory_plan::grant::shorten(&status.message, 500)))
         }
-        kube::Error::Api(status) => Finding::note(
-            Reason::SiteError,
-            format!("the site answers {}: {}", status.code, aifactory_plan::grant::shorten(&status.message, 300)),
-        ),
+        kube::Error::Api(status) => {
+            Finding::note(Reason::SiteError, format!("the site answers {}: {}", status.code, aifactory_plan::grant::shorten(&status.message, 300)))
+        }
         other => unreachable(&crate::client::explain(other)),
     }
 }

@@ -61,25 +61,20 @@ impl CredentialReader {
     pub async fn fingerprint(&self, source: &CredentialSource) -> Result<Option<Fingerprint>, Finding> {
         match source {
             CredentialSource::Local => Ok(None),
-            CredentialSource::Secret { namespace, name, key } => {
-                Ok(Some(Fingerprint::of(&self.bytes(namespace, name, key).await?.0)))
-            }
+            CredentialSource::Secret { namespace, name, key } => Ok(Some(Fingerprint::of(&self.bytes(namespace, name, key).await?.0))),
         }
     }
 
     /// Reads the credential, makes clients, and marks it as in use.
     pub async fn connect(&self, source: &CredentialSource) -> Result<Found, Finding> {
         match source {
-            CredentialSource::Local => {
-                Ok(Found { fingerprint: Fingerprint::of(b"local"), clients: self.local.clone(), expires: None })
-            }
+            CredentialSource::Local => Ok(Found { fingerprint: Fingerprint::of(b"local"), clients: self.local.clone(), expires: None }),
             CredentialSource::Secret { namespace, name, key } => {
                 let (bytes, secret) = self.bytes(namespace, name, key).await?;
                 let credential = SiteCredential::parse(&bytes, &self.rules)
                     .map_err(|error| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: {}: {error}", error.reason())))?;
-                let clients = Clients::new(&credential.config(None), &self.settings).map_err(|_| {
-                    Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: no client can be made with it"))
-                })?;
+                let clients = Clients::new(&credential.config(None), &self.settings)
+                    .map_err(|_| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: no client can be made with it")))?;
                 let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
                 let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
                 hold(&secrets, &secret).await?;
@@ -95,14 +90,14 @@ impl CredentialReader {
     pub async fn release_secret(&self, source: &CredentialSource) -> Result<(), Finding> {
         let CredentialSource::Secret { namespace, name, .. } = source else { return Ok(()) };
         let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
-        let Some(secret) = fetch(&secrets, name).await? else { return Ok(()) };
+        let Some(secret) = held(fetch(&secrets, name).await)? else { return Ok(()) };
         release(&secrets, &secret).await
     }
 
     /// Lets the RoleBinding of a namespace go, by which the operator reads credentials there.
     pub async fn release_binding(&self, namespace: &str) -> Result<(), Finding> {
         let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
-        let Some(binding) = fetch(&bindings, labels::CREDENTIALS).await? else { return Ok(()) };
+        let Some(binding) = held(fetch(&bindings, labels::CREDENTIALS).await)? else { return Ok(()) };
         release(&bindings, &binding).await
     }
 
@@ -111,7 +106,9 @@ impl CredentialReader {
         let Some(mut secret) = fetch(&secrets, name).await? else {
             return Err(Finding::stalled(
                 Reason::SecretNotFound,
-                format!("there is no Secret {name} in namespace {namespace}. Make it: kubectl create secret generic {name} -n {namespace} --from-file={key}=FILE"),
+                format!(
+                    "there is no Secret {name} in namespace {namespace}. Make it: kubectl create secret generic {name} -n {namespace} --from-file={key}=FILE"
+                ),
             ));
         };
         let value = secret.data.as_mut().and_then(|data| data.remove(key));
@@ -121,6 +118,15 @@ impl CredentialReader {
             Some(value) => Ok((value.0, secret)),
             None => Err(Finding::stalled(Reason::SecretNotFound, format!("Secret {name} in namespace {namespace} has no key {key}"))),
         }
+    }
+}
+
+/// The RoleBinding is held together with the Secrets. Where it is gone nothing was ever held, and to wait for it would keep a factory for ever in
+/// a namespace that is being deleted.
+fn held<K>(found: Result<Option<K>, Finding>) -> Result<Option<K>, Finding> {
+    match found {
+        Err(finding) if finding.reason == Reason::SecretForbidden => Ok(None),
+        found => found,
     }
 }
 
@@ -143,7 +149,9 @@ where
                 ),
             ))
         }
-        Ok(Err(error)) => Err(Finding::note(Reason::InternalError, format!("the hub does not answer for {} {name}: {}", K::kind(&()), brief(&error)))),
+        Ok(Err(error)) => {
+            Err(Finding::note(Reason::InternalError, format!("the hub does not answer for {} {name}: {}", K::kind(&()), brief(&error))))
+        }
         Err(_) => Err(Finding::note(Reason::InternalError, format!("the hub does not answer for {} {name} in time", K::kind(&())))),
     }
 }

@@ -57,12 +57,7 @@ impl Seen {
             ObjectKind::Namespace => Extra::Namespace(NamespaceView {
                 uid: text("/uid").unwrap_or_default().to_owned(),
                 terminating: metadata.get("deletionTimestamp").is_some(),
-                state: metadata
-                    .get("labels")
-                    .and_then(|labels| labels.get(labels::STATE))
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-                    .to_owned(),
+                state: metadata.get("labels").and_then(|labels| labels.get(labels::STATE)).and_then(Value::as_str).unwrap_or_default().to_owned(),
                 annotations: annotations
                     .into_iter()
                     .flatten()
@@ -76,9 +71,7 @@ impl Seen {
                     .and_then(Value::as_object)
                     .into_iter()
                     .flatten()
-                    .filter_map(|(name, value)| {
-                        Some((name.strip_prefix("requests.")?.to_owned(), quantity::parse_count(value.as_str()?)?))
-                    })
+                    .filter_map(|(name, value)| Some((name.strip_prefix("requests.")?.to_owned(), quantity::parse_count(value.as_str()?)?)))
                     .filter(|(_, used)| *used > 0)
                     .collect(),
             ),
@@ -224,13 +217,8 @@ impl Index {
     pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> BTreeSet<OwnerRef> {
         self.deleted.retain(|key, _| key.kind != kind || seen.contains(key));
         self.versions.retain(|key, _| key.kind != kind || seen.contains(key));
-        let gone: Vec<ObjectKey> = self
-            .owner_of
-            .keys()
-            .chain(self.foreign.values().flatten())
-            .filter(|key| key.kind == kind && !seen.contains(key))
-            .cloned()
-            .collect();
+        let gone: Vec<ObjectKey> =
+            self.owner_of.keys().chain(self.foreign.values().flatten()).filter(|key| key.kind == kind && !seen.contains(key)).cloned().collect();
         gone.iter().flat_map(|key| self.remove(key)).collect()
     }
 
@@ -269,9 +257,11 @@ impl Index {
 
     /// The namespace that this owner has, whatever its name.
     pub fn namespace_of(&self, owner: &OwnerRef) -> Option<(&str, &NamespaceView)> {
-        self.owners.get(owner)?.keys().find(|key| key.kind == ObjectKind::Namespace).and_then(|key| {
-            self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view))
-        })
+        self.owners
+            .get(owner)?
+            .keys()
+            .find(|key| key.kind == ObjectKind::Namespace)
+            .and_then(|key| self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view)))
     }
 
     /// What others put into a namespace that widens a grant.
@@ -291,14 +281,10 @@ impl Index {
 
     /// Everybody who owns something here; nodes belong to pools of the factory's namespace.
     pub fn owners(&self, factory: &OwnerRef) -> BTreeSet<OwnerRef> {
-        let pools = self
-            .nodes
-            .values()
-            .filter_map(|node| node.labels.get(labels::POOL))
-            .map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool));
+        let pools =
+            self.nodes.values().filter_map(|node| node.labels.get(labels::POOL)).map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool));
         self.owners.keys().cloned().chain(pools).collect()
     }
-
 
     fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
         self.owner_of.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace))

@@ -1,5 +1,9 @@
 //! The worker of one site: an actor that owns the index, the intents and the schedule, decides in one place, and leaves waiting to tasks.
 
+mod happenings;
+mod reports;
+mod session;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -259,77 +263,6 @@ impl Worker {
         }
     }
 
-    fn observed(&mut self, session: u64, observation: Observation) {
-        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
-        let mut listed = None;
-        match observation {
-            Observation::Put(seen) => {
-                if matches!(seen.extra, Extra::Quota(_)) {
-                    let soon = Instant::now() + Duration::from_secs(2);
-                    for pool in self.intents.keys().filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>() {
-                        self.schedule.add_at(pool, soon);
-                    }
-                }
-                let due = self.index.put(*seen);
-                self.due(due);
-            }
-            Observation::Removed(key) => {
-                if key.kind == ObjectKind::Namespace
-                    && let Some(view) = self.index.namespace(&key.name)
-                    && view.state != aifactory_api::labels::STATE_LOCKED
-                {
-                    self.lost.extend(self.intents.keys().filter(|owner| self.index.namespace_of(owner).is_some_and(|(name, _)| name == key.name)).cloned());
-                }
-                let due = self.index.remove(&key);
-                self.due(due);
-            }
-            Observation::Listed(kind, seen) => {
-                listed = Some(Listing::Kind(kind));
-                let due = self.index.retain(kind, &seen);
-                self.due(due);
-            }
-            Observation::Node(node) => {
-                if self.index.put_node(*node) {
-                    self.visit_pools();
-                }
-            }
-            Observation::NodeRemoved(name) => {
-                if self.index.remove_node(&name) {
-                    self.visit_pools();
-                }
-            }
-            Observation::NodesListed(seen) => {
-                listed = Some(Listing::Nodes);
-                self.index.retain_nodes(&seen);
-                self.visit_pools();
-            }
-            Observation::Policy(data) => {
-                listed = Some(Listing::Policy);
-                let policy = data.map(|data| SitePolicy::parse(&data)).unwrap_or_default();
-                if policy != self.policy {
-                    self.policy = policy;
-                    self.site_dirty = true;
-                    self.refuse();
-                    self.visit_everything();
-                }
-            }
-            Observation::Failed(why) => {
-                tracing::debug!(site = %self.key, why, "a watch failed");
-                // A watch that fails may be the first sign that the site is gone.
-                active.probe_at = Instant::now();
-            }
-        }
-        if let Some(listing) = listed
-            && let Some(active) = &mut self.active
-            && active.unlisted.remove(&listing)
-            && active.unlisted.is_empty()
-        {
-            tracing::info!(site = %self.key, "Saw everything of ours at the site");
-            self.site_dirty = true;
-            self.visit_everything();
-        }
-    }
-
     fn happened(&mut self, event: Event, observations: &mpsc::Sender<(u64, Observation)>) {
         match event {
             Event::Contact(Ok(session)) => {
@@ -353,8 +286,7 @@ impl Worker {
                     kinds.push(ObjectKind::ClusterNetworkPolicy);
                 }
                 let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
-                let unlisted =
-                    kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy]).collect();
+                let unlisted = kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy]).collect();
                 let now = Instant::now();
                 self.active = Some(Active {
                     id: self.sessions,
@@ -408,159 +340,6 @@ impl Worker {
         }
     }
 
-    /// A credential that was replaced is used at once, whether the site answered to the former one or not.
-    fn looked(&mut self, result: Result<Option<Fingerprint>, Finding>) {
-        self.looking = false;
-        self.look_at = Instant::now() + ROTATION;
-        let found = match result {
-            Ok(Some(found)) => Ok(found),
-            Ok(None) => return,
-            // The hub does not answer: the credential in use is still the last one known.
-            Err(problem) if problem.reason == Reason::InternalError => return,
-            Err(problem) => Err(problem),
-        };
-        let known = match &self.active {
-            Some(active) => Some(Ok(active.session.fingerprint)),
-            None => self.credential,
-        };
-        let seen = found.as_ref().map(|found| *found).map_err(|problem| problem.reason);
-        self.credential = Some(seen);
-        if known.is_some_and(|known| known != seen) {
-            tracing::info!(site = %self.key, "The credential changed");
-            self.contact_pause = CONTACT.0;
-            self.disconnect(found.err());
-        }
-    }
-
-    fn probed(&mut self, session: u64, result: Result<(), Finding>) {
-        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
-        active.probing = false;
-        match result {
-            Ok(()) => {
-                active.failed_probes = 0;
-                active.probe_at = Instant::now() + PROBE;
-                self.last_contact = Some(Timestamp::now());
-            }
-            Err(problem) => {
-                active.failed_probes += 1;
-                active.probe_at = Instant::now();
-                if active.failed_probes >= 2 {
-                    tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
-                    self.disconnect(Some(problem));
-                }
-            }
-        }
-    }
-
-    fn executed(&mut self, session: u64, owner: OwnerRef, result: Result<Outcome, String>) {
-        let now = Instant::now();
-        let outcome = match result {
-            Ok(outcome) => outcome,
-            Err(panic) => {
-                self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, panic)]);
-                self.schedule.failed(&owner, now);
-                self.visit_report_only(&owner);
-                return;
-            }
-        };
-        if self.active.as_ref().is_some_and(|active| active.id == session) {
-            for seen in outcome.applied {
-                self.index.put(seen);
-            }
-            for key in &outcome.deleted {
-                self.index.delete(key);
-            }
-            let mut moved = false;
-            for node in outcome.nodes {
-                moved |= self.index.put_node(node);
-            }
-            if moved {
-                self.visit_pools();
-            }
-        }
-        self.site_dirty = true;
-        if outcome.failures.is_empty() {
-            self.findings.remove(&owner);
-            let rounds = self.rounds.entry(owner.clone()).or_insert(0);
-            *rounds += 1;
-            if *rounds > 4 {
-                self.schedule.failed(&owner, now);
-            } else {
-                self.schedule.done(&owner);
-                self.schedule.add_urgent(owner);
-            }
-            return;
-        }
-        if let Some(active) = &mut self.active
-            && outcome.failures.iter().any(|failure| failure.unreachable)
-        {
-            active.probe_at = now;
-        }
-        let refused = outcome.failures.iter().all(|failure| failure.refused);
-        self.findings.insert(owner.clone(), outcome.failures.into_iter().map(|failure| failure.finding).collect());
-        if refused {
-            self.schedule.done(&owner);
-            self.schedule.add_at(owner.clone(), now + REFUSED);
-        } else {
-            self.schedule.failed(&owner, now);
-        }
-        self.visit_report_only(&owner);
-    }
-
-    fn disconnect(&mut self, problem: Option<Finding>) {
-        self.active = None;
-        if let Some(contact) = self.contacting.take() {
-            contact.abort();
-        }
-        self.contact_at = Some(Instant::now());
-        self.problem = problem;
-        self.site_dirty = true;
-    }
-
-    /// Begins to make contact where there is none.
-    fn contact(&mut self) {
-        let Some(site) = &self.site else { return };
-        if self.active.is_some() || self.contacting.is_some() || self.contact_at.is_some_and(|at| at > Instant::now()) {
-            return;
-        }
-        let (reader, source, site) = (self.reader.clone(), self.source.clone(), site.clone());
-        self.contacting = Some(self.tasks.spawn(async move { Event::Contact(connection::connect(&reader, &source, &site).await) }));
-    }
-
-    /// Begins probes and tests that are due.
-    fn attend(&mut self) {
-        let releasable = self.releasable();
-        if self.site.is_some() && !self.looking && self.look_at <= Instant::now() {
-            self.looking = true;
-            let (reader, source) = (self.reader.clone(), self.source.clone());
-            self.tasks.spawn(async move { Event::Look(reader.fingerprint(&source).await) });
-        }
-        let Some(active) = &mut self.active else { return };
-        let (now, id, client) = (Instant::now(), active.id, active.session.clients.rpc.clone());
-        let later = now + Duration::from_secs(3600);
-        if active.probe_at <= now && !active.probing {
-            active.probing = true;
-            let client = client.clone();
-            self.tasks.spawn(async move { Event::Probe(id, connection::probe(&client).await) });
-        }
-        if active.policy_test_at <= now {
-            active.policy_test_at = later;
-            let client = client.clone();
-            self.tasks.spawn(async move { Event::PolicyTest(id, check_policies(&client).await) });
-        }
-        if releasable && !active.releasing && !self.released {
-            active.releasing = true;
-            self.tasks.spawn(async move { Event::Released(id, connection::release(&client).await) });
-        }
-    }
-
-    fn releasable(&self) -> bool {
-        self.synced()
-            && self.site.as_ref().is_some_and(|site| site.release)
-            && self.schedule.busy() == 0
-            && self.held().values().all(|held| *held == Held::Retained)
-    }
-
     fn synced(&self) -> bool {
         self.active.as_ref().is_some_and(|active| active.unlisted.is_empty())
     }
@@ -581,7 +360,8 @@ impl Worker {
             Err(_) => {
                 tracing::error!(site = %self.key, %owner, "Planning panicked");
                 self.metrics.panicked(owner.kind);
-                self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, "the operator failed while planning; its log says where")]);
+                self.findings
+                    .insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, "the operator failed while planning; its log says where")]);
                 self.schedule.failed(&owner, Instant::now());
                 return;
             }
@@ -641,92 +421,6 @@ impl Worker {
             None if self.gone.contains(owner) => visit.gone(owner),
             None => None,
         }
-    }
-
-    fn report(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {
-        let Some(intent) = self.intents.get(owner) else {
-            self.site_dirty = true;
-            return;
-        };
-        let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
-        findings.extend(plan.findings.iter().cloned());
-        if let Some(active) = &self.active {
-            findings.extend(active.unguarded.clone());
-        }
-        let report = Report {
-            owner: owner.clone(),
-            uid: intent.uid.clone(),
-            generation: intent.generation,
-            answers: aifactory_plan::digest::digest_of(intent),
-            phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
-            settled: done && plan.phase != SitePhase::Pending,
-            findings,
-            detail: plan.detail.clone(),
-        };
-        if self.reported.get(owner) != Some(&report) {
-            self.reported.insert(owner.clone(), report.clone());
-            if self.lost.remove(owner) {
-                // Said once; the next report is without it.
-                self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
-            }
-            let _ = self.hub.send(FromSite::About(self.key.clone(), Box::new(report)));
-        }
-    }
-
-    fn held(&self) -> BTreeMap<OwnerRef, Held> {
-        self.index
-            .owners(&self.key.factory)
-            .into_iter()
-            .map(|owner| {
-                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained());
-                (owner, if retained { Held::Retained } else { Held::Live })
-            })
-            .collect()
-    }
-
-    fn report_site(&mut self) {
-        let now = Instant::now();
-        if !self.site_dirty || self.site_report_at.is_some_and(|at| at > now) {
-            return;
-        }
-        self.site_dirty = false;
-        self.site_report_at = Some(now + SITE_REPORT);
-        let held = self.held();
-        let orphans = held
-            .iter()
-            .filter(|(owner, held)| **held == Held::Live && self.gone.contains(owner))
-            .map(|(owner, _)| owner.clone())
-            .collect();
-        let session = self.active.as_ref().map(|active| &active.session);
-        let report = SiteReport {
-            reachable: session.is_some(),
-            synced: self.synced(),
-            problem: self.problem.clone().or_else(|| self.active.as_ref().and_then(|active| active.unguarded.clone())).or_else(|| {
-                (self.policy.paused && session.is_some())
-                    .then(|| Finding::note(Reason::PausedBySite, "the site's ConfigMap aifactory-site-policy says paused"))
-            }),
-            last_contact: self.last_contact.filter(|_| session.is_none()),
-            cluster_uid: session.map(|session| session.cluster_uid.clone()),
-            kubernetes_version: session.map(|session| session.version.clone()),
-            engines: session.map(|session| session.engines.clone()).unwrap_or_default(),
-            credential_expires: session.and_then(|session| session.expires),
-            held,
-            orphans,
-            policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
-            released: self.released,
-        };
-        if session.is_none() && self.problem.is_none() {
-            // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
-            return;
-        }
-        if self.site_reported.as_ref() != Some(&report) {
-            self.site_reported = Some(report.clone());
-            let _ = self.hub.send(FromSite::Site(self.key.clone(), Box::new(report)));
-        }
-    }
-
-    fn guard_rail_problems(&self) -> Vec<String> {
-        self.findings.get(&self.key.factory).into_iter().flatten().map(|finding| finding.message.clone()).collect()
     }
 
     fn due(&mut self, owners: BTreeSet<OwnerRef>) {

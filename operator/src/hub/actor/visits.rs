@@ -1,0 +1,200 @@
+//! What is done for one resource: projected, told to sites, aggregated.
+
+use super::*;
+
+impl Hub {
+    pub(super) fn visit(&mut self, owner: &OwnerRef) -> Next {
+        if let Some(why) = self.undecodable.get(owner).cloned() {
+            let client = self.settings.client.clone();
+            let status = broken_status(0, "Undecodable", &format!("the stored object can not be read by this release: {why}"));
+            let name = owner.clone();
+            tokio::spawn(async move {
+                let _ = raw_status(&client, &name, status).await;
+            });
+            return Next::Nothing;
+        }
+        let Some(object) = self.object(owner) else { return Next::Nothing };
+        let meta = object.meta();
+        if self.settings.test_hooks && meta.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("aifactory.dev/test-panic")) {
+            #[allow(clippy::panic)]
+            {
+                panic!("asked for by an annotation");
+            }
+        }
+        let finalized = meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == labels::FINALIZER));
+        if !finalized {
+            // The finalizer is stored before anything is done for the resource; without it a deletion is none of our business.
+            return if meta.deletion_timestamp.is_some() { Next::Nothing } else { Next::Write(Write::AddFinalizer) };
+        }
+        match object {
+            Resourced::Factory(factory) => self.factory(owner, &factory),
+            Resourced::Pool(pool) => self.pool(owner, &pool),
+            Resourced::Grant(grant) => self.grant(owner, &grant),
+        }
+    }
+
+    pub(super) fn factory(&mut self, owner: &OwnerRef, factory: &AIFactory) -> Next {
+        let abandoned: BTreeSet<SiteKey> = project::abandoned(factory).into_iter().map(|site| SiteKey::new(owner.clone(), site)).collect();
+        let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
+        if abandoned != before {
+            for key in abandoned.difference(&before) {
+                let left: Vec<String> = self.holders.iter().filter(|(_, sites)| sites.contains(key)).map(|(owner, _)| owner.to_string()).collect();
+                self.settings.notices.abandoned(factory, &key.site, &left);
+            }
+            self.abandoned.retain(|key| key.factory != *owner);
+            self.abandoned.extend(abandoned);
+            self.dependents(owner);
+        }
+        for site in &factory.spec.sites {
+            let key = SiteKey::new(owner.clone(), &site.name);
+            let before = self.registry.source(&key).cloned();
+            if let Some(intent) = project::site(&self.world, &self.id, &key)
+                && let Some(report) = self.registry.ensure(&key, site, intent)
+            {
+                self.site_reports.insert(key.clone(), report);
+            }
+            if self.registry.source(&key) != before.as_ref() {
+                // A new worker knows of nothing yet, and nobody needs the former one's credential.
+                self.dependents(owner);
+                self.release_unused(before);
+            }
+        }
+        for key in self.registry.of(owner) {
+            if !factory.spec.sites.iter().any(|site| site.name == key.site) {
+                self.let_go(&key);
+            }
+        }
+        let now = Timestamp::now();
+        let by_site = &self.by_site;
+        let reports = &self.reports;
+        let about =
+            |key: &SiteKey| -> Vec<&Report> { by_site.get(key).into_iter().flatten().filter_map(|owner| reports.get(owner)?.get(key)).collect() };
+        let outcome = aggregate::factory(&self.world, factory, &self.site_reports, about, &self.abandoned, now);
+        if outcome.finished {
+            let sources = self.registry.of(owner).iter().filter_map(|key| self.registry.source(key).cloned()).collect();
+            return Next::Release(sources);
+        }
+        let keys: BTreeSet<SiteKey> =
+            factory.spec.sites.iter().filter(|site| site.kubernetes.is_some()).map(|site| SiteKey::new(owner.clone(), &site.name)).collect();
+        let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.registry.owners(key)).collect();
+        let known = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
+        if known && !(self.heard_of(owner, &keys) && counted.iter().all(|other| self.heard_of(other, &keys))) {
+            return self.later(owner);
+        }
+        self.settings.notices.factory(factory, &outcome.status);
+        self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
+            status.summary = None;
+            for site in &mut status.sites {
+                site.gpus = None;
+                site.grants = 0;
+                site.pools = 0;
+            }
+        })
+    }
+
+    /// Ends the worker of a site that its factory does not name any more.
+    pub(super) fn let_go(&mut self, key: &SiteKey) {
+        self.settings.metrics.forget_site(&key.to_string());
+        let source = self.registry.remove(key);
+        self.site_reports.remove(key);
+        self.by_site.remove(key);
+        self.reports.values_mut().for_each(|reports| {
+            reports.remove(key);
+        });
+        self.holders.values_mut().for_each(|sites| {
+            sites.remove(key);
+        });
+        self.release_unused(source);
+    }
+
+    pub(super) fn release_unused(&self, source: Option<CredentialSource>) {
+        if let Some(source) = source.filter(|source| !self.registry.uses(source)) {
+            let reader = self.registry.reader().clone();
+            tokio::spawn(async move { reader.release_secret(&source).await });
+        }
+    }
+
+    pub(super) fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {
+        let holders = self.holders.get(owner).cloned().unwrap_or_default();
+        let projection = project::pool(&self.world, owner, &holders);
+        for (key, intent) in &projection.sites {
+            self.registry.put(key, intent);
+        }
+        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), Timestamp::now());
+        if outcome.finished {
+            return Next::Write(Write::RemoveFinalizer);
+        }
+        let keys = projection.sites.keys().cloned().collect();
+        let known = pool.status.as_ref().is_some_and(|status| status.observed_generation == pool.metadata.generation);
+        if known && !self.heard_of(owner, &keys) {
+            return self.later(owner);
+        }
+        self.settings.notices.pool(pool, &outcome.status);
+        self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
+            status.summary = None;
+            status.gpu_hours = None;
+            for site in &mut status.sites {
+                site.nodes = aifactory_api::pool::NodeCount::default();
+                site.gpus = aifactory_api::factory::GpuCount::default();
+            }
+        })
+    }
+
+    pub(super) fn grant(&mut self, owner: &OwnerRef, grant: &AccessGrant) -> Next {
+        let holders = self.holders_of(owner, grant);
+        let now = Timestamp::now();
+        let Some(projection) = project::grant(&self.world, owner, &holders, now) else { return Next::Nothing };
+        for (key, intent) in &projection.sites {
+            self.registry.put(key, intent);
+        }
+        if let Some(wake) = projection.wake {
+            let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(Duration::from_secs(24 * 3600));
+            self.schedule.add_at(owner.clone(), Instant::now() + wait + Duration::from_millis(1));
+        }
+        let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), now);
+        if outcome.finished {
+            return Next::Write(Write::RemoveFinalizer);
+        }
+        let keys = projection.sites.keys().cloned().collect();
+        let known = grant.status.as_ref().is_some_and(|status| status.observed_generation == grant.metadata.generation);
+        if known && !self.heard_of(owner, &keys) {
+            return self.later(owner);
+        }
+        let findings = self
+            .reports
+            .get(owner)
+            .into_iter()
+            .flatten()
+            .flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
+        self.settings.notices.grant(grant, &outcome.status, findings);
+        self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
+            if let Some(summary) = &mut status.summary {
+                summary.gpu_hours.clear();
+            }
+        })
+    }
+
+    /// Sites that hold something of a grant: those that say so, and those that status names and that could not be asked yet.
+    pub(super) fn holders_of(&self, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<SiteKey> {
+        let mut holders = self.holders.get(owner).cloned().unwrap_or_default();
+        let named = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
+        for site in named.iter().filter(|site| !matches!(site.phase.as_str(), "Gone")) {
+            for (factory_ref, factory) in self.world.factories() {
+                for known in &factory.spec.sites {
+                    let key = SiteKey::new(factory_ref.clone(), &known.name);
+                    if key.display(&owner.namespace) == site.name && !self.site_reports.get(&key).is_some_and(|report| report.synced) {
+                        let placed = factory_ref.namespace != owner.namespace
+                            || pools_of_grant(owner, grant)
+                                .iter()
+                                .any(|pool| self.world.pool(pool).is_none_or(|spec| factory_of_pool(pool, spec) == *factory_ref))
+                            || factory.spec.sites.iter().any(|listed| listed.name == site.name);
+                        if placed && known.kubernetes.is_some() {
+                            holders.insert(key);
+                        }
+                    }
+                }
+            }
+        }
+        holders
+    }
+}

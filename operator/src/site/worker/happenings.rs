@@ -1,0 +1,133 @@
+//! What the watches saw, and what became of writes.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn observed(&mut self, session: u64, observation: Observation) {
+        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
+        let mut listed = None;
+        match observation {
+            Observation::Put(seen) => {
+                if matches!(seen.extra, Extra::Quota(_)) {
+                    let soon = Instant::now() + Duration::from_secs(2);
+                    for pool in self.intents.keys().filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>() {
+                        self.schedule.add_at(pool, soon);
+                    }
+                }
+                let due = self.index.put(*seen);
+                self.due(due);
+            }
+            Observation::Removed(key) => {
+                if key.kind == ObjectKind::Namespace
+                    && let Some(view) = self.index.namespace(&key.name)
+                    && view.state != aifactory_api::labels::STATE_LOCKED
+                {
+                    self.lost.extend(
+                        self.intents.keys().filter(|owner| self.index.namespace_of(owner).is_some_and(|(name, _)| name == key.name)).cloned(),
+                    );
+                }
+                let due = self.index.remove(&key);
+                self.due(due);
+            }
+            Observation::Listed(kind, seen) => {
+                listed = Some(Listing::Kind(kind));
+                let due = self.index.retain(kind, &seen);
+                self.due(due);
+            }
+            Observation::Node(node) => {
+                if self.index.put_node(*node) {
+                    self.visit_pools();
+                }
+            }
+            Observation::NodeRemoved(name) => {
+                if self.index.remove_node(&name) {
+                    self.visit_pools();
+                }
+            }
+            Observation::NodesListed(seen) => {
+                listed = Some(Listing::Nodes);
+                self.index.retain_nodes(&seen);
+                self.visit_pools();
+            }
+            Observation::Policy(data) => {
+                listed = Some(Listing::Policy);
+                let policy = data.map(|data| SitePolicy::parse(&data)).unwrap_or_default();
+                if policy != self.policy {
+                    self.policy = policy;
+                    self.site_dirty = true;
+                    self.refuse();
+                    self.visit_everything();
+                }
+            }
+            Observation::Failed(why) => {
+                tracing::debug!(site = %self.key, why, "a watch failed");
+                // A watch that fails may be the first sign that the site is gone.
+                active.probe_at = Instant::now();
+            }
+        }
+        if let Some(listing) = listed
+            && let Some(active) = &mut self.active
+            && active.unlisted.remove(&listing)
+            && active.unlisted.is_empty()
+        {
+            tracing::info!(site = %self.key, "Saw everything of ours at the site");
+            self.site_dirty = true;
+            self.visit_everything();
+        }
+    }
+
+    pub(super) fn executed(&mut self, session: u64, owner: OwnerRef, result: Result<Outcome, String>) {
+        let now = Instant::now();
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(panic) => {
+                self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, panic)]);
+                self.schedule.failed(&owner, now);
+                self.visit_report_only(&owner);
+                return;
+            }
+        };
+        if self.active.as_ref().is_some_and(|active| active.id == session) {
+            for seen in outcome.applied {
+                self.index.put(seen);
+            }
+            for key in &outcome.deleted {
+                self.index.delete(key);
+            }
+            let mut moved = false;
+            for node in outcome.nodes {
+                moved |= self.index.put_node(node);
+            }
+            if moved {
+                self.visit_pools();
+            }
+        }
+        self.site_dirty = true;
+        if outcome.failures.is_empty() {
+            self.findings.remove(&owner);
+            let rounds = self.rounds.entry(owner.clone()).or_insert(0);
+            *rounds += 1;
+            if *rounds > 4 {
+                self.schedule.failed(&owner, now);
+            } else {
+                self.schedule.done(&owner);
+                self.schedule.add_urgent(owner);
+            }
+            return;
+        }
+        if let Some(active) = &mut self.active
+            && outcome.failures.iter().any(|failure| failure.unreachable)
+        {
+            active.probe_at = now;
+        }
+        let refused = outcome.failures.iter().all(|failure| failure.refused);
+        self.findings.insert(owner.clone(), outcome.failures.into_iter().map(|failure| failure.finding).collect());
+        if refused {
+            self.schedule.done(&owner);
+            self.schedule.add_at(owner.clone(), now + REFUSED);
+        } else {
+            self.schedule.failed(&owner, now);
+        }
+        self.visit_report_only(&owner);
+    }
+}
