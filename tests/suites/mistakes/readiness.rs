@@ -90,7 +90,8 @@ fn it_does_not_matter_how_objects_are_applied() {
         let picture = async |name: &str| {
             let found = world.api::<AccessGrant>().get(name).await.unwrap();
             let whole = serde_json::to_value(&found).unwrap();
-            let conditions: Vec<String> = found.status.unwrap().conditions.iter().map(|one| format!("{} {} {}", one.type_, one.status, one.reason)).collect();
+            let conditions: Vec<String> =
+                found.status.unwrap().conditions.iter().map(|one| format!("{} {} {}", one.type_, one.status, one.reason)).collect();
             let mut spec = whole["spec"].clone();
             for field in ["code", "notBefore", "notAfter"] {
                 spec.as_object_mut().unwrap().remove(field);
@@ -131,7 +132,12 @@ fn it_does_not_matter_how_objects_are_applied() {
 async fn subjects(world: &World, site: &str, tenant: &str) -> Vec<String> {
     let api: Api<k8s_openapi::api::rbac::v1::RoleBinding> = Api::namespaced(world.site(site).admin(), tenant);
     let bindings = api.list(&kube::api::ListParams::default()).await.unwrap();
-    bindings.iter().filter(|binding| binding.name_any().starts_with("aif-")).flat_map(|binding| binding.subjects.clone().unwrap_or_default()).map(|subject| subject.name).collect()
+    bindings
+        .iter()
+        .filter(|binding| binding.name_any().starts_with("aif-"))
+        .flat_map(|binding| binding.subjects.clone().unwrap_or_default())
+        .map(|subject| subject.name)
+        .collect()
 }
 
 async fn wait(world: &World, name: &str) {
@@ -152,4 +158,57 @@ async fn kubectl(world: &World, arguments: &[&str]) {
     let output = Command::new(layout::control_plane("kubectl").unwrap()).arg("--kubeconfig").arg(kubeconfig).args(arguments).output().await.unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "kubectl {arguments:?}: {}{}\n{}", text(&output.stdout), text(&output.stderr), world.log_tail());
+}
+
+#[test]
+fn the_examples_are_the_same_however_they_are_applied() {
+    run(async {
+        let world = shared().await;
+        let folder = layout::root().join("examples/two-sites");
+        let mut stored = Vec::new();
+        for flags in [&[][..], &["--server-side"][..]] {
+            let mut arguments = vec!["apply", "-f", folder.to_str().unwrap()];
+            arguments.extend(flags);
+            kubectl(&world, &arguments).await;
+            // Once more, which must find nothing to change.
+            let before = specs(&world).await;
+            kubectl(&world, &arguments).await;
+            let after = specs(&world).await;
+            assert_eq!(before, after);
+            assert!(after.len() > 5, "{after:?}");
+            stored.push(after.into_iter().map(|(name, _, spec)| (name, spec)).collect::<Vec<_>>());
+            // Its sites were never reached, which does not prove that nothing is there: somebody has to say so.
+            let sites = format!("{}=bissen,bettembourg", aifactory_api::labels::ABANDON_SITE);
+            kubectl(&world, &["annotate", "aifactory", "--all", "-n", EXAMPLE, &sites]).await;
+            let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(world.hub().admin());
+            namespaces.delete(EXAMPLE, &kube::api::DeleteParams::default()).await.unwrap();
+            aifactory_tests::eventually(WAIT, "the example is gone", async || match namespaces.get_opt(EXAMPLE).await? {
+                None => Ok(()),
+                Some(found) => Err(format!("{:?}", found.status).into()),
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{error}\n{}", world.log_tail()));
+        }
+        assert_eq!(stored[0], stored[1]);
+    });
+}
+
+const EXAMPLE: &str = "ardenne";
+
+/// Name, generation and spec of all objects of the example.
+async fn specs(world: &World) -> Vec<(String, i64, Value)> {
+    let mut found = Vec::new();
+    let client = world.hub().admin();
+    for resource in [
+        kube::discovery::ApiResource::erase::<AIFactory>(&()),
+        kube::discovery::ApiResource::erase::<GPUPool>(&()),
+        kube::discovery::ApiResource::erase::<AccessGrant>(&()),
+    ] {
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), EXAMPLE, &resource);
+        for object in api.list(&kube::api::ListParams::default()).await.unwrap() {
+            let name = format!("{} {}", resource.kind, object.name_any());
+            found.push((name, object.metadata.generation.unwrap_or_default(), object.data["spec"].clone()));
+        }
+    }
+    found
 }

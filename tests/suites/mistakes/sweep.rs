@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aifactory_api::labels::CONFIRM_DELETE;
-use aifactory_api::{AccessGrant, AIFactory};
+use aifactory_api::{AIFactory, AccessGrant};
 use aifactory_tests::{eventually, run};
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Namespace;
@@ -114,7 +114,8 @@ async fn for_good(world: &World) {
         Some(found) => {
             let grants = world.api::<AccessGrant>().list(&ListParams::default()).await?.items.len();
             let factories = world.api::<AIFactory>().list(&ListParams::default()).await?.items;
-            let told: Vec<_> = factories.iter().filter_map(|factory| factory.status.as_ref()).map(|status| crate::fixture::summary(&status.conditions)).collect();
+            let told: Vec<_> =
+                factories.iter().filter_map(|factory| factory.status.as_ref()).map(|status| crate::fixture::summary(&status.conditions)).collect();
             Err(format!("{grants} grants, {told:?}, {:?}", found.status.and_then(|status| status.conditions)).into())
         }
     })

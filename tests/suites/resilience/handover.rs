@@ -56,7 +56,8 @@ fn a_leader_that_was_stopped_begins_no_write_when_it_goes_on() {
             let marks: Vec<_> = world.federation.clusters().map(|cluster| (cluster, cluster.audit().mark().unwrap())).collect();
             leader.thaw().unwrap();
             let thawed = Instant::now();
-            let status = eventually(PATIENCE, "the former leader ends", async || leader.exit_status().ok_or_else(|| "it still runs".into())).await.unwrap();
+            let status =
+                eventually(PATIENCE, "the former leader ends", async || leader.exit_status().ok_or_else(|| "it still runs".into())).await.unwrap();
             assert!(!status.success(), "{status}");
             let ended = thawed.elapsed();
             for (cluster, mark) in marks {

@@ -116,7 +116,12 @@ async fn life(world: &World, name: String, kind: usize, times: &(String, String)
     world.patch_grant(&name, change).await;
     if kind == 5 {
         tokio::time::sleep(pauses[2]).await;
-        world.patch_grant(&name, json!({"spec": {"state": "Active", "members": [{"id": "p-1", "role": "Lead", "kubernetes": {"kind": "User", "name": "oidc:1"}}]}})).await;
+        world
+            .patch_grant(
+                &name,
+                json!({"spec": {"state": "Active", "members": [{"id": "p-1", "role": "Lead", "kubernetes": {"kind": "User", "name": "oidc:1"}}]}}),
+            )
+            .await;
     }
 }
 
