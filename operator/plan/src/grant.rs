@@ -280,7 +280,9 @@ impl Planner<'_> {
             tenancy::namespace(self.site, self.grant, &self.namespace, Access::Locked, &Mark { annotations }, &self.ownership)
         };
         let namespace = lock(annotations.clone());
-        let mut fence = network::policies(self.site, self.grant, &self.namespace, &self.ownership).objects;
+        // The grant's addresses at other sites may be another's as soon as this one is gone.
+        let apart = GrantIntent { cross_site: None, ..self.grant.clone() };
+        let mut fence = network::policies(self.site, &apart, &self.namespace, &self.ownership).objects;
         fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
         let members: Vec<_> =
