@@ -23,6 +23,8 @@ struct Row<'a> {
     /// The site holds what is asked for, or did when it was last heard of for this generation.
     confirmed: bool,
     refused: bool,
+    /// Why the hub gives no access here, though spec and clock ask for it.
+    denied: Option<String>,
     access_removed: bool,
     placed: bool,
 }
@@ -202,8 +204,16 @@ fn row<'a>(
     };
     let confirmed = standing.settled
         || (!standing.reachable && !standing.current && was_confirmed(previous, generation, &name, expected));
+    let denied = match &intent.body {
+        Body::Grant(grant) => match &grant.desired {
+            Desired::Ended { because, message, .. } if !projection.asked.ended() => Some(format!("{because}: {message}")),
+            Desired::Ended { .. } | Desired::Bound | Desired::Paused | Desired::Scheduled => None,
+        },
+        Body::Pool(_) => None,
+    };
     let phase = match standing.phase() {
         Some(SitePhase::Refused) => "Refused",
+        Some(SitePhase::Gone) if denied.is_some() && projection.placed.contains(key) => "Refused",
         Some(_) if !standing.reachable && !standing.settled => "Unknown",
         Some(SitePhase::Pending) => "Pending",
         Some(SitePhase::Bound | SitePhase::Draining) if standing.settled => "Bound",
@@ -217,6 +227,7 @@ fn row<'a>(
     };
     Row {
         refused: standing.phase() == Some(SitePhase::Refused),
+        denied,
         access_removed: standing.access_removed(),
         placed: projection.placed.contains(key),
         phase: phase.to_owned(),
@@ -242,7 +253,7 @@ impl Row<'_> {
         let site = world.site(self.standing.key);
         let live = matches!(self.phase.as_str(), "Bound" | "Paused" | "Locked");
         let message = if self.standing.reachable {
-            self.standing.findings().first().map(|finding| format!("{}: {}", finding.reason, finding.message))
+            self.standing.findings().first().map(|finding| format!("{}: {}", finding.reason, finding.message)).or_else(|| self.denied.clone())
         } else {
             Some(self.standing.unreachable_text(grant.metadata.namespace.as_deref().unwrap_or_default()))
         };
