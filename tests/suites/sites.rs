@@ -79,6 +79,12 @@ fn at_site(grant: &AccessGrant, site: &str) -> (String, String) {
     found.map(|found| (found.phase.clone(), found.message.clone().unwrap_or_default())).unwrap_or_default()
 }
 
+/// The namespace of a grant, wherever it has one.
+fn tenant_of(grant: &AccessGrant) -> String {
+    let sites = &grant.status.as_ref().unwrap().sites;
+    sites.iter().find_map(|site| site.access.as_ref()?.kubernetes.as_ref()).unwrap().namespace.clone()
+}
+
 /// What the operator wrote at a site since the mark.
 fn written(site: &Cluster, mark: Mark) -> Requests {
     site.audit().since(mark).unwrap().only(|request| request.user.contains("aifactory")).writes()

@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::fixture::{FACTORY, NAMESPACE, PATIENCE, grant, ours};
-use crate::{annotate_factory, message, patch_factory, says, shared, until, written};
+use crate::{annotate_factory, message, patch_factory, says, shared, tenant_of, until, written};
 
 #[test]
 fn what_an_abandoned_site_still_holds_is_an_orphan() {
@@ -20,7 +20,7 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         let world = shared().await;
         let far = world.site("bettembourg");
         world.apply(grant("left")).await;
-        let tenant = world.tenant(&world.ready::<AccessGrant>("left").await);
+        let tenant = tenant_of(&world.ready::<AccessGrant>("left").await);
         world.counted().await;
         far.proxy().cut(Cut::Refuse).await;
         world.delete_grant("left").await;
@@ -41,15 +41,19 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         .unwrap();
         assert_eq!(told.type_.as_deref(), Some("Warning"));
         assert!(told.note.as_ref().unwrap().contains("AccessGrant/example/left"), "{:?}", told.note);
+        world.ready::<AIFactory>(FACTORY).await;
+        world.counted().await;
         world.at_rest(Duration::from_secs(3)).await;
 
         // Reported, and nothing more.
         let (before, mark) = (ours(far).await, far.audit().mark().unwrap());
         assert!(before.contains(&format!("Namespace /{tenant}")));
         far.proxy().restore().await;
-        let found = until::<AIFactory>(&world, NAMESPACE, FACTORY, "names the orphan", |found| says(found, "OrphansFound", "True", "OrphansFound")).await;
+        let found = until::<AIFactory>(&world, NAMESPACE, FACTORY, "names the orphan", |found| {
+            says(found, "OrphansFound", "True", "OrphansFound") && says(found, "Ready", "False", "SiteAbandoned")
+        })
+        .await;
         assert_eq!(message(&found, "OrphansFound"), "bettembourg: AccessGrant/example/left");
-        assert!(says(&found, "Ready", "False", "SiteAbandoned"));
         world.counted().await;
         world.at_rest(Duration::from_secs(3)).await;
         assert_eq!(ours(far).await, before);

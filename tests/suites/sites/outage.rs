@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, POOL, World, condition, factory, grant, ours, pool};
-use crate::{at_site, last_answer, message, says, shared, until, written};
+use crate::{at_site, last_answer, message, says, shared, tenant_of, until, written};
 
 const SECOND: i64 = 1000;
 
@@ -39,7 +39,7 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     assert_eq!(condition(&status.conditions, "Usable").status, "True");
     assert!(says(&bound, "Ready", "False", "SiteUnreachable"), "{}", fixture::summary(&status.conditions));
     assert!(at_site(&bound, "bettembourg").1.contains("never reached since the operator started (SiteUnreachable: "), "{:?}", at_site(&bound, "bettembourg"));
-    let tenant = world.tenant(&bound);
+    let tenant = tenant_of(&bound);
     assert!(ours(world.site("bissen")).await.contains(&format!("Namespace /{tenant}")));
     assert_eq!(ours(world.site("bettembourg")).await, Vec::<String>::new());
     world.counted().await;
@@ -74,7 +74,7 @@ async fn revoked(name: &str, cut: Cut) {
     let mut wanted = grant(name);
     wanted["spec"]["expiry"] = json!({"runningWork": "Cancel", "gracePeriod": "0s"});
     world.apply(wanted).await;
-    let tenant = world.tenant(&world.ready::<AccessGrant>(name).await);
+    let tenant = tenant_of(&world.ready::<AccessGrant>(name).await);
     let (near, far) = (world.site("bissen"), world.site("bettembourg"));
     for site in [near, far] {
         work(site, &tenant).await;

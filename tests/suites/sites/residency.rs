@@ -5,13 +5,14 @@ use std::time::Duration;
 use aifactory_api::{AIFactory, AccessGrant};
 use aifactory_tests::{Cluster, eventually, run};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, World, grant, ours};
-use crate::{at_site, last_answer, message, says, shared, until, written};
+use crate::{at_site, last_answer, message, says, shared, tenant_of, until, written};
 
 /// Longest time between the end of a permission and the end of access.
 const TAKEN_AWAY: i64 = 10_000;
@@ -32,7 +33,8 @@ fn data_that_must_stay_in_france_never_comes_to_germany() {
             at_site(grant, "bissen").0 == "Bound" && at_site(grant, "bettembourg").0 == "Refused"
         })
         .await;
-        let tenant = world.tenant(&refused);
+        let tenant = tenant_of(&refused);
+        assert_eq!(at_site(&refused, "bettembourg").1, "ResidencyNotAllowed: data.residency allows FR, and site bettembourg is in DE");
         assert!(says(&refused, "Authorised", "False", "ResidencyNotAllowed"));
         assert_eq!(message(&refused, "Authorised"), "data.residency allows FR, and site bettembourg is in DE");
         assert_eq!(fixture::condition(&refused.status.as_ref().unwrap().conditions, "Usable").status, "True");
@@ -49,8 +51,8 @@ fn data_that_must_stay_in_france_never_comes_to_germany() {
         let (mark, from) = (far.audit().mark().unwrap(), Timestamp::now());
         countries(&world, "FR", "DE").await;
         let taken = taken_away(far, &tenant, mark, from).await;
-        until::<AccessGrant>(&world, NAMESPACE, "resident", "refused again", |grant| {
-            says(grant, "Authorised", "False", "ResidencyNotAllowed") && at_site(grant, "bettembourg").0 == "Refused"
+        until::<AccessGrant>(&world, NAMESPACE, "resident", "locked there", |grant| {
+            says(grant, "Authorised", "False", "ResidencyNotAllowed") && at_site(grant, "bettembourg").0 == "Locked"
         })
         .await;
         assert_eq!(members(near, &tenant).await, 3, "the site in France goes on");
@@ -63,6 +65,13 @@ fn data_that_must_stay_in_france_never_comes_to_germany() {
         let nowhere = world.phase("resident", "Refused").await;
         assert_eq!(fixture::condition(&nowhere.status.as_ref().unwrap().conditions, "Usable").status, "False");
         world.counted().await;
+        let living: Api<ConfigMap> = Api::namespaced(world.hub().admin(), "aifactory-system");
+        eventually(PATIENCE, "no grant lives", async || {
+            let data = living.get("aifactory-living-grants").await?.data.unwrap_or_default();
+            if data.contains_key(NAMESPACE) { Err(format!("{data:?}").into()) } else { Ok(()) }
+        })
+        .await
+        .unwrap();
         world.at_rest(Duration::from_secs(3)).await;
 
         world.delete_grant("resident").await;
