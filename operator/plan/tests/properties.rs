@@ -23,7 +23,7 @@ use aifactory_plan::{network, project};
 use evaluator::{Peer, Pod, Range, Traffic};
 use history::{events, play, tenants};
 use hub::{hub, now, owner, put};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
@@ -123,6 +123,43 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// Each site protects the ranges of all sites, and opens others only along a link.
+    #[test]
+    fn sites_stand_up_for_each_other(hub in hub(), events in events()) {
+        let (world, sites, _) = play(&hub, &events);
+        let factory = &hub.factories[0]["spec"];
+        for (key, site) in &sites {
+            let protected = project::site(&world, hub::id(), key).expect("a site").protected;
+            for other in factory["sites"].as_array().expect("sites") {
+                let ranges = ["podCIDRs", "nodeCIDRs"].map(|name| other["network"][name].as_array().expect("ranges"));
+                prop_assert!(ranges.into_iter().flatten().all(|range| protected.iter().any(|found| range == found)));
+            }
+            let linked = factory["links"].as_array().is_some_and(|links| !links.is_empty());
+            prop_assert!(linked || !site.objects.keys().any(|key| key.name == network::CROSS_SITE));
+        }
+    }
+
+    /// Time alone never moves the end of a grant, nor how long its data is kept.
+    #[test]
+    fn the_end_stays_where_it_is(hub in hub(), events in events(), hours in 1..23i64) {
+        let (world, mut sites, time) = play(&hub, &events);
+        let marks = |sites: &Sites| -> BTreeMap<_, _> {
+            let all = sites.iter().flat_map(|(key, site)| tenants(site).into_keys().map(move |name| (key, site, name)));
+            let locked = all.filter_map(|(key, site, name)| {
+                let found = site.namespace(&name)?;
+                let mark = |of: &str| found.annotations.get(of).cloned();
+                (found.state == labels::STATE_LOCKED)
+                    .then(|| ((key.clone(), name), [labels::ENDED_AT, labels::ENDED_BECAUSE, labels::RETAINED_UNTIL].map(mark)))
+            });
+            locked.collect()
+        };
+        let before = marks(&sites);
+        settle(&world, &mut sites, time.checked_add(SignedDuration::from_hours(hours)).expect("a time"));
+        let after = marks(&sites);
+        // A retention that is over may have taken the namespace.
+        prop_assert!(before.iter().all(|(name, mark)| after.get(name).is_none_or(|found| found == mark)), "{before:?} {after:?}");
     }
 
     /// One visit does it all; a second plans nothing.
