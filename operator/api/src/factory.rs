@@ -247,26 +247,26 @@ pub struct SiteNetwork {
     /// Ranges of Pods, for example `10.42.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.podCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
-    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.podCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.podCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new(crate::schema::none_reserved()).message("network.podCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub pod_cidrs: Vec<String>,
     /// Ranges of Services, for example `10.43.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "serviceCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.serviceCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
-    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.serviceCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.serviceCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new(crate::schema::none_reserved()).message("network.serviceCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub service_cidrs: Vec<String>,
     /// Ranges of nodes, for example `10.1.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "nodeCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.nodeCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
-    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.nodeCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.nodeCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new(crate::schema::none_reserved()).message("network.nodeCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub node_cidrs: Vec<String>,
     /// Ranges of management networks, for example `10.0.0.0/16`. Tenants' egress never opens them.
     #[serde(default, rename = "managementCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.managementCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
-    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.managementCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.managementCIDRs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new(crate::schema::none_reserved()).message("network.managementCIDRs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub management_cidrs: Vec<String>,
     /// Where Pods resolve names.
     #[serde(default)]
@@ -296,7 +296,7 @@ pub struct Dns {
     /// Addresses of node-local resolvers as CIDRs, for example `169.254.20.10/32`; the only link-local addresses that are ever opened, on port 53.
     #[serde(default, rename = "nodeLocalCIDRs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.dns.nodeLocalCIDRs: each must be a CIDR without host bits; example: `169.254.20.10/32`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.dns.nodeLocalCIDRs: each must be a CIDR without host bits; example: `169.254.20.10/32`"))]
     pub node_local_cidrs: Vec<String>,
 }
 
@@ -352,8 +352,8 @@ pub struct NetworkService {
     pub name: String,
     /// Where it is, for example `10.1.200.0/28`. May lie inside a protected range, since the factory names it.
     #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.services[].cidrs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
-    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.services[].cidrs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.services[].cidrs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new(crate::schema::none_reserved()).message("network.services[].cidrs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     pub cidrs: Vec<String>,
     /// Its ports.
     #[schemars(length(min = 1, max = 16))]

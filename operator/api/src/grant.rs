@@ -445,7 +445,7 @@ pub struct Egress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 43))]
     #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self).masked() == cidr(self)").message("network.egress[].cidr must be a CIDR without host bits; example: `203.0.113.0/24`"))]
-    #[x_kube(validation = Rule::new("!isCIDR(self) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(self))").message("network.egress[].cidr must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16; example: `203.0.113.0/24`"))]
+    #[x_kube(validation = Rule::new(crate::schema::not_reserved()).message("network.egress[].cidr must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16; example: `203.0.113.0/24`"))]
     pub cidr: Option<String>,
     /// Ports, required with `cidr`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -470,8 +470,8 @@ pub struct SiteAddresses {
     pub site: String,
     /// Ranges, for example `192.0.2.16/28`.
     #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))").message("network.crossSite.addresses[].cidrs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
-    #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || ['169.254.0.0/16', '127.0.0.0/8', '224.0.0.0/4', '100.100.100.200/32', '168.63.129.16/32', 'fe80::/10', '::1/128', 'ff00::/8', 'fd00:ec2::254/128'].all(r, !cidr(r).containsCIDR(c)))").message("network.crossSite.addresses[].cidrs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("network.crossSite.addresses[].cidrs: each must be a CIDR without host bits; examples: `10.42.0.0/16`, `2001:db8::/48`"))]
+    #[x_kube(validation = Rule::new(crate::schema::none_reserved()).message("network.crossSite.addresses[].cidrs: must not lie inside link-local, loopback, multicast or metadata ranges such as 169.254.0.0/16 and fe80::/10; example: `10.42.0.0/16`"))]
     #[x_kube(validation = Rule::new("self.all(c, !isCIDR(c) || cidr(c).prefixLength() >= (cidr(c).ip().family() == 4 ? 16 : 48))").message("network.crossSite.addresses[].cidrs: addresses of one grant are not wider than /16 (IPv6: /48); example: `198.51.100.16/28`"))]
     pub cidrs: Vec<String>,
 }

@@ -38,7 +38,7 @@ use crate::factory::{GpuCount, LocalRef, Stage};
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1)
 )]
 #[x_kube(validation = Rule::new("has(self.slurm) != has(self.kubernetes)").message("exactly one of `slurm` and `kubernetes` must be set, since a node is sold once; example: `kubernetes: {}`"))]
-#[x_kube(validation = Rule::new("oldSelf.sites.all(o, o.state == 'Draining' || self.sites.exists(s, s.name == o.name))").message("sites: a site leaves the list only from state Draining; write `state: Draining` first, and remove the site once its work has ended"))]
+#[x_kube(validation = Rule::new("oldSelf.sites.all(o, (has(o.state) && o.state == 'Draining') || self.sites.exists(s, s.name == o.name))").message("sites: a site leaves the list only from state Draining; write `state: Draining` first, and remove the site once its work has ended"))]
 #[x_kube(validation = Rule::new("has(self.nodes) || self.sites.all(s, has(s.nodes))").message("nodes: say where nodes come from, for the pool or for each site; example: `nodes: {adopt: {selector: {matchLabels: {nvidia.com/gpu.product: NVIDIA-H200}}}}`"))]
 #[x_kube(validation = Rule::new("has(self.slurm) || self.sites.all(s, !has(s.slurm))").message("sites[].slurm: only a pool with `slurm` has partitions; example: `slurm: {partition: h100}` for the pool, `sites: [{name: bissen, slurm: {partition: acc}}]`"))]
 #[x_kube(validation = Rule::new("has(oldSelf.slurm) == has(self.slurm)").message("slurm, kubernetes: how a pool is used is immutable; make another pool: drain this one, and apply one of another `metadata.name`"))]

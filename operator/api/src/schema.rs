@@ -9,6 +9,37 @@ use serde_json::json;
 
 use crate::{AIFactory, AccessGrant, GPUPool};
 
+/// Every range of a list is written as its first address and a length.
+pub(crate) const NO_HOST_BITS: &str = "self.all(c, isCIDR(c) && cidr(c).masked() == cidr(c))";
+
+/// Link-local, loopback, multicast, and the addresses of clouds' metadata services.
+const RESERVED: [&str; 9] = [
+    "169.254.0.0/16",
+    "127.0.0.0/8",
+    "224.0.0.0/4",
+    "100.100.100.200/32",
+    "168.63.129.16/32",
+    "fe80::/10",
+    "::1/128",
+    "ff00::/8",
+    "fd00:ec2::254/128",
+];
+
+/// No range of a list lies inside a reserved one.
+pub(crate) fn none_reserved() -> String {
+    format!("self.all(c, !isCIDR(c) || !({}))", inside_reserved("c"))
+}
+
+/// A range does not lie inside a reserved one.
+pub(crate) fn not_reserved() -> String {
+    format!("!isCIDR(self) || !({})", inside_reserved("self"))
+}
+
+/// One test after the other: a rule that goes through a list of them is estimated to cost more than half of what a rule may.
+fn inside_reserved(range: &str) -> String {
+    RESERVED.map(|reserved| format!("cidr('{reserved}').containsCIDR({range})")).join(" || ")
+}
+
 /// The three definitions, in the order in which they should be applied.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![AIFactory::crd(), GPUPool::crd(), AccessGrant::crd()];
@@ -18,6 +49,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
             let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else { continue };
             schema.description = Some(describe(&kind).to_owned());
             refuse_nulls(schema);
+            if let Some(spec) = schema.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
+                explain_defaults(spec, false);
+            }
             let Some(status) = schema.properties.as_mut().and_then(|properties| properties.get_mut("status")) else { continue };
             status.default = Some(JSON(unseen()));
             if let Some(conditions) = status.properties.as_mut().and_then(|properties| properties.get_mut("conditions")) {
@@ -58,6 +92,23 @@ fn refuse_nulls(schema: &mut JSONSchemaProps) {
     }
     if let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties {
         refuse_nulls(value);
+    }
+}
+
+/// Inside the entries of lists the types alone fill in what is left out. Client-side apply, and Argo CD with it, compares lists of custom
+/// resources as a whole: one default in an entry, and what is in Git never again equals what is stored.
+fn explain_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
+    if in_list && let Some(JSON(value)) = schema.default.take() {
+        let told = value.as_str().map(str::to_owned).or_else(|| (!value.is_object()).then(|| value.to_string()));
+        if let (Some(told), Some(description)) = (told, &mut schema.description) {
+            description.push_str(&format!(" Left out: `{told}`."));
+        }
+    }
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        explain_defaults(property, in_list);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items {
+        explain_defaults(item, true);
     }
 }
 

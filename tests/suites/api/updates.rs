@@ -1,0 +1,86 @@
+//! Mistakes in changes of what is there.
+
+use aifactory_tests::run;
+use serde_json::json;
+
+use super::Outcome;
+use super::mistake::{Base, Mistake, check};
+
+const LEAVES: &[&str] = &["sites: a site leaves the list only from stage Proposed or Decommissioned", "write `stage: Decommissioned` first"];
+const REVISION: &[&str] = &[
+    "decision.revision: more hours, another pool, an earlier notBefore or a later notAfter need a decision of a higher revision",
+    "example: `decision: {reference: AIF-2026-12/3, revision: 2}`",
+];
+
+fn rows() -> Vec<Mistake> {
+    let factory = |name| Mistake::update(name, Base::Factory).given("/spec/links", json!([]));
+    let pool = |name| Mistake::update(name, Base::Pool);
+    let grant = |name| Mistake::update(name, Base::Grant);
+    let higher = json!({"reference": "AIF-2026-12/3", "revision": 3});
+    vec![
+        factory("a site in production taken from the list")
+            .wrote("/spec/sites/0", json!(null))
+            .meant("/spec/sites/0/stage", json!("Decommissioned"))
+            .says(LEAVES),
+        factory("all sites taken away").wrote("/spec/sites", json!(null)).says(LEAVES),
+        factory("a site renamed").wrote("/spec/sites/0/name", json!("bissen-1")).says(LEAVES),
+        factory("a proposed site leaves, and one in production with it")
+            .given("/spec/sites/-", json!({"name": "belval", "country": "LU", "stage": "Proposed", "kubernetes": {"pull": {}}}))
+            .wrote("/spec/sites/2", json!(null))
+            .wrote("/spec/sites/1", json!(null))
+            .meant("/spec/sites/2", json!(null))
+            .says(LEAVES),
+        pool("a site in use taken from the list")
+            .wrote("/spec/sites/0", json!(null))
+            .meant("/spec/sites/1", json!(null))
+            .says(&["sites: a site leaves the list only from state Draining", "write `state: Draining` first"]),
+        pool("given to another factory").wrote("/spec/factoryRef/name", json!("other")).says(&["factoryRef is immutable", "make another pool"]),
+        pool("other hardware")
+            .wrote("/spec/accelerator/model", json!("H200-SXM5-141GB"))
+            .meant("/spec/perGPU/cpus", json!(24))
+            .says(&["accelerator is immutable", "make another pool"]),
+        pool("from Kubernetes to Slurm")
+            .wrote("/spec/kubernetes", json!(null))
+            .wrote("/spec/slurm", json!({"partition": "h100"}))
+            .says(&["slurm, kubernetes: how a pool is used is immutable", "make another pool"]),
+        grant("given by another factory").wrote("/spec/factoryRef/name", json!("other")).says(&["factoryRef is immutable", "make another grant"]),
+        grant("another code").wrote("/spec/code", json!("EHPC-AIF-2026PG99-002")).says(&["code is immutable", "make another grant"]),
+        grant("more hours")
+            .given("/metadata/labels", json!({"team": "x"}))
+            .wrote("/spec/pools/0/gpuHours", json!(6000))
+            .meant("/spec/pools/0/gpuHours", json!(6000))
+            .meant("/spec/decision", higher.clone())
+            .says(REVISION),
+        grant("a later end")
+            .wrote("/spec/notAfter", json!("2027-04-01T00:00:00Z"))
+            .meant("/spec/notAfter", json!("2027-04-01T00:00:00Z"))
+            .meant("/spec/decision", higher.clone())
+            .says(REVISION),
+        grant("an earlier beginning")
+            .wrote("/spec/notBefore", json!("2026-11-01T00:00:00Z"))
+            .meant("/spec/notBefore", json!("2026-12-15T00:00:00Z"))
+            .says(REVISION),
+        grant("another pool")
+            .wrote("/spec/pools/-", json!({"name": "h200", "poolRef": {"name": "h200"}, "gpuHours": 1, "maxGPUs": 1}))
+            .meant("/spec/pools/-", json!({"name": "h200", "poolRef": {"name": "h200"}, "gpuHours": 1, "maxGPUs": 1}))
+            .meant("/spec/decision", higher.clone())
+            .says(REVISION),
+        grant("another pool under an old name")
+            .wrote("/spec/pools/0/poolRef/name", json!("h200"))
+            .meant("/spec/pools/0/gpuHours", json!(4000))
+            .says(REVISION),
+        grant("a lower revision")
+            .wrote("/spec/decision/revision", json!(1))
+            .meant("/spec/decision/revision", json!(3))
+            .says(&["decision.revision must not become lower", "write `revision: 3`"]),
+        grant("the decision taken away")
+            .wrote("/spec/decision", json!(null))
+            .meant("/spec/decision", higher)
+            .says(&["decision must not be taken away", "example: `decision:"]),
+    ]
+}
+
+#[test]
+fn changes_of_what_is_there() -> Outcome {
+    run(check(rows(), 17))
+}
