@@ -54,15 +54,12 @@ fn seen_as(world: &World, owner: &OwnerRef, key: &SiteKey, time: Timestamp) -> V
 
 fn path(world: &World, sites: &Sites, time: Timestamp) -> Option<String> {
     let clusters: BTreeMap<_, _> = sites.iter().map(|(key, site)| (key, site.cluster())).collect();
-    let pods: Vec<_> = sites
-        .iter()
-        .flat_map(|(key, site)| tenants(site).into_iter().map(move |(namespace, owner)| (key, namespace, owner)))
-        .collect();
+    let pods: Vec<_> =
+        sites.iter().flat_map(|(key, site)| tenants(site).into_iter().map(move |(namespace, owner)| (key, namespace, owner))).collect();
     let traffic = [("TCP", 443), ("TCP", 1), ("UDP", 53), ("SCTP", 9)].map(|(protocol, port)| Traffic { protocol, port });
     for (here, sender, from) in &pods {
         for (there, receiver, to) in pods.iter().filter(|(_, _, to)| to != from) {
-            let pod =
-                |namespace: &String| Pod { namespace: namespace.clone(), labels: BTreeMap::new(), named_ports: BTreeMap::new() };
+            let pod = |namespace: &String| Pod { namespace: namespace.clone(), labels: BTreeMap::new(), named_ports: BTreeMap::new() };
             let (source, target) = (pod(sender), pod(receiver));
             let views = |pod| if here == there { vec![None, Some(pod)] } else { vec![None] };
             let reach = |addresses: Vec<IpAddr>, pod, allowed: &dyn Fn(Peer<'_>) -> bool| {
@@ -70,9 +67,7 @@ fn path(world: &World, sites: &Sites, time: Timestamp) -> Option<String> {
             };
             for traffic in traffic {
                 let leaves = reach(seen_as(world, to, there, time), &target, &|peer| clusters[here].sends(&source, peer, traffic));
-                if leaves
-                    && reach(seen_as(world, from, here, time), &source, &|peer| clusters[there].receives(&target, peer, traffic))
-                {
+                if leaves && reach(seen_as(world, from, here, time), &source, &|peer| clusters[there].receives(&target, peer, traffic)) {
                     return Some(format!("{from} at {here} to {to} at {there}: {traffic:?}"));
                 }
             }
@@ -354,12 +349,10 @@ fn spoil(value: &mut Value, place: &prop::sample::Index, with: &Value) {
 
 fn pointers(value: &Value, here: String, places: &mut Vec<String>) {
     match value {
-        Value::Object(map) => map
-            .iter()
-            .for_each(|(key, value)| pointers(value, format!("{here}/{}", key.replace('~', "~0").replace('/', "~1")), places)),
-        Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, value)| pointers(value, format!("{here}/{index}"), places))
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| pointers(value, format!("{here}/{}", key.replace('~', "~0").replace('/', "~1")), places))
         }
+        Value::Array(items) => items.iter().enumerate().for_each(|(index, value)| pointers(value, format!("{here}/{index}"), places)),
         _ => {}
     }
     places.push(here);
@@ -373,13 +366,11 @@ fn hubs_are_worth_trying() {
     for _ in 0..100 {
         let (hub, events) = (hub(), events()).new_tree(&mut runner).expect("a hub").current();
         let (_, sites, _) = play(&hub, &events);
-        let bound = |site: &site::Site, state| {
-            tenants(site).keys().filter(|name| site.namespace(name).is_some_and(|found| found.state == state)).count()
-        };
+        let bound =
+            |site: &site::Site, state| tenants(site).keys().filter(|name| site.namespace(name).is_some_and(|found| found.state == state)).count();
         neighbours += usize::from(sites.values().any(|site| bound(site, labels::STATE_BOUND) > 1));
         locked += usize::from(sites.values().any(|site| bound(site, labels::STATE_LOCKED) > 0));
-        crossing +=
-            usize::from(sites.values().any(|site| site.objects.keys().filter(|key| key.name == network::CROSS_SITE).count() > 0));
+        crossing += usize::from(sites.values().any(|site| site.objects.keys().filter(|key| key.name == network::CROSS_SITE).count() > 0));
     }
     assert!(neighbours > 20 && crossing > 20 && locked > 10, "{neighbours} {crossing} {locked}");
 }

@@ -95,8 +95,7 @@ impl Cluster {
         if let Some(block) = &wanted.ip_block {
             assert!(wanted.pod_selector.is_none() && wanted.namespace_selector.is_none(), "ipBlock stands alone: {wanted:?}");
             let except = block.except.iter().flatten();
-            return Range::parse(&block.cidr).contains(peer.address)
-                && !except.into_iter().any(|hole| Range::parse(hole).contains(peer.address));
+            return Range::parse(&block.cidr).contains(peer.address) && !except.into_iter().any(|hole| Range::parse(hole).contains(peer.address));
         }
         let Some(pod) = peer.pod else { return false };
         let in_namespace = match &wanted.namespace_selector {
@@ -109,11 +108,7 @@ impl Cluster {
 
 fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
     policy.metadata.namespace.as_deref() == Some(pod.namespace.as_str())
-        && policy
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.pod_selector.as_ref())
-            .is_none_or(|selector| selector::matches(selector, &pod.labels))
+        && policy.spec.as_ref().and_then(|spec| spec.pod_selector.as_ref()).is_none_or(|selector| selector::matches(selector, &pod.labels))
 }
 
 fn concerns(policy: &NetworkPolicy, direction: Direction) -> bool {

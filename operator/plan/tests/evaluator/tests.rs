@@ -86,12 +86,9 @@ fn selectors_in_one_element_are_and_in_two_are_or() {
     assert!(!rule(json!([{"podSelector": {}}])), "a podSelector alone stays at home");
     assert!(rule(json!([{"namespaceSelector": {}}])), "an empty namespaceSelector is all");
     assert!(rule(json!([])), "an empty list is everybody");
-    for (operator, values, wanted) in [
-        ("In", json!(["b"]), true),
-        ("NotIn", json!(["b"]), false),
-        ("Exists", Value::Null, true),
-        ("DoesNotExist", Value::Null, false),
-    ] {
+    for (operator, values, wanted) in
+        [("In", json!(["b"]), true), ("NotIn", json!(["b"]), false), ("Exists", Value::Null, true), ("DoesNotExist", Value::Null, false)]
+    {
         let selector = json!({"matchExpressions": [{"key": "name", "operator": operator, "values": values}]});
         assert_eq!(rule(json!([{"namespaceSelector": selector}])), wanted, "{operator}");
     }
@@ -106,9 +103,7 @@ fn blocks_have_holes_and_a_family() {
     assert!(!to(json!({"cidr": "0.0.0.0/0"}), "2001:db8::1"));
     assert!(to(json!({"cidr": "::/0"}), "2001:db8::1"));
     let holed = || json!({"cidr": "192.0.2.0/24", "except": ["192.0.2.64/26"]});
-    for (address, wanted) in
-        [("192.0.2.63", true), ("192.0.2.64", false), ("192.0.2.127", false), ("192.0.2.128", true), ("192.0.3.0", false)]
-    {
+    for (address, wanted) in [("192.0.2.63", true), ("192.0.2.64", false), ("192.0.2.127", false), ("192.0.2.128", true), ("192.0.3.0", false)] {
         assert_eq!(to(holed(), address), wanted, "{address}");
     }
 }
@@ -116,11 +111,7 @@ fn blocks_have_holes_and_a_family() {
 #[test]
 fn ports_have_protocols_ranges_and_names() {
     let on = |ports: Value, protocol, port| {
-        sent(
-            json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": ports}]}),
-            "192.0.2.1",
-            Traffic { protocol, port },
-        )
+        sent(json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"ports": ports}]}), "192.0.2.1", Traffic { protocol, port })
     };
     assert!(on(json!([{"port": 443}]), "TCP", 443));
     assert!(!on(json!([{"port": 443}]), "UDP", 443), "TCP is the default");

@@ -35,15 +35,17 @@ fn range(cidr: &str) -> EgressIntent {
     EgressIntent::Range { cidr: cidr.to_owned(), ports: vec![HTTPS] }
 }
 
+/// The spec as the API server keeps it: without empty lists.
 fn spec(rendered: &Rendered, name: &str) -> Option<serde_json::Value> {
-    rendered.objects.iter().find(|object| object.key.name == name).map(|object| object.content["spec"].clone())
+    let mut spec = rendered.objects.iter().find(|object| object.key.name == name)?.content["spec"].clone();
+    spec.as_object_mut()?.retain(|_, value| value.as_array().is_none_or(|items| !items.is_empty()));
+    Some(spec)
 }
 
 #[test]
 fn what_is_open_is_written_as_the_api_server_keeps_it() {
     let asked = vec![range("203.0.113.7/24"), range("10.0.0.0/8"), EgressIntent::Service("s3".to_owned())];
-    let rendered =
-        rendered(&["10.42.0.0/16", "10.43.0.0/16", "10.1.0.0/16"], asked, &[("bettembourg", &["192.0.2.16/28", "192.0.2.0/28"])]);
+    let rendered = rendered(&["10.42.0.0/16", "10.43.0.0/16", "10.1.0.0/16"], asked, &[("bettembourg", &["192.0.2.16/28", "192.0.2.0/28"])]);
     assert_eq!(rendered.findings, Vec::<String>::new());
     let egress = json!([{
         "to": [
@@ -55,8 +57,7 @@ fn what_is_open_is_written_as_the_api_server_keeps_it() {
     }]);
     assert_eq!(spec(&rendered, EGRESS), Some(json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": egress})));
     let peers = json!([{"ipBlock": {"cidr": "192.0.2.0/27"}}]);
-    let both =
-        json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": peers}], "egress": [{"to": peers}]});
+    let both = json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": peers}], "egress": [{"to": peers}]});
     assert_eq!(spec(&rendered, CROSS_SITE), Some(both));
 }
 
@@ -64,14 +65,7 @@ fn what_is_open_is_written_as_the_api_server_keeps_it() {
 fn everything_left_out_is_named() {
     let nothing = |cidr: &str| EgressIntent::Range { cidr: cidr.to_owned(), ports: Vec::new() };
     let service = |name: &str| EgressIntent::Service(name.to_owned());
-    let asked = vec![
-        range("10.42.1.0/24"),
-        range("nonsense"),
-        nothing("203.0.113.0/24"),
-        service("odd"),
-        service("mute"),
-        service("absent"),
-    ];
+    let asked = vec![range("10.42.1.0/24"), range("nonsense"), nothing("203.0.113.0/24"), service("odd"), service("mute"), service("absent")];
     let peers: &[(&str, &[&str])] = &[("bettembourg", &["10.42.9.0/28", "2001:db8::/64"]), ("bissen", &["192.0.2.0/28"])];
     let rendered = rendered(&["10.42.0.0/16"], asked, peers);
     assert!(spec(&rendered, EGRESS).is_none() && spec(&rendered, CROSS_SITE).is_none(), "{:?}", rendered.objects);
@@ -94,11 +88,7 @@ fn everything_left_out_is_named() {
 fn a_protected_range_that_can_not_be_read_closes_what_it_may_mean() {
     let asked = vec![range("203.0.113.0/24"), EgressIntent::Service("s3".to_owned())];
     let rendered = rendered(&["10.42.0.0/16", "10.43.0.0-16"], asked, &[("bettembourg", &["192.0.2.0/28"])]);
-    assert!(
-        rendered.findings.iter().all(|finding| finding.contains(r#""10.43.0.0-16" can not be read"#)),
-        "{:?}",
-        rendered.findings
-    );
+    assert!(rendered.findings.iter().all(|finding| finding.contains(r#""10.43.0.0-16" can not be read"#)), "{:?}", rendered.findings);
     assert_eq!((rendered.findings.len(), spec(&rendered, CROSS_SITE)), (2, None));
     let egress = spec(&rendered, EGRESS).expect("the factory's own service stays open");
     assert_eq!(egress["egress"][0]["to"], json!([{"ipBlock": {"cidr": "10.1.200.0/28"}}]));
@@ -108,9 +98,7 @@ fn a_protected_range_that_can_not_be_read_closes_what_it_may_mean() {
 fn an_own_address_is_clear_of_everything_protected() {
     let protected = texts(&["10.42.0.0/16"]);
     assert_eq!(network::own_address(&protected, "192.0.2.17/28").as_deref(), Ok("192.0.2.16/28"));
-    for cidr in
-        ["10.42.1.0/24", "10.0.0.0/8", "0.0.0.0/0", "169.254.169.254/32", "192.0.2.1", "2001:db8::/64", "::ffff:10.42.0.1/128"]
-    {
+    for cidr in ["10.42.1.0/24", "10.0.0.0/8", "0.0.0.0/0", "169.254.169.254/32", "192.0.2.1", "2001:db8::/64", "::ffff:10.42.0.1/128"] {
         assert!(network::own_address(&protected, cidr).is_err(), "{cidr}");
     }
     let both = texts(&["10.42.0.0/16", "fd42::/48"]);

@@ -59,8 +59,7 @@ pub fn play(hub: &Hub, events: &[Event]) -> (World, Sites, Timestamp) {
             }
             Event::Pools(grant, pool) => {
                 let Some(value) = hub.grants.get_mut(*grant).filter(|value| world.contains(&owner(value))) else { continue };
-                value["spec"]["pools"] =
-                    json!([{"name": "only", "poolRef": {"name": pool, "namespace": "example"}, "gpuHours": 1, "maxGPUs": 1}]);
+                value["spec"]["pools"] = json!([{"name": "only", "poolRef": {"name": pool, "namespace": "example"}, "gpuHours": 1, "maxGPUs": 1}]);
                 put(&mut world, value);
             }
             Event::Stage(site, stage) => {

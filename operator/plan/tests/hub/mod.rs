@@ -35,13 +35,9 @@ pub fn owner(value: &Value) -> OwnerRef {
 pub fn put(world: &mut World, value: &Value) -> bool {
     let key = owner(value);
     match key.kind {
-        Kind::AIFactory => {
-            serde_json::from_value::<AIFactory>(value.clone()).map(|found| world.put_factory(key, Arc::new(found))).is_ok()
-        }
+        Kind::AIFactory => serde_json::from_value::<AIFactory>(value.clone()).map(|found| world.put_factory(key, Arc::new(found))).is_ok(),
         Kind::GPUPool => serde_json::from_value::<GPUPool>(value.clone()).map(|found| world.put_pool(key, Arc::new(found))).is_ok(),
-        Kind::AccessGrant => {
-            serde_json::from_value::<AccessGrant>(value.clone()).map(|found| world.put_grant(key, Arc::new(found))).is_ok()
-        }
+        Kind::AccessGrant => serde_json::from_value::<AccessGrant>(value.clone()).map(|found| world.put_grant(key, Arc::new(found))).is_ok(),
     }
 }
 
@@ -60,8 +56,7 @@ impl Hub {
     /// Every site of every factory.
     pub fn sites(&self) -> BTreeSet<SiteKey> {
         let names = |factory: &Value| {
-            let sites: Vec<String> =
-                factory["spec"]["sites"].as_array().into_iter().flatten().map(|site| text(&site["name"])).collect();
+            let sites: Vec<String> = factory["spec"]["sites"].as_array().into_iter().flatten().map(|site| text(&site["name"])).collect();
             sites.into_iter().map(|site| SiteKey::new(owner(factory), site)).collect::<Vec<_>>()
         };
         self.factories.iter().flat_map(names).collect()
@@ -165,11 +160,7 @@ fn grant(name: &'static str, wish: scene::Wish) -> impl Strategy<Value = Value> 
         2 => Just(("2026-10-01T00:00:00Z", "2026-11-20T00:00:00Z")),
     ];
     let state = prop_oneof![12 => Just("Active"), 1 => Just("Paused"), 1 => Just("Revoked")];
-    let expiry = (
-        prop_oneof![Just("Finish"), Just("Cancel")],
-        prop_oneof![Just("0s"), Just("1h")],
-        prop_oneof![Just("Retain"), Just("Delete")],
-    );
+    let expiry = (prop_oneof![Just("Finish"), Just("Cancel")], prop_oneof![Just("0s"), Just("1h")], prop_oneof![Just("Retain"), Just("Delete")]);
     let residency = prop_oneof![8 => Just(json!([])), 1 => Just(json!(["LU"])), 1 => Just(json!(["EU"]))];
     let pools = prop_oneof![4 => Just(vec!["h100"]), 1 => Just(vec!["mi300"]), 1 => Just(vec!["h100", "mi300"])];
     let who = (prop_oneof![3 => Just("example"), 1 => Just("antenna")], 0..3u8, proptest::collection::vec(member, 0..4));

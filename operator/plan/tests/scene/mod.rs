@@ -70,11 +70,7 @@ impl Scene {
     /// Those of them that can be a grant's own.
     pub fn own(&self, grant: usize, site: usize) -> Vec<Range> {
         let protected = self.protected();
-        self.addresses(grant, site)
-            .iter()
-            .filter_map(|cidr| network::own_address(&protected, cidr).ok())
-            .map(|cidr| Range::parse(&cidr))
-            .collect()
+        self.addresses(grant, site).iter().filter_map(|cidr| network::own_address(&protected, cidr).ok()).map(|cidr| Range::parse(&cidr)).collect()
     }
 
     pub fn grant(&self, grant: usize, site: usize) -> GrantIntent {
@@ -103,15 +99,11 @@ impl Scene {
     /// A site with both grants' policies.
     pub fn cluster(&self, site: usize) -> Cluster {
         let name = |namespace: String| {
-            let labels = [
-                ("kubernetes.io/metadata.name".to_owned(), namespace.clone()),
-                ("aifactory.dev/tenant".to_owned(), "true".to_owned()),
-            ];
+            let labels = [("kubernetes.io/metadata.name".to_owned(), namespace.clone()), ("aifactory.dev/tenant".to_owned(), "true".to_owned())];
             (namespace, labels.into())
         };
         let system = [("kubernetes.io/metadata.name".to_owned(), "kube-system".to_owned())].into();
-        let namespaces =
-            [0, 1].map(|grant| name(self.namespace(grant))).into_iter().chain([("kube-system".to_owned(), system)]).collect();
+        let namespaces = [0, 1].map(|grant| name(self.namespace(grant))).into_iter().chain([("kube-system".to_owned(), system)]).collect();
         let policies = [0, 1].into_iter().flat_map(|grant| decoded(&self.render(grant, site))).collect();
         Cluster { namespaces, policies }
     }
@@ -127,9 +119,7 @@ impl Scene {
         let layout = &self.layouts[site];
         let ranges = layout.pods.iter().chain(&layout.others).map(|cidr| Range::parse(cidr)).chain(self.own(grant, site));
         ranges
-            .flat_map(|range| {
-                [range.address(range.first), range.address(range.first + (range.last - range.first) / 2), range.address(range.last)]
-            })
+            .flat_map(|range| [range.address(range.first), range.address(range.first + (range.last - range.first) / 2), range.address(range.last)])
             .collect()
     }
 
@@ -139,20 +129,16 @@ impl Scene {
             EgressIntent::Range { ports, .. } => ports.clone(),
             EgressIntent::Service(_) => Vec::new(),
         });
-        let named: Vec<NetworkPort> = named
-            .chain(self.layouts.iter().flat_map(|layout| &layout.services).flat_map(|service| service.ports.clone()))
-            .collect();
+        let named: Vec<NetworkPort> =
+            named.chain(self.layouts.iter().flat_map(|layout| &layout.services).flat_map(|service| service.ports.clone())).collect();
         traffic(&named)
     }
 }
 
 /// Traffic at the edges of these ports, on name resolution's, and on two more.
 pub fn traffic(ports: &[NetworkPort]) -> Vec<Traffic> {
-    let edges = ports
-        .iter()
-        .flat_map(|port| [port.port - 1, port.port, port.end_port.unwrap_or(port.port), port.end_port.unwrap_or(port.port) + 1]);
-    let numbers: BTreeSet<u16> =
-        edges.filter_map(|port| u16::try_from(port).ok()).chain([1, 53, 65535]).filter(|port| *port > 0).collect();
+    let edges = ports.iter().flat_map(|port| [port.port - 1, port.port, port.end_port.unwrap_or(port.port), port.end_port.unwrap_or(port.port) + 1]);
+    let numbers: BTreeSet<u16> = edges.filter_map(|port| u16::try_from(port).ok()).chain([1, 53, 65535]).filter(|port| *port > 0).collect();
     numbers.into_iter().flat_map(|port| ["TCP", "UDP", "SCTP"].map(|protocol| Traffic { protocol, port })).collect()
 }
 
@@ -189,12 +175,7 @@ pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteInten
         only_if_held: None,
         members: Vec::new(),
         pools: Vec::new(),
-        end: End {
-            running_work: RunningWork::Finish,
-            grace_seconds: 0,
-            retention_seconds: 0,
-            after_retention: AfterRetention::Retain,
-        },
+        end: End { running_work: RunningWork::Finish, grace_seconds: 0, retention_seconds: 0, after_retention: AfterRetention::Retain },
         not_after: jiff::Timestamp::UNIX_EPOCH,
         storage: "0".to_owned(),
         egress,
@@ -207,8 +188,11 @@ pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteInten
 pub fn ports() -> impl Strategy<Value = Vec<NetworkPort>> {
     let protocol = prop_oneof![Just(Protocol::TCP), Just(Protocol::UDP), Just(Protocol::SCTP)];
     let number = prop_oneof![8 => 1..=65535i32, 2 => Just(53), 2 => Just(443), 1 => Just(0), 1 => Just(70000), 1 => Just(-1)];
-    let port = (number.clone(), proptest::option::weighted(0.3, number), protocol)
-        .prop_map(|(port, end_port, protocol)| NetworkPort { port, end_port, protocol });
+    let port = (number.clone(), proptest::option::weighted(0.3, number), protocol).prop_map(|(port, end_port, protocol)| NetworkPort {
+        port,
+        end_port,
+        protocol,
+    });
     proptest::collection::vec(port, 0..4)
 }
 
@@ -218,14 +202,16 @@ pub fn scene() -> impl Strategy<Value = Scene> {
     protected.prop_flat_map(|known| {
         let layout = || layout(known.clone());
         let wish = |name| wish(name, known.clone());
-        (layout(), layout(), prop::bool::weighted(0.8), wish("alpha"), wish("beta"))
-            .prop_map(|(one, two, linked, older, younger)| Scene { layouts: [one, two], linked, wishes: [older, younger] })
+        (layout(), layout(), prop::bool::weighted(0.8), wish("alpha"), wish("beta")).prop_map(|(one, two, linked, older, younger)| Scene {
+            layouts: [one, two],
+            linked,
+            wishes: [older, younger],
+        })
     })
 }
 
 fn layout(known: Vec<String>) -> impl Strategy<Value = Layout> {
-    let node_local =
-        prop_oneof![Just("169.254.20.10/32".to_owned()), Just("fd00::10/128".to_owned()), Just("169.254.0.0/16".to_owned())];
+    let node_local = prop_oneof![Just("169.254.20.10/32".to_owned()), Just("fd00::10/128".to_owned()), Just("169.254.0.0/16".to_owned())];
     let service = (ports(), proptest::collection::vec(range_text(), 1..3));
     let pick = proptest::sample::select(known.clone());
     let more = || proptest::collection::vec(text::private_range(), 0..3);
@@ -245,17 +231,13 @@ fn layout(known: Vec<String>) -> impl Strategy<Value = Layout> {
 }
 
 fn wish(name: &'static str, known: Vec<String>) -> impl Strategy<Value = Wish> {
-    let service =
-        proptest::sample::select(vec!["s3", "nfs", "licences", "unknown"]).prop_map(|name| EgressIntent::Service(name.to_owned()));
+    let service = proptest::sample::select(vec!["s3", "nfs", "licences", "unknown"]).prop_map(|name| EgressIntent::Service(name.to_owned()));
     let near = known.clone();
     let range = (range_text(), ports()).prop_map(move |(cidr, ports)| EgressIntent::Range { cidr: cidr.near(&near), ports });
     let egress = proptest::collection::vec(prop_oneof![1 => service, 3 => range], 0..6);
     let addresses = || {
         let known = known.clone();
-        proptest::collection::vec(
-            prop_oneof![2 => text::routed_range(), 1 => range_text()].prop_map(move |cidr| cidr.near(&known)),
-            1..4,
-        )
+        proptest::collection::vec(prop_oneof![2 => text::routed_range(), 1 => range_text()].prop_map(move |cidr| cidr.near(&known)), 1..4)
     };
     let cross_site = proptest::option::weighted(0.7, (addresses(), addresses()).prop_map(|(one, two)| [one, two]));
     let labels = prop_oneof![

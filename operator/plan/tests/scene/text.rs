@@ -87,7 +87,6 @@ pub fn private_range() -> impl Strategy<Value = String> {
     let ten = (any::<u32>(), 9..=30u8).prop_map(|(host, length)| (0x0a00_0000 | host >> 8, length));
     let shared = (any::<u32>(), 11..=30u8).prop_map(|(host, length)| (0x6440_0000 | host >> 10, length));
     let four = prop_oneof![3 => ten, 1 => shared].prop_map(|(address, length)| format!("{}/{length}", Ipv4Addr::from(address)));
-    let six =
-        (any::<u128>(), 9..=126u8).prop_map(|(host, length)| format!("{}/{length}", Ipv6Addr::from(0xfd_u128 << 120 | host >> 8)));
+    let six = (any::<u128>(), 9..=126u8).prop_map(|(host, length)| format!("{}/{length}", Ipv6Addr::from(0xfd_u128 << 120 | host >> 8)));
     prop_oneof![3 => four, 1 => six]
 }

@@ -54,14 +54,8 @@ impl Site {
         let Body::Grant(grant) = &intent.body else { panic!("a grant's intent") };
         let name = aifactory_api::name::tenant_namespace(&site.hub, &intent.owner);
         let (namespace, objects) = (self.namespace(&name), self.observed(&intent.owner));
-        let view = GrantView {
-            namespace: namespace.as_ref(),
-            objects: &objects,
-            foreign: &[],
-            policy: &self.policy,
-            refused: None,
-            data_lost: false,
-        };
+        let view =
+            GrantView { namespace: namespace.as_ref(), objects: &objects, foreign: &[], policy: &self.policy, refused: None, data_lost: false };
         grant::plan(site, intent, grant, &view, now)
     }
 
@@ -94,8 +88,7 @@ impl Site {
     }
 
     fn check(&self, object: &Object) {
-        let inside =
-            |kind, name: &str| self.objects.contains_key(&ObjectKey::namespaced(kind, object.key.namespace.as_str(), name));
+        let inside = |kind, name: &str| self.objects.contains_key(&ObjectKey::namespaced(kind, object.key.namespace.as_str(), name));
         if !object.key.namespace.is_empty() {
             assert!(self.namespace(&object.key.namespace).is_some(), "{}: before its namespace", object.key);
         }
@@ -115,9 +108,7 @@ impl Site {
                     labels.insert("kubernetes.io/metadata.name".to_owned(), key.name.clone());
                     cluster.namespaces.insert(key.name.clone(), labels);
                 }
-                ObjectKind::NetworkPolicy => {
-                    cluster.policies.push(serde_json::from_value(object.content.clone()).expect("a policy"))
-                }
+                ObjectKind::NetworkPolicy => cluster.policies.push(serde_json::from_value(object.content.clone()).expect("a policy")),
                 _ => {}
             }
         }

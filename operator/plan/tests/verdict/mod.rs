@@ -46,9 +46,7 @@ fn starts(blocks: &[IPBlock]) -> BTreeSet<(bool, u128)> {
     for block in blocks {
         let range = Range::parse(&block.cidr);
         starts.insert((range.v6, range.first));
-        starts.extend(
-            block.except.iter().flatten().filter_map(|hole| Range::parse(hole).last.checked_add(1)).map(|after| (range.v6, after)),
-        );
+        starts.extend(block.except.iter().flatten().filter_map(|hole| Range::parse(hole).last.checked_add(1)).map(|after| (range.v6, after)));
     }
     starts
 }
@@ -77,11 +75,9 @@ pub fn path(scene: &Scene, clusters: &[Cluster; 2], from: (usize, usize), to: (u
         // Selectors see Pods of their own cluster only; addresses are seen in both.
         let views = |pod| if here == there { vec![None, Some(pod)] } else { vec![None] };
         for traffic in &traffic {
-            let may_leave =
-                |address| views(target).into_iter().any(|pod| clusters[here].sends(source, Peer { address, pod }, *traffic));
+            let may_leave = |address| views(target).into_iter().any(|pod| clusters[here].sends(source, Peer { address, pod }, *traffic));
             let Some(leaves) = destinations.iter().find(|address| may_leave(**address)) else { continue };
-            let may_arrive =
-                |address| views(source).into_iter().any(|pod| clusters[there].receives(target, Peer { address, pod }, *traffic));
+            let may_arrive = |address| views(source).into_iter().any(|pod| clusters[there].receives(target, Peer { address, pod }, *traffic));
             if let Some(arrives) = origins.iter().find(|address| may_arrive(**address)) {
                 return Some(format!("{source:?} as {arrives} to {target:?} at {leaves}, {traffic:?}"));
             }
@@ -96,13 +92,10 @@ pub fn denies(rendered: &Rendered, namespace: &str) -> bool {
         let spec = policy.spec.as_ref().expect("a spec");
         policy.metadata.name.as_deref() == Some("aif-default-deny")
             && policy.metadata.namespace.as_deref() == Some(namespace)
-            && spec
-                .pod_selector
-                .as_ref()
-                .is_some_and(|selector| selector.match_labels.is_none() && selector.match_expressions.is_none())
+            && spec.pod_selector.as_ref().is_some_and(|selector| selector.match_labels.is_none() && selector.match_expressions.is_none())
             && spec.policy_types.as_deref() == Some(&["Ingress".to_owned(), "Egress".to_owned()])
-            && spec.ingress.is_none()
-            && spec.egress.is_none()
+            && spec.ingress.as_ref().is_none_or(Vec::is_empty)
+            && spec.egress.as_ref().is_none_or(Vec::is_empty)
     })
 }
 
@@ -138,9 +131,7 @@ pub fn legal(rendered: &Rendered, namespace: &str) -> Result<(), TestCaseError> 
                 let Some(IntOrString::Int(first)) = port.port else {
                     return Err(TestCaseError::fail("a rule without a port number"));
                 };
-                prop_assert!(
-                    1 <= first && first <= port.end_port.unwrap_or(first) && port.end_port.is_none_or(|last| last <= 65535)
-                );
+                prop_assert!(1 <= first && first <= port.end_port.unwrap_or(first) && port.end_port.is_none_or(|last| last <= 65535));
             }
         }
         prop_assert!(spec.ingress.into_iter().flatten().all(|rule| rule.from.is_some_and(|from| !from.is_empty())));
