@@ -20,8 +20,11 @@ use super::watch::api_resource;
 use crate::client::Clients;
 use crate::credential::Fingerprint;
 
-/// Longest wait for one call while contact is made; a probe's as well.
+/// Longest wait for one call while contact is made.
 pub const CALL: Duration = Duration::from_secs(5);
+
+/// Longest wait for an answer to a probe: two in a row tell within 15 s that a site is lost, also on a machine that is busy.
+const PROBE: Duration = Duration::from_secs(4);
 
 /// Policies that tie tenants to their pools and their namespace; their bindings have the same names.
 const TENANT_POLICIES: [&str; 7] = [
@@ -216,7 +219,10 @@ async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {
 
 /// Asks whether the site answers.
 pub async fn probe(client: &Client) -> Result<(), Finding> {
-    call(client.apiserver_version()).await.map(|_| ())
+    match tokio::time::timeout(PROBE, call(client.apiserver_version())).await {
+        Ok(answer) => answer.map(|_| ()),
+        Err(_) => Err(unreachable("no answer in time")),
+    }
 }
 
 async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Finding> {
