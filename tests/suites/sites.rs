@@ -16,6 +16,8 @@ mod outage;
 #[path = "sites/residency.rs"]
 mod residency;
 
+use std::time::Duration;
+
 use aifactory_api::{AIFactory, AccessGrant};
 use aifactory_tests::{Cluster, ClusterOptions, Federation, Mark, Requests, eventually};
 use fixture::{Conditioned, FACTORY, PATIENCE, World, summary};
@@ -56,7 +58,10 @@ async fn until<K: Conditioned>(world: &World, namespace: &str, name: &str, what:
 /// Whether a condition of the present generation has this status and reason.
 fn says<K: Conditioned>(object: &K, type_: &str, status: &str, reason: &str) -> bool {
     object.conditions().iter().any(|condition| {
-        condition.type_ == type_ && condition.status == status && condition.reason == reason && condition.observed_generation == object.meta().generation
+        condition.type_ == type_
+            && condition.status == status
+            && condition.reason == reason
+            && condition.observed_generation == object.meta().generation
     })
 }
 
@@ -88,6 +93,12 @@ fn tenant_of(grant: &AccessGrant) -> String {
 /// What the operator wrote at a site since the mark.
 fn written(site: &Cluster, mark: Mark) -> Requests {
     site.audit().since(mark).unwrap().only(|request| request.user.contains("aifactory")).writes()
+}
+
+/// Nobody writes anything at a site for a while. The hub may still count.
+async fn sites_rest(world: &World, time: Duration) {
+    let marks = world.federation.sites().iter().map(|site| (site, site.audit().mark().unwrap())).collect();
+    fixture::assert_no_writes(&world.federation, &world.operator, marks, time).await;
 }
 
 /// Milliseconds from a moment until the last of these requests was answered.

@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::fixture::{FACTORY, NAMESPACE, PATIENCE, grant, ours};
-use crate::{annotate_factory, message, patch_factory, says, shared, tenant_of, until, written};
+use crate::{annotate_factory, message, patch_factory, says, shared, sites_rest, tenant_of, until, written};
 
 #[test]
 fn what_an_abandoned_site_still_holds_is_an_orphan() {
@@ -21,11 +21,11 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         let far = world.site("bettembourg");
         world.apply(grant("left")).await;
         let tenant = tenant_of(&world.ready::<AccessGrant>("left").await);
-        world.counted().await;
         far.proxy().cut(Cut::Refuse).await;
         world.delete_grant("left").await;
         let waiting = until::<AccessGrant>(&world, NAMESPACE, "left", "waits for the site", |waiting| {
-            says(waiting, "AccessRemoved", "False", "AwaitingSite") && message(waiting, "AccessRemoved").starts_with("not confirmed by: bettembourg: last contact 20")
+            says(waiting, "AccessRemoved", "False", "AwaitingSite")
+                && message(waiting, "AccessRemoved").starts_with("not confirmed by: bettembourg: last contact 20")
         })
         .await;
         assert!(waiting.metadata.deletion_timestamp.is_some());
@@ -42,8 +42,7 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         assert_eq!(told.type_.as_deref(), Some("Warning"));
         assert!(told.note.as_ref().unwrap().contains("AccessGrant/example/left"), "{:?}", told.note);
         world.ready::<AIFactory>(FACTORY).await;
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        sites_rest(&world, Duration::from_secs(2)).await;
 
         // Reported, and nothing more.
         let (before, mark) = (ours(far).await, far.audit().mark().unwrap());
@@ -71,9 +70,11 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         })
         .await
         .unwrap();
-        let locked = until::<AIFactory>(&world, NAMESPACE, FACTORY, "still names the orphan", |found| says(found, "OrphansFound", "True", "OrphansFound")).await;
+        let locked =
+            until::<AIFactory>(&world, NAMESPACE, FACTORY, "still names the orphan", |found| says(found, "OrphansFound", "True", "OrphansFound"))
+                .await;
         assert_eq!(message(&locked, "OrphansFound"), "bettembourg: AccessGrant/example/left");
-        world.at_rest(Duration::from_secs(3)).await;
+        sites_rest(&world, Duration::from_secs(3)).await;
 
         patch_factory(&world, json!({"spec": {"policy": {"orphans": "Delete"}}})).await;
         let namespaces: Api<Namespace> = Api::all(far.admin());
@@ -89,7 +90,6 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         patch_factory(&world, json!({"spec": {"policy": {"orphans": "Report"}}})).await;
         annotate_factory(&world, labels::ABANDON_SITE, None).await;
         world.ready::<AIFactory>(FACTORY).await;
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        sites_rest(&world, Duration::from_secs(3)).await;
     });
 }

@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::fixture::{self, World, site};
-use crate::{FREE, message, says, shared, until, written};
+use crate::{FREE, message, says, shared, sites_rest, until, written};
 
 #[test]
 fn a_cluster_belongs_to_the_factory_that_came_first() {
@@ -39,7 +39,7 @@ async fn first_and_second(world: &World, first: &str, second: &str) {
     assert!(text.contains(&format!("belongs to site {FREE:?} of AIFactory {first}/{first} of hub ")), "{text}");
     assert!(says(&refused, "Stalled", "True", "SiteClaimed"));
     assert_eq!(refused.status.as_ref().unwrap().sites[0].cluster_uid, None);
-    world.at_rest(Duration::from_secs(3)).await;
+    sites_rest(world, Duration::from_secs(3)).await;
     assert_eq!(claim(world).await, format!("{first}/{first}"));
     assert!(written(cluster, mark).is_empty(), "{}", written(cluster, mark).summary());
 
@@ -54,7 +54,7 @@ async fn first_and_second(world: &World, first: &str, second: &str) {
     gone(world, first).await;
     until::<AIFactory>(world, second, second, "gets the cluster", |factory| says(factory, "Ready", "True", "AsSpecified")).await;
     assert_eq!(claim(world).await, format!("{second}/{second}"));
-    world.at_rest(Duration::from_secs(3)).await;
+    sites_rest(world, Duration::from_secs(3)).await;
 }
 
 /// A site that is decommissioned is let go; one that is taken into use again is claimed again.

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, World, grant, ours};
-use crate::{message, says, shared, until, written};
+use crate::{message, says, shared, sites_rest, until, written};
 
 /// A changed Secret is in use within this time.
 const IN_USE: i64 = 5000;
@@ -23,7 +23,13 @@ fn a_rotated_credential_is_in_use_within_seconds() {
         let site = world.site("bissen");
         let begun = site.audit().mark().unwrap();
         let token = put(&world, site.site_kubeconfig().await.unwrap()).await;
-        let certificate = put(&world, site.kubeconfig_until("aifactory:hub", &[], Some(std::time::SystemTime::now() + Duration::from_secs(7200))).unwrap().at(site.proxy().address())).await;
+        let certificate = put(
+            &world,
+            site.kubeconfig_until("aifactory:hub", &[], Some(std::time::SystemTime::now() + Duration::from_secs(7200)))
+                .unwrap()
+                .at(site.proxy().address()),
+        )
+        .await;
         let expiring = until::<AIFactory>(&world, NAMESPACE, FACTORY, "tells when the credential expires", |factory| {
             factory.status.as_ref().unwrap().sites[0].credential.as_ref().is_some_and(|credential| credential.expires_at.is_some())
         })
@@ -32,20 +38,27 @@ fn a_rotated_credential_is_in_use_within_seconds() {
 
         // A line that is dead, and a Secret that leads past it.
         site.proxy().cut(Cut::Silent).await;
-        until::<AIFactory>(&world, NAMESPACE, FACTORY, "notices that the site is silent", |factory| says(factory, "SitesReachable", "False", "SiteUnreachable")).await;
+        until::<AIFactory>(&world, NAMESPACE, FACTORY, "notices that the site is silent", |factory| {
+            says(factory, "SitesReachable", "False", "SiteUnreachable")
+        })
+        .await;
         let elsewhere = put(&world, site.site_kubeconfig().await.unwrap().at(site.address())).await;
         site.proxy().restore().await;
 
         // A bad one, and the way back.
         let told = Timestamp::now();
         world.federation.put_credential(NAMESPACE, &credential_name("bissen"), "users: [{name: x, user: {exec: {command: sh}}}]").await.unwrap();
-        let bad = until::<AIFactory>(&world, NAMESPACE, FACTORY, "refuses the credential", |factory| says(factory, "Ready", "False", "CredentialInvalid")).await;
+        let bad =
+            until::<AIFactory>(&world, NAMESPACE, FACTORY, "refuses the credential", |factory| says(factory, "Ready", "False", "CredentialInvalid"))
+                .await;
         let refused = Timestamp::now().duration_since(told).as_millis();
         assert!(refused <= IN_USE.into(), "{refused} ms");
         assert!(says(&bad, "Stalled", "True", "CredentialInvalid"));
         let again = put(&world, site.site_kubeconfig().await.unwrap()).await;
         world.ready::<AIFactory>(FACTORY).await;
-        eprintln!("in use after: token {token} ms, certificate {certificate} ms, past a dead line {elsewhere} ms, after a bad one {again} ms; the bad one refused after {refused} ms");
+        eprintln!(
+            "in use after: token {token} ms, certificate {certificate} ms, past a dead line {elsewhere} ms, after a bad one {again} ms; the bad one refused after {refused} ms"
+        );
         world.counted().await;
         world.at_rest(Duration::from_secs(3)).await;
         assert!(written(site, begun).is_empty(), "{}", written(site, begun).summary());
@@ -77,8 +90,7 @@ fn a_factory_that_names_another_secret_lets_the_former_go() {
         assert!(!written(site, mark).accepted().is_empty());
         world.delete_grant("renamed").await;
         world.gone::<AccessGrant>("renamed").await;
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        sites_rest(&world, Duration::from_secs(3)).await;
     });
 }
 
@@ -89,13 +101,18 @@ fn a_credential_of_another_cluster_is_not_used() {
         let (site, other) = (world.site("bissen"), world.site("bettembourg"));
         world.apply(grant("steady")).await;
         world.ready::<AccessGrant>("steady").await;
-        world.counted().await;
         let (before, there) = (ours(site).await, ours(other).await);
         let (mark, other_mark) = (site.audit().mark().unwrap(), other.audit().mark().unwrap());
         let seen = credentials(other);
-        world.federation.put_credential(NAMESPACE, &credential_name("bissen"), &other.site_kubeconfig().await.unwrap().to_yaml().unwrap()).await.unwrap();
+        world
+            .federation
+            .put_credential(NAMESPACE, &credential_name("bissen"), &other.site_kubeconfig().await.unwrap().to_yaml().unwrap())
+            .await
+            .unwrap();
         let begun = Instant::now();
-        let changed = until::<AIFactory>(&world, NAMESPACE, FACTORY, "sees another cluster", |factory| says(factory, "Ready", "False", "SiteIdentityChanged")).await;
+        let changed =
+            until::<AIFactory>(&world, NAMESPACE, FACTORY, "sees another cluster", |factory| says(factory, "Ready", "False", "SiteIdentityChanged"))
+                .await;
         eprintln!("another cluster noticed after {:?}", begun.elapsed());
         let text = message(&changed, "Ready");
         assert!(text.starts_with("bissen: another cluster answers") && text.contains(labels::ACCEPT_IDENTITY), "{text}");
@@ -111,8 +128,15 @@ fn a_credential_of_another_cluster_is_not_used() {
         })
         .await
         .unwrap();
-        until::<AIFactory>(&world, NAMESPACE, FACTORY, "still sees another cluster", |factory| says(factory, "Ready", "False", "SiteIdentityChanged")).await;
-        let foreign = other.audit().since(other_mark).unwrap().only(|request| !request.credential.is_empty() && !seen.contains(&request.credential) && of_site(request));
+        until::<AIFactory>(&world, NAMESPACE, FACTORY, "still sees another cluster", |factory| {
+            says(factory, "Ready", "False", "SiteIdentityChanged")
+        })
+        .await;
+        let foreign = other
+            .audit()
+            .since(other_mark)
+            .unwrap()
+            .only(|request| !request.credential.is_empty() && !seen.contains(&request.credential) && of_site(request));
         assert!(!foreign.is_empty(), "the credential was tried");
         let wrote = foreign.only(|request| !matches!(request.verb.as_str(), "get" | "list" | "watch"));
         assert!(wrote.is_empty(), "{}", wrote.summary());
@@ -125,8 +149,7 @@ fn a_credential_of_another_cluster_is_not_used() {
         world.ready::<AccessGrant>("steady").await;
         world.delete_grant("steady").await;
         world.gone::<AccessGrant>("steady").await;
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        sites_rest(&world, Duration::from_secs(3)).await;
     });
 }
 

@@ -45,7 +45,9 @@ async fn every_hostile_kubeconfig_is_refused() {
     for case in &cases {
         put(&federation, &case.name, &case.bytes).await;
     }
-    let options = fixture::options().site_cidrs([&*format!("{OPEN}/32")]).environment("RUST_LOG", "trace,h2=info,hyper=info,hyper_util=info,tower=info,rustls=info");
+    let options = fixture::options()
+        .site_cidrs([&*format!("{OPEN}/32")])
+        .environment("RUST_LOG", "trace,h2=info,hyper=info,hyper_util=info,tower=info,rustls=info");
     let operator = Operator::start(&federation, options).await.unwrap();
     let factories: Vec<String> = (0..cases.len().div_ceil(SITES)).map(|index| format!("hostile-{index}")).collect();
     for (name, cases) in factories.iter().zip(cases.chunks(SITES)) {
@@ -61,7 +63,11 @@ async fn every_hostile_kubeconfig_is_refused() {
                 found.insert(site.name, (site.reason.unwrap_or_default(), site.message.unwrap_or_default(), site.reachable));
             }
         }
-        let open: Vec<&str> = cases.iter().filter(|case| found.get(&case.name).is_none_or(|found| matches!(found.0.as_str(), "" | "Pending"))).map(|case| &*case.name).collect();
+        let open: Vec<&str> = cases
+            .iter()
+            .filter(|case| found.get(&case.name).is_none_or(|found| matches!(found.0.as_str(), "" | "Pending")))
+            .map(|case| &*case.name)
+            .collect();
         if open.is_empty() { Ok(found) } else { Err(format!("{open:?}").into()) }
     })
     .await
@@ -83,10 +89,18 @@ async fn every_hostile_kubeconfig_is_refused() {
     // The listener does see whoever comes: an honest kubeconfig leads there.
     let (honest, before) = (honest(&federation, port), cases.len());
     put(&federation, "honest", honest.as_bytes()).await;
-    federation.hub().apply(&factory("honest", &[Case { name: "honest".to_owned(), reason: String::new(), bytes: Vec::new() }]).to_string()).await.unwrap();
-    eventually(PATIENCE, "an honest one is tried", async || if connections.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("no connection".into()) })
+    federation
+        .hub()
+        .apply(&factory("honest", &[Case { name: "honest".to_owned(), reason: String::new(), bytes: Vec::new() }]).to_string())
         .await
-        .unwrap_or_else(|error| panic!("{error}\n{}", operator.log().unwrap_or_default()));
+        .unwrap();
+    eventually(
+        PATIENCE,
+        "an honest one is tried",
+        async || if connections.load(Ordering::SeqCst) > 0 { Ok(()) } else { Err("no connection".into()) },
+    )
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", operator.log().unwrap_or_default()));
     assert!(before > 0);
 
     let events = Api::<Event>::all(federation.hub().admin()).list(&ListParams::default()).await.unwrap();

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, POOL, World, condition, factory, grant, ours, pool};
-use crate::{at_site, last_answer, message, says, shared, tenant_of, until, written};
+use crate::{at_site, last_answer, message, says, shared, sites_rest, tenant_of, until, written};
 
 const SECOND: i64 = 1000;
 
@@ -23,7 +23,9 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     for object in [factory(), pool(POOL), grant("early")] {
         world.apply(object).await;
     }
-    let told = until::<AIFactory>(&world, NAMESPACE, FACTORY, "says that a site is down", |told| says(told, "SitesReachable", "False", "SiteUnreachable")).await;
+    let told =
+        until::<AIFactory>(&world, NAMESPACE, FACTORY, "says that a site is down", |told| says(told, "SitesReachable", "False", "SiteUnreachable"))
+            .await;
     assert!(says(&told, "Ready", "False", "SiteUnreachable"));
     for type_ in ["Ready", "SitesReachable"] {
         let text = message(&told, type_);
@@ -38,7 +40,11 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     assert_eq!(status.phase.as_deref(), Some("Active"));
     assert_eq!(condition(&status.conditions, "Usable").status, "True");
     assert!(says(&bound, "Ready", "False", "SiteUnreachable"), "{}", fixture::summary(&status.conditions));
-    assert!(at_site(&bound, "bettembourg").1.contains("never reached since the operator started (SiteUnreachable: "), "{:?}", at_site(&bound, "bettembourg"));
+    assert!(
+        at_site(&bound, "bettembourg").1.contains("never reached since the operator started (SiteUnreachable: "),
+        "{:?}",
+        at_site(&bound, "bettembourg")
+    );
     let tenant = tenant_of(&bound);
     assert!(ours(world.site("bissen")).await.contains(&format!("Namespace /{tenant}")));
     assert_eq!(ours(world.site("bettembourg")).await, Vec::<String>::new());
@@ -55,8 +61,7 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     assert!(world.operator.exit_status().is_none());
     let of_tenant = |objects: Vec<String>| objects.into_iter().filter(|object| object.contains(&tenant)).collect::<Vec<_>>();
     assert_eq!(of_tenant(ours(world.site("bettembourg")).await), of_tenant(ours(world.site("bissen")).await));
-    world.counted().await;
-    world.at_rest(Duration::from_secs(5)).await;
+    sites_rest(&world, Duration::from_secs(3)).await;
 }
 
 #[test]
@@ -82,7 +87,9 @@ async fn revoked(name: &str, cut: Cut) {
 
     far.proxy().cut(cut).await;
     let begun = Instant::now();
-    let lost = until::<AccessGrant>(&world, NAMESPACE, name, "names the site that is lost", |lost| says(lost, "SitesReachable", "False", "SiteUnreachable")).await;
+    let lost =
+        until::<AccessGrant>(&world, NAMESPACE, name, "names the site that is lost", |lost| says(lost, "SitesReachable", "False", "SiteUnreachable"))
+            .await;
     let noticed = begun.elapsed();
     assert!(noticed < Duration::from_secs(15), "noticed only after {noticed:?}");
     assert!(says(&lost, "Ready", "True", "AsSpecified"), "a site lost after it had confirmed changes nothing of Ready");
@@ -108,7 +115,8 @@ async fn revoked(name: &str, cut: Cut) {
     assert!(!may_work(near, &tenant).await);
     until_no_work(near, &tenant).await;
 
-    let waiting = until::<AccessGrant>(&world, NAMESPACE, name, "waits for the site", |waiting| says(waiting, "AccessRemoved", "False", "AwaitingSite")).await;
+    let waiting =
+        until::<AccessGrant>(&world, NAMESPACE, name, "waits for the site", |waiting| says(waiting, "AccessRemoved", "False", "AwaitingSite")).await;
     let waiting = match at_site(&waiting, "bissen").0.as_str() {
         "Locked" => waiting,
         _ => until(&world, NAMESPACE, name, "locked at the other site", |waiting| at_site(waiting, "bissen").0 == "Locked").await,
@@ -118,11 +126,12 @@ async fn revoked(name: &str, cut: Cut) {
     assert_eq!(at_site(&waiting, "bettembourg").0, "Unknown");
     assert_eq!(waiting.status.as_ref().unwrap().phase.as_deref(), Some("Revoked"));
     assert!(may_work(far, &tenant).await, "nobody could tell the site yet");
-    world.at_rest(Duration::from_secs(3)).await;
+    sites_rest(&world, Duration::from_secs(3)).await;
 
     far.proxy().restore().await;
     let back = Instant::now();
-    let removed = until::<AccessGrant>(&world, NAMESPACE, name, "access is gone everywhere", |gone| says(gone, "AccessRemoved", "True", "AccessGone")).await;
+    let removed =
+        until::<AccessGrant>(&world, NAMESPACE, name, "access is gone everywhere", |gone| says(gone, "AccessRemoved", "True", "AccessGone")).await;
     assert!(!may_work(far, &tenant).await);
     eprintln!("{cut:?}: gone everywhere {:?} after the site came back", back.elapsed());
     until_no_work(far, &tenant).await;
@@ -136,8 +145,7 @@ async fn revoked(name: &str, cut: Cut) {
     world.ready::<AIFactory>(FACTORY).await;
     world.delete_grant(name).await;
     world.gone::<AccessGrant>(name).await;
-    world.counted().await;
-    world.at_rest(Duration::from_secs(3)).await;
+    sites_rest(&world, Duration::from_secs(2)).await;
 }
 
 /// A member's Pod.

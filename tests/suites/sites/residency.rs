@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, World, grant, ours};
-use crate::{at_site, last_answer, message, says, shared, tenant_of, until, written};
+use crate::{at_site, last_answer, message, says, shared, sites_rest, tenant_of, until, written};
 
 /// Longest time between the end of a permission and the end of access.
 const TAKEN_AWAY: i64 = 10_000;
@@ -38,8 +38,7 @@ fn data_that_must_stay_in_france_never_comes_to_germany() {
         assert!(says(&refused, "Authorised", "False", "ResidencyNotAllowed"));
         assert_eq!(message(&refused, "Authorised"), "data.residency allows FR, and site bettembourg is in DE");
         assert_eq!(fixture::condition(&refused.status.as_ref().unwrap().conditions, "Usable").status, "True");
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        sites_rest(&world, Duration::from_secs(3)).await;
         never(far, &tenant, mark).await;
 
         // The site moves to France, as far as the factory says.
@@ -114,7 +113,8 @@ async fn taken_away(site: &Cluster, tenant: &str, mark: aifactory_tests::Mark, f
     })
     .await
     .unwrap();
-    let removals = written(site, mark).accepted().only(|request| request.namespace == tenant && request.verb == "delete" && request.resource == "rolebindings");
+    let removals =
+        written(site, mark).accepted().only(|request| request.namespace == tenant && request.verb == "delete" && request.resource == "rolebindings");
     let taken = last_answer(&removals, from);
     assert!(taken <= TAKEN_AWAY, "{taken} ms");
     taken
