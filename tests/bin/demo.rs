@@ -68,13 +68,8 @@ async fn start() -> Result<(), Failure> {
     std::fs::create_dir_all(directory())?;
     let log = directory().join("demo.log");
     let file = std::fs::File::create(&log)?;
-    let mut child = Command::new("setsid")
-        .arg(std::env::current_exe()?)
-        .arg("serve")
-        .stdin(Stdio::null())
-        .stdout(file.try_clone()?)
-        .stderr(file)
-        .spawn()?;
+    let mut child =
+        Command::new("setsid").arg(std::env::current_exe()?).arg("serve").stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
     let mut shown = 0;
     loop {
         let text = std::fs::read_to_string(&log)?;

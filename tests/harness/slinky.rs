@@ -172,9 +172,7 @@ fn version(object: &DynamicObject) -> u64 {
 async fn run(client: Client, slurm: Arc<Slurm>) {
     let mut known: BTreeMap<(String, String), DynamicObject> = BTreeMap::new();
     let mut events = watcher(node_sets(client.clone(), None), watcher::Config::default()).default_backoff().boxed();
-    let key = |object: &DynamicObject| {
-        (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default())
-    };
+    let key = |object: &DynamicObject| (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
     loop {
         tokio::select! {
             event = events.next() => match event {

@@ -43,7 +43,7 @@ fn drift_is_repaired_and_what_others_do_is_left_alone_and_named() {
         let name = bindings.list(&ListParams::default().labels("aifactory.dev/managed=true")).await.unwrap().items[0].name_any();
         slowest = slowest.max(back::<RoleBinding>(site, &tenant, &name, json!({"subjects": []})).await);
         slowest = slowest.max(node_back(site).await);
-        println!("drift repaired: at most {slowest:?}");
+        eprintln!("drift repaired: at most {slowest:?}");
         assert!(slowest <= Duration::from_secs(1), "{slowest:?}");
 
         // A field of somebody else stays theirs.
@@ -223,7 +223,7 @@ async fn deleted_namespace(world: &World, site: &Cluster, tenant: &str) {
     .await
     .unwrap();
     let took = gone.unwrap().elapsed();
-    println!("a deleted namespace was back {took:?} after it was really gone");
+    eprintln!("a deleted namespace was back {took:?} after it was really gone");
     assert!(took <= Duration::from_secs(2), "{took:?}");
     event(world, "alpha", "deleted by somebody else").await;
 }

@@ -52,7 +52,7 @@ fn a_grant_begins_ends_and_leaves_in_time() {
 
         working(site, &timed, false).await;
         let late = Timestamp::now().duration_since(until).as_secs_f64();
-        println!("access was gone {late:.2} s after notAfter");
+        eprintln!("access was gone {late:.2} s after notAfter");
         assert!((-0.1..=1.5).contains(&late), "{late}");
         world.phase("timed", "Expired").await;
         eventually(LONG, "the work is cancelled", async || {
@@ -116,7 +116,7 @@ fn pause_suspension_and_taking_back() {
         })
         .await
         .unwrap();
-        println!("the token stopped {:?} after the suspension", suspended.elapsed());
+        eprintln!("the token stopped {:?} after the suspension", suspended.elapsed());
         assert!(suspended.elapsed() <= Duration::from_secs(12), "{:?}", suspended.elapsed());
         let client = site.client_as("oidc:2", &[]).await.unwrap();
         let refused = Api::<Pod>::namespaced(client, &namespace).list(&ListParams::default()).await;

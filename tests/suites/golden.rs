@@ -99,7 +99,8 @@ fn plan(site: &SiteIntent, intent: &Intent, now: jiff::Timestamp) -> Plan {
             let nodes: Vec<NodeView> = Vec::new();
             let pools = BTreeMap::from([(intent.owner.clone(), body)]);
             let assigned = nodes::assign(&pools, &nodes.iter().collect::<Vec<_>>()).remove(&intent.owner).unwrap_or_default();
-            let view = PoolView { nodes: assigned, objects: &objects, node_sets: BTreeMap::new(), slinky: true, allocated: Some(0), paused: false, now };
+            let view =
+                PoolView { nodes: assigned, objects: &objects, node_sets: BTreeMap::new(), slinky: true, allocated: Some(0), paused: false, now };
             pool::plan(site, intent, body, view)
         }
     }
@@ -116,8 +117,7 @@ fn compare(name: &str, folders: &[&str]) {
             std::fs::write(directory.join(file), text).unwrap();
         }
     }
-    let mut found: Vec<String> =
-        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut found: Vec<String> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     found.sort();
     assert_eq!(found, files.keys().cloned().collect::<Vec<_>>(), "files of {name}; `UPDATE=1` rewrites them");
     for (file, text) in files {

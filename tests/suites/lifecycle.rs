@@ -142,7 +142,8 @@ async fn counted(federation: &Federation) {
     let factories: Api<AIFactory> = Api::namespaced(federation.hub().admin(), "ardenne");
     let antenna: Api<AIFactory> = Api::namespaced(federation.hub().admin(), "antenna-ie");
     eventually(Duration::from_secs(90), "the numbers are written", async || {
-        let committed = async |pool: &str| Ok::<_, kube::Error>(pools.get(pool).await?.status.and_then(|status| status.gpu_hours).map(|hours| hours.committed));
+        let committed =
+            async |pool: &str| Ok::<_, kube::Error>(pools.get(pool).await?.status.and_then(|status| status.gpu_hours).map(|hours| hours.committed));
         let hours = (committed("h200").await?, committed("teaching").await?);
         let guests = antenna.get("cliffside").await?.status.and_then(|status| status.summary).map(|summary| summary.grants);
         let factory = factories.get("ardenne").await?.status.unwrap_or_default();

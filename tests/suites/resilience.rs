@@ -30,4 +30,3 @@ async fn shared() -> MutexGuard<'static, World> {
     };
     SHARED.get_or_init(start).await.lock().await
 }
-

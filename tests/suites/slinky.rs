@@ -48,9 +48,7 @@ fn pool(name: &str, spec: Value) -> GPUPool {
 }
 
 fn pools() -> Vec<GPUPool> {
-    let accelerator = |vendor: &str, model: &str, resource: &str, per_node: i32| {
-        json!({"vendor": vendor, "model": model, "resourceName": resource, "perNode": per_node})
-    };
+    let accelerator = |vendor: &str, model: &str, resource: &str, per_node: i32| json!({"vendor": vendor, "model": model, "resourceName": resource, "perNode": per_node});
     vec![
         pool("h100", json!({})),
         pool("draining", json!({"sites": [{"name": SITE, "state": "Draining"}]})),
@@ -150,7 +148,7 @@ async fn apply(client: &Client, object: &Object) -> kube::Result<DynamicObject> 
 
 fn assert_stored(stored: &DynamicObject, planned: &Object) {
     let value = serde_json::to_value(stored).unwrap();
-    assert_eq!(owned_digest(&value, labels::SITE_MANAGER), Some(planned.digest()), "{value:#}\nis not as planned:\n{:#}", planned.content);
+    assert_eq!(owned_digest(&value, labels::SITE_MANAGER, false), Some(planned.digest()), "{value:#}\nis not as planned:\n{:#}", planned.content);
 }
 
 /// Applies every shape, twice, and then drains it; and a field that is not known is refused.
@@ -181,7 +179,7 @@ async fn every_shape_is_taken_and_stored_as_planned(cluster: &Cluster, operator:
             assert_stored(&annotated, &planned);
             let opened = json!({"spec": {"partition": {"config": "State=DRAIN MaxTime=00:01:00"}}});
             let taken = api.patch(&planned.key.name, &PatchParams::default(), &Patch::Merge(opened)).await.unwrap();
-            assert_ne!(owned_digest(&serde_json::to_value(taken).unwrap(), labels::SITE_MANAGER), Some(planned.digest()));
+            assert_ne!(owned_digest(&serde_json::to_value(taken).unwrap(), labels::SITE_MANAGER, false), Some(planned.digest()));
             assert_stored(&apply(operator, &planned).await.unwrap(), &planned);
         }
         let stored = node_sets(operator.clone(), Some("slurm")).get(&rendered(&site, intent, pool, 3).key.name).await.unwrap();
@@ -341,7 +339,8 @@ fn nodes_take_label_and_taint_and_give_them_back() {
             assert!(matches!(&stale, kube::Error::Api(status) if status.code == 422), "{stale}");
         }
         let b = api.get("b").await.unwrap();
-        let taints: Vec<String> = b.spec.unwrap().taints.unwrap().into_iter().map(|taint| format!("{}={}", taint.key, taint.value.unwrap_or_default())).collect();
+        let taints: Vec<String> =
+            b.spec.unwrap().taints.unwrap().into_iter().map(|taint| format!("{}={}", taint.key, taint.value.unwrap_or_default())).collect();
         assert_eq!(taints, ["rack=7", "node.kubernetes.io/unreachable=", "nvidia.com/gpu=h100"]);
         // Drift.
         let drift = json!({"metadata": {"labels": {(labels::POOL): null}}, "spec": {"taints": null}});

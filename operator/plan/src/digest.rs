@@ -26,14 +26,19 @@ pub fn planned_digest(content: &Value) -> Digest {
     of(&content)
 }
 
-/// Digest of the fields of `observed` that `manager` owns by server-side apply; `None` if it owns none.
-pub fn owned_digest(observed: &Value, manager: &str) -> Option<Digest> {
+/// Digest of the fields of `observed` that `manager` owns by server-side apply; `None` if it owns none. With `whole_spec` all of `spec`
+/// counts, whoever wrote it.
+pub fn owned_digest(observed: &Value, manager: &str, whole_spec: bool) -> Option<Digest> {
     let fields = observed.pointer("/metadata/managedFields")?.as_array()?.iter().find(|entry| {
         entry.get("manager").and_then(Value::as_str) == Some(manager)
             && entry.get("operation").and_then(Value::as_str) == Some("Apply")
             && entry.get("subresource").and_then(Value::as_str).unwrap_or_default().is_empty()
     })?;
-    Some(of(&extract(observed, fields.get("fieldsV1")?)))
+    let mut owned = extract(observed, fields.get("fieldsV1")?);
+    if whole_spec && let (Value::Object(owned), Some(spec)) = (&mut owned, observed.get("spec")) {
+        owned.insert("spec".to_owned(), spec.clone());
+    }
+    Some(of(&owned))
 }
 
 /// Digest of anything that serialises.
@@ -54,9 +59,9 @@ fn of(value: &Value) -> Digest {
 /// Without nulls and empty collections, which the API server may drop. Maps are ordered already.
 fn canonical(value: &Value) -> Value {
     match value {
-        Value::Object(map) => Value::Object(
-            map.iter().map(|(key, value)| (key.clone(), canonical(value))).filter(|(_, value)| !empty(value)).collect(),
-        ),
+        Value::Object(map) => {
+            Value::Object(map.iter().map(|(key, value)| (key.clone(), canonical(value))).filter(|(_, value)| !empty(value)).collect())
+        }
         Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
         scalar => scalar.clone(),
     }
@@ -151,9 +156,9 @@ mod tests {
         let planned = json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "x", "labels": {"ours": "1"}},
             "spec": {"hard": {"pods": "5"}, "list": [1, 2], "none": []}});
         let same = observed(json!({"hard": {"pods": "5", "foreign": "1"}, "list": [1, 2], "other": true}), fields.clone());
-        assert_eq!(owned_digest(&same, "me"), Some(planned_digest(&planned)));
+        assert_eq!(owned_digest(&same, "me", false), Some(planned_digest(&planned)));
         let changed = observed(json!({"hard": {"pods": "6"}, "list": [1, 2]}), fields);
-        assert_ne!(owned_digest(&changed, "me"), Some(planned_digest(&planned)));
+        assert_ne!(owned_digest(&changed, "me", false), Some(planned_digest(&planned)));
     }
 
     #[test]
@@ -161,8 +166,21 @@ mod tests {
         let fields = json!({"f:metadata": {"f:labels": {"f:ours": {}}}});
         let planned = json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"hard": {"pods": "5"}}});
         let taken = observed(json!({"hard": {"pods": "5"}}), fields);
-        assert_ne!(owned_digest(&taken, "me"), Some(planned_digest(&planned)));
-        assert_eq!(owned_digest(&taken, "nobody"), None);
+        assert_ne!(owned_digest(&taken, "me", false), Some(planned_digest(&planned)));
+        assert_eq!(owned_digest(&taken, "nobody", false), None);
+    }
+
+    #[test]
+    fn what_others_add_to_a_spec_counts_where_all_of_it_is_ours() {
+        let fields = json!({"f:metadata": {"f:labels": {"f:ours": {}}}, "f:spec": {"f:types": {}}});
+        let planned = json!({"metadata": {"labels": {"ours": "1"}}, "spec": {"types": ["Ingress"], "selector": {}, "ingress": []}});
+        let same = observed(json!({"types": ["Ingress"], "selector": {}}), fields.clone());
+        assert_eq!(owned_digest(&same, "me", true), Some(planned_digest(&planned)));
+        for spec in [json!({"types": ["Ingress"], "selector": {"x": "y"}}), json!({"types": ["Ingress"], "ingress": [{"from": []}]})] {
+            let widened = observed(spec, fields.clone());
+            assert_eq!(owned_digest(&widened, "me", false), Some(planned_digest(&planned)));
+            assert_ne!(owned_digest(&widened, "me", true), Some(planned_digest(&planned)));
+        }
     }
 
     #[test]
@@ -170,6 +188,6 @@ mod tests {
         let fields = json!({"f:spec": {"f:ports": {"k:{\"port\":1}": {".": {}, "f:port": {}, "f:x": {}}}}});
         let planned = json!({"spec": {"ports": [{"port": 1, "x": "a"}]}});
         let live = observed(json!({"ports": [{"port": 2}, {"port": 1, "x": "a", "y": "b"}]}), fields);
-        assert_eq!(owned_digest(&live, "me"), Some(planned_digest(&planned)));
+        assert_eq!(owned_digest(&live, "me", false), Some(planned_digest(&planned)));
     }
 }

@@ -202,11 +202,9 @@ impl Planner<'_> {
     }
 
     fn establish(&self, access: Access) -> Plan {
-        let members: Vec<_> =
-            self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
+        let members: Vec<_> = self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
         let rendered = network::policies(self.site, self.grant, &self.namespace, &self.ownership);
-        let namespace =
-            tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: BTreeMap::new() }, &self.ownership);
+        let namespace = tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: BTreeMap::new() }, &self.ownership);
         let mut fence = rendered.objects;
         fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, access, &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
@@ -215,8 +213,7 @@ impl Planner<'_> {
         let mut inside = bindings;
         inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, access, &self.ownership));
 
-        let keys: Vec<ObjectKey> =
-            std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
+        let keys: Vec<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
         let observed = self.view.objects;
         let phase = if access == Access::Open { SitePhase::Bound } else { SitePhase::Paused };
         let mut plan = Plan::nothing(phase, self.detail(bound, false, true));
@@ -242,10 +239,7 @@ impl Planner<'_> {
     /// Takes access away and keeps data: locked for the retention, then kept or deleted.
     fn end(&self, because: Reason, message: &str, at: Option<Timestamp>, phase: SitePhase) -> Plan {
         let Some(found) = self.view.namespace else {
-            return Plan::nothing(
-                if phase == SitePhase::Refused { phase } else { SitePhase::Gone },
-                self.detail(0, true, false),
-            );
+            return Plan::nothing(if phase == SitePhase::Refused { phase } else { SitePhase::Gone }, self.detail(0, true, false));
         };
         if found.terminating {
             return Plan::nothing(SitePhase::Pending, self.detail(0, true, true));
@@ -285,12 +279,10 @@ impl Planner<'_> {
         let mut fence = network::policies(self.site, &apart, &self.namespace, &self.ownership).objects;
         fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
-        let members: Vec<_> =
-            self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
+        let members: Vec<_> = self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
         let mut inside = tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership);
         inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
-        let keys: Vec<ObjectKey> =
-            std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
+        let keys: Vec<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
 
         let observed = self.view.objects;
         let stale = deletes(observed, keys.iter(), |kind| kind == ObjectKind::RoleBinding);
@@ -377,9 +369,8 @@ impl Planner<'_> {
     }
 
     fn foreign(&self) -> Vec<Finding> {
-        let name = |kind: ObjectKind| -> Vec<String> {
-            self.view.foreign.iter().filter(|key| key.kind == kind).map(|key| key.name.clone()).collect()
-        };
+        let name =
+            |kind: ObjectKind| -> Vec<String> { self.view.foreign.iter().filter(|key| key.kind == kind).map(|key| key.name.clone()).collect() };
         let mut findings = Vec::new();
         for (kind, reason, what) in [
             (ObjectKind::RoleBinding, Reason::ForeignBinding, "role bindings"),

@@ -54,17 +54,20 @@ pub struct Rendered {
 pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownership: &Ownership) -> Rendered {
     let closed = Closed::of(&site.protected);
     let mut findings = BTreeSet::new();
-    let policy = |name: &str, spec: Value| {
+    let policy = |name: &str, mut spec: Value| {
+        // Said also where it is empty, so that applying the policy takes away what somebody else has added.
+        if let Value::Object(spec) = &mut spec {
+            for direction in ["ingress", "egress"] {
+                spec.entry(direction).or_insert_with(|| json!([]));
+            }
+        }
         Object::new(ObjectKey::namespaced(ObjectKind::NetworkPolicy, namespace, name), ownership, json!({"spec": spec}))
     };
     let own = json!([{"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: namespace}}}]);
     let mut objects = vec![
         policy(DEFAULT_DENY, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})),
         policy(DNS, json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": dns(site, &mut findings)})),
-        policy(
-            NAMESPACE,
-            json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": own}], "egress": [{"to": own}]}),
-        ),
+        policy(NAMESPACE, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": own}], "egress": [{"to": own}]})),
     ];
     let egress = egress(site, &grant.egress, &closed, &mut findings);
     if !egress.is_empty() {
@@ -109,10 +112,7 @@ fn dns(site: &SiteIntent, findings: &mut BTreeSet<String>) -> Vec<Value> {
                 blocks.insert(block);
             }
             None => {
-                findings.insert(format!(
-                    "node-local DNS {}: not a CIDR of a resolver such as 169.254.20.10/32; it stays closed",
-                    quoted(text)
-                ));
+                findings.insert(format!("node-local DNS {}: not a CIDR of a resolver such as 169.254.20.10/32; it stays closed", quoted(text)));
             }
         }
     }

@@ -59,10 +59,7 @@ pub fn assign(pools: &BTreeMap<OwnerRef, &PoolIntent>, nodes: &[&NodeView]) -> B
             sort_out(node, pools, &names, &mut claims);
         }
     }
-    pools
-        .iter()
-        .map(|(owner, pool)| (owner.clone(), settle(owner, pool, &names, claims.remove(owner).unwrap_or_default())))
-        .collect()
+    pools.iter().map(|(owner, pool)| (owner.clone(), settle(owner, pool, &names, claims.remove(owner).unwrap_or_default()))).collect()
 }
 
 /// What one pool has to do with the nodes of the site.

@@ -50,10 +50,13 @@ impl ObjectKind {
             ObjectKind::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
             ObjectKind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
             ObjectKind::NodeSet => ("slinky.slurm.net", "v1beta1", "NodeSet", "nodesets"),
-            ObjectKind::ClusterNetworkPolicy => {
-                ("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies")
-            }
+            ObjectKind::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies"),
         }
+    }
+
+    /// Whether all of `spec` is ours: what somebody else adds to a network policy widens it.
+    pub fn owns_spec(self) -> bool {
+        self == ObjectKind::NetworkPolicy
     }
 
     /// `group/version`, or `version` for the core group.
@@ -89,11 +92,7 @@ impl ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (_, _, kind, _) = self.kind.gvk();
-        if self.namespace.is_empty() {
-            write!(f, "{kind} {}", self.name)
-        } else {
-            write!(f, "{kind} {}/{}", self.namespace, self.name)
-        }
+        if self.namespace.is_empty() { write!(f, "{kind} {}", self.name) } else { write!(f, "{kind} {}/{}", self.namespace, self.name) }
     }
 }
 

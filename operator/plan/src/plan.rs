@@ -105,11 +105,7 @@ pub fn applies(wanted: Vec<Object>, observed: &ObservedObjects) -> Vec<Action> {
 }
 
 /// The deletes of observed objects that are not wanted, of the kinds that `select` takes.
-pub fn deletes<'a>(
-    observed: &ObservedObjects,
-    wanted: impl Iterator<Item = &'a ObjectKey>,
-    select: impl Fn(ObjectKind) -> bool,
-) -> Vec<Action> {
+pub fn deletes<'a>(observed: &ObservedObjects, wanted: impl Iterator<Item = &'a ObjectKey>, select: impl Fn(ObjectKind) -> bool) -> Vec<Action> {
     let wanted: std::collections::BTreeSet<_> = wanted.collect();
     observed
         .iter()

@@ -101,7 +101,8 @@ fn node_set(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: &PoolVi
         return;
     }
     if !view.slinky {
-        plan.findings.push(Finding::stalled(Reason::EngineMissing, "the site does not serve slinky.slurm.net/v1beta1; install slurm-operator 1.2".to_owned()));
+        plan.findings
+            .push(Finding::stalled(Reason::EngineMissing, "the site does not serve slinky.slurm.net/v1beta1; install slurm-operator 1.2".to_owned()));
         plan.phase = SitePhase::Refused;
         return;
     }

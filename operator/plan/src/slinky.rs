@@ -33,9 +33,10 @@ pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas:
         return Err(refuse(Reason::EngineMissing, "the site declares no slurm.slinky, where partitions would be made".to_owned()));
     };
     let bounded = |what: &str, value: i32, most: i32| {
-        u32::try_from(value).ok().filter(|_| (1..=most).contains(&value)).ok_or_else(|| {
-            refuse(Reason::InvalidSpec, format!("{what} {value}: write a number from 1 to {most}"))
-        })
+        u32::try_from(value)
+            .ok()
+            .filter(|_| (1..=most).contains(&value))
+            .ok_or_else(|| refuse(Reason::InvalidSpec, format!("{what} {value}: write a number from 1 to {most}")))
     };
     let per_node = bounded("accelerator.perNode", pool.accelerator.per_node, 64)?;
     let cpus = bounded("perGPU.cpus", pool.per_gpu.cpus, 512)?;

@@ -12,8 +12,7 @@ use crate::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::quantity;
 
 /// Accelerators that get quota 0 wherever they are not granted, whether or not a pool names them.
-const KNOWN_ACCELERATORS: [&str; 5] =
-    ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"];
+const KNOWN_ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"];
 
 /// What members may do in the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,8 +195,7 @@ pub fn access_note(site: &SiteIntent, grant: &GrantIntent, namespace: &str, acce
     put("loginHosts", Some(site.access.login_hosts.join(",")));
     put("docs", site.access.docs_url.clone());
     put("support", site.access.support_url.clone());
-    let pools: Vec<String> =
-        grant.pools.iter().map(|pool| format!("{}: up to {} of {}", pool.pool, pool.max_gpus, pool.resource)).collect();
+    let pools: Vec<String> = grant.pools.iter().map(|pool| format!("{}: up to {} of {}", pool.pool, pool.max_gpus, pool.resource)).collect();
     put("pools", Some(pools.join("\n")));
     Object::new(ObjectKey::namespaced(ObjectKind::ConfigMap, namespace, "aifactory-access"), ownership, json!({"data": data}))
 }

@@ -88,7 +88,7 @@ impl Seen {
             owner,
             observed: Observed {
                 uid: text("/uid").unwrap_or_default().to_owned(),
-                digest: owned_digest(object, labels::SITE_MANAGER),
+                digest: owned_digest(object, labels::SITE_MANAGER, kind.owns_spec()),
                 terminating: metadata.get("deletionTimestamp").is_some(),
             },
             version: text("/resourceVersion").and_then(|version| version.parse().ok()).unwrap_or_default(),
@@ -145,6 +145,7 @@ impl Index {
         }
         match owner {
             Some(owner) => {
+                self.remove_foreign(&key);
                 self.versions.insert(key.clone(), version);
                 self.owner_of.insert(key.clone(), owner.clone());
                 self.owners.entry(owner.clone()).or_default().insert(key, observed);
@@ -202,15 +203,19 @@ impl Index {
             | ObjectKind::ConfigMap
             | ObjectKind::ClusterNetworkPolicy => {}
         }
-        if let Some(keys) = self.foreign.get_mut(&key.namespace)
-            && keys.remove(key)
-        {
-            if keys.is_empty() {
-                self.foreign.remove(&key.namespace);
-            }
+        if self.remove_foreign(key) {
             due.extend(self.tenant(&key.namespace).cloned());
         }
         due
+    }
+
+    fn remove_foreign(&mut self, key: &ObjectKey) -> bool {
+        let Some(keys) = self.foreign.get_mut(&key.namespace) else { return false };
+        let removed = keys.remove(key);
+        if keys.is_empty() {
+            self.foreign.remove(&key.namespace);
+        }
+        removed
     }
 
     /// Forgets everything of a kind that was not seen again in a fresh listing.

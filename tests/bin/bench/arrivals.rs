@@ -78,8 +78,7 @@ impl Arrivals {
     /// Waits until `count` objects of the kinds are in the namespace, and says when the last came.
     pub async fn complete(&self, namespace: &str, count: usize) -> Result<Instant, Failure> {
         self.until(&format!("{count} objects in {namespace}"), |times| {
-            let found: Vec<Instant> =
-                times.present.iter().filter(|((_, place, _), _)| place == namespace).map(|(_, (at, _))| *at).collect();
+            let found: Vec<Instant> = times.present.iter().filter(|((_, place, _), _)| place == namespace).map(|(_, (at, _))| *at).collect();
             (found.len() >= count).then(|| found.into_iter().max()).flatten()
         })
         .await
@@ -88,17 +87,13 @@ impl Arrivals {
     /// Waits until an object is there with another UID, and says when it came.
     pub async fn back(&self, kind: ObjectKind, namespace: &str, name: &str, not: &str) -> Result<Instant, Failure> {
         let key = (kind, namespace.to_owned(), name.to_owned());
-        self.until(&format!("{name} in {namespace} is back"), |times| {
-            times.present.get(&key).filter(|(_, uid)| uid != not).map(|(at, _)| *at)
-        })
-        .await
+        self.until(&format!("{name} in {namespace} is back"), |times| times.present.get(&key).filter(|(_, uid)| uid != not).map(|(at, _)| *at)).await
     }
 
     /// Waits until these objects are gone, and says when the last went.
     pub async fn gone(&self, kind: ObjectKind, namespace: &str, names: &[String]) -> Result<Instant, Failure> {
         self.until(&format!("{names:?} in {namespace} are gone"), |times| {
-            let found: Vec<Instant> =
-                names.iter().filter_map(|name| times.gone.get(&(kind, namespace.to_owned(), name.clone())).copied()).collect();
+            let found: Vec<Instant> = names.iter().filter_map(|name| times.gone.get(&(kind, namespace.to_owned(), name.clone())).copied()).collect();
             (found.len() == names.len()).then(|| found.into_iter().max()).flatten()
         })
         .await

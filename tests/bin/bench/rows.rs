@@ -30,7 +30,13 @@ pub async fn latency(bench: &Bench, table: &mut Table) -> Result<(), Failure> {
     let (p50, p99) = (percentile(&mut samples, 0.5), percentile(&mut samples, 0.99));
     table.figure("P1", "p50_ms", p50);
     table.figure("P1", "p99_ms", p99);
-    table.add("P1", "grant applied → last object on two sites, idle", format!("p50 {p50:.0} ms, p99 {p99:.0} ms"), "≤ 100 ms, ≤ 500 ms", p50 <= 100.0 && p99 <= 500.0);
+    table.add(
+        "P1",
+        "grant applied → last object on two sites, idle",
+        format!("p50 {p50:.0} ms, p99 {p99:.0} ms"),
+        "≤ 100 ms, ≤ 500 ms",
+        p50 <= 100.0 && p99 <= 500.0,
+    );
     Ok(())
 }
 
@@ -191,13 +197,17 @@ pub async fn bulk(bench: &Bench, table: &mut Table, grants: usize, bare: f64) ->
     let usage = bench.operator.usage()?;
     let started = Instant::now();
     let objects: Vec<_> = (0..grants).map(|index| grant(&format!("bulk-{index}"), &SITES, 3600)).collect();
-    stream::iter(objects.iter().map(Ok::<_, Failure>)).try_for_each_concurrent(8, |object| async move { bench.apply_grant(object).await.map(drop) }).await?;
+    stream::iter(objects.iter().map(Ok::<_, Failure>))
+        .try_for_each_concurrent(8, |object| async move { bench.apply_grant(object).await.map(drop) })
+        .await?;
     let api = bench.api::<AccessGrant>();
     eventually(Duration::from_secs(300), "all grants are Ready", async || {
         let found = api.list(&ListParams::default()).await?;
-        let open = found.items.iter().filter(|grant| grant.name_any().starts_with("bulk-")).filter(|grant| {
-            !is_ready(&grant.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default())
-        });
+        let open = found
+            .items
+            .iter()
+            .filter(|grant| grant.name_any().starts_with("bulk-"))
+            .filter(|grant| !is_ready(&grant.status.as_ref().map(|status| status.conditions.clone()).unwrap_or_default()));
         match open.count() {
             0 => Ok(()),
             open => Err(format!("{open} are not").into()),
@@ -211,7 +221,8 @@ pub async fn bulk(bench: &Bench, table: &mut Table, grants: usize, bare: f64) ->
     for (cluster, mark) in marks {
         let writes = cluster.audit().since(mark)?.writes().accepted();
         if cluster.name() == bench.hub().name() {
-            status_writes = writes.only(|request| request.user == OPERATOR && request.resource == "accessgrants" && request.subresource == "status").len();
+            status_writes =
+                writes.only(|request| request.user == OPERATOR && request.resource == "accessgrants" && request.subresource == "status").len();
         } else {
             delivered += writes.only(|request| request.user.contains("aifactory")).len();
         }
@@ -222,13 +233,25 @@ pub async fn bulk(bench: &Bench, table: &mut Table, grants: usize, bare: f64) ->
     let ratio = seconds / bare;
     table.figure("P3", "seconds", seconds);
     table.figure("P3", "ratio_to_bare", ratio);
-    table.add("P3", format!("{grants} grants × 2 sites, first apply → all Ready"), format!("{seconds:.1} s, {ratio:.2} × bare"), "≤ 1.5 × bare, ≤ 12 s", ratio <= 1.5 && seconds <= 12.0);
+    table.add(
+        "P3",
+        format!("{grants} grants × 2 sites, first apply → all Ready"),
+        format!("{seconds:.1} s, {ratio:.2} × bare"),
+        "≤ 1.5 × bare, ≤ 12 s",
+        ratio <= 1.5 && seconds <= 12.0,
+    );
     let per_grant = status_writes as f64 / grants as f64;
     table.figure("P4", "status_writes_per_new_grant", per_grant);
     table.add("P4", "hub status writes per new grant", format!("{per_grant:.2}"), "≤ 2", per_grant <= 2.0);
     let rss = after.resident_bytes as f64 / f64::from(1 << 20);
     table.figure("P5", "rss_mib", rss);
-    table.add("P5", format!("memory (RSS) at {} grants × 2 sites", api.list(&ListParams::default()).await?.items.len()), format!("{rss:.0} MiB"), "≤ 40 MiB", rss <= 40.0);
+    table.add(
+        "P5",
+        format!("memory (RSS) at {} grants × 2 sites", api.list(&ListParams::default()).await?.items.len()),
+        format!("{rss:.0} MiB"),
+        "≤ 40 MiB",
+        rss <= 40.0,
+    );
     Ok(())
 }
 

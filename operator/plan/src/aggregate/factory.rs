@@ -46,8 +46,10 @@ pub fn factory<'a>(
         })
         .collect();
     let pending = rows.iter().any(|row| row.reason.as_deref() == Some(Reason::Pending.as_str()));
-    let troubled: Vec<&FactorySiteStatus> =
-        rows.iter().filter(|row| row.reason.as_deref().is_some_and(|reason| !matches!(reason, "NotApplicable" | "Pending" | "SiteUnreachable"))).collect();
+    let troubled: Vec<&FactorySiteStatus> = rows
+        .iter()
+        .filter(|row| row.reason.as_deref().is_some_and(|reason| !matches!(reason, "NotApplicable" | "Pending" | "SiteUnreachable")))
+        .collect();
     let orphans: i32 = rows.iter().map(|row| row.orphans).fold(0, i32::saturating_add);
     let pools: Vec<String> = world.pools_of(&owner).map(|pool| pool.name.clone()).collect();
     let grants: Vec<String> = world.grants_by(&owner).map(|grant| grant.name.clone()).collect();
@@ -55,11 +57,16 @@ pub fn factory<'a>(
     let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
     let ready = lost.is_empty() && troubled.is_empty() && !pending && !deleting;
     // A site lost after it was confirmed for this generation leaves Ready as it was; SitesReachable tells.
-    let was_ready = previous.is_some_and(|status| {
-        status.observed_generation == Some(generation) && crate::conditions::is_true(&status.conditions, ConditionType::Ready)
-    });
+    let was_ready = previous
+        .is_some_and(|status| status.observed_generation == Some(generation) && crate::conditions::is_true(&status.conditions, ConditionType::Ready));
     let only_lost = troubled.is_empty() && !deleting;
-    let text = bounded(&troubled.iter().map(|row| format!("{}: {}", row.name, row.message.clone().unwrap_or_default())).chain(lost.iter().cloned()).collect::<Vec<_>>());
+    let text = bounded(
+        &troubled
+            .iter()
+            .map(|row| format!("{}: {}", row.name, row.message.clone().unwrap_or_default()))
+            .chain(lost.iter().cloned())
+            .collect::<Vec<_>>(),
+    );
     if deleting && !(pools.is_empty() && grants.is_empty()) {
         let names: Vec<String> =
             pools.iter().map(|name| format!("GPUPool {name}")).chain(grants.iter().map(|name| format!("AccessGrant {name}"))).collect();
@@ -90,7 +97,13 @@ pub fn factory<'a>(
     conditions.set(
         ConditionType::SitesReachable,
         if pending && lost.is_empty() { Status::Unknown } else { lost.is_empty().into() },
-        if !lost.is_empty() { Reason::SiteUnreachable } else if pending { Reason::Pending } else { Reason::AsSpecified },
+        if !lost.is_empty() {
+            Reason::SiteUnreachable
+        } else if pending {
+            Reason::Pending
+        } else {
+            Reason::AsSpecified
+        },
         bounded(&lost),
     );
     engines(&mut conditions, factory, &rows);
@@ -101,10 +114,10 @@ pub fn factory<'a>(
         if orphans > 0 { bounded(&orphan_names(&owner, factory, sites)) } else { String::new() },
     );
     let reachable = rows.iter().filter(|row| row.reachable).count();
-    let gpus = rows.iter().filter_map(|row| row.gpus).fold(GpuCount::default(), |sum, gpus| GpuCount {
-        capacity: sum.capacity + gpus.capacity,
-        allocated: sum.allocated + gpus.allocated,
-    });
+    let gpus = rows
+        .iter()
+        .filter_map(|row| row.gpus)
+        .fold(GpuCount::default(), |sum, gpus| GpuCount { capacity: sum.capacity + gpus.capacity, allocated: sum.allocated + gpus.allocated });
     let released = factory.spec.sites.iter().all(|site| {
         let key = SiteKey::new(owner.clone(), &site.name);
         site.kubernetes.is_none()
@@ -130,20 +143,19 @@ fn reason(row: &FactorySiteStatus) -> Option<Reason> {
 
 /// A site that was never claimed holds nothing of ours: its credential never worked, or it belongs to somebody else.
 fn never_ours(report: &SiteReport, previous: Option<&AIFactoryStatus>, site: &str) -> bool {
-    let claimed_before =
-        previous.is_some_and(|status| status.sites.iter().any(|known| known.name == site && known.cluster_uid.is_some()));
+    let claimed_before = previous.is_some_and(|status| status.sites.iter().any(|known| known.name == site && known.cluster_uid.is_some()));
     let refused = report.problem.as_ref().is_some_and(|problem| {
-        matches!(problem.reason, Reason::SiteClaimed | Reason::CredentialInvalid | Reason::SecretNotFound | Reason::SecretForbidden | Reason::PullNotServed)
+        matches!(
+            problem.reason,
+            Reason::SiteClaimed | Reason::CredentialInvalid | Reason::SecretNotFound | Reason::SecretForbidden | Reason::PullNotServed
+        )
     });
     refused && !claimed_before
 }
 
 fn row(site: &Site, report: Option<&SiteReport>, known: Option<&FactorySiteStatus>, about: &[&Report], abandoned: bool) -> FactorySiteStatus {
-    let mut row = FactorySiteStatus {
-        name: site.name.clone(),
-        cluster_uid: known.and_then(|known| known.cluster_uid.clone()),
-        ..FactorySiteStatus::default()
-    };
+    let mut row =
+        FactorySiteStatus { name: site.name.clone(), cluster_uid: known.and_then(|known| known.cluster_uid.clone()), ..FactorySiteStatus::default() };
     if site.kubernetes.is_none() {
         row.reason = Some(Reason::NotApplicable.as_str().to_owned());
         row.message = Some("no Kubernetes; Slurm alone is not served by this release".to_owned());

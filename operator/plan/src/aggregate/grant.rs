@@ -1,9 +1,7 @@
 //! The status of a grant.
 
 use aifactory_api::factory::NetworkImplementation;
-use aifactory_api::grant::{
-    AccessGrant, AccessGrantStatus, GrantAccess, GrantSiteStatus, GrantSummary, KubernetesAccess, MemberCount,
-};
+use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GrantAccess, GrantSiteStatus, GrantSummary, KubernetesAccess, MemberCount};
 use aifactory_api::{ConditionType, Reason};
 use jiff::Timestamp;
 
@@ -30,13 +28,7 @@ struct Row<'a> {
 }
 
 /// Aggregates a grant.
-pub fn grant(
-    world: &World,
-    grant: &AccessGrant,
-    projection: &GrantProjection,
-    reports: &Reports<'_>,
-    now: Timestamp,
-) -> Outcome<AccessGrantStatus> {
+pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, reports: &Reports<'_>, now: Timestamp) -> Outcome<AccessGrantStatus> {
     let generation = grant.metadata.generation.unwrap_or_default();
     let namespace = grant.metadata.namespace.as_deref().unwrap_or_default();
     let previous = grant.status.as_ref();
@@ -50,30 +42,25 @@ pub fn grant(
     let asked = projection.asked;
     let ended = asked.ended();
     let open: Vec<&Row<'_>> = rows.iter().filter(|row| !row.confirmed).collect();
-    let lost: Vec<String> = rows
-        .iter()
-        .filter(|row| !row.standing.reachable)
-        .map(|row| row.standing.unreachable_text(namespace))
-        .collect();
+    let lost: Vec<String> = rows.iter().filter(|row| !row.standing.reachable).map(|row| row.standing.unreachable_text(namespace)).collect();
     let awaiting: Vec<String> = rows
         .iter()
         .filter(|row| !row.access_removed)
         .map(|row| if row.standing.reachable { format!("{}: in progress", row.name) } else { row.standing.unreachable_text(namespace) })
         .collect();
-    let site_refusals: Vec<(&Row<'_>, &Finding)> = rows
-        .iter()
-        .filter(|row| row.refused)
-        .filter_map(|row| Some((row, row.standing.findings().first()?)))
-        .collect();
+    let site_refusals: Vec<(&Row<'_>, &Finding)> =
+        rows.iter().filter(|row| row.refused).filter_map(|row| Some((row, row.standing.findings().first()?))).collect();
     let stalled: Vec<String> = rows
         .iter()
         .flat_map(|row| row.standing.findings().iter().filter(|finding| finding.stalled).map(|finding| format!("{}: {}", row.name, finding.message)))
         .collect();
     let bound = rows.iter().filter(|row| row.phase == "Bound").count();
     let any_placed = rows.iter().any(|row| row.placed);
-    let refusal = projection.problems.first().map(|refusal| (refusal.reason, refusal.message.clone())).or_else(|| {
-        site_refusals.first().map(|(row, finding)| (finding.reason, format!("{}: {}", row.name, finding.message)))
-    });
+    let refusal = projection
+        .problems
+        .first()
+        .map(|refusal| (refusal.reason, refusal.message.clone()))
+        .or_else(|| site_refusals.first().map(|(row, finding)| (finding.reason, format!("{}: {}", row.name, finding.message))));
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
     let ended_reason = match asked {
@@ -105,7 +92,13 @@ pub fn grant(
     conditions.set(
         ConditionType::Reconciling,
         !ready && !stuck,
-        if ready { Reason::AsSpecified } else if stuck { Reason::NotApplicable } else { Reason::InProgress },
+        if ready {
+            Reason::AsSpecified
+        } else if stuck {
+            Reason::NotApplicable
+        } else {
+            Reason::InProgress
+        },
         if ready || stuck { String::new() } else { format!("waiting for: {}", waiting_text()) },
     );
     let stuck_text = refusal.as_ref().map(|(_, message)| message.clone()).or_else(|| stalled.first().cloned());
@@ -119,7 +112,13 @@ pub fn grant(
     conditions.set(
         ConditionType::Usable,
         usable,
-        if usable { Reason::AsSpecified } else if blocked { refusal.as_ref().map_or(Reason::Pending, |(reason, _)| *reason) } else { ended_reason },
+        if usable {
+            Reason::AsSpecified
+        } else if blocked {
+            refusal.as_ref().map_or(Reason::Pending, |(reason, _)| *reason)
+        } else {
+            ended_reason
+        },
         if usable { format!("members can start work at {bound} of {} sites", rows.iter().filter(|row| row.placed).count()) } else { String::new() },
     );
     conditions.set(
@@ -136,7 +135,13 @@ pub fn grant(
     conditions.set(
         ConditionType::Bound,
         bound_everywhere && !ended && asked != Asked::Scheduled,
-        if ended || asked == Asked::Scheduled { ended_reason } else if bound_everywhere { Reason::AsSpecified } else { refusal.as_ref().map_or(Reason::InProgress, |(reason, _)| *reason) },
+        if ended || asked == Asked::Scheduled {
+            ended_reason
+        } else if bound_everywhere {
+            Reason::AsSpecified
+        } else {
+            refusal.as_ref().map_or(Reason::InProgress, |(reason, _)| *reason)
+        },
         "",
     );
     isolation(&mut conditions, world, &rows);
@@ -202,8 +207,7 @@ fn row<'a>(
         },
         Body::Pool(_) => "Bound",
     };
-    let confirmed = standing.settled
-        || (!standing.reachable && !standing.current && was_confirmed(previous, generation, &name, expected));
+    let confirmed = standing.settled || (!standing.reachable && !standing.current && was_confirmed(previous, generation, &name, expected));
     let denied = match &intent.body {
         Body::Grant(grant) => match &grant.desired {
             Desired::Ended { because, message, .. } if !projection.asked.ended() => Some(format!("{because}: {message}")),

@@ -14,37 +14,31 @@ use crate::report::{Detail, Finding, PoolDetail, SitePhase};
 use crate::world::World;
 
 /// Aggregates a pool.
-pub fn pool(
-    world: &World,
-    pool: &GPUPool,
-    projection: &PoolProjection,
-    reports: &Reports<'_>,
-    now: Timestamp,
-) -> Outcome<GPUPoolStatus> {
+pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports: &Reports<'_>, now: Timestamp) -> Outcome<GPUPoolStatus> {
     let generation = pool.metadata.generation.unwrap_or_default();
     let namespace = pool.metadata.namespace.as_deref().unwrap_or_default();
     let owner = OwnerRef::new(Kind::GPUPool, namespace, pool.metadata.name.as_deref().unwrap_or_default());
     let previous = pool.status.as_ref();
     let deleting = pool.metadata.deletion_timestamp.is_some();
-    let standings: Vec<Standing<'_>> =
-        projection.sites.iter().map(|(key, intent)| Standing::of(key, intent, reports)).filter(|standing| !standing.abandoned || standing.reachable).collect();
-    let was_ready = previous.is_some_and(|status| status.observed_generation == Some(generation) && is_true(&status.conditions, ConditionType::Ready));
-    let confirmed = |standing: &Standing<'_>| standing.settled || (!standing.reachable && was_ready);
-    let lost: Vec<String> =
-        standings.iter().filter(|standing| !standing.reachable).map(|standing| standing.unreachable_text(namespace)).collect();
-    let open: Vec<&Standing<'_>> = standings.iter().filter(|standing| !confirmed(standing)).collect();
-    let findings: Vec<(String, &Finding)> = standings
+    let standings: Vec<Standing<'_>> = projection
+        .sites
         .iter()
-        .flat_map(|standing| standing.findings().iter().map(move |finding| (standing.key.display(namespace), finding)))
+        .map(|(key, intent)| Standing::of(key, intent, reports))
+        .filter(|standing| !standing.abandoned || standing.reachable)
         .collect();
+    let was_ready =
+        previous.is_some_and(|status| status.observed_generation == Some(generation) && is_true(&status.conditions, ConditionType::Ready));
+    let confirmed = |standing: &Standing<'_>| standing.settled || (!standing.reachable && was_ready);
+    let lost: Vec<String> = standings.iter().filter(|standing| !standing.reachable).map(|standing| standing.unreachable_text(namespace)).collect();
+    let open: Vec<&Standing<'_>> = standings.iter().filter(|standing| !confirmed(standing)).collect();
+    let findings: Vec<(String, &Finding)> =
+        standings.iter().flat_map(|standing| standing.findings().iter().map(move |finding| (standing.key.display(namespace), finding))).collect();
     let grants: Vec<String> = world.grants_of(&owner).map(|grant| format!("{}/{}", grant.namespace, grant.name)).collect();
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
-    let problem = projection
-        .problems
-        .first()
-        .map(|refusal| (refusal.reason, refusal.message.clone()))
-        .or_else(|| findings.iter().find(|(_, finding)| finding.stalled).map(|(site, finding)| (finding.reason, format!("{site}: {}", finding.message))));
+    let problem = projection.problems.first().map(|refusal| (refusal.reason, refusal.message.clone())).or_else(|| {
+        findings.iter().find(|(_, finding)| finding.stalled).map(|(site, finding)| (finding.reason, format!("{site}: {}", finding.message)))
+    });
     let ready = open.is_empty() && problem.is_none() && !deleting;
     let progressing = !ready && open.iter().any(|standing| standing.reachable) && problem.is_none();
     let text = |standing: &&Standing<'_>| {
@@ -145,8 +139,7 @@ pub fn pool(
         .filter(|(_, grant)| living(grant, now))
         .flat_map(|(reference, grant)| {
             grant.spec.pools.iter().filter(|entry| {
-                entry.pool_ref.name == owner.name
-                    && entry.pool_ref.namespace.as_deref().unwrap_or(&reference.namespace) == owner.namespace
+                entry.pool_ref.name == owner.name && entry.pool_ref.namespace.as_deref().unwrap_or(&reference.namespace) == owner.namespace
             })
         })
         .fold(0, |sum: i64, entry| sum.saturating_add(entry.gpu_hours));
@@ -156,7 +149,11 @@ pub fn pool(
         conditions: conditions.finish(),
         summary: Some(PoolSummary { nodes: format!("{ready_nodes}/{wanted}"), gpus: format!("{allocated}/{}", sum(|detail| detail.gpus)) }),
         gpu_hours: Some(PoolGpuHours { committed }),
-        sites: details.iter().filter(|(standing, _)| standing.phase() != Some(SitePhase::Gone)).map(|(standing, detail)| site(standing, *detail, namespace)).collect(),
+        sites: details
+            .iter()
+            .filter(|(standing, _)| standing.phase() != Some(SitePhase::Gone))
+            .map(|(standing, detail)| site(standing, *detail, namespace))
+            .collect(),
     };
     let finished = deleting && grants.is_empty() && standings.iter().all(|standing| standing.phase() == Some(SitePhase::Gone));
     Outcome { status, in_progress: progressing, finished }

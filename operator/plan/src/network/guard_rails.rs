@@ -43,9 +43,5 @@ pub fn guard_rails(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
 }
 
 fn networks(ranges: &[IpNet]) -> Vec<Value> {
-    ranges
-        .chunks(LIMIT)
-        .take(LIMIT)
-        .map(|ranges| json!({"networks": ranges.iter().map(IpNet::to_string).collect::<Vec<_>>()}))
-        .collect()
+    ranges.chunks(LIMIT).take(LIMIT).map(|ranges| json!({"networks": ranges.iter().map(IpNet::to_string).collect::<Vec<_>>()})).collect()
 }

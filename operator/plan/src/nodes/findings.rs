@@ -96,10 +96,7 @@ fn contested(contested: &[Contested<'_>]) -> Option<String> {
         })
         .collect();
     let subject = if contested.len() == 1 { "a node is" } else { "nodes are" };
-    Some(format!(
-        "{subject} selected by more than one pool: {}. Make the selectors of these pools disjoint",
-        bounded(&texts)
-    ))
+    Some(format!("{subject} selected by more than one pool: {}. Make the selectors of these pools disjoint", bounded(&texts)))
 }
 
 fn missing(pool: &PoolIntent, claims: &Claims<'_>, held: usize, wanted: usize) -> String {

@@ -168,8 +168,7 @@ fn healthy_nodes_first_and_those_it_has_before_all() {
 
 #[test]
 fn a_node_of_two_pools_goes_to_neither_or_stays() {
-    let pools =
-        BTreeMap::from([(owner("left"), pool(&[("gpu", "h100")], None)), (owner("right"), pool(&[("rack", "1")], None))]);
+    let pools = BTreeMap::from([(owner("left"), pool(&[("gpu", "h100")], None)), (owner("right"), pool(&[("rack", "1")], None))]);
     let both = [("gpu", "h100"), ("rack", "1")];
     let assigned = run(&pools, &[node("a", &both)]);
     assert_eq!(patches(&assigned), [] as [&NodePatch; 0]);

@@ -19,14 +19,7 @@ pub struct Denied {
 }
 
 /// Whether `grant` may use `pool` through `entry` now.
-pub fn authorise(
-    world: &World,
-    owner: &OwnerRef,
-    entry: &GrantPool,
-    pool_ref: &OwnerRef,
-    pool: &GPUPool,
-    now: Timestamp,
-) -> Result<(), Denied> {
+pub fn authorise(world: &World, owner: &OwnerRef, entry: &GrantPool, pool_ref: &OwnerRef, pool: &GPUPool, now: Timestamp) -> Result<(), Denied> {
     if pool.spec.slurm.is_some() {
         return Err(denied(
             Reason::BudgetNotEnforceable,
@@ -87,11 +80,8 @@ fn within_share(world: &World, owner: &OwnerRef, pool_ref: &OwnerRef, consumer: 
         let over_hours = consumer.gpu_hours.is_some_and(|cap| hours.saturating_add(more_hours) > cap);
         let over_gpus = consumer.max_gpus.is_some_and(|cap| gpus.saturating_add(more_gpus) > cap);
         if other == owner && (over_hours || over_gpus) {
-            let (what, cap, held, wanted) = if over_hours {
-                ("GPU-hours", consumer.gpu_hours, hours, more_hours)
-            } else {
-                ("GPUs", consumer.max_gpus, gpus, more_gpus)
-            };
+            let (what, cap, held, wanted) =
+                if over_hours { ("GPU-hours", consumer.gpu_hours, hours, more_hours) } else { ("GPUs", consumer.max_gpus, gpus, more_gpus) };
             return Err(denied(
                 Reason::ConsumerCapExceeded,
                 format!(
@@ -117,10 +107,7 @@ fn claim(grant: &AccessGrant, owner: &OwnerRef, pool_ref: &OwnerRef) -> (i64, i6
         .spec
         .pools
         .iter()
-        .filter(|entry| {
-            entry.pool_ref.name == pool_ref.name
-                && entry.pool_ref.namespace.as_deref().unwrap_or(&owner.namespace) == pool_ref.namespace
-        })
+        .filter(|entry| entry.pool_ref.name == pool_ref.name && entry.pool_ref.namespace.as_deref().unwrap_or(&owner.namespace) == pool_ref.namespace)
         .fold((0, 0), |(hours, gpus), entry| (entry.gpu_hours.saturating_add(hours), entry.max_gpus.saturating_add(gpus)))
 }
 

@@ -12,9 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::authorise::authorise;
 use super::{residency, share};
 use crate::duration;
-use crate::intent::{
-    Body, CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, GrantPoolIntent, Intent, MemberIntent, Refusal, VERSION,
-};
+use crate::intent::{Body, CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, GrantPoolIntent, Intent, MemberIntent, Refusal, VERSION};
 use crate::network;
 use crate::world::{SiteKey, World, factory_of_pool, pools_of_grant};
 
@@ -135,7 +133,8 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
             ));
             continue;
         }
-        if let Some(until) = pool.spec.consumers.iter().filter_map(|consumer| consumer.not_after.as_ref()).map(|at| at.0).filter(|at| *at > now).min() {
+        if let Some(until) = pool.spec.consumers.iter().filter_map(|consumer| consumer.not_after.as_ref()).map(|at| at.0).filter(|at| *at > now).min()
+        {
             projection.wake = Some(projection.wake.map_or(until, |wake| wake.min(until)));
         }
         let allowed = authorise(world, owner, entry, &pool_ref, pool, now);
@@ -150,12 +149,8 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
                 ));
             }
         }
-        let chosen: Vec<&PoolSite> = pool
-            .spec
-            .sites
-            .iter()
-            .filter(|site| entry.sites.is_empty() || entry.sites.iter().any(|chosen| chosen.name == site.name))
-            .collect();
+        let chosen: Vec<&PoolSite> =
+            pool.spec.sites.iter().filter(|site| entry.sites.is_empty() || entry.sites.iter().any(|chosen| chosen.name == site.name)).collect();
         let weights = chosen
             .iter()
             .map(|site| {
@@ -204,11 +199,7 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
             let desired = if asked.ended() {
                 asked.desired(grant)
             } else {
-                Desired::Ended {
-                    because: Reason::PlacementRemoved,
-                    message: format!("the grant is not placed at {} any more", key.site),
-                    at: None,
-                }
+                Desired::Ended { because: Reason::PlacementRemoved, message: format!("the grant is not placed at {} any more", key.site), at: None }
             };
             make(owner, grant, GrantIntent { desired, ..skeleton(grant) })
         });
@@ -233,12 +224,7 @@ impl Placement {
             self.refused.get_or_insert_with(|| {
                 refusal(
                     Reason::ResidencyNotAllowed,
-                    format!(
-                        "data.residency allows {}, and site {} is in {}",
-                        grant.spec.data.residency.join(", "),
-                        site.name,
-                        site.country
-                    ),
+                    format!("data.residency allows {}, and site {} is in {}", grant.spec.data.residency.join(", "), site.name, site.country),
                 )
             });
         }
@@ -249,8 +235,7 @@ impl Placement {
         }
         let early = grant.spec.early_access;
         if placed.state == PlacementState::Draining || pool.metadata.deletion_timestamp.is_some() {
-            self.only_if_held
-                .get_or_insert_with(|| refusal(Reason::Draining, format!("GPUPool {pool_name} is being drained at site {}", site.name)));
+            self.only_if_held.get_or_insert_with(|| refusal(Reason::Draining, format!("GPUPool {pool_name} is being drained at site {}", site.name)));
         } else if !(pool.spec.stage.admits(early) && site.stage.admits(early)) {
             self.only_if_held.get_or_insert_with(|| {
                 refusal(
@@ -265,20 +250,9 @@ impl Placement {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn intent(
-        &self,
-        world: &World,
-        owner: &OwnerRef,
-        grant: &AccessGrant,
-        key: &SiteKey,
-        factory: &AIFactory,
-        site: &Site,
-        asked: Asked,
-    ) -> Intent {
+    fn intent(&self, world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory, site: &Site, asked: Asked) -> Intent {
         let desired = match (&self.refused, asked.ended()) {
-            (Some(refused), false) => {
-                Desired::Ended { because: refused.reason, message: refused.message.clone(), at: None }
-            }
+            (Some(refused), false) => Desired::Ended { because: refused.reason, message: refused.message.clone(), at: None },
             _ => asked.desired(grant),
         };
         let prefixes = &factory.spec.policy.subject_prefixes;
@@ -368,9 +342,11 @@ fn cross_site(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKe
     };
     let own = asked.addresses.iter().find(|entry| entry.site == key.site)?;
     let linked = |site: &str| {
-        factory.spec.links.iter().any(|link| {
-            link.between.iter().any(|end| end == &key.site) && link.between.iter().any(|end| end == site) && site != key.site
-        })
+        factory
+            .spec
+            .links
+            .iter()
+            .any(|link| link.between.iter().any(|end| end == &key.site) && link.between.iter().any(|end| end == site) && site != key.site)
     };
     let peers: BTreeMap<String, Vec<String>> = asked
         .addresses

@@ -78,11 +78,7 @@ fn body(pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
     let engine = match &pool.spec.slurm {
         Some(slurm) => PoolEngine::Slurm {
             partition: placed.and_then(|placed| placed.slurm.as_ref()).map_or(&slurm.partition, |own| &own.partition).clone(),
-            max_wall_minutes: slurm
-                .max_wall_time
-                .as_deref()
-                .and_then(duration::seconds)
-                .and_then(|seconds| u32::try_from(seconds / 60).ok()),
+            max_wall_minutes: slurm.max_wall_time.as_deref().and_then(duration::seconds).and_then(|seconds| u32::try_from(seconds / 60).ok()),
         },
         None => PoolEngine::Kubernetes,
     };

@@ -14,8 +14,7 @@ pub fn split(total: i64, sites: &BTreeMap<String, (Option<i64>, i64)>) -> BTreeM
             shares.insert(name.clone(), share);
         }
     }
-    let open: Vec<(&String, i64)> =
-        sites.iter().filter(|(_, (own, _))| own.is_none()).map(|(name, (_, weight))| (name, (*weight).max(0))).collect();
+    let open: Vec<(&String, i64)> = sites.iter().filter(|(_, (own, _))| own.is_none()).map(|(name, (_, weight))| (name, (*weight).max(0))).collect();
     let weights: i128 = open.iter().map(|(_, weight)| i128::from(*weight)).sum();
     let mut remainders = Vec::new();
     let mut given = 0;

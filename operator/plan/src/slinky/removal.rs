@@ -29,13 +29,7 @@ pub enum RemovalStep {
 /// The next step of removing a NodeSet. `min_job_age` is the site's MinJobAge.
 ///
 /// What to write is taken from the NodeSet itself, since pool and site may not say any more what it was.
-pub fn removal(
-    key: &ObjectKey,
-    view: Option<&NodeSetView>,
-    ownership: &Ownership,
-    min_job_age: SignedDuration,
-    now: Timestamp,
-) -> RemovalStep {
+pub fn removal(key: &ObjectKey, view: Option<&NodeSetView>, ownership: &Ownership, min_job_age: SignedDuration, now: Timestamp) -> RemovalStep {
     let wait = |message: String| RemovalStep::Wait { message, until: None };
     let Some(view) = view.filter(|view| view.name == key.name && view.namespace == key.namespace) else {
         return wait(format!("{key} has not been read yet"));

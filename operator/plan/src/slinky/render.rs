@@ -48,12 +48,8 @@ impl Parts {
                 .filter_map(|(name, quantity)| Some((name.clone(), quantity.as_str()?.to_owned())))
                 .collect(),
             gres: text("/spec/extraConf").and_then(parse_gres),
-            pool: spec
-                .and_then(|spec| spec.get("nodeSelector")?.get(labels::POOL)?.as_str())
-                .and_then(|pool| Pool::parse(pool).ok()),
-            resource: spec
-                .and_then(|spec| spec.pointer("/tolerations/0/key")?.as_str())
-                .and_then(|key| Resource::parse(key).ok()),
+            pool: spec.and_then(|spec| spec.get("nodeSelector")?.get(labels::POOL)?.as_str()).and_then(|pool| Pool::parse(pool).ok()),
+            resource: spec.and_then(|spec| spec.pointer("/tolerations/0/key")?.as_str()).and_then(|key| Resource::parse(key).ok()),
             max_time: config.split(' ').filter_map(|token| token.strip_prefix("MaxTime=")).find_map(|time| WallTime::parse(time).ok()),
         }
     }

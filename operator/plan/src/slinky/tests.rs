@@ -278,7 +278,19 @@ fn hostile() -> impl Strategy<Value = String> {
         "[ -~\\n\\t]{0,12}",
         any::<String>(),
         prop::sample::select(vec![
-            "h100", "default", "all", "ALL", "a State=DOWN", "a\nPartitionName=x Nodes=ALL", "h100:8,gpu:x:9", "a=b", "a,b", "a#b", "a\u{a0}b", "a\rb", "a\0b",
+            "h100",
+            "default",
+            "all",
+            "ALL",
+            "a State=DOWN",
+            "a\nPartitionName=x Nodes=ALL",
+            "h100:8,gpu:x:9",
+            "a=b",
+            "a,b",
+            "a#b",
+            "a\u{a0}b",
+            "a\rb",
+            "a\0b",
         ])
         .prop_map(str::to_owned),
     ]

@@ -111,8 +111,5 @@ fn is_plain(text: &str, length: usize) -> bool {
 }
 
 fn is_dns_label(text: &str, length: usize) -> bool {
-    (1..=length).contains(&text.len())
-        && text.starts_with(is_lower)
-        && text.ends_with(is_lower)
-        && text.chars().all(|c| is_lower(c) || c == '-')
+    (1..=length).contains(&text.len()) && text.starts_with(is_lower) && text.ends_with(is_lower) && text.chars().all(|c| is_lower(c) || c == '-')
 }

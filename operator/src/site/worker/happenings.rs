@@ -14,6 +14,9 @@ impl Worker {
                         self.schedule.add_at(pool, soon);
                     }
                 }
+                if seen.owner.is_none() {
+                    self.try_again_where_something_was_in_the_way();
+                }
                 let due = self.index.put(*seen);
                 self.due(due);
             }
@@ -73,6 +76,14 @@ impl Worker {
             tracing::info!(site = %self.key, "Saw everything of ours at the site");
             self.site_dirty = true;
             self.visit_everything();
+        }
+    }
+
+    /// Somebody may just have handed over what was in the way.
+    fn try_again_where_something_was_in_the_way(&mut self) {
+        let foreign = |finding: &Finding| finding.reason == Reason::ForeignObject;
+        for (owner, _) in self.findings.iter().filter(|(_, findings)| findings.iter().any(foreign)) {
+            self.schedule.add(owner.clone());
         }
     }
 
