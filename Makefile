@@ -28,7 +28,7 @@ test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, gold
 	cargo build --locked -p aifactory-operator
 	cargo run --locked --quiet -p aifactory-operator -- crds --check
 	cargo test --locked -p aifactory-api -p aifactory-plan -p aifactory-operator
-	cargo test --locked -p aifactory-tests -- --test-threads=2
+	cargo test --locked -p aifactory-tests -- --test-threads=1
 
 demo: control-plane ## The main job on a hub and two sites on this machine, left running.
 	cargo build --locked -p aifactory-operator -p aifactory-tests

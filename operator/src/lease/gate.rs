@@ -46,7 +46,7 @@ pub struct WriteGate {
 }
 
 impl WriteGate {
-    /// A gate that is closed until [`WriteGate::open_until`].
+    /// A gate that is closed until the lease is held.
     pub fn closed() -> Self {
         Self::with(CLOSED)
     }
