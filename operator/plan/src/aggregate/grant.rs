@@ -257,7 +257,8 @@ impl Row<'_> {
         let site = world.site(self.standing.key);
         let live = matches!(self.phase.as_str(), "Bound" | "Paused" | "Locked");
         let message = if self.standing.reachable {
-            self.standing.findings().first().map(|finding| format!("{}: {}", finding.reason, finding.message)).or_else(|| self.denied.clone())
+            let found: Vec<String> = self.standing.findings().iter().map(|finding| format!("{}: {}", finding.reason, finding.message)).collect();
+            if found.is_empty() { self.denied.clone() } else { Some(found.join("; ")) }
         } else {
             Some(self.standing.unreachable_text(grant.metadata.namespace.as_deref().unwrap_or_default()))
         };
@@ -284,6 +285,7 @@ impl Row<'_> {
 
 fn isolation(conditions: &mut Conditions<'_>, world: &World, rows: &[Row<'_>]) {
     let mut missing = Vec::new();
+    let mut widened = Vec::new();
     let mut unenforced = Vec::new();
     let mut unknown = Vec::new();
     let mut present = 0;
@@ -296,6 +298,9 @@ fn isolation(conditions: &mut Conditions<'_>, world: &World, rows: &[Row<'_>]) {
         if !detail.isolated {
             missing.push(row.name.clone());
         }
+        if row.standing.findings().iter().any(|finding| finding.reason == Reason::ForeignPolicy) {
+            widened.push(row.name.clone());
+        }
         match world.site(row.standing.key).map(|site| site.network.implementation) {
             Some(NetworkImplementation::None) => unenforced.push(row.name.clone()),
             Some(NetworkImplementation::Unknown) | None => unknown.push(row.name.clone()),
@@ -307,6 +312,9 @@ fn isolation(conditions: &mut Conditions<'_>, world: &World, rows: &[Row<'_>]) {
         conditions.set(ConditionType::NetworkIsolated, Status::Unknown, Reason::NotApplicable, "");
     } else if !missing.is_empty() {
         conditions.set(ConditionType::NetworkIsolated, false, Reason::InProgress, format!("no default deny yet at: {}", bounded(&missing)));
+    } else if !widened.is_empty() {
+        let message = format!("network policies of somebody else, which the site's message names, widen this at: {}. {fabrics}", bounded(&widened));
+        conditions.set(ConditionType::NetworkIsolated, false, Reason::ForeignPolicy, message);
     } else if !unenforced.is_empty() {
         let message = format!("nothing enforces network policies at: {}. {fabrics}", bounded(&unenforced));
         conditions.set(ConditionType::NetworkIsolated, false, Reason::EngineMissing, message);
