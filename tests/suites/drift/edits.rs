@@ -1,7 +1,5 @@
 //! Every kind, edited and deleted by somebody else.
 
-use std::time::Duration;
-
 use aifactory_api::labels;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
 use aifactory_tests::{Cluster, eventually, run};
@@ -11,7 +9,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::fixture::{PATIENCE, POOL};
-use crate::{SECOND, SITE, api, content, end, key, shared, tenant, took};
+use crate::{SECOND, SITE, api, content, end, key, rest, shared, tenant, took, took_on};
 
 #[test]
 fn every_kind_comes_back_and_keeps_what_is_others() {
@@ -56,7 +54,7 @@ fn every_kind_comes_back_and_keeps_what_is_others() {
             (inside(ObjectKind::ConfigMap, "aifactory-access"), vec![json!({"data": {"server": "https://elsewhere.example.eu:6443"}})]),
             (
                 key(ObjectKind::NodeSet, "slurm", "batch"),
-                vec![json!({"spec": {"partition": {"config": "State=DOWN"}}}), json!({"spec": {"replicas": 7}})],
+                vec![json!({"spec": {"partition": {"config": "State=DRAIN"}}}), json!({"spec": {"replicas": 7}})],
             ),
             (ObjectKey::cluster(ObjectKind::ClusterNetworkPolicy, "aif-guard-rails"), vec![json!({"spec": {"priority": 7, "tier": "Baseline"}})]),
         ];
@@ -89,8 +87,7 @@ fn every_kind_comes_back_and_keeps_what_is_others() {
         eprintln!("{} edits and deletes put right: median {} ms, slowest {slowest} ms ({what})", times.len(), times[times.len() / 2].0);
         assert!(*slowest <= SECOND, "{slowest} ms: {what}");
 
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        rest(world).await;
         end(world, "edited").await;
     });
 }
@@ -110,7 +107,7 @@ async fn edited(site: &Cluster, key: &ObjectKey, change: &Value) -> i64 {
     let changed = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
     assert_ne!(content(&changed), before, "{key}: {change} changes nothing");
     same(site, key, &before, change).await;
-    took(site, mark, key, key.kind.gvk().3)
+    took(site, mark, key).await
 }
 
 /// Deletes an object and waits until it is there anew, as it was before others wrote on it.
@@ -119,7 +116,7 @@ async fn deleted(site: &Cluster, key: &ObjectKey, wanted: &Value, uid: &str) -> 
     api(site, key).delete(&key.name, &DeleteParams::default()).await.unwrap();
     let anew = same(site, key, wanted, &json!("deleted")).await;
     assert_ne!(anew, uid);
-    took(site, mark, key, key.kind.gvk().3)
+    took(site, mark, key).await
 }
 
 /// Waits for this content; returns the UID.
@@ -151,8 +148,5 @@ async fn node(site: &Cluster) -> i64 {
     })
     .await
     .unwrap();
-    let writes = site.audit().since(mark).unwrap().writes().accepted().only(|request| request.resource == "nodes" && request.name == "gpu-0");
-    let theirs = writes.iter().find(|request| request.user == aifactory_tests::ADMIN_USER).unwrap();
-    let ours = writes.iter().rfind(|request| request.user.contains("aifactory")).unwrap();
-    crate::milliseconds(&theirs.answered, &ours.answered)
+    took_on(site, mark, "nodes", "", "gpu-0").await
 }

@@ -1,7 +1,5 @@
 //! What belongs to somebody else: never touched, and named where it is in the way or gives more than a grant gives.
 
-use std::time::Duration;
-
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{AccessGrant, Kind, OwnerRef, labels};
 use aifactory_plan::object::{ObjectKey, ObjectKind};
@@ -12,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::fixture::{self, NAMESPACE, PATIENCE, World, condition};
-use crate::{SITE, api, content, end, key, shared, tenant, warned};
+use crate::{SITE, api, content, end, key, rest, shared, tenant, warned};
 
 #[test]
 fn a_foreign_object_of_our_name_is_left_alone_until_it_is_handed_over() {
@@ -40,8 +38,7 @@ fn a_foreign_object_of_our_name_is_left_alone_until_it_is_handed_over() {
         assert!(message.contains(&format!("kubectl label namespace {name} aifactory.dev/managed=true")), "{message}");
         warned(world, "taken", "ForeignObject", &[SITE, &name]).await;
         assert_eq!(untouched(site, &namespace).await, before);
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        rest(world).await;
 
         // Handed over one by one, as the messages say.
         hand_over(site, &namespace).await;
@@ -60,8 +57,7 @@ fn a_foreign_object_of_our_name_is_left_alone_until_it_is_handed_over() {
         let note = api(site, &inside[2].0).get("aifactory-access").await.unwrap();
         assert_eq!(note.data["data"]["server"], "https://api.bissen.example.eu:6443");
         assert_eq!(note.data["data"]["theirs"], "1");
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        rest(world).await;
         end(world, "taken").await;
     });
 }
@@ -110,8 +106,8 @@ fn bindings_and_policies_that_widen_a_grant_are_named() {
             let told = warned(world, "widened", reason, &[SITE, &tenant, &key.name]).await;
             assert!(told.contains("left alone"), "{told}");
         }
-        let message = told_at(world, "widened", "Foreign").await;
-        assert!(message.contains("debug") && message.contains("open"), "{message}");
+        let message = told_at(world, "widened", "ForeignPolicy").await;
+        assert!(message.contains(": debug.") && message.contains(": open."), "{message}");
         let grant = world.ready::<AccessGrant>("widened").await;
         let isolated = condition(&grant.status.as_ref().unwrap().conditions, "NetworkIsolated").clone();
         assert_eq!((isolated.status.as_str(), isolated.reason.as_str()), ("False", "ForeignPolicy"), "{isolated:?}");
@@ -119,16 +115,15 @@ fn bindings_and_policies_that_widen_a_grant_are_named() {
             let found = untouched(site, key).await;
             assert!(body.as_object().unwrap().iter().all(|(part, value)| found[part] == *value), "{found}");
         }
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        rest(world).await;
 
         for (key, _, _) in &wider {
             api(site, key).delete(&key.name, &Default::default()).await.unwrap();
         }
         eventually(PATIENCE, "nothing is named any more", async || {
-            let grant = world.api::<AccessGrant>().get("widened").await?;
-            let site = &grant.status.unwrap().sites[0];
-            if site.message.is_none() { Ok(()) } else { Err(format!("{:?}", site.message).into()) }
+            let sites = world.api::<AccessGrant>().get("widened").await?.status.unwrap_or_default().sites;
+            let messages: Vec<_> = sites.iter().filter_map(|site| site.message.clone()).collect();
+            if messages.is_empty() { Ok(()) } else { Err(messages.join("; ").into()) }
         })
         .await
         .unwrap();

@@ -1,7 +1,5 @@
 //! A grant's Namespace, deleted by somebody else: it is made anew at once, and people are told that what was in it is lost.
 
-use std::time::Duration;
-
 use aifactory_api::AccessGrant;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
 use aifactory_tests::{eventually, run};
@@ -10,7 +8,7 @@ use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 
 use crate::fixture::{PATIENCE, ours};
-use crate::{SECOND, SITE, end, milliseconds, shared, tenant, warned};
+use crate::{SECOND, SITE, end, milliseconds, rest, shared, tenant, warned};
 
 #[test]
 fn a_deleted_namespace_is_back_as_soon_as_it_is_really_gone() {
@@ -52,8 +50,7 @@ fn a_deleted_namespace_is_back_as_soon_as_it_is_really_gone() {
         world.ready::<AccessGrant>("lost").await;
         let key = ObjectKey::cluster(ObjectKind::Namespace, tenant.clone());
         assert_eq!(crate::api(site, &key).get(&tenant).await.unwrap().labels()["aifactory.dev/state"], "Bound");
-        world.counted().await;
-        world.at_rest(Duration::from_secs(3)).await;
+        rest(world).await;
         end(world, "lost").await;
     });
 }
