@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{AIFactory, AIFactoryStatus, AccessGrant, AccessGrantStatus, ConditionType, GPUPool, GPUPoolStatus, Kind, OwnerRef, Reason};
-use aifactory_plan::grant::bounded;
 use aifactory_plan::report::Finding;
+use aifactory_plan::text::bounded;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 

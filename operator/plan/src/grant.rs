@@ -17,6 +17,7 @@ use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
 use crate::report::{Detail, Finding, GrantDetail, SitePhase};
 use crate::site_policy::SitePolicy;
 use crate::tenancy::{self, Access, Mark};
+use crate::text::{bounded, shorten};
 
 /// What the site worker knows about one grant.
 #[derive(Clone, Debug)]
@@ -390,26 +391,6 @@ impl Planner<'_> {
     }
 }
 
-/// At most five names, and how many more there are.
-pub fn bounded(names: &[String]) -> String {
-    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(5) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 fn after(at: Timestamp, seconds: i64) -> Timestamp {
     at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
-}
-
-/// At most `length` characters.
-pub fn shorten(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        text.to_owned()
-    } else {
-        let mut cut: String = text.chars().take(length.saturating_sub(1)).collect();
-        cut.push('…');
-        cut
-    }
 }

@@ -22,4 +22,5 @@ pub mod report;
 pub mod site_policy;
 pub mod slinky;
 pub mod tenancy;
+pub mod text;
 pub mod world;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason, labels};
-use aifactory_plan::grant::shorten;
 use aifactory_plan::nodes::NodePatch;
 use aifactory_plan::object::{Object, ObjectKey};
 use aifactory_plan::plan::{Action, Purpose, Step};
 use aifactory_plan::report::Finding;
+use aifactory_plan::text::shorten;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};

@@ -117,7 +117,7 @@ async fn must_be_refused(api: &Api<DynamicObject>, name: &str, object: serde_jso
         Ok(Ok(_)) => Err(unguarded(&format!("{policy} would have let a write pass that it must refuse"))),
         Ok(Err(kube::Error::Api(status))) if status.message.contains("ValidatingAdmissionPolicy 'aifactory-site") => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_invalid() => {
-            Err(unguarded(&format!("{policy} did not refuse a test, but: {}", aifactory_plan::grant::shorten(&status.message, 300))))
+            Err(unguarded(&format!("{policy} did not refuse a test, but: {}", aifactory_plan::text::shorten(&status.message, 300))))
         }
         Ok(Err(error)) => Err(explain(&error)),
     }
@@ -240,10 +240,10 @@ pub fn explain(error: &kube::Error) -> Finding {
             Finding::stalled(Reason::Unauthorized, "the site refuses the credential (401); renew the Secret")
         }
         kube::Error::Api(status) if status.code == 403 => {
-            Finding::stalled(Reason::RefusedBySite, format!("the site refuses: {}", aifactory_plan::grant::shorten(&status.message, 500)))
+            Finding::stalled(Reason::RefusedBySite, format!("the site refuses: {}", aifactory_plan::text::shorten(&status.message, 500)))
         }
         kube::Error::Api(status) => {
-            Finding::note(Reason::SiteError, format!("the site answers {}: {}", status.code, aifactory_plan::grant::shorten(&status.message, 300)))
+            Finding::note(Reason::SiteError, format!("the site answers {}: {}", status.code, aifactory_plan::text::shorten(&status.message, 300)))
         }
         other => unreachable(&crate::client::explain(other)),
     }

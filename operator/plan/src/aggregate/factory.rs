@@ -9,8 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Outcome;
 use crate::conditions::{Conditions, Status, whole_seconds};
-use crate::grant::{bounded, shorten};
 use crate::report::{Detail, Report, SitePhase, SiteReport};
+use crate::text::{bounded, shorten};
 use crate::world::{SiteKey, World};
 
 /// Aggregates a factory. `about` holds the latest report of every resource at each of its sites; `abandoned` the sites that were given up.

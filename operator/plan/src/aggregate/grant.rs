@@ -8,10 +8,10 @@ use jiff::Timestamp;
 use super::standing::{Standing, was_confirmed};
 use super::{Outcome, Reports};
 use crate::conditions::{Conditions, Status};
-use crate::grant::{bounded, shorten};
 use crate::intent::{Body, Desired, Intent};
 use crate::project::{Asked, GrantProjection};
 use crate::report::{Detail, Finding, SitePhase};
+use crate::text::{bounded, shorten};
 use crate::world::World;
 
 struct Row<'a> {

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use super::standing::Standing;
 use super::{Outcome, Reports};
 use crate::conditions::{Conditions, is_true};
-use crate::grant::{bounded, shorten};
 use crate::project::{PoolProjection, living};
 use crate::report::{Detail, Finding, PoolDetail, SitePhase};
+use crate::text::{bounded, shorten};
 use crate::world::World;
 
 /// Aggregates a pool.

@@ -4,9 +4,9 @@ use aifactory_api::{OwnerRef, Reason, labels};
 
 use super::view::{Illness, NodeView, is_accelerator};
 use super::{Claims, Contested, NO_SCHEDULE};
-use crate::grant::bounded;
 use crate::intent::{PoolIntent, Presence};
 use crate::report::Finding;
+use crate::text::bounded;
 
 /// Why nothing can be decided for this pool. Its intent must be whole before anything on nodes is made of it.
 pub(super) fn problem(owner: &OwnerRef, pool: &PoolIntent) -> Option<Finding> {

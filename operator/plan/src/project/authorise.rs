@@ -5,7 +5,7 @@ use aifactory_api::pool::{Consumer, GPUPool};
 use aifactory_api::{AccessGrant, OwnerRef, Reason};
 use jiff::Timestamp;
 
-use super::grant::created;
+use super::age::created;
 use crate::intent::Refusal;
 use crate::world::World;
 

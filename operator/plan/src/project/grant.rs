@@ -7,8 +7,8 @@ use aifactory_api::grant::{AccessGrant, GrantState, MemberState};
 use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::age::created;
 use super::authorise::authorise;
 use super::{residency, share};
 use crate::duration;
@@ -87,11 +87,6 @@ impl Asked {
             Asked::Deleted => ended(Reason::Deleting, "the grant was deleted".to_owned(), None),
         }
     }
-}
-
-/// When an object was created; the earliest time where it does not say.
-pub fn created(metadata: &ObjectMeta) -> Timestamp {
-    metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
 
 /// Projects a grant. `holders` are sites that hold something of it, whether or not it names them.

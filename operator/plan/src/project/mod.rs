@@ -1,5 +1,6 @@
 //! Projection: from the hub's resources to intents, one a resource and site.
 
+mod age;
 mod authorise;
 mod grant;
 mod pool;

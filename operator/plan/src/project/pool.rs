@@ -51,7 +51,7 @@ pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
                 owner: owner.clone(),
                 uid: pool.metadata.uid.clone().unwrap_or_default(),
                 generation: pool.metadata.generation.unwrap_or_default(),
-                created: super::grant::created(&pool.metadata),
+                created: super::age::created(&pool.metadata),
                 body: Body::Pool(body),
             };
             projection.sites.insert(key, intent);
