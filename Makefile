@@ -45,7 +45,7 @@ demo-restore: ## Puts a site of the demo back: make demo-restore SITE=bissen
 
 bench: control-plane ## Speed and size on the real federation, beside a bare client.
 	cargo build --locked --release -p aifactory-operator -p aifactory-tests
-	AIFACTORY_OPERATOR=target/release/aifactory-operator cargo run --locked --release --quiet -p aifactory-tests --bin bench
+	AIFACTORY_OPERATOR=$(CURDIR)/target/release/aifactory-operator cargo run --locked --release --quiet -p aifactory-tests --bin bench
 
 soak: control-plane ## The main scenario with a minute of rest, again and again.
 	cargo build --locked -p aifactory-operator

@@ -29,6 +29,8 @@ pub enum ConditionType {
     Bound,
     /// AccessGrant: network policies keep it apart from others.
     NetworkIsolated,
+    /// AccessGrant: work may still be charged to the budget.
+    WithinBudget,
     /// AccessGrant: every site has confirmed that access is gone.
     AccessRemoved,
 }
@@ -49,6 +51,7 @@ impl ConditionType {
             ConditionType::Authorised => "Authorised",
             ConditionType::Bound => "Bound",
             ConditionType::NetworkIsolated => "NetworkIsolated",
+            ConditionType::WithinBudget => "WithinBudget",
             ConditionType::AccessRemoved => "AccessRemoved",
         }
     }
@@ -154,6 +157,28 @@ reasons! {
     ResidencyNotAllowed,
     /// A Slurm pool without a REST endpoint can not enforce a budget.
     BudgetNotEnforceable,
+    /// The budget is used up; more hours bring it back, with what was used kept.
+    Exhausted,
+    /// What was used could not be read lately; the figure is old.
+    UsageStale,
+    /// A member has no local user at the site.
+    LocalAccountMissing,
+    /// Slurm's REST serves no version that the operator knows.
+    SlurmVersionUnknown,
+    /// Slurm refuses the token: it is expired, of another cluster, or of no administrator.
+    SlurmTokenRefused,
+    /// Slurm's database does not answer.
+    SlurmDatabaseDown,
+    /// Slurm's controller does not answer.
+    SlurmControllerDown,
+    /// The cluster has another name than `slurm.clusterName`, or is not registered in the database.
+    SlurmClusterMismatch,
+    /// Slurm is not configured so that a budget works; the message names each missing line.
+    SlurmConfiguration,
+    /// The parent account does not exist.
+    ParentAccountMissing,
+    /// Something answered as if it had been done was not there when it was read back.
+    NotWritten,
     /// Two pools select the same node.
     NodeClaimedTwice,
     /// Fewer nodes than asked for.

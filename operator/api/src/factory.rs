@@ -5,6 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::slurm::SiteSlurm;
+
 /// What an institution runs, and where.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -196,40 +198,6 @@ pub struct SecretKeyRef {
 
 fn default_key() -> String {
     "kubeconfig".to_owned()
-}
-
-/// A Slurm cluster.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SiteSlurm {
-    /// Slurm's ClusterName, for example `bissen`.
-    #[schemars(regex(pattern = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
-    pub cluster_name: String,
-    /// Slurm on Kubernetes through Slinky's slurm-operator: partitions are NodeSets.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slinky: Option<Slinky>,
-}
-
-/// Where Slinky's Controller is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Slinky {
-    /// Namespace of the Controller, which the site labels `site.aifactory.dev/engine: slinky`. Example: `slurm`.
-    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
-    pub namespace: String,
-    /// The Controller, which the site admin runs.
-    pub controller_ref: LocalRef,
-    /// slurmd image, with a prefix that the site's policy allows, for example `ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04`.
-    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9./:_@]*[a-z0-9])?$"), length(min = 1, max = 255))]
-    pub image: String,
-    /// MinJobAge of this Slurm, for example `300s`: how long an emptied partition stays before its NodeSet is deleted.
-    #[serde(default = "default_min_job_age")]
-    #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6})(s|m|h)$"), length(max = 8))]
-    pub min_job_age: String,
-}
-
-fn default_min_job_age() -> String {
-    "300s".to_owned()
 }
 
 /// An object of the same namespace, by name.

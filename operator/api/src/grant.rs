@@ -81,6 +81,27 @@ pub struct AccessGrantSpec {
     /// What the members' Pods may reach.
     #[serde(default)]
     pub network: GrantNetwork,
+    /// Caps for each member on Slurm pools, on top of the grant's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<MemberLimits>,
+}
+
+/// Caps for each member on Slurm pools.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberLimits {
+    /// GPUs of one member at the same time in one pool at one site, 1 to 1000000, for example 4.
+    #[serde(default, rename = "maxGPUsPerMember", skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_gpus_per_member: Option<i64>,
+    /// Jobs of one member that run at the same time in one pool at one site, 1 to 1000000, for example 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_jobs_per_member: Option<i64>,
+    /// Longest run time of a job, in hours or minutes, for example `12h` or `90m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}(m|h)$"), length(max = 6))]
+    pub max_wall_time: Option<String>,
 }
 
 /// Who is granted access.
@@ -180,6 +201,18 @@ pub struct Member {
     /// The member at Kubernetes sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesSubject>,
+    /// The member at Slurm sites. A site's own map `aifactory-slurm-users` wins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SlurmUser>,
+}
+
+/// A user as the sites' Slurm knows it.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[x_kube(validation = Rule::new("!(self.user in ['root', 'slurm', 'nobody', 'munge', 'daemon'])").message("members[].slurm.user: users of the system are nobody's members; example: `user: u4711`"))]
+pub struct SlurmUser {
+    /// Local user name, for example `u4711`.
+    #[schemars(regex(pattern = r"^[a-z_][-a-z0-9_]*$"), length(min = 1, max = 32))]
+    pub user: String,
 }
 
 /// What a member may do.
@@ -242,13 +275,15 @@ impl SubjectKind {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.sites) || self.sites.map(s, has(s.maxGPUs) ? s.maxGPUs : 0).sum() <= self.maxGPUs").message("pools[].sites[].maxGPUs: their sum must not be more than the entry's maxGPUs; example: `maxGPUs: 16` and `sites: [{name: bissen, maxGPUs: 12}, {name: bettembourg, maxGPUs: 4}]`"))]
+#[x_kube(validation = Rule::new("!has(self.sites) || self.sites.map(s, has(s.gpuHours) ? s.gpuHours : 0).sum() <= self.gpuHours").message("pools[].sites[].gpuHours: their sum must not be more than the entry's gpuHours; example: `gpuHours: 5000` and `sites: [{name: bissen, gpuHours: 3000}, {name: bettembourg, gpuHours: 2000}]`"))]
 pub struct GrantPool {
     /// Name of the entry, for example `h100`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub name: String,
     /// The GPUPool.
     pub pool_ref: PoolRef,
-    /// Budget in GPU-hours, 1 to 1000000000000, for example 5000. Counts towards a consumer's cap; on Kubernetes it is not enforced by this release.
+    /// Budget in canonical GPU-hours, 1 to 1000000000000, for example 5000. Counts towards a consumer's cap. On a Slurm pool Slurm itself enforces it; on
+    /// Kubernetes it is informational.
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub gpu_hours: i64,
     /// GPUs at the same time over all sites, 1 to 1000000, for example 16.
@@ -285,6 +320,10 @@ pub struct GrantPoolSite {
     #[serde(default, rename = "maxGPUs", skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub max_gpus: Option<i64>,
+    /// Budget at this site in canonical GPU-hours, 0 to 1000000000000, for example 3000. Left out: the rest of the entry's `gpuHours`, split by nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000_000_i64))]
+    pub gpu_hours: Option<i64>,
 }
 
 /// State of a grant.
@@ -483,7 +522,7 @@ pub struct AccessGrantStatus {
     /// The generation that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Pending, Scheduled, Active, Paused, Expired, Revoked or Refused.
+    /// Pending, Scheduled, Active, Paused, Exhausted, Expired, Revoked or Refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub phase: Option<String>,
@@ -495,11 +534,67 @@ pub struct AccessGrantStatus {
     /// Ready-made strings for printing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<GrantSummary>,
+    /// The granted pools, keyed by name of the entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub pools: Vec<GrantPoolStatus>,
     /// The sites, keyed by name (`factory namespace/site` where several factories are used).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub sites: Vec<GrantSiteStatus>,
+}
+
+/// A granted pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantPoolStatus {
+    /// Name of the entry.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Its hours.
+    #[serde(default)]
+    pub gpu_hours: GpuHours,
+}
+
+/// Canonical GPU-hours of a grant, with up to four decimals, for example `1234.5`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuHours {
+    /// What was granted, for example `5000`.
+    #[schemars(length(max = 32))]
+    pub granted: String,
+    /// What was used at all sites, for example `1234.5`; left out where nobody counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub used: Option<String>,
+    /// Up to when every site's records were complete when the figure last moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub complete_through: Option<Time>,
+    /// Whether work that still runs is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub includes_running: Option<bool>,
+}
+
+/// The budget of a granted pool at one site, as the site's own Slurm counts it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LocalBudget {
+    /// Name of the grant's entry.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// What is counted: `gres/gpu-minutes`, of devices.
+    #[schemars(length(max = 32))]
+    pub unit: String,
+    /// What Slurm enforces; left out while not confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<i64>,
+    /// What was used, in whole minutes, from job records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<i64>,
+    /// What Slurm's own counter, which enforces, stands at: it also counts suspended time and the waiting of heterogeneous jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counter: Option<i64>,
 }
 
 /// Ready-made strings for `kubectl get`.
@@ -513,7 +608,7 @@ pub struct GrantSummary {
     /// Sites that hold what is asked for, of all, for example `2/2`.
     #[schemars(length(max = 32))]
     pub sites: String,
-    /// GPU-hours granted, for example `5000`.
+    /// GPU-hours used, where somebody counts, and granted, for example `1234/5000`.
     #[schemars(length(max = 64))]
     pub gpu_hours: String,
     /// Day of the end, for example `2027-03-01`.
@@ -537,6 +632,10 @@ pub struct GrantSiteStatus {
     /// Where members go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<GrantAccess>,
+    /// Budgets as the site's Slurm counts them, keyed by name of the grant's entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub budgets: Vec<LocalBudget>,
     /// Who ends access in time: the hub, for sites that it reaches by push.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
@@ -556,7 +655,7 @@ pub struct MemberCount {
     /// Those with access.
     #[schemars(range(min = 0))]
     pub bound: i32,
-    /// Those without a subject here, or refused by the site.
+    /// Those without a subject or local user here, or refused by the site.
     #[schemars(range(min = 0))]
     pub waiting: i32,
 }
@@ -568,10 +667,32 @@ pub struct GrantAccess {
     /// Kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<KubernetesAccess>,
+    /// Slurm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slurm: Option<SlurmAccess>,
     /// Login hosts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(max = 253)))]
     pub login_hosts: Vec<String>,
+}
+
+/// What members write into a job: `--account`, `--partition` and `--qos`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SlurmAccess {
+    /// ClusterName.
+    #[schemars(length(max = 40))]
+    pub cluster: String,
+    /// The account.
+    #[schemars(length(max = 64))]
+    pub account: String,
+    /// The QOS of each pool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    pub qos: Vec<String>,
+    /// The partition of each pool, in the order of `qos`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 40)))]
+    pub partitions: Vec<String>,
 }
 
 /// Where members find their namespace.

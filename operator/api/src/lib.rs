@@ -13,6 +13,7 @@ pub mod name;
 pub mod pool;
 pub mod reference;
 mod schema;
+pub mod slurm;
 
 pub use condition::{ConditionType, Reason};
 pub use factory::{AIFactory, AIFactorySpec, AIFactoryStatus};

@@ -39,7 +39,7 @@ use crate::factory::{GpuCount, LocalRef, Stage};
 )]
 #[x_kube(validation = Rule::new("has(self.slurm) != has(self.kubernetes)").message("exactly one of `slurm` and `kubernetes` must be set, since a node is sold once; example: `kubernetes: {}`"))]
 #[x_kube(validation = Rule::new("oldSelf.sites.all(o, (has(o.state) && o.state == 'Draining') || self.sites.exists(s, s.name == o.name))").message("sites: a site leaves the list only from state Draining; write `state: Draining` first, and remove the site once its work has ended"))]
-#[x_kube(validation = Rule::new("has(self.nodes) || self.sites.all(s, has(s.nodes))").message("nodes: say where nodes come from, for the pool or for each site; example: `nodes: {adopt: {selector: {matchLabels: {nvidia.com/gpu.product: NVIDIA-H200}}}}`"))]
+#[x_kube(validation = Rule::new("has(self.slurm) || has(self.nodes) || self.sites.all(s, has(s.nodes))").message("nodes: say where nodes come from, for the pool or for each site; example: `nodes: {adopt: {selector: {matchLabels: {nvidia.com/gpu.product: NVIDIA-H200}}}}`"))]
 #[x_kube(validation = Rule::new("has(self.slurm) || self.sites.all(s, !has(s.slurm))").message("sites[].slurm: only a pool with `slurm` has partitions; example: `slurm: {partition: h100}` for the pool, `sites: [{name: bissen, slurm: {partition: acc}}]`"))]
 #[x_kube(validation = Rule::new("has(oldSelf.slurm) == has(self.slurm)").message("slurm, kubernetes: how a pool is used is immutable; make another pool: drain this one, and apply one of another `metadata.name`"))]
 #[serde(rename_all = "camelCase")]
@@ -56,6 +56,10 @@ pub struct GPUPoolSpec {
     /// What one GPU brings with it.
     #[serde(rename = "perGPU")]
     pub per_gpu: PerGpu,
+    /// How device-hours become canonical GPU-hours, in which grants are written. Immutable.
+    #[serde(default)]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("accounting is immutable, since hours already granted and used are converted by it; make another pool: apply one of another `metadata.name`"))]
+    pub accounting: Accounting,
     /// The pool as a Slurm partition. Exactly one of slurm and kubernetes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slurm: Option<PoolSlurm>,
@@ -112,6 +116,30 @@ pub struct PerGpu {
     #[serde(rename = "memoryGiB")]
     #[schemars(range(min = 1, max = 8192))]
     pub memory_gib: i32,
+}
+
+/// An exact conversion: `perDeviceHours` hours of one device are `canonicalGPUHours` canonical GPU-hours. Half of a dual-die module, for example, is 1 per 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Accounting {
+    /// Canonical GPU-hours, 1 to 1000, for example 1.
+    #[serde(rename = "canonicalGPUHours", default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub canonical_gpu_hours: i64,
+    /// Device-hours, 1 to 1000, for example 2.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub per_device_hours: i64,
+}
+
+fn one() -> i64 {
+    1
+}
+
+impl Default for Accounting {
+    fn default() -> Self {
+        Self { canonical_gpu_hours: 1, per_device_hours: 1 }
+    }
 }
 
 /// The pool as a Slurm partition.
@@ -267,9 +295,13 @@ pub struct PoolSummary {
 /// GPU-hours of a pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolGpuHours {
-    /// Promised to living grants.
+    /// Promised to living grants, in canonical GPU-hours.
     #[schemars(range(min = 0))]
     pub committed: i64,
+    /// Used by all grants, in whole canonical GPU-hours; left out where nobody counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub used: Option<i64>,
 }
 
 /// The pool at one site.

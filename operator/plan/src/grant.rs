@@ -366,6 +366,8 @@ impl Planner<'_> {
             access_removed,
             isolated: self.view.objects.contains_key(&deny),
             retained_until: None,
+            slurm: None,
+            usage: BTreeMap::new(),
         })
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{FactoryPolicy, NetworkPort, NetworkService, SiteAccess, SiteSlurm};
+use aifactory_api::factory::{FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork};
-use aifactory_api::pool::{Accelerator, PerGpu};
+use aifactory_api::pool::{Accelerator, Accounting, PerGpu};
+use aifactory_api::slurm::SiteSlurm;
 use aifactory_api::{OwnerRef, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,17 @@ pub struct SiteIntent {
     pub policy: FactoryPolicy,
     /// Resource names of all pools at this site: each gets quota 0 where it is not granted.
     pub accelerators: Vec<String>,
+    /// What the site itself says to its Slurm, where it says so on its Kubernetes. `None`: not read yet.
+    pub word: Option<SiteWord>,
+}
+
+/// What a site says itself to both of its parts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteWord {
+    /// ConfigMap `aifactory-site-policy`, as it is.
+    pub policy: BTreeMap<String, String>,
+    /// ConfigMap `aifactory-slurm-users`: member id to local user.
+    pub users: BTreeMap<String, String>,
 }
 
 /// What a site must know of one pool or grant.
@@ -130,6 +142,8 @@ pub struct GrantIntent {
     pub members: Vec<MemberIntent>,
     /// The granted pools at this site.
     pub pools: Vec<GrantPoolIntent>,
+    /// Caps for each member, where Slurm runs the work.
+    pub caps: MemberCaps,
     /// What happens at the end.
     pub end: End,
     /// When the grant ends, exclusive.
@@ -182,6 +196,8 @@ pub struct MemberIntent {
     pub role: MemberRole,
     /// The member at Kubernetes sites; `None`: waits.
     pub subject: Option<KubernetesSubject>,
+    /// The member's user in Slurm, unless the site's own map says otherwise; `None`: waits.
+    pub slurm_user: Option<String>,
 }
 
 /// A granted pool at one site.
@@ -197,6 +213,32 @@ pub struct GrantPoolIntent {
     pub per_gpu: PerGpu,
     /// Whether new work may start: not while the placement drains.
     pub open: bool,
+    /// Name of the grant's entry.
+    pub entry: String,
+    /// What the site may still let the grant use, of which the hub keeps account.
+    pub budget: Budget,
+    /// The Slurm partition; `None`: the pool is used through Kubernetes.
+    pub partition: Option<String>,
+}
+
+/// A grant's budget in one pool at one site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Device-minutes that the site may let the grant use from its beginning on, used ones included.
+    pub device_minutes: i64,
+    /// The pool's exact conversion.
+    pub accounting: Accounting,
+}
+
+/// Caps for each member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCaps {
+    /// GPUs at the same time.
+    pub max_gpus: Option<i64>,
+    /// Jobs that run at the same time.
+    pub max_jobs: Option<i64>,
+    /// Run time of a job, in minutes.
+    pub max_wall_minutes: Option<i64>,
 }
 
 /// What happens at the end of a grant. Durations in seconds.

@@ -21,6 +21,7 @@ pub mod quantity;
 pub mod report;
 pub mod site_policy;
 pub mod slinky;
+pub mod slurm_accounts;
 pub mod tenancy;
 pub mod text;
 pub mod world;

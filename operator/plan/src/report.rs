@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::intent::SiteWord;
 
 /// What a site says about one resource.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +116,49 @@ pub struct GrantDetail {
     pub isolated: bool,
     /// Until when data is kept.
     pub retained_until: Option<Timestamp>,
+    /// What it is in Slurm; `None`: nothing.
+    pub slurm: Option<SlurmDetail>,
+    /// What was used, by name of the grant's entry; empty where nobody counts.
+    pub usage: BTreeMap<String, EntryUsage>,
+}
+
+/// A grant in one Slurm cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlurmDetail {
+    /// ClusterName.
+    pub cluster: String,
+    /// The account.
+    pub account: String,
+    /// QOS and partition by name of the grant's entry.
+    pub entries: BTreeMap<String, SlurmEntry>,
+}
+
+/// One granted pool in one Slurm cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlurmEntry {
+    /// The QOS.
+    pub qos: String,
+    /// The partition.
+    pub partition: String,
+    /// The budget that was read there, in device-minutes; `None`: no QOS of ours was read there.
+    pub limit: Option<i64>,
+}
+
+/// What was used of one granted pool at one site. Device-seconds; integers, so that nothing is rounded twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryUsage {
+    /// Used, what runs included.
+    pub used: i64,
+    /// What running work may still use before its time limits end it.
+    pub reserved: i64,
+    /// What Slurm's own counter charges beyond `used`: suspended time, and the waiting of heterogeneous jobs.
+    pub surcharge: i64,
+    /// Whether any of it still runs.
+    pub running: bool,
+    /// Up to when the records were complete.
+    pub complete_through: Option<Timestamp>,
+    /// The figure could not be brought up to date lately.
+    pub stale: bool,
 }
 
 /// What a site says about itself.
@@ -142,6 +186,8 @@ pub struct SiteReport {
     pub orphans: BTreeSet<OwnerRef>,
     /// Problems in the site's own policy.
     pub policy_problems: Vec<String>,
+    /// What the site says itself to both of its parts; `None`: not read yet.
+    pub word: Option<SiteWord>,
     /// Whether the claim was given up as asked.
     pub released: bool,
 }

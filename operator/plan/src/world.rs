@@ -8,19 +8,45 @@ use aifactory_api::factory::Site;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use serde::{Deserialize, Serialize};
 
-/// A site of a factory.
+/// Which part of a site: each is reached on a way of its own, and may be there without the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Part {
+    /// Its Kubernetes.
+    #[default]
+    Kubernetes,
+    /// Its Slurm, by REST.
+    Slurm,
+}
+
+/// A part of a site of a factory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SiteKey {
     /// The factory.
     pub factory: OwnerRef,
     /// The site's name.
     pub site: String,
+    /// The part.
+    pub part: Part,
 }
 
 impl SiteKey {
-    /// A site of a factory.
+    /// The Kubernetes of a site of a factory.
     pub fn new(factory: OwnerRef, site: impl Into<String>) -> Self {
-        Self { factory, site: site.into() }
+        Self { factory, site: site.into(), part: Part::Kubernetes }
+    }
+
+    /// The Slurm of a site of a factory.
+    pub fn slurm(factory: OwnerRef, site: impl Into<String>) -> Self {
+        Self { factory, site: site.into(), part: Part::Slurm }
+    }
+
+    /// The same site's other part.
+    pub fn other(&self) -> Self {
+        let part = match self.part {
+            Part::Kubernetes => Part::Slurm,
+            Part::Slurm => Part::Kubernetes,
+        };
+        Self { part, ..self.clone() }
     }
 
     /// The site's name as status shows it to a resource of `namespace`: alone, or with the factory's namespace in front.
@@ -31,7 +57,11 @@ impl SiteKey {
 
 impl fmt::Display for SiteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.factory.namespace, self.factory.name, self.site)
+        write!(f, "{}/{}/{}", self.factory.namespace, self.factory.name, self.site)?;
+        match self.part {
+            Part::Kubernetes => Ok(()),
+            Part::Slurm => f.write_str("/slurm"),
+        }
     }
 }
 

@@ -182,6 +182,7 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
             gpu_hours: hours.to_string(),
             expires: grant.spec.not_after.0.strftime("%Y-%m-%d").to_string(),
         }),
+        pools: Vec::new(),
         sites: rows.iter().filter(|row| row.placed || row.phase != "Gone").map(|row| row.status(world, grant)).collect(),
     };
     Outcome { status, in_progress, finished: asked == Asked::Deleted && awaiting.is_empty() }
@@ -275,8 +276,10 @@ impl Row<'_> {
                     server: site.and_then(|site| site.access.api_server.clone()),
                     namespace: detail.namespace.clone(),
                 }),
+                slurm: None,
                 login_hosts: site.map(|site| site.access.login_hosts.clone()).unwrap_or_default(),
             }),
+            budgets: Vec::new(),
             expiry_enforced_by: live.then(|| "Hub".to_owned()),
             message: message.map(|text| shorten(&text, 1000)),
         }

@@ -148,7 +148,7 @@ pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports:
         observed_generation: Some(generation),
         conditions: conditions.finish(),
         summary: Some(PoolSummary { nodes: format!("{ready_nodes}/{wanted}"), gpus: format!("{allocated}/{}", sum(|detail| detail.gpus)) }),
-        gpu_hours: Some(PoolGpuHours { committed }),
+        gpu_hours: Some(PoolGpuHours { committed, used: None }),
         sites: details
             .iter()
             .filter(|(standing, _)| standing.phase() != Some(SitePhase::Gone))

@@ -12,7 +12,9 @@ use super::age::created;
 use super::authorise::authorise;
 use super::{residency, share};
 use crate::duration;
-use crate::intent::{Body, CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, GrantPoolIntent, Intent, MemberIntent, Refusal, VERSION};
+use crate::intent::{
+    Body, Budget, CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, GrantPoolIntent, Intent, MemberCaps, MemberIntent, Refusal, VERSION,
+};
 use crate::network;
 use crate::world::{SiteKey, World, factory_of_pool, pools_of_grant};
 
@@ -171,6 +173,9 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
                 max_gpus: shares.get(&placed.name).copied().unwrap_or_default(),
                 per_gpu: pool.spec.per_gpu,
                 open: placed.state == PlacementState::Active,
+                entry: entry.name.clone(),
+                budget: Budget { device_minutes: 0, accounting: pool.spec.accounting },
+                partition: None,
             });
             if let Err(denied) = &allowed {
                 let slot = if denied.revokes { &mut placement.refused } else { &mut placement.only_if_held };
@@ -288,9 +293,15 @@ fn skeleton(grant: &AccessGrant) -> GrantIntent {
             .members
             .iter()
             .filter(|member| member.state == MemberState::Active)
-            .map(|member| MemberIntent { id: member.id.clone(), role: member.role, subject: member.kubernetes.clone() })
+            .map(|member| MemberIntent {
+                id: member.id.clone(),
+                role: member.role,
+                subject: member.kubernetes.clone(),
+                slurm_user: member.slurm.as_ref().map(|slurm| slurm.user.clone()),
+            })
             .collect(),
         pools: Vec::new(),
+        caps: MemberCaps::default(),
         end: End {
             running_work: spec.expiry.running_work,
             grace_seconds: duration::seconds(&spec.expiry.grace_period).unwrap_or(3600),

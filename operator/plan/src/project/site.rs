@@ -43,6 +43,7 @@ pub fn site(world: &World, hub: &str, key: &SiteKey) -> Option<SiteIntent> {
         slurm: site.slurm.clone(),
         policy: factory.spec.policy.clone(),
         accelerators: accelerators.into_iter().collect(),
+        word: None,
     })
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, LocalRef, SiteAccess, SiteSlurm, Slinky};
+use aifactory_api::factory::{Dns, FactoryPolicy, LocalRef, SiteAccess};
 use aifactory_api::pool::{Accelerator, PerGpu};
+use aifactory_api::slurm::{SiteSlurm, Slinky};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -29,6 +30,7 @@ fn site() -> SiteIntent {
         access: SiteAccess::default(),
         slurm: Some(SiteSlurm {
             cluster_name: "bissen".into(),
+            rest: None,
             slinky: Some(Slinky {
                 namespace: "slurm".into(),
                 controller_ref: LocalRef { name: "slurm".into() },
@@ -38,6 +40,7 @@ fn site() -> SiteIntent {
         }),
         policy: FactoryPolicy::default(),
         accelerators: Vec::new(),
+        word: None,
     }
 }
 

@@ -164,6 +164,7 @@ pub fn site_intent(name: &str, protected: Vec<String>, dns: Dns, services: Vec<N
         slurm: None,
         policy: FactoryPolicy::default(),
         accelerators: Vec::new(),
+        word: None,
     }
 }
 
@@ -175,6 +176,7 @@ pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteInten
         only_if_held: None,
         members: Vec::new(),
         pools: Vec::new(),
+        caps: aifactory_plan::intent::MemberCaps::default(),
         end: End { running_work: RunningWork::Finish, grace_seconds: 0, retention_seconds: 0, after_retention: AfterRetention::Retain },
         not_after: jiff::Timestamp::UNIX_EPOCH,
         storage: "0".to_owned(),

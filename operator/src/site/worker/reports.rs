@@ -69,6 +69,7 @@ impl Worker {
             held,
             orphans,
             policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
+            word: None,
             released: self.released,
         };
         if session.is_none() && self.problem.is_none() {

@@ -1,0 +1,91 @@
+//! A site's Slurm: its own REST, and Slinky on Kubernetes.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::factory::LocalRef;
+
+/// A Slurm cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteSlurm {
+    /// Slurm's ClusterName, for example `bissen`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
+    pub cluster_name: String,
+    /// Slurm's own REST, through which accounts, QOS and budgets are made and usage is read. Without it no grant is bound to a Slurm pool here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<SlurmRest>,
+    /// Slurm on Kubernetes through Slinky's slurm-operator: partitions are NodeSets. Left out: the partitions exist already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slinky: Option<Slinky>,
+}
+
+/// How slurmrestd is reached: v0.0.44, which Slurm 25.11 and later serve.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.tokenSecretRef) != has(self.keySecretRef)").message("slurm.rest: exactly one of `tokenSecretRef` and `keySecretRef` must be set; example: `tokenSecretRef: {name: bissen-slurm, key: token}`"))]
+pub struct SlurmRest {
+    /// URL of slurmrestd, for example `https://slurm.bissen.example:6820`. Plain http carries the token in the open: only for loopback and private networks.
+    #[schemars(regex(pattern = r"^https?://[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?(:[1-9][0-9]{0,4})?/?$"), length(min = 8, max = 256))]
+    pub url: String,
+    /// Secret in the AIFactory's namespace with a token of a Slurm administrator, as `scontrol token` prints it. Exactly one of this and keySecretRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_secret_ref: Option<SlurmSecretRef>,
+    /// Secret in the AIFactory's namespace with the cluster's `jwt_hs256.key`, with which the operator signs tokens that live for five minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_secret_ref: Option<SlurmSecretRef>,
+    /// The Slurm user that signed tokens are for, with AdminLevel Administrator, for example `slurm`.
+    #[serde(default = "default_user")]
+    #[schemars(regex(pattern = r"^[a-z_][-a-z0-9_]*$"), length(min = 1, max = 32))]
+    pub user: String,
+    /// Certificates (PEM) that the server's certificate must be signed by. Left out: those of the operator's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16384))]
+    pub ca_bundle: Option<String>,
+    /// The account below which grants' accounts are made, which must exist, for example `eu-aif`. Its limits bound every grant.
+    #[serde(default = "default_parent")]
+    #[schemars(regex(pattern = r"^[a-z][-_a-z0-9]*$"), length(min = 1, max = 40))]
+    pub parent_account: String,
+}
+
+/// A key of a Secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct SlurmSecretRef {
+    /// Name of the Secret, for example `bissen-slurm`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"), length(min = 1, max = 253))]
+    pub name: String,
+    /// Key in the Secret, for example `token`.
+    #[schemars(regex(pattern = r"^[-._a-zA-Z0-9]+$"), length(min = 1, max = 253))]
+    pub key: String,
+}
+
+fn default_user() -> String {
+    "slurm".to_owned()
+}
+
+fn default_parent() -> String {
+    "root".to_owned()
+}
+
+/// Where Slinky's Controller is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Slinky {
+    /// Namespace of the Controller, which the site labels `site.aifactory.dev/engine: slinky`. Example: `slurm`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub namespace: String,
+    /// The Controller, which the site admin runs.
+    pub controller_ref: LocalRef,
+    /// slurmd image, with a prefix that the site's policy allows, for example `ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04`.
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9./:_@]*[a-z0-9])?$"), length(min = 1, max = 255))]
+    pub image: String,
+    /// MinJobAge of this Slurm, for example `300s`: how long an emptied partition stays before its NodeSet is deleted.
+    #[serde(default = "default_min_job_age")]
+    #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6})(s|m|h)$"), length(max = 8))]
+    pub min_job_age: String,
+}
+
+fn default_min_job_age() -> String {
+    "300s".to_owned()
+}

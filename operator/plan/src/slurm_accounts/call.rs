@@ -1,0 +1,134 @@
+//! What is asked of a Slurm cluster, in the order that is safe.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::state::{Limit, RowKey};
+
+/// When a call is made: calls of one stage go together, stages one after the other. What takes access away comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// QOS that are locked.
+    Lock,
+    /// Associations that are locked.
+    LockRows,
+    /// Jobs that end.
+    EndJobs,
+    /// QOS that are made, or opened.
+    Qos,
+    /// Accounts that are made.
+    Accounts,
+    /// What accounts say about themselves.
+    Describe,
+    /// Associations that are made or corrected.
+    Rows,
+    /// Default accounts that are moved, so that ours can go.
+    Defaults,
+    /// Associations that go.
+    DeleteRows,
+    /// Accounts that go.
+    DeleteAccounts,
+    /// QOS that go, last of all: an association whose QOS is deleted falls back to `normal`.
+    DeleteQos,
+}
+
+impl Stage {
+    /// Whether it takes access away: then a failure elsewhere does not hold it up.
+    pub fn removes_access(self) -> bool {
+        self <= Stage::EndJobs
+    }
+}
+
+/// One request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Makes or changes a QOS. Flags are the whole set; limits that are not named stay.
+    Qos {
+        /// When.
+        stage: Stage,
+        /// Its name.
+        name: String,
+        /// Its description.
+        description: String,
+        /// All of its flags.
+        flags: BTreeSet<String>,
+        /// Limits to set, or with `None` to clear.
+        limits: BTreeMap<Limit, Option<i64>>,
+    },
+    /// Makes an account with its own association.
+    Account {
+        /// Its name.
+        name: String,
+        /// The account above.
+        parent: String,
+        /// Its description.
+        description: String,
+        /// Its organisation.
+        organization: String,
+    },
+    /// Changes what an account says about itself.
+    Describe {
+        /// Its name.
+        name: String,
+        /// Its description.
+        description: String,
+        /// Its organisation.
+        organization: String,
+    },
+    /// Makes or changes an association.
+    Row {
+        /// When.
+        stage: Stage,
+        /// Which.
+        key: RowKey,
+        /// All of its QOS; never empty.
+        qos: BTreeSet<String>,
+        /// The default of them.
+        default_qos: String,
+        /// The account above, for an account's own row.
+        parent: Option<String>,
+        /// Whether it is locked: no new jobs, and pending ones are held.
+        locked: bool,
+        /// Its comment.
+        comment: String,
+    },
+    /// Ends jobs.
+    EndJobs {
+        /// Of this account.
+        account: String,
+        /// Of this user only.
+        user: Option<String>,
+        /// Of this partition only.
+        partition: Option<String>,
+        /// Only those that have not begun.
+        pending: bool,
+    },
+    /// Makes another account a user's default.
+    Default {
+        /// The user.
+        user: String,
+        /// The account.
+        account: String,
+    },
+    /// Deletes an association.
+    DeleteRow(RowKey),
+    /// Deletes an account with all of its associations.
+    DeleteAccount(String),
+    /// Deletes a QOS.
+    DeleteQos(String),
+}
+
+impl Call {
+    /// When it is made.
+    pub fn stage(&self) -> Stage {
+        match self {
+            Call::Qos { stage, .. } | Call::Row { stage, .. } => *stage,
+            Call::Account { .. } => Stage::Accounts,
+            Call::Describe { .. } => Stage::Describe,
+            Call::EndJobs { .. } => Stage::EndJobs,
+            Call::Default { .. } => Stage::Defaults,
+            Call::DeleteRow(_) => Stage::DeleteRows,
+            Call::DeleteAccount(_) => Stage::DeleteAccounts,
+            Call::DeleteQos(_) => Stage::DeleteQos,
+        }
+    }
+}
