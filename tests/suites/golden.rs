@@ -64,7 +64,7 @@ fn rendered(world: &World) -> BTreeMap<String, String> {
     }
     let mut files = BTreeMap::new();
     for (key, intents) in intents {
-        let site = project::site(world, HUB, &key).unwrap();
+        let site = project::site(world, HUB, &key, None).unwrap();
         let mut text = String::new();
         for intent in &intents {
             let plan = plan(&site, intent, now);

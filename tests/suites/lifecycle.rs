@@ -114,7 +114,7 @@ async fn expected(federation: &Federation, world: &World) -> BTreeMap<String, BT
     let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (owner, _) in world.grants() {
         for (key, intent) in project::grant(world, owner, &none, now).unwrap().sites {
-            let site = project::site(world, &hub, &key).unwrap();
+            let site = project::site(world, &hub, &key, None).unwrap();
             let Body::Grant(body) = &intent.body else { unreachable!() };
             let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
             let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false };

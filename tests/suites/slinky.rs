@@ -95,7 +95,7 @@ fn projected() -> (SiteIntent, Vec<(Intent, PoolIntent)>) {
         world.put_pool(owner(&pool), Arc::new(pool));
     }
     let key = SiteKey::new(factory_ref, SITE);
-    let site = project::site(&world, "hub-1", &key).unwrap();
+    let site = project::site(&world, "hub-1", &key, None).unwrap();
     let intents = pools().into_iter().map(|pool| {
         let projection = project::pool(&world, &owner(&pool), &BTreeSet::new());
         assert_eq!(projection.problems, []);

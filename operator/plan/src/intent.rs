@@ -228,6 +228,8 @@ pub struct Budget {
     pub device_minutes: i64,
     /// The pool's exact conversion.
     pub accounting: Accounting,
+    /// How often the hub has told another figure: a report that answers an earlier one confirms nothing, though the figure may be the same.
+    pub serial: u64,
 }
 
 /// Caps for each member.

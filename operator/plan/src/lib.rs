@@ -4,6 +4,7 @@
 //! into a plan of ordered steps, and a report tells what is there. Back on the hub, `aggregate` turns reports into status.
 
 pub mod aggregate;
+pub mod budget;
 pub mod conditions;
 pub mod digest;
 pub mod duration;

@@ -41,7 +41,7 @@ fn config() -> ProptestConfig {
 
 /// Addresses by which a grant's Pods at a site are seen.
 fn seen_as(world: &World, owner: &OwnerRef, key: &SiteKey, time: Timestamp) -> Vec<IpAddr> {
-    let protected = project::site(world, hub::id(), key).expect("a site").protected;
+    let protected = project::site(world, hub::id(), key, None).expect("a site").protected;
     let intent = project::grant(world, owner, &BTreeSet::new(), time).and_then(|found| found.sites.get(key).cloned());
     let own = match intent.map(|intent| intent.body) {
         Some(Body::Grant(grant)) => grant.cross_site.map(|cross_site| cross_site.own).unwrap_or_default(),
@@ -126,7 +126,7 @@ proptest! {
         let (world, sites, _) = play(&hub, &events);
         let factory = &hub.factories[0]["spec"];
         for (key, site) in &sites {
-            let protected = project::site(&world, hub::id(), key).expect("a site").protected;
+            let protected = project::site(&world, hub::id(), key, None).expect("a site").protected;
             for other in factory["sites"].as_array().expect("sites") {
                 let ranges = ["podCIDRs", "nodeCIDRs"].map(|name| other["network"][name].as_array().expect("ranges"));
                 prop_assert!(ranges.into_iter().flatten().all(|range| protected.iter().any(|found| range == found)));

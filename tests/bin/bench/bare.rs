@@ -89,7 +89,7 @@ fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
         let now = jiff::Timestamp::now();
         let projection = project::grant(&world, &owner, &std::collections::BTreeSet::new(), now).ok_or("no projection")?;
         let intent = projection.sites.get(&key).ok_or("no intent")?;
-        let site_intent = project::site(&world, "no-hub", &key).ok_or("no site")?;
+        let site_intent = project::site(&world, "no-hub", &key, None).ok_or("no site")?;
         let Body::Grant(body) = &intent.body else { return Err("not a grant".into()) };
         let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
         let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false };

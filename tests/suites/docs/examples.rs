@@ -194,7 +194,7 @@ fn no_range_of_an_example_stays_closed() {
         let projection = project::grant(&world, owner, &BTreeSet::new(), now).unwrap();
         for (key, intent) in &projection.sites {
             let aifactory_plan::intent::Body::Grant(body) = &intent.body else { continue };
-            let site = project::site(&world, "hub", key).unwrap();
+            let site = project::site(&world, "hub", key, None).unwrap();
             let ownership = aifactory_plan::object::Ownership::new("hub", owner, "uid");
             let rendered = aifactory_plan::network::policies(&site, body, "aif-example", &ownership);
             complaints.extend(rendered.findings.into_iter().map(|finding| format!("{owner} at {key}: {finding}")));

@@ -20,16 +20,6 @@ pub struct Denied {
 
 /// Whether `grant` may use `pool` through `entry` now.
 pub fn authorise(world: &World, owner: &OwnerRef, entry: &GrantPool, pool_ref: &OwnerRef, pool: &GPUPool, now: Timestamp) -> Result<(), Denied> {
-    if pool.spec.slurm.is_some() {
-        return Err(denied(
-            Reason::BudgetNotEnforceable,
-            format!(
-                "pools[{}]: GPUPool {} is a Slurm partition, and this release can not enforce a budget there. Use a pool with `kubernetes: {{}}`",
-                entry.name, pool_ref.name
-            ),
-            true,
-        ));
-    }
     if owner.namespace != pool_ref.namespace {
         let consumer = pool.spec.consumers.iter().find(|consumer| consumer.namespaces.names.contains(&owner.namespace));
         let Some(consumer) = consumer else {

@@ -11,12 +11,13 @@ use jiff::Timestamp;
 use super::age::created;
 use super::authorise::authorise;
 use super::{residency, share};
+use crate::budget::{self, Ledger, Recalled};
 use crate::duration;
 use crate::intent::{
     Body, Budget, CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, GrantPoolIntent, Intent, MemberCaps, MemberIntent, Refusal, VERSION,
 };
 use crate::network;
-use crate::world::{SiteKey, World, factory_of_pool, pools_of_grant};
+use crate::world::{Part, SiteKey, World, factory_of_pool, pools_of_grant};
 
 /// A grant's intents, and what was decided about it on the hub.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,8 +92,19 @@ impl Asked {
     }
 }
 
-/// Projects a grant. `holders` are sites that hold something of it, whether or not it names them.
+/// Projects a grant as if nothing of its budget was given out before. `holders` are sites that hold something of it, whether or not it names them.
 pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: Timestamp) -> Option<GrantProjection> {
+    grant_within(world, owner, holders, None, now)
+}
+
+/// Projects a grant, and lets its account decide what each Slurm site is told of the budget. Without an account each is told its part by spec.
+pub fn grant_within(
+    world: &World,
+    owner: &OwnerRef,
+    holders: &BTreeSet<SiteKey>,
+    mut ledger: Option<&mut Ledger>,
+    now: Timestamp,
+) -> Option<GrantProjection> {
     let grant = world.grant(owner)?;
     let asked = Asked::of(grant, now);
     let mut projection = GrantProjection {
@@ -156,8 +168,30 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
             })
             .collect();
         let shares = share::split(entry.max_gpus, &weights);
+        let accounting = pool.spec.accounting;
+        let total = budget::device_minutes(entry.gpu_hours, accounting);
+        let hours = chosen
+            .iter()
+            .map(|site| {
+                let own = entry.sites.iter().find(|chosen| chosen.name == site.name).and_then(|chosen| chosen.gpu_hours);
+                (site.name.clone(), (own.map(|own| budget::device_minutes(own, accounting)), site.count.map_or(1, i64::from)))
+            })
+            .collect();
+        let parts = share::split(total, &hours);
+        let part_of = |site: &PoolSite| parts.get(&site.name).copied().unwrap_or_default();
+        let slurm = pool.spec.slurm.as_ref();
+        let told = match ledger.as_deref_mut().filter(|_| slurm.is_some()) {
+            Some(ledger) => {
+                let wanted = chosen.iter().map(|site| (SiteKey::slurm(factory_ref.clone(), &site.name), part_of(site))).collect();
+                ledger.settle(&entry.name, total, &wanted, &recalled(world, grant, owner, &factory_ref, &entry.name))
+            }
+            None => BTreeMap::new(),
+        };
         for placed in chosen {
-            let key = SiteKey::new(factory_ref.clone(), &placed.name);
+            let key = match slurm {
+                Some(_) => SiteKey::slurm(factory_ref.clone(), &placed.name),
+                None => SiteKey::new(factory_ref.clone(), &placed.name),
+            };
             let Some(site) = world.site(&key) else {
                 projection.problems.push(refusal(
                     Reason::SiteNotFound,
@@ -165,7 +199,12 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
                 ));
                 continue;
             };
+            if let Some(lacking) = lacking(&key, site, &pool_ref.name) {
+                projection.problems.push(lacking);
+                continue;
+            }
             projection.placed.insert(key.clone());
+            let (device_minutes, serial) = told.get(&key).copied().unwrap_or((part_of(placed), 0));
             let placement = placements.entry(key).or_default();
             placement.pools.push(GrantPoolIntent {
                 pool: pool_ref.name.clone(),
@@ -174,8 +213,8 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
                 per_gpu: pool.spec.per_gpu,
                 open: placed.state == PlacementState::Active,
                 entry: entry.name.clone(),
-                budget: Budget { device_minutes: 0, accounting: pool.spec.accounting },
-                partition: None,
+                budget: Budget { device_minutes, accounting, serial },
+                partition: slurm.map(|slurm| placed.slurm.as_ref().map_or(&slurm.partition, |own| &own.partition).clone()),
             });
             if let Err(denied) = &allowed {
                 let slot = if denied.revokes { &mut placement.refused } else { &mut placement.only_if_held };
@@ -206,8 +245,51 @@ pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: 
     }
     if projection.unresolved && !asked.ended() {
         projection.sites.clear();
+    } else if let Some(ledger) = ledger {
+        ledger.retain(&grant.spec.pools.iter().map(|entry| entry.name.as_str()).collect());
     }
     Some(projection)
+}
+
+/// What the site lacks that a pool of this engine needs there.
+fn lacking(key: &SiteKey, site: &Site, pool: &str) -> Option<Refusal> {
+    match key.part {
+        Part::Kubernetes if site.kubernetes.is_none() => {
+            Some(refusal(Reason::EngineMissing, format!("site {} has no Kubernetes, which GPUPool {pool} needs", site.name)))
+        }
+        Part::Slurm if site.slurm.as_ref().is_none_or(|slurm| slurm.rest.is_none()) => Some(refusal(
+            Reason::BudgetNotEnforceable,
+            format!(
+                "GPUPool {pool} is a Slurm partition, and site {0} names no REST of its Slurm, without which no budget is enforced; add sites[].slurm.rest \
+                 to site {0} of AIFactory {1}",
+                site.name, key.factory.name
+            ),
+        )),
+        Part::Kubernetes | Part::Slurm => None,
+    }
+}
+
+/// What status says of the limits that the sites of a pool's factory had in force.
+fn recalled(world: &World, grant: &AccessGrant, owner: &OwnerRef, factory: &OwnerRef, entry: &str) -> BTreeMap<SiteKey, Recalled> {
+    let Some(status) = &grant.status else { return BTreeMap::new() };
+    let generation = grant.metadata.generation.unwrap_or_default();
+    let same = status.observed_generation == Some(generation);
+    let sites = world.factory(factory).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
+    sites
+        .iter()
+        .map(|site| SiteKey::slurm(factory.clone(), &site.name))
+        .filter_map(|key| {
+            let name = key.display(&owner.namespace);
+            let row = status.sites.iter().find(|row| row.name == name)?;
+            let budget = row.budgets.iter().find(|budget| budget.name == entry);
+            let recalled = match budget.and_then(|budget| budget.limit) {
+                Some(limit) if same => Recalled::Limit(limit),
+                None if same && generation <= 1 => Recalled::Part,
+                limit => Recalled::Unsure(limit),
+            };
+            Some((key, recalled))
+        })
+        .collect()
 }
 
 #[derive(Default)]
@@ -226,11 +308,6 @@ impl Placement {
                     Reason::ResidencyNotAllowed,
                     format!("data.residency allows {}, and site {} is in {}", grant.spec.data.residency.join(", "), site.name, site.country),
                 )
-            });
-        }
-        if site.kubernetes.is_none() {
-            self.refused.get_or_insert_with(|| {
-                refusal(Reason::EngineMissing, format!("site {} has no Kubernetes, which GPUPool {pool_name} needs", site.name))
             });
         }
         let early = grant.spec.early_access;
@@ -301,7 +378,11 @@ fn skeleton(grant: &AccessGrant) -> GrantIntent {
             })
             .collect(),
         pools: Vec::new(),
-        caps: MemberCaps::default(),
+        caps: spec.limits.as_ref().map_or_else(MemberCaps::default, |limits| MemberCaps {
+            max_gpus: limits.max_gpus_per_member,
+            max_jobs: limits.max_jobs_per_member,
+            max_wall_minutes: limits.max_wall_time.as_deref().and_then(duration::seconds).map(|seconds| seconds / 60),
+        }),
         end: End {
             running_work: spec.expiry.running_work,
             grace_seconds: duration::seconds(&spec.expiry.grace_period).unwrap_or(3600),
@@ -337,11 +418,15 @@ fn make(owner: &OwnerRef, grant: &AccessGrant, body: GrantIntent) -> Intent {
 fn cross_site(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory) -> Option<CrossSiteIntent> {
     let asked = grant.spec.network.cross_site.as_ref()?;
     let age = (created(&grant.metadata), owner);
+    let protected = super::site::protected(factory);
+    // A range that is nobody's to use is taken by nobody.
+    let usable = |cidr: &&String| network::own_address(&protected, cidr).is_ok();
     let taken: Vec<&String> = world
         .with_cross_site()
         .filter(|(other, spec)| (created(&spec.metadata), *other) < age)
         .filter_map(|(_, spec)| spec.spec.network.cross_site.as_ref())
         .flat_map(|other| other.addresses.iter().flat_map(|entry| &entry.cidrs))
+        .filter(usable)
         .collect();
     let free = |cidrs: &[String]| -> Vec<String> {
         cidrs.iter().filter(|cidr| !taken.iter().any(|other| network::overlaps(cidr, other))).cloned().collect()

@@ -9,6 +9,6 @@ mod share;
 mod site;
 
 pub use authorise::living;
-pub use grant::{Asked, GrantProjection, grant};
+pub use grant::{Asked, GrantProjection, grant, grant_within};
 pub use pool::{PoolProjection, pool};
 pub use site::{abandoned, site};

@@ -5,19 +5,20 @@ use std::collections::BTreeSet;
 use aifactory_api::factory::Stage;
 use aifactory_api::{AIFactory, labels};
 
-use crate::intent::{SiteIntent, VERSION};
-use crate::world::{SiteKey, World};
+use crate::intent::{SiteIntent, SiteWord, VERSION};
+use crate::world::{Part, SiteKey, World};
 
-/// The intent for a site; `None` where the factory or the site is not there.
-pub fn site(world: &World, hub: &str, key: &SiteKey) -> Option<SiteIntent> {
+/// The intent for a part of a site; `None` where the factory, the site or the part is not there. `word` is what the site's Kubernetes says to its
+/// Slurm; a Slurm alone says it itself.
+pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> Option<SiteIntent> {
     let factory = world.factory(&key.factory)?;
     let site = world.site(key)?;
-    let mut protected = BTreeSet::new();
-    for other in &factory.spec.sites {
-        let network = &other.network;
-        for ranges in [&network.pod_cidrs, &network.service_cidrs, &network.node_cidrs, &network.management_cidrs] {
-            protected.extend(ranges.iter().cloned());
-        }
+    let there = match key.part {
+        Part::Kubernetes => site.kubernetes.is_some(),
+        Part::Slurm => site.slurm.as_ref().is_some_and(|slurm| slurm.rest.is_some()),
+    };
+    if !there {
+        return None;
     }
     let accelerators: BTreeSet<String> = world
         .pools_of(&key.factory)
@@ -33,18 +34,30 @@ pub fn site(world: &World, hub: &str, key: &SiteKey) -> Option<SiteIntent> {
         factory: key.factory.clone(),
         factory_uid: factory.metadata.uid.clone().unwrap_or_default(),
         site: key.site.clone(),
-        expected_uid: known.and_then(|known| known.cluster_uid.clone()),
+        expected_uid: known.and_then(|known| known.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes),
         accepted_uid: accepted_identity(factory, &key.site),
         release: factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned,
-        protected: protected.into_iter().collect(),
+        protected: protected(factory),
         dns: site.network.dns.clone(),
         services: site.network.services.clone(),
         access: site.access.clone(),
         slurm: site.slurm.clone(),
         policy: factory.spec.policy.clone(),
         accelerators: accelerators.into_iter().collect(),
-        word: None,
+        word: word.filter(|_| key.part == Part::Slurm && site.kubernetes.is_some()),
     })
+}
+
+/// Ranges of the whole factory that are no tenant's.
+pub(super) fn protected(factory: &AIFactory) -> Vec<String> {
+    let mut protected = BTreeSet::new();
+    for site in &factory.spec.sites {
+        let network = &site.network;
+        for ranges in [&network.pod_cidrs, &network.service_cidrs, &network.node_cidrs, &network.management_cidrs] {
+            protected.extend(ranges.iter().cloned());
+        }
+    }
+    protected.into_iter().collect()
 }
 
 fn accepted_identity(factory: &AIFactory, site: &str) -> Option<String> {

@@ -128,7 +128,7 @@ pub fn visit(world: &World, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey,
     for owner in &owners {
         let Some(projection) = project::grant(world, owner, &holders(sites, owner), now) else { continue };
         for (key, intent) in &projection.sites {
-            let Some(site) = project::site(world, hub::id(), key) else { continue };
+            let Some(site) = project::site(world, hub::id(), key, None) else { continue };
             let here = sites.entry(key.clone()).or_default();
             let plan = here.plan(&site, intent, now);
             here.apply(&plan);

@@ -1,0 +1,190 @@
+//! What each site may possibly still let a grant use.
+//!
+//! A site that does not answer may have any limit in force that it was ever told and that nothing has confirmed as replaced. So a part is
+//! lowered at once, and raised only so far that the sum of all that every site may possibly use stays within what was granted. Slurm never ends
+//! a running job when a limit is lowered: what running jobs have reserved counts as used.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::digest::digest_of;
+use crate::intent::{Body, Intent};
+use crate::report::{Detail, Report};
+use crate::world::SiteKey;
+
+/// The account of one grant: by name of its entry, what each site was told and may have in force.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    entries: BTreeMap<String, BTreeMap<SiteKey, Share>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Share {
+    /// Device-minutes told last.
+    told: i64,
+    /// How often another value was told: a report about an earlier one confirms nothing.
+    serial: u64,
+    /// Device-seconds that the site may have let the grant use in the end, if it never hears anything more.
+    may: i64,
+    /// Device-seconds used and reserved when last heard.
+    held: i64,
+}
+
+/// What is known of a site from before the hub began to keep this account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recalled {
+    /// It was told nothing that its present part does not cover.
+    Part,
+    /// Status named this limit in device-minutes, and the grant has not changed since.
+    Limit(i64),
+    /// Status named this limit, or none, and something else may have been told since.
+    Unsure(Option<i64>),
+}
+
+impl Ledger {
+    /// Decides what each site is told of an entry, in device-minutes, with the serial of the telling. `total` is what was granted, `wanted` how it
+    /// is to be split; `recalled` is asked for entries of which the account knows nothing yet, for every site that may hold something.
+    pub fn settle(
+        &mut self,
+        entry: &str,
+        total: i64,
+        wanted: &BTreeMap<SiteKey, i64>,
+        recalled: &BTreeMap<SiteKey, Recalled>,
+    ) -> BTreeMap<SiteKey, (i64, u64)> {
+        let shares = self.entries.entry(entry.to_owned()).or_insert_with(|| recall(total, wanted, recalled));
+        for key in wanted.keys() {
+            shares.entry(key.clone()).or_default();
+        }
+        let targets = targets(total, wanted, shares);
+        let target = |key: &SiteKey| targets.get(key).copied().unwrap_or(0);
+        for (key, share) in shares.iter_mut() {
+            if share.told > target(key) {
+                share.tell(target(key));
+            }
+        }
+        let keys: Vec<SiteKey> = targets.keys().cloned().collect();
+        for key in keys {
+            let others = shares.iter().filter(|(other, _)| **other != key).map(|(_, share)| share.counts()).fold(0, i64::saturating_add);
+            let room = seconds(total).saturating_sub(others).max(0) / 60;
+            let goal = target(&key).min(room);
+            if let Some(share) = shares.get_mut(&key).filter(|share| share.told < goal) {
+                share.tell(goal);
+            }
+        }
+        wanted.keys().filter_map(|key| shares.get(key).map(|share| (key.clone(), (share.told, share.serial)))).collect()
+    }
+
+    /// What a site said about a telling: the limit that was read in force, and what is used and reserved there in device-seconds, read after the
+    /// limit. Says whether more room may have come of it. Words about an earlier telling change nothing.
+    pub fn heard(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
+        let Some(share) = self.entries.get_mut(entry).and_then(|shares| shares.get_mut(key)).filter(|share| share.serial == serial) else {
+            return false;
+        };
+        let before = (share.may, share.held);
+        let limit = seconds(limit.unwrap_or(0).max(share.told));
+        match held {
+            Some(held) => {
+                share.held = held;
+                share.may = limit.max(held);
+            }
+            None => share.may = share.may.max(limit),
+        }
+        before != (share.may, share.held)
+    }
+
+    /// Takes in what sites report about the intents that they were sent last. Says whether the grant is to be projected again.
+    pub fn hear(&mut self, sites: &BTreeMap<SiteKey, Intent>, about: &BTreeMap<SiteKey, &Report>) -> bool {
+        let mut moved = false;
+        for (key, intent) in sites {
+            let Some(report) = about.get(key).filter(|report| report.uid == intent.uid && report.answers == digest_of(intent)) else { continue };
+            let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
+            let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
+            let mut told = BTreeSet::new();
+            for pool in body.pools.iter().filter(|pool| pool.partition.is_some()) {
+                told.insert(pool.entry.as_str());
+                let limit = detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit);
+                moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held(&pool.entry));
+            }
+            // The site is not to have these any more: once access is gone nothing starts there, and what was used stays used.
+            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| detail.access_removed && !told.contains(entry.as_str())) {
+                if let Some(share) = shares.get_mut(key)
+                    && let Some(held) = held(entry).or((share.may == 0).then_some(0))
+                {
+                    moved |= share.may != held;
+                    (share.may, share.held) = (held, held);
+                }
+            }
+        }
+        moved
+    }
+
+    /// Device-minutes of an entry that can not be given to any site now, since sites that have not confirmed a lower limit may still use them.
+    pub fn withheld(&self, entry: &str, key: &SiteKey, wanted: i64) -> i64 {
+        let told = self.entries.get(entry).and_then(|shares| shares.get(key)).map_or(wanted, |share| share.told);
+        wanted.saturating_sub(told).max(0)
+    }
+
+    /// Forgets entries that the grant does not name any more.
+    pub fn retain(&mut self, entries: &BTreeSet<&str>) {
+        self.entries.retain(|entry, _| entries.contains(entry.as_str()));
+    }
+}
+
+impl Share {
+    fn tell(&mut self, minutes: i64) {
+        self.told = minutes;
+        self.serial = self.serial.saturating_add(1);
+        self.may = self.may.max(seconds(minutes));
+    }
+
+    fn counts(&self) -> i64 {
+        self.may.max(seconds(self.told)).max(self.held)
+    }
+}
+
+fn seconds(minutes: i64) -> i64 {
+    minutes.saturating_mul(60)
+}
+
+/// Without a memory of its own, the hub goes by spec and status.
+fn recall(total: i64, wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled>) -> BTreeMap<SiteKey, Share> {
+    let keys: BTreeSet<&SiteKey> = wanted.keys().chain(recalled.keys()).collect();
+    let share = |key: &SiteKey| {
+        let part = wanted.get(key).copied().unwrap_or(0);
+        let (told, may) = match recalled.get(key).copied().unwrap_or(Recalled::Part) {
+            Recalled::Part => (part, part),
+            Recalled::Limit(limit) => (limit, limit.max(part)),
+            Recalled::Unsure(limit) => (limit.unwrap_or(0), limit.unwrap_or(0).max(total)),
+        };
+        Share { told, serial: 0, may: seconds(may), held: 0 }
+    };
+    keys.into_iter().map(|key| (key.clone(), share(key))).collect()
+}
+
+/// The parts as wanted, less what other sites have used beyond theirs.
+fn targets(total: i64, wanted: &BTreeMap<SiteKey, i64>, shares: &BTreeMap<SiteKey, Share>) -> BTreeMap<SiteKey, i64> {
+    let held = |key: &SiteKey| shares.get(key).map_or(0, |share| share.held);
+    let mut parts: BTreeMap<SiteKey, i64> = wanted.iter().map(|(key, part)| (key.clone(), (*part).max(0))).collect();
+    let mut spent: BTreeSet<SiteKey> = shares.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+    // Each round finds another site that has used its part up, or ends.
+    for _ in 0..=shares.len() {
+        spent.extend(parts.iter().filter(|(key, part)| held(key) >= seconds(**part)).map(|(key, _)| key.clone()));
+        let gone: i128 = spent.iter().map(|key| i128::from(held(key))).sum();
+        let left = (i128::from(total) * 60 - gone).max(0) / 60;
+        let asked: i128 = wanted.iter().filter(|(key, _)| !spent.contains(*key)).map(|(_, part)| i128::from((*part).max(0))).sum();
+        if asked <= left {
+            break;
+        }
+        let before = spent.len();
+        for (key, part) in parts.iter_mut().filter(|(key, _)| !spent.contains(*key)) {
+            let fair = i128::from(wanted.get(key).copied().unwrap_or(0).max(0)) * left / asked;
+            *part = i64::try_from(fair).unwrap_or(0);
+        }
+        if !parts.iter().any(|(key, part)| !spent.contains(key) && held(key) >= seconds(*part)) && spent.len() == before {
+            break;
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests;
