@@ -1,0 +1,264 @@
+//! The account against sites that delay, repeat and reorder what they say, are cut off, and let jobs run on.
+
+use aifactory_api::{Kind, OwnerRef};
+use proptest::prelude::*;
+
+use super::*;
+
+const ENTRY: &str = "h100";
+
+fn key(site: usize) -> SiteKey {
+    SiteKey::slurm(OwnerRef::new(Kind::AIFactory, "example", "example"), format!("s{site}"))
+}
+
+fn parts(parts: &[i64]) -> BTreeMap<SiteKey, i64> {
+    parts.iter().enumerate().map(|(site, part)| (key(site), *part)).collect()
+}
+
+fn told(found: &BTreeMap<SiteKey, (i64, u64)>) -> Vec<i64> {
+    found.values().map(|(minutes, _)| *minutes).collect()
+}
+
+#[test]
+fn a_part_moves_only_when_the_other_site_has_confirmed() {
+    let mut ledger = Ledger::default();
+    let none = BTreeMap::new();
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[80, 20]), &none)), [80, 20]);
+    let moved = ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none);
+    assert_eq!(told(&moved), [20, 20], "lowered at once, not raised yet");
+    assert!(!ledger.heard(ENTRY, &key(0), 0, Some(80), Some(0)), "about an earlier telling");
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 20]);
+    assert!(ledger.heard(ENTRY, &key(0), 1, Some(20), Some(50 * 60)));
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 50], "what running jobs have reserved counts as used");
+    assert!(ledger.heard(ENTRY, &key(0), 1, Some(20), Some(10 * 60)));
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 80]);
+}
+
+#[test]
+fn what_a_site_used_beyond_its_part_is_taken_from_the_others() {
+    let mut ledger = Ledger::default();
+    let none = BTreeMap::new();
+    ledger.settle(ENTRY, 100, &parts(&[50, 30, 20]), &none);
+    ledger.heard(ENTRY, &key(0), 0, Some(50), Some(50 * 60));
+    let lower = ledger.settle(ENTRY, 60, &parts(&[30, 18, 12]), &none);
+    assert_eq!(told(&lower), [30, 6, 4]);
+}
+
+#[test]
+fn a_grant_that_got_smaller_while_nobody_looked_is_not_raised_anywhere() {
+    let recalled = |at| BTreeMap::from([(key(0), at), (key(1), Recalled::Limit(20))]);
+    let mut ledger = Ledger::default();
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(Recalled::Limit(80)))), [20, 20]);
+    let mut ledger = Ledger::default();
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(Recalled::Unsure(None)))), [20, 20], "it may have anything in force");
+}
+
+/// A Slurm with one QOS: starts a job only where all of its time fits, and never ends one.
+#[derive(Clone, Debug, Default)]
+struct Site {
+    limit: Option<(i64, u64)>,
+    used: i64,
+    reserved: i64,
+    inbox: Vec<(i64, u64)>,
+    cut: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Edit { total: i64, weights: [i64; 3] },
+    Deliver { site: usize, which: prop::sample::Index },
+    Apply { site: usize },
+    Start { site: usize, minutes: i64 },
+    Burn { site: usize, minutes: i64 },
+    EndEarly { site: usize },
+    Say { site: usize, limit_only: bool },
+    Cut { site: usize },
+    Join { site: usize },
+    WriteStatus,
+    Restart,
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let site = || 0..3usize;
+    let event = prop_oneof![
+        2 => (1..200i64, [0..10i64, 0..10i64, 1..10i64]).prop_map(|(total, weights)| Event::Edit { total, weights }),
+        6 => (site(), any::<prop::sample::Index>()).prop_map(|(site, which)| Event::Deliver { site, which }),
+        6 => site().prop_map(|site| Event::Apply { site }),
+        6 => (site(), 1..80i64).prop_map(|(site, minutes)| Event::Start { site, minutes }),
+        4 => (site(), 1..80i64).prop_map(|(site, minutes)| Event::Burn { site, minutes }),
+        1 => site().prop_map(|site| Event::EndEarly { site }),
+        6 => (site(), prop::bool::weighted(0.2)).prop_map(|(site, limit_only)| Event::Say { site, limit_only }),
+        1 => site().prop_map(|site| Event::Cut { site }),
+        1 => site().prop_map(|site| Event::Join { site }),
+        2 => Just(Event::WriteStatus),
+        1 => Just(Event::Restart),
+    ];
+    proptest::collection::vec(event, 1..120)
+}
+
+type Word = (usize, u64, u64, Option<i64>, Option<i64>);
+
+#[derive(Debug, Default)]
+struct Federation {
+    sites: Vec<Site>,
+    /// What was said and may arrive at any time, also twice, and in any order: site, hub's life, serial, limit, held.
+    words: Vec<Word>,
+    ledger: Ledger,
+    life: u64,
+    generation: i64,
+    total: i64,
+    wanted: BTreeMap<SiteKey, i64>,
+    /// Generation, and the limit of each site as status names it: only one that answers what the hub told last.
+    status: Option<(i64, BTreeMap<SiteKey, Option<i64>>)>,
+    confirmed: BTreeMap<usize, (u64, i64)>,
+    last: BTreeMap<SiteKey, (i64, u64)>,
+}
+
+impl Federation {
+    fn tell(&mut self) {
+        let recalled = match &self.status {
+            None => BTreeMap::new(),
+            Some((generation, limits)) => limits
+                .iter()
+                .map(|(key, limit)| {
+                    let recalled = match limit {
+                        Some(limit) if *generation == self.generation => Recalled::Limit(*limit),
+                        None if *generation == self.generation && self.generation <= 1 => Recalled::Part,
+                        limit => Recalled::Unsure(*limit),
+                    };
+                    (key.clone(), recalled)
+                })
+                .collect(),
+        };
+        let found = self.ledger.settle(ENTRY, self.total, &self.wanted, &recalled);
+        for (index, site) in self.sites.iter_mut().enumerate() {
+            let Some(telling) = found.get(&key(index)) else { continue };
+            if !site.cut && self.last.get(&key(index)) != Some(telling) {
+                site.inbox.push(*telling);
+            }
+        }
+        let reached: BTreeSet<SiteKey> = self.sites.iter().enumerate().filter(|(_, site)| !site.cut).map(|(index, _)| key(index)).collect();
+        self.last.extend(found.into_iter().filter(|(key, _)| reached.contains(key)));
+    }
+
+    fn edit(&mut self, total: i64, weights: [i64; 3]) {
+        self.generation += 1;
+        self.total = total;
+        let sum: i64 = weights.iter().sum();
+        self.wanted = weights.iter().enumerate().map(|(index, weight)| (key(index), total * weight / sum)).collect();
+        self.tell();
+    }
+
+    fn step(&mut self, event: &Event) {
+        match event {
+            Event::Edit { total, weights } => self.edit(*total, *weights),
+            Event::Deliver { site, which } => {
+                let words: Vec<_> = self.words.iter().filter(|word| word.0 == *site).copied().collect();
+                if !words.is_empty() && !self.sites[*site].cut {
+                    let (_, life, serial, limit, held) = *which.get(&words);
+                    // A worker of an earlier life of the hub is gone, and its words with it.
+                    if life == self.life {
+                        self.ledger.heard(ENTRY, &key(*site), serial, limit, held);
+                        if let Some(limit) = limit {
+                            self.confirmed.insert(*site, (serial, limit));
+                        }
+                        self.tell();
+                    }
+                }
+            }
+            Event::Apply { site } => {
+                let site = &mut self.sites[*site];
+                if !site.inbox.is_empty() {
+                    site.limit = Some(site.inbox.remove(0));
+                }
+            }
+            Event::Start { site, minutes } => {
+                let site = &mut self.sites[*site];
+                if site.limit.is_some_and(|(limit, _)| site.used + site.reserved + minutes * 60 <= limit * 60) {
+                    site.reserved += minutes * 60;
+                }
+            }
+            Event::Burn { site, minutes } => {
+                let site = &mut self.sites[*site];
+                let burnt = (minutes * 60 - 7).min(site.reserved);
+                site.reserved -= burnt;
+                site.used += burnt;
+            }
+            Event::EndEarly { site } => self.sites[*site].reserved = 0,
+            Event::Say { site, limit_only } => {
+                let found = &self.sites[*site];
+                if let Some((limit, serial)) = found.limit {
+                    self.words.push((*site, self.life, serial, Some(limit), (!limit_only).then_some(found.used + found.reserved)));
+                }
+            }
+            Event::Cut { site } => self.sites[*site].cut = true,
+            Event::Join { site } => {
+                self.sites[*site].cut = false;
+                self.last.remove(&key(*site));
+                self.tell();
+            }
+            Event::WriteStatus => {
+                let limit = |index: usize| {
+                    let current = self.ledger.entries.get(ENTRY).and_then(|shares| shares.get(&key(index))).map(|share| share.serial);
+                    self.confirmed.get(&index).filter(|(serial, _)| Some(*serial) == current).map(|(_, limit)| *limit)
+                };
+                self.status = Some((self.generation, (0..3).map(|index| (key(index), limit(index))).collect()));
+            }
+            Event::Restart => {
+                self.life += 1;
+                self.ledger = Ledger::default();
+                self.confirmed.clear();
+                self.last.clear();
+                for site in &mut self.sites {
+                    // Workers end with the hub; what they were about to write is not written any more.
+                    site.inbox.clear();
+                    site.limit = site.limit.map(|(limit, _)| (limit, u64::MAX));
+                }
+                self.tell();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// No order of edits, delays, cuts and restarts lets the sites together use more than the largest budget that was ever in force.
+    #[test]
+    fn the_sites_together_never_pass_the_budget(first in (1..200i64, [0..10i64, 0..10i64, 1..10i64]), events in events()) {
+        let mut federation = Federation { sites: vec![Site::default(); 3], ..Federation::default() };
+        federation.edit(first.0, first.1);
+        let mut most = federation.total;
+        for event in &events {
+            // The first status is written before the first edit; without any, the hub goes by spec alone.
+            if matches!(event, Event::Edit { .. }) && federation.status.is_none() {
+                federation.step(&Event::WriteStatus);
+            }
+            federation.step(event);
+            most = most.max(federation.total);
+            let bound: i64 = federation.sites.iter().map(|site| site.used + site.reserved).sum();
+            prop_assert!(bound <= most * 60, "{bound} device-seconds used or reserved, {most} device-minutes granted, after {event:?}");
+        }
+    }
+
+    /// With every site there and quiet, each has its part.
+    #[test]
+    fn parts_arrive(first in (1..200i64, [0..10i64, 0..10i64, 1..10i64]), second in (1..200i64, [0..10i64, 0..10i64, 1..10i64])) {
+        let mut federation = Federation { sites: vec![Site::default(); 3], ..Federation::default() };
+        federation.edit(first.0, first.1);
+        federation.edit(second.0, second.1);
+        for _ in 0..4 {
+            for site in 0..3 {
+                while !federation.sites[site].inbox.is_empty() {
+                    federation.step(&Event::Apply { site });
+                }
+                federation.step(&Event::Say { site, limit_only: false });
+                let (_, _, serial, limit, held) = *federation.words.last().expect("said");
+                federation.ledger.heard(ENTRY, &key(site), serial, limit, held);
+            }
+            federation.tell();
+        }
+        let found: BTreeMap<SiteKey, i64> = federation.sites.iter().enumerate().map(|(index, site)| (key(index), site.limit.expect("a limit").0)).collect();
+        prop_assert_eq!(found, federation.wanted);
+    }
+}
