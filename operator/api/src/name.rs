@@ -37,6 +37,27 @@ pub fn member_binding(role: &str, member: &str, subject: &str) -> String {
     format!("{PREFIX}{role}-{}", digest(&[role, member, subject], 10))
 }
 
+/// The account of a grant in a Slurm cluster: `grant-<name, at most 18>-<10 hex>`. The fixed word and the hyphens keep Slurm's REST, which
+/// re-types what looks like a number or a truth value, from reading anything else in it.
+pub fn slurm_account(hub: &str, grant: &OwnerRef) -> String {
+    let hash = digest(&[hub, grant.kind.as_str(), &grant.namespace, &grant.name], 10);
+    format!("{SLURM_PREFIX}{}-{hash}", slug(&grant.name, 18))
+}
+
+/// The QOS of one entry of a grant in a Slurm cluster: `grant-<name, at most 10>-<entry, at most 10>-<10 hex>`.
+pub fn slurm_qos(hub: &str, grant: &OwnerRef, entry: &str) -> String {
+    let hash = digest(&[hub, grant.kind.as_str(), &grant.namespace, &grant.name, entry], 10);
+    format!("{}{}-{hash}", slurm_qos_prefix(grant), slug(entry, 10))
+}
+
+/// What the names of all QOS of a grant begin with; others' may as well.
+pub fn slurm_qos_prefix(grant: &OwnerRef) -> String {
+    format!("{SLURM_PREFIX}{}-", slug(&grant.name, 10))
+}
+
+/// What every name of ours in Slurm begins with.
+pub const SLURM_PREFIX: &str = "grant-";
+
 /// `text` as part of a DNS label: lower case letters, digits and inner hyphens, at most `length` characters, never empty.
 fn slug(text: &str, length: usize) -> String {
     let mapped: String = text.chars().take(length).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();

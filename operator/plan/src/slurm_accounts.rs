@@ -4,7 +4,22 @@
 //! was seen gone. So the order holds also where Slurm answers "done" and did nothing, and a pass over what is right plans nothing.
 
 mod call;
+mod decide;
+mod delete;
+mod end;
+mod establish;
+mod found;
+mod members;
+mod record;
+mod removal;
 mod state;
+mod target;
+mod view;
 
+pub use aifactory_api::name::{slurm_account as account_name, slurm_qos as qos_name};
 pub use call::{Call, Stage};
+pub use decide::{plan_gone, plan_grant};
+pub use found::{HeldAccount, adopt_mark, adoptable, held};
+pub use record::{Record, RowMark, State};
 pub use state::{Account, Limit, Limits, Qos, Row, RowKey, Snapshot};
+pub use view::{AccountPlan, AccountView};

@@ -1,6 +1,7 @@
 //! What is asked of a Slurm cluster, in the order that is safe.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use super::state::{Limit, RowKey};
 
@@ -129,6 +130,28 @@ impl Call {
             Call::DeleteRow(_) => Stage::DeleteRows,
             Call::DeleteAccount(_) => Stage::DeleteAccounts,
             Call::DeleteQos(_) => Stage::DeleteQos,
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Call::Qos { name, .. } => write!(f, "QOS {name}"),
+            Call::Account { name, parent, .. } => write!(f, "account {name} below {parent}"),
+            Call::Describe { name, .. } => write!(f, "description of account {name}"),
+            Call::Row { key, locked: true, .. } => write!(f, "lock of association {key}"),
+            Call::Row { key, .. } => write!(f, "association {key}"),
+            Call::EndJobs { account, user, partition, pending } => {
+                let which = if *pending { "pending jobs" } else { "jobs" };
+                write!(f, "end of {which} of account {account}")?;
+                user.iter().try_for_each(|user| write!(f, ", user {user}"))?;
+                partition.iter().try_for_each(|partition| write!(f, ", partition {partition}"))
+            }
+            Call::Default { user, account } => write!(f, "default account {account} of user {user}"),
+            Call::DeleteRow(key) => write!(f, "deletion of association {key}"),
+            Call::DeleteAccount(name) => write!(f, "deletion of account {name}"),
+            Call::DeleteQos(name) => write!(f, "deletion of QOS {name}"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What was read in a Slurm cluster. Nothing here is taken for absent that was not read: a read that fails gives no snapshot at all.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// A number that Slurm enforces on a QOS, and that the operator owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,6 +78,26 @@ pub struct RowKey {
     pub partition: String,
 }
 
+impl RowKey {
+    /// The own association of an account.
+    pub fn account(account: impl Into<String>) -> Self {
+        Self { account: account.into(), user: String::new(), partition: String::new() }
+    }
+}
+
+impl fmt::Display for RowKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "account {}", self.account)?;
+        if !self.user.is_empty() {
+            write!(f, " user {}", self.user)?;
+        }
+        if !self.partition.is_empty() {
+            write!(f, " partition {}", self.partition)?;
+        }
+        Ok(())
+    }
+}
+
 /// An association of one cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
@@ -102,6 +123,20 @@ pub struct Row {
     pub comment: String,
 }
 
+impl Qos {
+    /// Whether it refuses new jobs and holds pending ones.
+    pub fn locked(&self) -> bool {
+        self.limits.get(&Limit::SubmittedJobs) == Some(&0) && self.limits.get(&Limit::RunningJobs) == Some(&0)
+    }
+}
+
+impl Row {
+    /// Whether it refuses new jobs and holds pending ones.
+    pub fn locked(&self) -> bool {
+        self.submitted_jobs == Some(0) && self.running_jobs == Some(0)
+    }
+}
+
 /// What was read, all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -117,4 +152,11 @@ pub struct Snapshot {
     pub tres: BTreeSet<String>,
     /// The partitions of the cluster.
     pub partitions: BTreeSet<String>,
+}
+
+impl Snapshot {
+    /// The associations of an account, its own among them.
+    pub fn rows_of<'a>(&'a self, account: &'a str) -> impl Iterator<Item = (&'a RowKey, &'a Row)> {
+        self.rows.range(RowKey::account(account)..).take_while(move |(key, _)| key.account == account)
+    }
 }

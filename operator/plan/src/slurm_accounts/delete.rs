@@ -1,0 +1,76 @@
+//! Deletion: the lock, the jobs, default accounts, the account, and last of all its QOS, since an association whose QOS is deleted falls back
+//! to one without a budget.
+
+use aifactory_api::Reason;
+
+use super::call::Call;
+use super::decide::Planner;
+use super::end::EntryLimits;
+use super::found::Place;
+use super::record::Record;
+use super::state::{Row, RowKey};
+use crate::report::{Finding, SitePhase};
+
+impl Planner<'_> {
+    /// The next step of deletion.
+    pub fn delete(&mut self, record: &Record, limits: &EntryLimits) {
+        self.phase = SitePhase::Locked;
+        let rows: Vec<(RowKey, Row)> =
+            self.found.rows(self.view.snapshot, &self.site.hub, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
+        let present = match self.found.place {
+            Place::Ours => true,
+            Place::Adopted => !rows.is_empty(),
+            Place::Absent | Place::Foreign => false,
+        };
+        if !present {
+            return self.delete_qos();
+        }
+        if !self.found.locked() || rows.iter().any(|(_, row)| self.found.strays(row) && !row.locked()) {
+            return self.lock(record, limits);
+        }
+        if record.cancelled_at.is_none() {
+            self.end_jobs(false);
+            let cancelled = Record { cancelled_at: Some(self.now), queue_ended_at: record.queue_ended_at.or(Some(self.now)), ..record.clone() };
+            return self.lock(&cancelled, limits);
+        }
+        if !self.view.busy.is_empty() && self.found.place == Place::Ours {
+            let message = format!("account {} is locked; it goes when its jobs have ended", self.found.account);
+            self.findings.push(Finding::note(Reason::InProgress, message));
+            return;
+        }
+        let mut moved = false;
+        for (key, row) in &rows {
+            if let Some(other) = self.other_account(&key.user).filter(|_| row.is_default) {
+                self.ask(Call::Default { user: key.user.clone(), account: other });
+                moved = true;
+            }
+        }
+        if moved {
+            return;
+        }
+        if self.found.place == Place::Ours {
+            self.ask(Call::DeleteAccount(self.found.account.clone()));
+            return;
+        }
+        for (key, _) in rows {
+            if self.view.busy.contains(&key.user) {
+                self.findings.push(Finding::note(Reason::InProgress, format!("{key} is locked; it goes when its jobs have ended")));
+            } else {
+                self.ask(Call::DeleteRow(key));
+            }
+        }
+    }
+
+    fn delete_qos(&mut self) {
+        for name in self.found.qos.keys().map(|name| (*name).to_owned()).collect::<Vec<_>>() {
+            let used = self.view.snapshot.rows.iter().find(|(_, row)| row.qos.contains(&name) || row.default_qos == name);
+            match used {
+                Some((key, _)) => {
+                    let message = format!("QOS {name} is kept, locked: {key} names it. Take it off there, or delete that association");
+                    self.findings.push(Finding::stalled(Reason::ForeignObject, message));
+                }
+                None => self.ask(Call::DeleteQos(name)),
+            }
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What is ours in a Slurm cluster, and whose.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::OwnerRef;
+use aifactory_api::name::{SLURM_PREFIX, slurm_account, slurm_qos, slurm_qos_prefix};
+
+use super::record::{Record, RowMark, State};
+use super::state::{Qos, Row, RowKey, Snapshot};
+
+/// A grant of which something is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldAccount {
+    /// The account that it uses, or would use.
+    pub account: String,
+    /// What is known of it there.
+    pub record: Record,
+}
+
+/// Whose the account is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// There is none.
+    Absent,
+    /// Ours.
+    Ours,
+    /// The site's, which it lets the grant use.
+    Adopted,
+    /// Somebody else's.
+    Foreign,
+}
+
+/// What was found of one grant.
+#[derive(Clone, Debug)]
+pub(super) struct Found<'a> {
+    pub account: String,
+    pub place: Place,
+    /// QOS of ours by name, with what they say.
+    pub qos: BTreeMap<&'a str, (&'a Qos, Record)>,
+    pub record: Option<Record>,
+}
+
+impl<'a> Found<'a> {
+    pub fn read(snapshot: &'a Snapshot, hub: &str, owner: &OwnerRef, code: Option<&str>) -> Self {
+        let prefix = slurm_qos_prefix(owner);
+        let qos: BTreeMap<&str, (&Qos, Record)> = snapshot
+            .qos
+            .range(prefix.clone()..)
+            .take_while(|(name, _)| name.starts_with(&prefix))
+            .filter_map(|(name, qos)| Some((name.as_str(), (qos, qos_record(name, qos).filter(|record| record.is_of(hub, owner))?))))
+            .collect();
+        let own = slurm_account(hub, owner);
+        let ours = account_record(snapshot, &own).filter(|record| record.is_of(hub, owner));
+        // A partly written record is one that says less: what has ended has ended.
+        let told = qos.values().map(|(_, record)| record).max_by_key(|record| (record.state == State::Locked, record.ended_at.map(std::cmp::Reverse)));
+        let since = ours.iter().chain(qos.values().map(|(_, record)| record)).map(|record| record.since).min();
+        let record = ours.clone().or_else(|| told.cloned()).map(|record| Record {
+            since: since.unwrap_or(record.since),
+            account: None,
+            entry: None,
+            ..record
+        });
+        let code = code.map(str::to_owned).or_else(|| record.as_ref().map(|record| record.code.clone()));
+        let recorded = qos
+            .values()
+            .filter_map(|(_, record)| record.account.as_deref())
+            .find(|name| *name != own && snapshot.accounts.get(*name).is_some_and(|account| Record::parse(&account.description).is_none()));
+        let (account, place) = if ours.is_some() {
+            (own, Place::Ours)
+        } else if let Some(name) = recorded.or_else(|| code.and_then(|code| adoptable(snapshot, &code).next())) {
+            (name.to_owned(), Place::Adopted)
+        } else {
+            let place = if snapshot.accounts.contains_key(&own) { Place::Foreign } else { Place::Absent };
+            (own, place)
+        };
+        Self { account, place, qos, record }
+    }
+
+    /// Whether every QOS of ours refuses new jobs and holds pending ones.
+    pub fn locked(&self) -> bool {
+        self.qos.values().all(|(qos, _)| qos.locked())
+    }
+
+    /// The users' associations that are ours.
+    pub fn rows(&'a self, snapshot: &'a Snapshot, hub: &'a str, owner: &'a OwnerRef) -> impl Iterator<Item = (&'a RowKey, &'a Row)> {
+        let place = self.place;
+        snapshot.rows_of(&self.account).filter(move |(key, row)| {
+            !key.user.is_empty()
+                && match place {
+                    Place::Ours => true,
+                    Place::Adopted => RowMark::parse(&row.comment).is_some_and(|mark| mark.hub == hub && mark.owner == *owner),
+                    Place::Absent | Place::Foreign => false,
+                }
+        })
+    }
+
+    /// Whether a user's association leads past our QOS: one whose QOS was deleted falls back to another.
+    pub fn strays(&self, row: &Row) -> bool {
+        row.qos.is_empty() || !row.qos.iter().all(|name| self.qos.contains_key(name.as_str()))
+    }
+}
+
+/// Grants of this hub of which something is there.
+pub fn held(snapshot: &Snapshot, hub: &str) -> BTreeMap<OwnerRef, HeldAccount> {
+    let names = |name: &&String| name.starts_with(SLURM_PREFIX);
+    let accounts = snapshot.accounts.keys().filter(names).filter_map(|name| account_record(snapshot, name));
+    let qos = snapshot.qos.iter().filter(|(name, _)| names(name)).filter_map(|(name, qos)| qos_record(name, qos));
+    let owners: BTreeSet<OwnerRef> = accounts.chain(qos).filter(|record| record.hub == hub).map(|record| record.owner).collect();
+    owners
+        .into_iter()
+        .filter_map(|owner| {
+            let found = Found::read(snapshot, hub, &owner, None);
+            Some((owner, HeldAccount { account: found.account, record: found.record? }))
+        })
+        .collect()
+}
+
+/// What a site writes into the description of an account of its own, so that the grant of this code uses it.
+pub fn adopt_mark(code: &str) -> String {
+    format!("aifactory-adopt={code}")
+}
+
+/// Accounts of the site's own that the grant of this code may use.
+pub fn adoptable<'a>(snapshot: &'a Snapshot, code: &str) -> impl Iterator<Item = &'a str> {
+    let mark = adopt_mark(code);
+    snapshot.accounts.iter().filter(move |(_, account)| marked(&account.description, &mark)).map(|(name, _)| name.as_str())
+}
+
+/// Whether a description says that the grant of this code may use the account.
+fn marked(description: &str, mark: &str) -> bool {
+    description.contains(mark)
+        && Record::parse(description).is_none()
+        && description.split(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '"' | '\'')).any(|word| word == mark)
+}
+
+fn account_record(snapshot: &Snapshot, name: &str) -> Option<Record> {
+    let record = Record::parse(&snapshot.accounts.get(name)?.description)?;
+    (slurm_account(&record.hub, &record.owner) == name).then_some(record)
+}
+
+fn qos_record(name: &str, qos: &Qos) -> Option<Record> {
+    let record = Record::parse(&qos.description)?;
+    (slurm_qos(&record.hub, &record.owner, record.entry.as_deref()?) == name).then_some(record)
+}

@@ -1,0 +1,258 @@
+//! What our objects in Slurm say about themselves: one line of `key=value`, so that a site acts on it when the grant is gone from the hub,
+//! and a person can read it with sacctmgr.
+
+use std::collections::BTreeMap;
+
+use aifactory_api::grant::AfterRetention;
+use aifactory_api::{OwnerRef, labels};
+use jiff::Timestamp;
+
+/// First word of every description and comment of ours.
+pub const MARK: &str = "aifactory";
+
+/// Where a grant stands in a Slurm cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Members work.
+    Bound,
+    /// No new work.
+    Paused,
+    /// Access is gone; what was used is kept.
+    Locked,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            State::Bound => labels::STATE_BOUND,
+            State::Paused => labels::STATE_PAUSED,
+            State::Locked => labels::STATE_LOCKED,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [State::Bound, State::Paused, State::Locked].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// The description of an account or a QOS of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Id of the hub.
+    pub hub: String,
+    /// The grant.
+    pub owner: OwnerRef,
+    /// The grant's UID.
+    pub uid: String,
+    /// The grant's code.
+    pub code: String,
+    /// Where it stands.
+    pub state: State,
+    /// When something of it was first made here.
+    pub since: Timestamp,
+    /// When access ended.
+    pub ended_at: Option<Timestamp>,
+    /// Why access ended.
+    pub ended_because: Option<String>,
+    /// When what still runs is cancelled; `None`: it may finish.
+    pub cancel_at: Option<Timestamp>,
+    /// When pending jobs were ended.
+    pub queue_ended_at: Option<Timestamp>,
+    /// When running jobs were ended.
+    pub cancelled_at: Option<Timestamp>,
+    /// Until when it is kept.
+    pub retained_until: Option<Timestamp>,
+    /// What happens then.
+    pub after_retention: Option<AfterRetention>,
+    /// On a QOS: the account that uses it.
+    pub account: Option<String>,
+    /// On a QOS: the grant's entry.
+    pub entry: Option<String>,
+}
+
+impl Record {
+    /// The record of a grant that is not ended.
+    pub fn new(hub: &str, owner: &OwnerRef, uid: &str, code: &str, state: State, since: Timestamp) -> Self {
+        Self {
+            hub: hub.to_owned(),
+            owner: owner.clone(),
+            uid: uid.to_owned(),
+            code: code.to_owned(),
+            state,
+            since,
+            ended_at: None,
+            ended_because: None,
+            cancel_at: None,
+            queue_ended_at: None,
+            cancelled_at: None,
+            retained_until: None,
+            after_retention: None,
+            account: None,
+            entry: None,
+        }
+    }
+
+    /// As the QOS of one entry says it.
+    pub fn for_qos(&self, account: &str, entry: &str) -> Self {
+        Self { account: Some(account.to_owned()), entry: Some(entry.to_owned()), ..self.clone() }
+    }
+
+    /// Whether it says itself that the grant has ended, and until when it is kept.
+    pub fn retained(&self) -> bool {
+        self.state == State::Locked && self.retained_until.is_some()
+    }
+
+    /// The line.
+    pub fn render(&self) -> String {
+        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        line([
+            ("hub", Some(self.hub.clone())),
+            ("owner", Some(self.owner.to_string())),
+            ("uid", Some(self.uid.clone())),
+            ("code", Some(self.code.clone())),
+            ("state", Some(self.state.as_str().to_owned())),
+            ("since", Some(self.since.to_string())),
+            ("account", self.account.clone()),
+            ("entry", self.entry.clone()),
+            ("ended-at", time(self.ended_at)),
+            ("ended-because", self.ended_because.clone()),
+            ("cancel-at", time(self.cancel_at)),
+            ("queue-ended-at", time(self.queue_ended_at)),
+            ("cancelled-at", time(self.cancelled_at)),
+            ("retained-until", time(self.retained_until)),
+            ("after-retention", self.after_retention.as_ref().map(|after| after.as_str().to_owned())),
+        ])
+    }
+
+    /// Reads a line; `None`: not ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let pairs = pairs(text)?;
+        let time = |key: &str| pairs.get(key).and_then(|text| text.parse().ok());
+        Some(Self {
+            hub: pairs.get("hub")?.clone(),
+            owner: OwnerRef::parse(pairs.get("owner")?)?,
+            uid: pairs.get("uid")?.clone(),
+            code: pairs.get("code")?.clone(),
+            state: State::parse(pairs.get("state")?)?,
+            since: time("since")?,
+            ended_at: time("ended-at"),
+            ended_because: pairs.get("ended-because").cloned(),
+            cancel_at: time("cancel-at"),
+            queue_ended_at: time("queue-ended-at"),
+            cancelled_at: time("cancelled-at"),
+            retained_until: time("retained-until"),
+            after_retention: pairs.get("after-retention").and_then(|text| {
+                [AfterRetention::Delete, AfterRetention::Retain].into_iter().find(|after| after.as_str() == text)
+            }),
+            account: pairs.get("account").cloned(),
+            entry: pairs.get("entry").cloned(),
+        })
+    }
+
+    /// Whether it is about this grant of this hub.
+    pub fn is_of(&self, hub: &str, owner: &OwnerRef) -> bool {
+        self.hub == hub && self.owner == *owner
+    }
+}
+
+/// The comment of an association of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowMark {
+    /// Id of the hub.
+    pub hub: String,
+    /// The grant.
+    pub owner: OwnerRef,
+    /// Hash of the member's id; ids are pseudonyms of persons.
+    pub member: Option<String>,
+    /// When it was locked.
+    pub locked_at: Option<Timestamp>,
+    /// When its pending jobs were ended.
+    pub queue_ended_at: Option<Timestamp>,
+    /// When its running jobs were ended.
+    pub cancelled_at: Option<Timestamp>,
+}
+
+impl RowMark {
+    /// The mark of an association that is in use.
+    pub fn new(hub: &str, owner: &OwnerRef, member: Option<String>) -> Self {
+        Self { hub: hub.to_owned(), owner: owner.clone(), member, locked_at: None, queue_ended_at: None, cancelled_at: None }
+    }
+
+    /// The line.
+    pub fn render(&self) -> String {
+        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        line([
+            ("hub", Some(self.hub.clone())),
+            ("owner", Some(self.owner.to_string())),
+            ("member", self.member.clone()),
+            ("locked-at", time(self.locked_at)),
+            ("queue-ended-at", time(self.queue_ended_at)),
+            ("cancelled-at", time(self.cancelled_at)),
+        ])
+    }
+
+    /// Reads a line; `None`: not ours.
+    pub fn parse(text: &str) -> Option<Self> {
+        let pairs = pairs(text)?;
+        let time = |key: &str| pairs.get(key).and_then(|text| text.parse().ok());
+        Some(Self {
+            hub: pairs.get("hub")?.clone(),
+            owner: OwnerRef::parse(pairs.get("owner")?)?,
+            member: pairs.get("member").cloned(),
+            locked_at: time("locked-at"),
+            queue_ended_at: time("queue-ended-at"),
+            cancelled_at: time("cancelled-at"),
+        })
+    }
+}
+
+fn line<const N: usize>(pairs: [(&str, Option<String>); N]) -> String {
+    let mut text = MARK.to_owned();
+    for (key, value) in pairs.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+        text.push_str("; ");
+        text.push_str(key);
+        text.push('=');
+        escape(&value, &mut text);
+    }
+    text
+}
+
+fn pairs(text: &str) -> Option<BTreeMap<&str, String>> {
+    let mut parts = text.split("; ");
+    if parts.next()? != MARK {
+        return None;
+    }
+    Some(parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key, unescape(value))).collect())
+}
+
+fn escape(value: &str, text: &mut String) {
+    for c in value.chars() {
+        match c {
+            '%' | ';' | '"' | '\'' | '\\' => text.push_str(&format!("%{:02X}", u32::from(c))),
+            c if c.is_ascii_control() => text.push_str(&format!("%{:02X}", u32::from(c))),
+            // Other control characters are of no use in a description.
+            c if c.is_control() => text.push(' '),
+            c => text.push(c),
+        }
+    }
+}
+
+fn unescape(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let mut rest = value;
+    while let Some((before, after)) = rest.split_once('%') {
+        text.push_str(before);
+        match after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(u8::is_ascii) {
+            Some(byte) => {
+                text.push(char::from(byte));
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                text.push('%');
+                rest = after;
+            }
+        }
+    }
+    text.push_str(rest);
+    text
+}

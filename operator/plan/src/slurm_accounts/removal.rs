@@ -1,0 +1,87 @@
+//! Associations that are not wanted any more: locked, then their jobs end, then they go.
+
+use std::collections::BTreeSet;
+
+use aifactory_api::Reason;
+use aifactory_api::grant::RunningWork;
+
+use super::call::{Call, Stage};
+use super::decide::{Planner, after};
+use super::record::RowMark;
+use super::state::{Row, RowKey};
+use crate::report::Finding;
+
+impl Planner<'_> {
+    /// The next step of an association's removal.
+    pub fn remove_row(&mut self, key: &RowKey, row: &Row) {
+        let mut mark = RowMark::parse(&row.comment).unwrap_or_else(|| RowMark::new(&self.site.hub, self.owner, None));
+        let Some(locked_at) = mark.locked_at.filter(|_| row.locked()) else {
+            mark = RowMark { locked_at: Some(self.now), queue_ended_at: None, cancelled_at: None, ..mark };
+            match self.lock_row(key, row, &mark, Stage::LockRows) {
+                Some(call) => self.note_down(call),
+                None => self.delete_row(key, row),
+            }
+            return;
+        };
+        let end = self.end.as_ref();
+        let cancel_at = end.filter(|end| end.running_work == RunningWork::Cancel).map(|end| after(locked_at, end.grace_seconds));
+        let due = cancel_at.is_some_and(|at| at <= self.now) && mark.cancelled_at.is_none();
+        if due || mark.queue_ended_at.is_none() {
+            mark.queue_ended_at.get_or_insert(self.now);
+            if due {
+                mark.cancelled_at = Some(self.now);
+            }
+            let partition = Some(key.partition.clone()).filter(|name| !name.is_empty());
+            self.ask(Call::EndJobs { account: key.account.clone(), user: Some(key.user.clone()), partition, pending: !due });
+            // Written after the jobs were ended: if that fails, it is done again.
+            if let Some(call) = self.lock_row(key, row, &mark, Stage::Rows) {
+                self.note_down(call);
+            }
+            return;
+        }
+        if let Some(at) = cancel_at.filter(|_| mark.cancelled_at.is_none()) {
+            self.wake_at(at);
+        }
+        self.delete_row(key, row);
+    }
+
+    /// Locks an association, on QOS of ours alone if there is one.
+    pub fn lock_row(&self, key: &RowKey, row: &Row, mark: &RowMark, stage: Stage) -> Option<Call> {
+        let mut qos: BTreeSet<String> = row.qos.iter().filter(|name| self.found.qos.contains_key(name.as_str())).cloned().collect();
+        if qos.is_empty() {
+            qos.extend(self.found.qos.keys().next().map(|name| (*name).to_owned()));
+        }
+        if qos.is_empty() {
+            qos.extend(row.qos.iter().filter(|name| !name.is_empty()).cloned());
+        }
+        let default_qos = if qos.contains(&row.default_qos) { row.default_qos.clone() } else { qos.first()?.clone() };
+        Some(Call::Row { stage, key: key.clone(), qos, default_qos, parent: None, locked: true, comment: mark.render() })
+    }
+
+    /// Deletes an association that nobody works with. One that is a user's default stands in the way until another is.
+    fn delete_row(&mut self, key: &RowKey, row: &Row) {
+        if self.view.busy.contains(&key.user) {
+            self.findings.push(Finding::note(Reason::InProgress, format!("{key} is locked; it goes when its jobs have ended")));
+            return;
+        }
+        if row.is_default {
+            if let Some(other) = self.other_account(&key.user) {
+                self.ask(Call::Default { user: key.user.clone(), account: other });
+                return;
+            }
+            let account = &key.account;
+            if self.view.snapshot.rows_of(account).any(|(other, _)| other.user == key.user && other != key) {
+                // The user's other associations here go first, or stay; this one is locked.
+                return;
+            }
+        }
+        self.ask(Call::DeleteRow(key.clone()));
+    }
+
+    /// Another account of a user, a site's own if there is one.
+    pub fn other_account(&self, user: &str) -> Option<String> {
+        let accounts = self.view.snapshot.accounts_of.get(user)?;
+        let others = accounts.iter().filter(|name| **name != self.found.account);
+        others.min_by_key(|name| (name.starts_with(aifactory_api::name::SLURM_PREFIX), *name)).cloned()
+    }
+}
