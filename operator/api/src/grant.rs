@@ -617,7 +617,7 @@ pub struct GrantSummary {
 }
 
 /// The grant at one site.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantSiteStatus {
     /// The site's name.
@@ -635,6 +635,7 @@ pub struct GrantSiteStatus {
     /// Budgets as the site's Slurm counts them, keyed by name of the grant's entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub budgets: Vec<LocalBudget>,
     /// Who ends access in time: the hub, for sites that it reaches by push.
     #[serde(default, skip_serializing_if = "Option::is_none")]

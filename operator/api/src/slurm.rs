@@ -39,7 +39,7 @@ pub struct SlurmRest {
     #[serde(default = "default_user")]
     #[schemars(regex(pattern = r"^[a-z_][-a-z0-9_]*$"), length(min = 1, max = 32))]
     pub user: String,
-    /// Certificates (PEM) that the server's certificate must be signed by. Left out: those of the operator's image.
+    /// Certificates (PEM) that the server's certificate must be signed by, for example `-----BEGIN CERTIFICATE-----…`. Left out: those of the operator's image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16384))]
     pub ca_bundle: Option<String>,

@@ -301,7 +301,7 @@ proptest! {
         for (owner, pool) in world.pools() {
             let projection = project::pool(&world, owner, &keys);
             let reports = Reports { about: BTreeMap::new(), sites: &about_sites, abandoned: &BTreeSet::new() };
-            aggregate::pool(&world, pool, &projection, &reports, now());
+            aggregate::pool(&world, pool, &projection, &reports, |_| Vec::new(), now());
         }
         for (_, factory) in world.factories() {
             aggregate::factory(&world, factory, &about_sites, |_| Vec::new(), &BTreeSet::new(), now());

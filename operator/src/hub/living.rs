@@ -19,7 +19,7 @@ pub fn namespaces(world: &World) -> BTreeSet<String> {
         .grants()
         .filter(|(_, grant)| {
             let phase = grant.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Active" | "Paused"))
+            matches!(phase, Some("Active" | "Paused" | "Exhausted"))
         })
         .map(|(owner, _)| owner.namespace.clone())
         .collect()

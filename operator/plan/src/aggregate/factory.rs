@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{AIFactory, AIFactoryStatus, CredentialStatus, FactorySiteStatus, FactorySummary, GpuCount, Site};
+use aifactory_api::factory::{AIFactory, AIFactoryStatus, FactorySiteStatus, FactorySummary, GpuCount, Site};
 use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+mod site;
+
+use site::PartRow;
 
 use super::Outcome;
-use crate::conditions::{Conditions, Status, whole_seconds};
-use crate::report::{Detail, Report, SitePhase, SiteReport};
-use crate::text::{bounded, shorten};
-use crate::world::{SiteKey, World};
+use crate::conditions::{Conditions, Status};
+use crate::report::{Held, Report, SiteReport};
+use crate::text::bounded;
+use crate::world::{Part, SiteKey, World};
 
 /// Aggregates a factory. `about` holds the latest report of every resource at each of its sites; `abandoned` the sites that were given up.
 pub fn factory<'a>(
@@ -32,9 +35,12 @@ pub fn factory<'a>(
         .sites
         .iter()
         .map(|site| {
-            let key = SiteKey::new(owner.clone(), &site.name);
             let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == site.name));
-            row(site, sites.get(&key), known, &about(&key), abandoned.contains(&key))
+            let parts: Vec<PartRow<'_>> = parts(&owner, site)
+                .into_iter()
+                .map(|key| PartRow { part: key.part, report: sites.get(&key), about: about(&key), abandoned: abandoned.contains(&key) })
+                .collect();
+            site::row(site, known, &parts)
         })
         .collect();
     let lost: Vec<String> = rows
@@ -106,7 +112,7 @@ pub fn factory<'a>(
         },
         bounded(&lost),
     );
-    engines(&mut conditions, factory, &rows);
+    engines(&mut conditions, &owner, factory, &rows, sites);
     conditions.set(
         ConditionType::OrphansFound,
         orphans > 0,
@@ -118,11 +124,8 @@ pub fn factory<'a>(
         .iter()
         .filter_map(|row| row.gpus)
         .fold(GpuCount::default(), |sum, gpus| GpuCount { capacity: sum.capacity + gpus.capacity, allocated: sum.allocated + gpus.allocated });
-    let released = factory.spec.sites.iter().all(|site| {
-        let key = SiteKey::new(owner.clone(), &site.name);
-        site.kubernetes.is_none()
-            || abandoned.contains(&key)
-            || sites.get(&key).is_some_and(|report| report.released || never_ours(report, previous, &site.name))
+    let released = factory.spec.sites.iter().flat_map(|site| parts(&owner, site)).all(|key| {
+        abandoned.contains(&key) || sites.get(&key).is_some_and(|report| gone(&key, report) || never_ours(&key, report, previous))
     });
     let status = AIFactoryStatus {
         observed_generation: Some(generation),
@@ -141,90 +144,80 @@ fn reason(row: &FactorySiteStatus) -> Option<Reason> {
     Reason::ALL.iter().copied().find(|reason| Some(reason.as_str()) == row.reason.as_deref())
 }
 
+/// The parts of a site that there are.
+fn parts(owner: &OwnerRef, site: &Site) -> Vec<SiteKey> {
+    let kubernetes = site.kubernetes.as_ref().map(|_| SiteKey::new(owner.clone(), &site.name));
+    let rest = site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref());
+    kubernetes.into_iter().chain(rest.map(|_| SiteKey::slurm(owner.clone(), &site.name))).collect()
+}
+
+/// Slurm bears no claim: it is let go once all was seen and nothing of ours lives there.
+fn gone(key: &SiteKey, report: &SiteReport) -> bool {
+    report.released || (key.part == Part::Slurm && report.reachable && report.synced && !report.held.values().any(|held| *held == Held::Live))
+}
+
 /// A site that was never claimed holds nothing of ours: its credential never worked, or it belongs to somebody else.
-fn never_ours(report: &SiteReport, previous: Option<&AIFactoryStatus>, site: &str) -> bool {
-    let claimed_before = previous.is_some_and(|status| status.sites.iter().any(|known| known.name == site && known.cluster_uid.is_some()));
+fn never_ours(key: &SiteKey, report: &SiteReport, previous: Option<&AIFactoryStatus>) -> bool {
+    let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == key.site));
+    let met = known.is_some_and(|known| match key.part {
+        Part::Kubernetes => known.cluster_uid.is_some(),
+        Part::Slurm => known.engines.iter().any(|engine| engine.name == site::SLURM),
+    });
     let refused = report.problem.as_ref().is_some_and(|problem| {
         matches!(
             problem.reason,
-            Reason::SiteClaimed | Reason::CredentialInvalid | Reason::SecretNotFound | Reason::SecretForbidden | Reason::PullNotServed
+            Reason::SiteClaimed
+                | Reason::CredentialInvalid
+                | Reason::SecretNotFound
+                | Reason::SecretForbidden
+                | Reason::PullNotServed
+                | Reason::SlurmTokenRefused
+                | Reason::SlurmClusterMismatch
+                | Reason::SlurmVersionUnknown
         )
     });
-    refused && !claimed_before
+    refused && !met
 }
 
-fn row(site: &Site, report: Option<&SiteReport>, known: Option<&FactorySiteStatus>, about: &[&Report], abandoned: bool) -> FactorySiteStatus {
-    let mut row =
-        FactorySiteStatus { name: site.name.clone(), cluster_uid: known.and_then(|known| known.cluster_uid.clone()), ..FactorySiteStatus::default() };
-    if site.kubernetes.is_none() {
-        row.reason = Some(Reason::NotApplicable.as_str().to_owned());
-        row.message = Some("no Kubernetes; Slurm alone is not served by this release".to_owned());
-        return row;
-    }
-    let Some(report) = report else {
-        row.reason = Some(Reason::Pending.as_str().to_owned());
-        row.message = Some("not contacted yet".to_owned());
-        row.last_contact_time = known.and_then(|known| known.last_contact_time.clone());
-        return row;
-    };
-    row.reachable = report.reachable;
-    if let Some(problem) = &report.problem {
-        row.reason = Some(problem.reason.as_str().to_owned());
-        row.message = Some(shorten(&problem.message, 1000));
-    } else if !report.synced {
-        row.reason = Some(Reason::Pending.as_str().to_owned());
-    } else if let Some(problem) = report.policy_problems.first() {
-        row.message = Some(shorten(&format!("{}: {problem}", aifactory_api::labels::SITE_POLICY), 1000));
-    }
-    if abandoned {
-        row.reason = Some(if report.reachable { Reason::SiteAbandoned } else { Reason::NotApplicable }.as_str().to_owned());
-        row.message = Some(format!("given up by annotation {}", aifactory_api::labels::ABANDON_SITE));
-    }
-    if !report.reachable {
-        let before = known.and_then(|known| known.last_contact_time.clone());
-        row.last_contact_time = report.last_contact.map(|at| Time(whole_seconds(at))).or(before);
-        if let Some(known) = known {
-            row.kubernetes_version = known.kubernetes_version.clone();
-            row.engines = known.engines.clone();
-        }
-    } else {
-        row.cluster_uid = report.cluster_uid.clone().or(row.cluster_uid);
-        row.kubernetes_version = report.kubernetes_version.clone();
-        row.engines = report.engines.clone();
-    }
-    row.credential = report.credential_expires.map(|at| CredentialStatus { expires_at: Some(Time(whole_seconds(at))) });
-    row.orphans = i32::try_from(report.orphans.len()).unwrap_or(i32::MAX);
-    let mut gpus = GpuCount::default();
-    for report in about {
-        match &report.detail {
-            Detail::Pool(detail) if report.phase != SitePhase::Gone => {
-                row.pools += 1;
-                gpus.capacity += detail.gpus;
-                gpus.allocated += detail.allocated.unwrap_or_default();
-            }
-            Detail::Grant(_) if matches!(report.phase, SitePhase::Bound | SitePhase::Paused) => row.grants += 1,
-            Detail::Pool(_) | Detail::Grant(_) | Detail::None => {}
-        }
-    }
-    row.gpus = Some(gpus);
-    row
-}
-
-fn engines(conditions: &mut Conditions<'_>, factory: &AIFactory, rows: &[FactorySiteStatus]) {
-    let missing: Vec<String> = factory
+fn engines(
+    conditions: &mut Conditions<'_>,
+    owner: &OwnerRef,
+    factory: &AIFactory,
+    rows: &[FactorySiteStatus],
+    sites: &BTreeMap<SiteKey, SiteReport>,
+) {
+    let unserved = factory
         .spec
         .sites
         .iter()
         .filter(|site| site.slurm.as_ref().is_some_and(|slurm| slurm.slinky.is_some()))
-        .filter(|site| rows.iter().any(|row| row.name == site.name && row.reachable && !row.engines.iter().any(|engine| engine.name == "Slinky")))
-        .map(|site| format!("{}: Slinky (slinky.slurm.net/v1beta1) is not served", site.name))
-        .collect();
+        .filter(|site| sites.get(&SiteKey::new(owner.clone(), &site.name)).is_some_and(|report| report.reachable))
+        .filter(|site| rows.iter().any(|row| row.name == site.name && !row.engines.iter().any(|engine| engine.name == "Slinky")))
+        .map(|site| (Reason::EngineMissing, format!("{}: Slinky (slinky.slurm.net/v1beta1) is not served", site.name)));
+    let slurm = factory.spec.sites.iter().filter_map(|site| {
+        let problem = sites.get(&SiteKey::slurm(owner.clone(), &site.name))?.problem.as_ref().filter(|problem| of_slurm(problem.reason))?;
+        Some((problem.reason, format!("{}: Slurm: {}", site.name, problem.message)))
+    });
+    let troubles: Vec<(Reason, String)> = unserved.chain(slurm).collect();
     conditions.set(
         ConditionType::EnginesReady,
-        missing.is_empty(),
-        if missing.is_empty() { Reason::AsSpecified } else { Reason::EngineMissing },
-        bounded(&missing),
+        troubles.is_empty(),
+        troubles.first().map_or(Reason::AsSpecified, |(reason, _)| *reason),
+        bounded(&troubles.into_iter().map(|(_, text)| text).collect::<Vec<_>>()),
     );
+}
+
+fn of_slurm(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::SlurmVersionUnknown
+            | Reason::SlurmTokenRefused
+            | Reason::SlurmDatabaseDown
+            | Reason::SlurmControllerDown
+            | Reason::SlurmClusterMismatch
+            | Reason::SlurmConfiguration
+            | Reason::ParentAccountMissing
+    )
 }
 
 fn orphan_names(owner: &OwnerRef, factory: &AIFactory, sites: &BTreeMap<SiteKey, SiteReport>) -> Vec<String> {
@@ -232,7 +225,11 @@ fn orphan_names(owner: &OwnerRef, factory: &AIFactory, sites: &BTreeMap<SiteKey,
         .spec
         .sites
         .iter()
-        .filter_map(|site| sites.get(&SiteKey::new(owner.clone(), &site.name)).map(|report| (site, report)))
-        .flat_map(|(site, report)| report.orphans.iter().map(move |orphan| format!("{}: {orphan}", site.name)))
+        .flat_map(|site| parts(owner, site))
+        .filter_map(|key| Some((key.clone(), sites.get(&key)?)))
+        .flat_map(|(key, report)| {
+            let slurm = if key.part == Part::Slurm { " (Slurm)" } else { "" };
+            report.orphans.iter().map(move |orphan| format!("{}{slurm}: {orphan}", key.site))
+        })
         .collect()
 }

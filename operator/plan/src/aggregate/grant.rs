@@ -1,22 +1,27 @@
 //! The status of a grant.
 
 use aifactory_api::factory::NetworkImplementation;
-use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GrantAccess, GrantSiteStatus, GrantSummary, KubernetesAccess, MemberCount};
-use aifactory_api::{ConditionType, Reason};
+use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GrantSummary};
+use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
 use super::standing::{Standing, was_confirmed};
-use super::{Outcome, Reports};
+use super::{Outcome, Reports, usage};
 use crate::conditions::{Conditions, Status};
 use crate::intent::{Body, Desired, Intent};
 use crate::project::{Asked, GrantProjection};
-use crate::report::{Detail, Finding, SitePhase};
+use crate::report::{Detail, Finding, GrantDetail, SitePhase};
 use crate::text::{bounded, shorten};
 use crate::world::World;
 
+mod sites;
+
 struct Row<'a> {
     standing: Standing<'a>,
+    intent: &'a Intent,
     name: String,
+    /// The name, and which part of the site.
+    label: String,
     phase: String,
     /// The site holds what is asked for, or did when it was last heard of for this generation.
     confirmed: bool,
@@ -46,21 +51,27 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
     let awaiting: Vec<String> = rows
         .iter()
         .filter(|row| !row.access_removed)
-        .map(|row| if row.standing.reachable { format!("{}: in progress", row.name) } else { row.standing.unreachable_text(namespace) })
+        .map(|row| if row.standing.reachable { format!("{}: in progress", row.label) } else { row.standing.unreachable_text(namespace) })
         .collect();
     let site_refusals: Vec<(&Row<'_>, &Finding)> =
         rows.iter().filter(|row| row.refused).filter_map(|row| Some((row, row.standing.findings().first()?))).collect();
     let stalled: Vec<String> = rows
         .iter()
-        .flat_map(|row| row.standing.findings().iter().filter(|finding| finding.stalled).map(|finding| format!("{}: {}", row.name, finding.message)))
+        .flat_map(|row| row.standing.findings().iter().filter(|finding| finding.stalled).map(|finding| format!("{}: {}", row.label, finding.message)))
         .collect();
-    let bound = rows.iter().filter(|row| row.phase == "Bound").count();
+    let merged = sites::merge(&rows, ended);
+    let bound = merged.iter().filter(|site| site.parts.iter().any(|row| row.phase == "Bound")).count();
+    let told: Vec<usage::Told<'_>> =
+        rows.iter().map(|row| usage::Told { name: &row.name, placed: row.placed, standing: &row.standing, intent: row.intent }).collect();
+    let owner = OwnerRef::new(Kind::AccessGrant, namespace, grant.metadata.name.as_deref().unwrap_or_default());
+    let used = usage::entries(world, &owner, grant, &told);
+    let exhausted = projection.asked == Asked::Active && usage::nothing_left(&used);
     let any_placed = rows.iter().any(|row| row.placed);
     let refusal = projection
         .problems
         .first()
         .map(|refusal| (refusal.reason, refusal.message.clone()))
-        .or_else(|| site_refusals.first().map(|(row, finding)| (finding.reason, format!("{}: {}", row.name, finding.message))));
+        .or_else(|| site_refusals.first().map(|(row, finding)| (finding.reason, format!("{}: {}", row.label, finding.message))));
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
     let ended_reason = match asked {
@@ -78,10 +89,16 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
     let stuck = !ready && (blocked || !stalled.is_empty()) && !reachable_open;
     let in_progress = !ready && reachable_open;
     let waiting_text = || {
-        let names: Vec<String> = open.iter().map(|row| format!("{} ({})", row.name, row.detail_text(namespace))).collect();
+        let names: Vec<String> = open.iter().map(|row| format!("{} ({})", row.label, row.detail_text(namespace))).collect();
         bounded(&names)
     };
     match (&refusal, ready) {
+        (_, true) if exhausted => conditions.set(
+            ConditionType::Ready,
+            true,
+            Reason::Exhausted,
+            "the budget is used up at every site; raise pools[].gpuHours to go on, what was used stays counted",
+        ),
         (_, true) => conditions.set(ConditionType::Ready, true, ended_reason, ready_text(grant, asked, bound)),
         (Some((reason, message)), false) if !ended => conditions.set(ConditionType::Ready, false, *reason, message),
         _ => {
@@ -108,18 +125,20 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         if stuck { refusal.as_ref().map_or(Reason::SiteError, |(reason, _)| *reason) } else { Reason::NotApplicable },
         stuck_text.filter(|_| stuck).unwrap_or_default(),
     );
-    let usable = asked == Asked::Active && bound > 0;
+    let usable = asked == Asked::Active && bound > 0 && !exhausted;
     conditions.set(
         ConditionType::Usable,
         usable,
         if usable {
             Reason::AsSpecified
+        } else if exhausted {
+            Reason::Exhausted
         } else if blocked {
             refusal.as_ref().map_or(Reason::Pending, |(reason, _)| *reason)
         } else {
             ended_reason
         },
-        if usable { format!("members can start work at {bound} of {} sites", rows.iter().filter(|row| row.placed).count()) } else { String::new() },
+        if usable { format!("members can start work at {bound} of {} sites", merged.iter().filter(|site| site.placed()).count()) } else { String::new() },
     );
     conditions.set(
         ConditionType::SitesReachable,
@@ -145,6 +164,7 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         "",
     );
     isolation(&mut conditions, world, &rows);
+    usage::within_budget(&mut conditions, &used);
     if ended {
         let gone = awaiting.is_empty();
         conditions.set(
@@ -164,14 +184,14 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         Asked::Revoked | Asked::Deleted => "Revoked",
         Asked::Paused if blocked && bound == 0 => "Refused",
         Asked::Paused => "Paused",
+        Asked::Active if exhausted && bound > 0 => "Exhausted",
         // As soon as one site gives access the grant is living, whatever others say.
         Asked::Active if rows.iter().any(|row| matches!(row.phase.as_str(), "Bound" | "Paused")) => "Active",
         Asked::Active if blocked => "Refused",
         Asked::Active => "Pending",
     };
-    let placed = rows.iter().filter(|row| row.placed).count();
-    let good = rows.iter().filter(|row| row.placed && row.confirmed && !row.refused).count();
-    let hours: i64 = grant.spec.pools.iter().fold(0, |sum, pool| pool.gpu_hours.saturating_add(sum));
+    let placed = merged.iter().filter(|site| site.placed()).count();
+    let good = merged.iter().filter(|site| site.placed() && site.parts.iter().all(|row| !row.placed || (row.confirmed && !row.refused))).count();
     let status = AccessGrantStatus {
         observed_generation: Some(generation),
         phase: Some(phase.to_owned()),
@@ -179,11 +199,11 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         summary: Some(GrantSummary {
             organisation: grant.spec.organisation.short_name(),
             sites: format!("{good}/{placed}"),
-            gpu_hours: hours.to_string(),
+            gpu_hours: usage::summary(&used),
             expires: grant.spec.not_after.0.strftime("%Y-%m-%d").to_string(),
         }),
-        pools: Vec::new(),
-        sites: rows.iter().filter(|row| row.placed || row.phase != "Gone").map(|row| row.status(world, grant)).collect(),
+        pools: usage::pools(&used),
+        sites: merged.iter().filter(|site| site.placed() || site.phase != "Gone").map(|site| site.status(world, grant)).collect(),
     };
     Outcome { status, in_progress, finished: asked == Asked::Deleted && awaiting.is_empty() }
 }
@@ -231,6 +251,8 @@ fn row<'a>(
         None => "Unknown",
     };
     Row {
+        intent,
+        label: standing.label(namespace),
         refused: standing.phase() == Some(SitePhase::Refused),
         denied,
         access_removed: standing.access_removed(),
@@ -250,39 +272,15 @@ impl Row<'_> {
         self.standing.findings().first().map_or_else(|| self.phase.clone(), |finding| shorten(&finding.message, 300))
     }
 
-    fn status(&self, world: &World, grant: &AccessGrant) -> GrantSiteStatus {
-        let detail = match self.standing.report.map(|report| &report.detail) {
+    fn detail(&self) -> Option<&GrantDetail> {
+        match self.standing.report.map(|report| &report.detail) {
             Some(Detail::Grant(detail)) => Some(detail),
             Some(Detail::Pool(_) | Detail::None) | None => None,
-        };
-        let site = world.site(self.standing.key);
-        let live = matches!(self.phase.as_str(), "Bound" | "Paused" | "Locked");
-        let message = if self.standing.reachable {
-            let found: Vec<String> = self.standing.findings().iter().map(|finding| format!("{}: {}", finding.reason, finding.message)).collect();
-            if found.is_empty() { self.denied.clone() } else { Some(found.join("; ")) }
-        } else {
-            Some(self.standing.unreachable_text(grant.metadata.namespace.as_deref().unwrap_or_default()))
-        };
-        GrantSiteStatus {
-            name: self.name.clone(),
-            phase: self.phase.clone(),
-            members: detail.filter(|_| live).map(|detail| MemberCount {
-                wanted: detail.members_wanted,
-                bound: detail.members_bound,
-                waiting: (detail.members_wanted - detail.members_bound).max(0),
-            }),
-            access: detail.filter(|detail| live && !detail.namespace.is_empty()).map(|detail| GrantAccess {
-                kubernetes: Some(KubernetesAccess {
-                    server: site.and_then(|site| site.access.api_server.clone()),
-                    namespace: detail.namespace.clone(),
-                }),
-                slurm: None,
-                login_hosts: site.map(|site| site.access.login_hosts.clone()).unwrap_or_default(),
-            }),
-            budgets: Vec::new(),
-            expiry_enforced_by: live.then(|| "Hub".to_owned()),
-            message: message.map(|text| shorten(&text, 1000)),
         }
+    }
+
+    fn live(&self) -> bool {
+        matches!(self.phase.as_str(), "Bound" | "Paused" | "Locked")
     }
 }
 

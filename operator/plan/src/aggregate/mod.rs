@@ -4,6 +4,7 @@ mod factory;
 mod grant;
 mod pool;
 mod standing;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,15 +6,22 @@ use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
 use super::standing::Standing;
-use super::{Outcome, Reports};
+use super::{Outcome, Reports, usage};
 use crate::conditions::{Conditions, is_true};
 use crate::project::{PoolProjection, living};
-use crate::report::{Detail, Finding, PoolDetail, SitePhase};
+use crate::report::{Detail, Finding, PoolDetail, Report, SitePhase};
 use crate::text::{bounded, shorten};
-use crate::world::World;
+use crate::world::{Part, World};
 
-/// Aggregates a pool.
-pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports: &Reports<'_>, now: Timestamp) -> Outcome<GPUPoolStatus> {
+/// Aggregates a pool. `about_grant` gives the latest report of every site about a grant, for what it used.
+pub fn pool<'a>(
+    world: &World,
+    pool: &GPUPool,
+    projection: &PoolProjection,
+    reports: &Reports<'_>,
+    about_grant: impl Fn(&OwnerRef) -> Vec<&'a Report>,
+    now: Timestamp,
+) -> Outcome<GPUPoolStatus> {
     let generation = pool.metadata.generation.unwrap_or_default();
     let namespace = pool.metadata.namespace.as_deref().unwrap_or_default();
     let owner = OwnerRef::new(Kind::GPUPool, namespace, pool.metadata.name.as_deref().unwrap_or_default());
@@ -32,17 +39,29 @@ pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports:
     let lost: Vec<String> = standings.iter().filter(|standing| !standing.reachable).map(|standing| standing.unreachable_text(namespace)).collect();
     let open: Vec<&Standing<'_>> = standings.iter().filter(|standing| !confirmed(standing)).collect();
     let findings: Vec<(String, &Finding)> =
-        standings.iter().flat_map(|standing| standing.findings().iter().map(move |finding| (standing.key.display(namespace), finding))).collect();
+        standings.iter().flat_map(|standing| standing.findings().iter().map(move |finding| (standing.label(namespace), finding))).collect();
     let grants: Vec<String> = world.grants_of(&owner).map(|grant| format!("{}/{}", grant.namespace, grant.name)).collect();
 
+    let places = places(&standings);
+    let sum = |take: fn(&PoolDetail) -> i64| places.iter().filter_map(|place| place.detail.as_ref()).map(take).fold(0, i64::saturating_add);
+    let down: Vec<String> = places
+        .iter()
+        .filter(|place| place.parts.iter().any(|standing| standing.phase() == Some(SitePhase::Bound)))
+        .filter_map(|place| {
+            let (name, state) = place.detail.as_ref()?.partition.as_ref()?;
+            let why = place.parts.iter().flat_map(|standing| standing.findings()).find(|finding| finding.reason == Reason::PartitionNotReady);
+            let text = || format!("partition {name} is {state}");
+            (state != "Up").then(|| format!("{}: {}", place.name(namespace), why.map_or_else(text, |finding| finding.message.clone())))
+        })
+        .collect();
     let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
     let problem = projection.problems.first().map(|refusal| (refusal.reason, refusal.message.clone())).or_else(|| {
         findings.iter().find(|(_, finding)| finding.stalled).map(|(site, finding)| (finding.reason, format!("{site}: {}", finding.message)))
     });
-    let ready = open.is_empty() && problem.is_none() && !deleting;
+    let ready = open.is_empty() && problem.is_none() && down.is_empty() && !deleting;
     let progressing = !ready && open.iter().any(|standing| standing.reachable) && problem.is_none();
     let text = |standing: &&Standing<'_>| {
-        let name = standing.key.display(namespace);
+        let name = standing.label(namespace);
         match standing.findings().first() {
             _ if !standing.reachable => standing.unreachable_text(namespace),
             Some(finding) => format!("{name}: {}", shorten(&finding.message, 300)),
@@ -58,7 +77,9 @@ pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports:
     } else if let Some((reason, message)) = &problem {
         conditions.set(ConditionType::Ready, false, *reason, message);
     } else if ready {
-        conditions.set(ConditionType::Ready, true, Reason::AsSpecified, format!("{} sites hold what is asked for", standings.len()));
+        conditions.set(ConditionType::Ready, true, Reason::AsSpecified, format!("{} sites hold what is asked for", places.len()));
+    } else if open.is_empty() {
+        conditions.set(ConditionType::Ready, false, Reason::PartitionNotReady, bounded(&down));
     } else {
         let first = open.iter().find_map(|standing| standing.findings().first());
         let reason = match first {
@@ -87,17 +108,6 @@ pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports:
         if lost.is_empty() { Reason::AsSpecified } else { Reason::SiteUnreachable },
         bounded(&lost),
     );
-    let details: Vec<(&Standing<'_>, Option<&PoolDetail>)> = standings
-        .iter()
-        .map(|standing| {
-            let detail = standing.report.and_then(|report| match &report.detail {
-                Detail::Pool(detail) => Some(detail),
-                Detail::Grant(_) | Detail::None => None,
-            });
-            (standing, detail)
-        })
-        .collect();
-    let sum = |take: fn(&PoolDetail) -> i64| details.iter().filter_map(|(_, detail)| *detail).map(take).fold(0, i64::saturating_add);
     let (wanted, ready_nodes, unhealthy) =
         (sum(|detail| detail.wanted.into()), sum(|detail| detail.ready.into()), sum(|detail| detail.unhealthy.into()));
     let nodes_ok = ready_nodes >= wanted && unhealthy == 0;
@@ -117,14 +127,7 @@ pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports:
         bounded(&nodes_text),
     );
     if pool.spec.slurm.is_some() {
-        let down: Vec<String> = details
-            .iter()
-            .filter_map(|(standing, detail)| {
-                let (name, state) = detail.as_ref()?.partition.as_ref()?;
-                (state != "Up").then(|| format!("{}: partition {name} is {state}", standing.key.display(namespace)))
-            })
-            .collect();
-        let known = details.iter().any(|(_, detail)| detail.is_some_and(|detail| detail.partition.is_some()));
+        let known = places.iter().any(|place| place.detail.as_ref().is_some_and(|detail| detail.partition.is_some()));
         conditions.set(
             ConditionType::PartitionReady,
             known && down.is_empty(),
@@ -143,24 +146,90 @@ pub fn pool(world: &World, pool: &GPUPool, projection: &PoolProjection, reports:
             })
         })
         .fold(0, |sum: i64, entry| sum.saturating_add(entry.gpu_hours));
-    let allocated = details.iter().filter_map(|(_, detail)| detail.as_ref()?.allocated).fold(0, i64::saturating_add);
+    let allocated = sum(|detail| detail.allocated.unwrap_or_default());
     let status = GPUPoolStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
         summary: Some(PoolSummary { nodes: format!("{ready_nodes}/{wanted}"), gpus: format!("{allocated}/{}", sum(|detail| detail.gpus)) }),
-        gpu_hours: Some(PoolGpuHours { committed, used: None }),
-        sites: details
+        gpu_hours: Some(PoolGpuHours { committed, used: usage::of_pool(world, &owner, pool.spec.accounting, about_grant) }),
+        sites: places
             .iter()
-            .filter(|(standing, _)| standing.phase() != Some(SitePhase::Gone))
-            .map(|(standing, detail)| site(standing, *detail, namespace))
+            .filter(|place| place.parts.iter().any(|standing| standing.phase() != Some(SitePhase::Gone)))
+            .map(|place| place.status(namespace))
             .collect(),
     };
     let finished = deleting && grants.is_empty() && standings.iter().all(|standing| standing.phase() == Some(SitePhase::Gone));
     Outcome { status, in_progress: progressing, finished }
 }
 
-fn site(standing: &Standing<'_>, detail: Option<&PoolDetail>, namespace: &str) -> PoolSiteStatus {
-    let phase = match standing.phase() {
+/// A site with its parts, and what they say together.
+struct Place<'s, 'a> {
+    parts: Vec<&'s Standing<'a>>,
+    detail: Option<PoolDetail>,
+}
+
+fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
+    let mut places: Vec<Place<'s, 'a>> = Vec::new();
+    for standing in standings {
+        let same = |place: &&mut Place<'_, '_>| place.parts.iter().any(|part| part.key.factory == standing.key.factory && part.key.site == standing.key.site);
+        match places.iter_mut().find(same) {
+            Some(place) => place.parts.push(standing),
+            None => places.push(Place { parts: vec![standing], detail: None }),
+        }
+    }
+    for place in &mut places {
+        let of = |part: Part| {
+            let standing = place.parts.iter().find(|standing| standing.key.part == part)?;
+            match &standing.report?.detail {
+                Detail::Pool(detail) if standing.phase() != Some(SitePhase::Gone) => Some(detail),
+                Detail::Pool(_) | Detail::Grant(_) | Detail::None => None,
+            }
+        };
+        let (kubernetes, slurm) = (of(Part::Kubernetes), of(Part::Slurm));
+        // Slinky's nodes are Kubernetes nodes first; what the partition is and who uses its GPUs slurmctld knows best.
+        place.detail = kubernetes.or(slurm).cloned().map(|mut detail| {
+            if let Some(slurm) = slurm {
+                let known = slurm.partition.as_ref().filter(|(_, state)| state != "Unknown").or(detail.partition.as_ref()).or(slurm.partition.as_ref());
+                detail.partition = known.cloned();
+                detail.allocated = slurm.allocated.or(detail.allocated);
+            }
+            detail
+        });
+    }
+    places
+}
+
+impl Place<'_, '_> {
+    fn name(&self, namespace: &str) -> String {
+        self.parts.first().map(|part| part.key.display(namespace)).unwrap_or_default()
+    }
+
+    fn status(&self, namespace: &str) -> PoolSiteStatus {
+        let order = ["Unknown", "Degraded", "Pending", "Draining", "Ready", "Gone"];
+        let rank = |phase: &str| order.iter().position(|known| *known == phase).unwrap_or(0);
+        let down = self.detail.as_ref().and_then(|detail| detail.partition.as_ref()).is_some_and(|(_, state)| state != "Up");
+        let phase = self.parts.iter().map(|standing| phase(standing)).min_by_key(|phase| rank(phase)).unwrap_or("Unknown");
+        let message = self.parts.iter().find_map(|standing| match standing.findings().first() {
+            _ if !standing.reachable => Some(standing.unreachable_text(namespace)),
+            Some(finding) if standing.key.part == Part::Slurm && self.parts.len() > 1 => Some(format!("Slurm: {}: {}", finding.reason, finding.message)),
+            finding => finding.map(|finding| format!("{}: {}", finding.reason, finding.message)),
+        });
+        let detail = self.detail.as_ref();
+        PoolSiteStatus {
+            name: self.name(namespace),
+            phase: if phase == "Ready" && down { "Degraded" } else { phase }.to_owned(),
+            nodes: detail.map_or(NodeCount::default(), |detail| NodeCount { wanted: detail.wanted, ready: detail.ready, unhealthy: detail.unhealthy }),
+            gpus: detail.map_or(GpuCount::default(), |detail| GpuCount { capacity: detail.gpus, allocated: detail.allocated.unwrap_or_default() }),
+            partition: detail
+                .and_then(|detail| detail.partition.as_ref())
+                .map(|(name, state)| PartitionStatus { name: name.clone(), state: state.clone() }),
+            message: message.map(|text| shorten(&text, 1000)),
+        }
+    }
+}
+
+fn phase(standing: &Standing<'_>) -> &'static str {
+    match standing.phase() {
         _ if !standing.reachable => "Unknown",
         None | Some(SitePhase::Pending) => "Pending",
         Some(SitePhase::Draining) => "Draining",
@@ -168,20 +237,5 @@ fn site(standing: &Standing<'_>, detail: Option<&PoolDetail>, namespace: &str) -
         Some(SitePhase::Refused) => "Degraded",
         Some(SitePhase::Bound | SitePhase::Paused | SitePhase::Locked) if standing.settled => "Ready",
         Some(SitePhase::Bound | SitePhase::Paused | SitePhase::Locked) => "Degraded",
-    };
-    let message = if standing.reachable {
-        standing.findings().first().map(|finding| format!("{}: {}", finding.reason, finding.message))
-    } else {
-        Some(standing.unreachable_text(namespace))
-    };
-    PoolSiteStatus {
-        name: standing.key.display(namespace),
-        phase: phase.to_owned(),
-        nodes: detail.map_or(NodeCount::default(), |detail| NodeCount { wanted: detail.wanted, ready: detail.ready, unhealthy: detail.unhealthy }),
-        gpus: detail.map_or(GpuCount::default(), |detail| GpuCount { capacity: detail.gpus, allocated: detail.allocated.unwrap_or_default() }),
-        partition: detail
-            .and_then(|detail| detail.partition.as_ref())
-            .map(|(name, state)| PartitionStatus { name: name.clone(), state: state.clone() }),
-        message: message.map(|text| shorten(&text, 1000)),
     }
 }

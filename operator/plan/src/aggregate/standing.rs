@@ -8,7 +8,7 @@ use super::Reports;
 use crate::digest::digest_of;
 use crate::intent::Intent;
 use crate::report::{Detail, Finding, Report, SitePhase};
-use crate::world::SiteKey;
+use crate::world::{Part, SiteKey};
 
 /// Where one resource stands at one site.
 #[derive(Debug)]
@@ -71,7 +71,16 @@ impl<'a> Standing<'a> {
             |at| format!("last contact {}", crate::conditions::whole_seconds(at)),
         );
         let why = self.problem.as_ref().map(|problem| format!(" ({}: {})", problem.reason, problem.message)).unwrap_or_default();
-        format!("{}: {since}{why}", self.key.display(namespace))
+        format!("{}: {since}{why}", self.label(namespace))
+    }
+
+    /// The site's name, and which part of it where that is its Slurm.
+    pub fn label(&self, namespace: &str) -> String {
+        let name = self.key.display(namespace);
+        match self.key.part {
+            Part::Kubernetes => name,
+            Part::Slurm => format!("{name} (Slurm)"),
+        }
     }
 }
 
