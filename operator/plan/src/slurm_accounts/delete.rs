@@ -52,12 +52,8 @@ impl Planner<'_> {
             self.ask(Call::DeleteAccount(self.found.account.clone()));
             return;
         }
-        for (key, _) in rows {
-            if self.view.busy.contains(&key.user) {
-                self.findings.push(Finding::note(Reason::InProgress, format!("{key} is locked; it goes when its jobs have ended")));
-            } else {
-                self.ask(Call::DeleteRow(key));
-            }
+        for (key, row) in &rows {
+            self.delete_row(key, row);
         }
     }
 

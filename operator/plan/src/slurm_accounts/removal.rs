@@ -59,7 +59,7 @@ impl Planner<'_> {
     }
 
     /// Deletes an association that nobody works with. One that is a user's default stands in the way until another is.
-    fn delete_row(&mut self, key: &RowKey, row: &Row) {
+    pub fn delete_row(&mut self, key: &RowKey, row: &Row) {
         if self.view.busy.contains(&key.user) {
             self.findings.push(Finding::note(Reason::InProgress, format!("{key} is locked; it goes when its jobs have ended")));
             return;

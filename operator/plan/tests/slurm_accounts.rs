@@ -1,0 +1,360 @@
+//! Grants in Slurm, rule by rule.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+#[allow(dead_code, reason = "shared with other properties")]
+#[path = "slurm/mod.rs"]
+mod slurm;
+#[allow(dead_code, reason = "shared with other properties")]
+#[path = "slurm/grants.rs"]
+mod grants;
+
+use aifactory_api::Reason;
+use aifactory_api::factory::OrphanPolicy;
+use aifactory_api::grant::{AfterRetention, RunningWork};
+use aifactory_plan::intent::{Desired, Refusal};
+use aifactory_plan::report::SitePhase;
+use aifactory_plan::slurm_accounts::{Call, Limit, Record, RowKey, Stage, held};
+use grants::{HUB, World, ended, grant, member, owner, pool};
+use slurm::{key, set};
+
+fn bound() -> World {
+    let mut world = World::new([("alpha", grant())]);
+    world.settle();
+    world
+}
+
+fn reasons(world: &World) -> Vec<Reason> {
+    world.plan("alpha").findings.into_iter().map(|finding| finding.reason).collect()
+}
+
+#[test]
+fn what_is_read_decides_what_is_asked() {
+    let mut world = World::new([("alpha", grant())]);
+    let mut stages = Vec::new();
+    while !world.plan("alpha").calls.is_empty() {
+        stages.push(world.plan("alpha").calls.iter().map(Call::stage).collect::<std::collections::BTreeSet<_>>());
+        world.round(usize::MAX, &mut |_, _, _| {});
+    }
+    let expected = [Stage::Qos, Stage::Accounts, Stage::Rows, Stage::Rows].map(|stage| [stage].into());
+    assert_eq!(stages, expected);
+    let plan = world.plan("alpha");
+    assert_eq!((plan.phase, plan.detail.members_wanted, plan.detail.members_bound), (SitePhase::Bound, 2, 2));
+    let (account, qos) = (world.account("alpha"), world.qos("alpha", "h100"));
+    let limits = &world.cluster.state.qos[&qos].limits;
+    let expected = [
+        (Limit::GpuMinutes, 600),
+        (Limit::Gpus, 4),
+        (Limit::Cpus, 32),
+        (Limit::MemoryMib, 4 * 64 * 1024),
+        (Limit::MinGpusPerJob, 1),
+        (Limit::GpusPerUser, 2),
+        (Limit::WallMinutes, 120),
+    ];
+    assert_eq!(*limits, expected.into());
+    assert_eq!(world.cluster.state.qos[&qos].flags, set(&["NO_DECAY", "DENY_LIMIT"]));
+    let row = &world.cluster.state.rows[&key(&account, "alice", "gpua")];
+    assert_eq!((&row.qos, &row.lineage), (&set(&[&qos]), &format!("/eu-aif/{account}/0-alice/gpua/")));
+    let slurm = plan.detail.slurm.expect("detail");
+    assert_eq!((slurm.cluster.as_str(), slurm.entries["h100"].limit, slurm.entries["a100"].limit), ("bissen", Some(600), Some(60)));
+}
+
+#[test]
+fn a_cluster_that_can_not_gives_nothing() {
+    let mut world = World::new([("alpha", grant())]);
+    world.cluster.state.tres.remove("gres/gpu");
+    assert_eq!((world.plan("alpha").phase, world.settle(), reasons(&world)), (SitePhase::Refused, 0, vec![Reason::SlurmConfiguration]));
+    let mut world = World::new([("alpha", grant())]);
+    world.cluster.state.partitions.remove("gpub");
+    assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::PartitionNotReady]));
+    let mut world = World::new([("alpha", grant())]);
+    world.cluster.state.accounts.remove("eu-aif");
+    assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::ParentAccountMissing]));
+}
+
+#[test]
+fn a_limit_above_is_never_exceeded() {
+    let mut world = World::new([("alpha", grant())]);
+    let row = world.cluster.state.rows.get_mut(&RowKey::account("eu-aif")).expect("a row");
+    (row.gpus, row.gpu_minutes) = (Some(3), Some(100));
+    world.settle();
+    let limits = &world.cluster.state.qos[&world.qos("alpha", "h100")].limits;
+    assert_eq!((limits[&Limit::Gpus], limits[&Limit::Cpus], limits[&Limit::GpuMinutes]), (3, 24, 100));
+    assert!(reasons(&world).contains(&Reason::RefusedBySite));
+}
+
+#[test]
+fn members_without_a_user_wait_and_the_sites_map_wins() {
+    let mut world = World::new([("alpha", grant())]);
+    world.users = Some([("m1".to_owned(), "u1".to_owned()), ("m4".to_owned(), "bob".to_owned())].into());
+    world.grant("alpha").members.extend([member("m3", None), member("m4", None), member("m5", Some("root")), member("m6", Some("eve"))]);
+    world.policy.refuse_members = ["m6".to_owned()].into();
+    world.settle();
+    let account = world.account("alpha");
+    let users: std::collections::BTreeSet<_> =
+        world.cluster.state.rows_of(&account).map(|(key, _)| key.user.clone()).filter(|user| !user.is_empty()).collect();
+    assert_eq!(users, set(&["u1", "bob"]));
+    let plan = world.plan("alpha");
+    assert_eq!((plan.detail.members_wanted, plan.detail.members_bound), (6, 2));
+    assert_eq!(plan.findings.iter().filter(|finding| finding.reason == Reason::LocalAccountMissing).count(), 3);
+    // Nobody is removed while the map is not read, and nobody is added.
+    world.users = None;
+    world.grant("alpha").members.push(member("m7", Some("zoe")));
+    assert!(world.plan("alpha").calls.is_empty());
+}
+
+#[test]
+fn a_suspended_members_association_is_locked_then_goes_when_the_jobs_have_ended() {
+    let mut world = bound();
+    let account = world.account("alpha");
+    let row = key(&account, "bob", "gpua");
+    assert!(world.cluster.submit(&row) && world.cluster.submit(&row));
+    world.cluster.jobs[0].running = true;
+    world.grant("alpha").members.pop();
+    world.settle();
+    assert_eq!(world.cluster.jobs.len(), 1, "what was pending has ended, what ran goes on");
+    assert!(world.cluster.state.rows[&row].locked() && !world.cluster.submit(&row));
+    assert!(world.plan("alpha").calls.is_empty());
+    world.cluster.jobs.clear();
+    world.settle();
+    assert!(!world.cluster.state.rows.keys().any(|key| key.user == "bob"));
+}
+
+#[test]
+fn a_suspended_members_jobs_are_cancelled_after_the_grace_where_the_grant_says_so() {
+    let mut world = bound();
+    world.grant("alpha").end.running_work = RunningWork::Cancel;
+    let row = key(&world.account("alpha"), "bob", "gpua");
+    assert!(world.cluster.submit(&row));
+    world.cluster.jobs[0].running = true;
+    world.grant("alpha").members.pop();
+    world.settle();
+    assert_eq!((world.cluster.jobs.len(), world.plan("alpha").wake), (1, Some(world.now + jiff::SignedDuration::from_secs(1800))));
+    world.pass(1800);
+    world.settle();
+    assert!(world.cluster.jobs.is_empty() && !world.cluster.state.rows.contains_key(&row));
+}
+
+#[test]
+fn a_default_account_is_moved_before_ours_goes() {
+    let mut world = bound();
+    world.cluster.row("nat", "bob", "");
+    world.grant("alpha").members.pop();
+    world.settle();
+    let rows: Vec<_> = world.cluster.state.rows.iter().filter(|(key, _)| key.user == "bob").collect();
+    assert!(matches!(rows.as_slice(), [(key, row)] if key.account == "nat" && row.is_default));
+    // Before ours, and never.
+    let mut world = World::new([("alpha", grant())]);
+    world.cluster.row("nat", "alice", "");
+    world.settle();
+    world.grant("alpha").desired = ended();
+    world.settle();
+    world.pass(7200);
+    world.settle();
+    assert!(held(&world.cluster.read(), HUB).is_empty());
+    assert!(world.cluster.state.rows[&key("nat", "alice", "")].is_default);
+}
+
+#[test]
+fn paused_and_draining_qos_are_locked_and_open_again() {
+    let mut world = bound();
+    let (h100, a100) = (world.qos("alpha", "h100"), world.qos("alpha", "a100"));
+    world.grant("alpha").desired = Desired::Paused;
+    world.settle();
+    assert!(world.cluster.state.qos[&h100].locked() && world.cluster.state.qos[&a100].locked());
+    assert_eq!((world.plan("alpha").phase, world.plan("alpha").detail.members_bound), (SitePhase::Paused, 2));
+    world.grant("alpha").desired = Desired::Bound;
+    world.grant("alpha").pools[1].open = false;
+    world.settle();
+    assert!(!world.cluster.state.qos[&h100].locked() && world.cluster.state.qos[&a100].locked());
+    assert!(!world.cluster.state.rows.keys().any(|key| key.partition == "gpub"));
+    world.grant("alpha").pools.pop();
+    world.settle();
+    assert!(world.cluster.state.qos[&a100].locked(), "what was used of a dropped pool is not forgotten");
+}
+
+#[test]
+fn an_ended_grant_is_kept_locked_and_comes_back_with_what_it_used() {
+    let mut world = bound();
+    let row = key(&world.account("alpha"), "alice", "gpua");
+    assert!(world.cluster.submit(&row) && world.cluster.submit(&row));
+    world.cluster.jobs[0].running = true;
+    world.grant("alpha").end.running_work = RunningWork::Cancel;
+    world.grant("alpha").desired = ended();
+    assert!(!world.plan("alpha").detail.access_removed);
+    assert!(world.plan("alpha").calls.iter().all(|call| matches!(call.stage(), Stage::Lock | Stage::Describe)));
+    world.settle();
+    let plan = world.plan("alpha");
+    assert!(plan.detail.access_removed && plan.phase == SitePhase::Locked && world.cluster.jobs.len() == 1);
+    assert_eq!(plan.detail.retained_until, Some(world.now + jiff::SignedDuration::from_secs(7200)));
+    world.pass(1800);
+    world.settle();
+    assert!(world.cluster.jobs.is_empty());
+    let record = held(&world.cluster.read(), HUB)[&owner("alpha")].record.clone();
+    assert!(record.retained() && record.cancelled_at == Some(world.now));
+    // It is deleted on the hub, and made again.
+    let gone = world.grants.remove(&owner("alpha")).expect("a grant");
+    assert_eq!(world.settle(), 0);
+    world.grants.insert(owner("alpha"), ("uid-2".to_owned(), gone.1.clone()));
+    world.grant("alpha").desired = Desired::Bound;
+    world.settle();
+    assert!(world.plan("alpha").detail.members_bound == 2 && world.cluster.submit(&row));
+    assert_eq!(held(&world.cluster.read(), HUB)[&owner("alpha")].record.since, record.since);
+}
+
+#[test]
+fn retention_over_the_account_goes_and_its_qos_last() {
+    let mut world = bound();
+    let row = key(&world.account("alpha"), "alice", "gpua");
+    assert!(world.cluster.submit(&row));
+    world.cluster.jobs[0].running = true;
+    world.grant("alpha").desired = ended();
+    world.settle();
+    world.grants.clear();
+    world.pass(7199);
+    assert_eq!(world.settle(), 0);
+    world.pass(1);
+    world.policy.keep_namespaces = true;
+    assert_eq!(world.settle(), 0);
+    world.policy.keep_namespaces = false;
+    let mut order = Vec::new();
+    world.settle_checked(&mut |_, call, _| order.push(call.stage()));
+    assert!(order.is_sorted() && order.contains(&Stage::DeleteAccounts) && order.last() == Some(&Stage::DeleteQos), "{order:?}");
+    assert!(held(&world.cluster.read(), HUB).is_empty() && world.cluster.jobs.is_empty());
+}
+
+#[test]
+fn refusals_take_nothing_new_and_lock_what_is_held() {
+    let refusal = Refusal { reason: Reason::RefusedBySite, message: "no".to_owned() };
+    let mut world = World::new([("alpha", grant())]);
+    world.grant("alpha").only_if_held = Some(refusal.clone());
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Refused));
+    let mut world = bound();
+    world.grant("alpha").only_if_held = Some(refusal.clone());
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Bound));
+    world.refused.insert(owner("alpha"), refusal);
+    world.settle();
+    let plan = world.plan("alpha");
+    assert!(plan.phase == SitePhase::Refused && plan.detail.access_removed);
+    let mut world = World::new([("alpha", grant())]);
+    world.policy.paused = true;
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Pending));
+}
+
+#[test]
+fn an_earlier_grant_of_the_name_keeps_what_it_used() {
+    let mut world = bound();
+    world.grant("alpha").desired = ended();
+    world.settle();
+    world.grants.insert(owner("alpha"), ("uid-2".to_owned(), aifactory_plan::intent::GrantIntent { code: "OTHER".to_owned(), ..grant() }));
+    assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::PreviousIncarnation]));
+    world.grant("alpha").adopt_previous = true;
+    world.settle();
+    assert_eq!(world.plan("alpha").phase, SitePhase::Bound);
+}
+
+#[test]
+fn what_is_others_is_named_and_left_alone() {
+    let mut world = World::new([("alpha", grant())]);
+    let account = world.account("alpha");
+    world.cluster.account(&account, "root", "mine");
+    assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::ForeignObject]));
+    assert!(world.plan("alpha").findings[0].message.contains("aifactory-adopt=EHPC-AIF-2026PG99-001"));
+    let mut world = World::new([("alpha", grant())]);
+    let name = world.qos("alpha", "h100");
+    world.cluster.state.qos.entry(name.clone()).or_default().description = "mine".to_owned();
+    assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::ForeignObject]));
+    // Done as the message says, it is ours.
+    let message = world.plan("alpha").findings[0].message.clone();
+    let text = message.split('"').nth(1).expect("the text");
+    world.cluster.state.qos.entry(name).or_default().description = text.to_owned();
+    world.settle();
+    assert_eq!(world.plan("alpha").phase, SitePhase::Bound);
+}
+
+#[test]
+fn an_adopted_account_is_the_sites_own() {
+    let mut world = World::new([("alpha", grant())]);
+    world.cluster.account("kappa", "root", "Kappa's own; aifactory-adopt=EHPC-AIF-2026PG99-001");
+    world.cluster.row("kappa", "alice", "");
+    let before = (world.cluster.state.rows.clone(), world.cluster.state.accounts.clone());
+    world.settle();
+    let plan = world.plan("alpha");
+    assert_eq!((plan.phase, plan.detail.members_bound, plan.detail.slurm.expect("detail").account.as_str()), (SitePhase::Bound, 2, "kappa"));
+    world.cluster.submit(&key("kappa", "alice", ""));
+    world.grant("alpha").desired = ended();
+    world.settle();
+    assert!(world.plan("alpha").detail.access_removed);
+    world.grants.clear();
+    world.pass(7200);
+    world.settle();
+    assert_eq!((world.cluster.state.rows.clone(), world.cluster.state.accounts.clone()), before);
+    assert!(held(&world.cluster.read(), HUB).is_empty() && world.cluster.jobs.len() == 1);
+}
+
+#[test]
+fn an_account_that_the_site_takes_back_is_locked() {
+    let mut world = World::new([("alpha", grant())]);
+    world.cluster.account("kappa", "root", "aifactory-adopt=EHPC-AIF-2026PG99-001");
+    world.settle();
+    world.cluster.state.accounts.get_mut("kappa").expect("an account").description = "Kappa's".to_owned();
+    world.settle();
+    let plan = world.plan("alpha");
+    assert!(plan.phase == SitePhase::Refused && plan.detail.access_removed);
+}
+
+#[test]
+fn orphans_are_reported_locked_or_deleted() {
+    let mut world = bound();
+    world.grants.clear();
+    assert_eq!(world.settle(), 0);
+    world.site.policy.orphans = OrphanPolicy::Lock;
+    assert_eq!(world.settle(), 1);
+    assert!(world.cluster.state.qos[&world.qos("alpha", "h100")].locked());
+    world.site.policy.orphans = OrphanPolicy::Delete;
+    world.settle();
+    assert!(held(&world.cluster.read(), HUB).is_empty());
+}
+
+#[test]
+fn what_is_changed_by_hand_comes_back() {
+    let mut world = bound();
+    let (account, h100) = (world.account("alpha"), world.qos("alpha", "h100"));
+    let right = world.cluster.state.clone();
+    let qos = world.cluster.state.qos.get_mut(&h100).expect("a QOS");
+    qos.limits.insert(Limit::GpuMinutes, 1_000_000);
+    qos.flags.clear();
+    let row = world.cluster.state.rows.get_mut(&RowKey::account(&account)).expect("a row");
+    row.parent = "root".to_owned();
+    row.qos.insert("normal".to_owned());
+    world.cluster.row(&account, "mallory", "gpua");
+    world.settle();
+    assert_eq!(world.cluster.state, right);
+    // An association whose QOS is deleted could run without a budget: it is locked in the first round.
+    world.cluster.delete_qos(&h100);
+    world.round(usize::MAX, &mut |_, _, _| {});
+    assert!(world.cluster.state.rows[&key(&account, "alice", "gpua")].locked());
+    world.settle();
+    assert_eq!(world.cluster.state, right);
+}
+
+#[test]
+fn a_wrong_lineage_is_no_access() {
+    let mut world = bound();
+    let account = world.account("alpha");
+    world.cluster.state.rows.get_mut(&key(&account, "alice", "gpua")).expect("a row").lineage = "/0-alice/".to_owned();
+    assert_eq!((world.plan("alpha").detail.members_bound, reasons(&world)), (1, vec![Reason::NotWritten]));
+}
+
+#[test]
+fn pools_of_one_partition_and_kept_data() {
+    let mut world = World::new([("alpha", grant())]);
+    world.grant("alpha").pools.push(pool("again", "gpua", 5));
+    world.grant("alpha").end.after_retention = AfterRetention::Retain;
+    world.settle();
+    assert!(reasons(&world).contains(&Reason::InvalidSpec));
+    world.grant("alpha").desired = ended();
+    world.settle();
+    world.pass(1_000_000);
+    assert_eq!(world.settle(), 0);
+    assert!(Record::parse(&world.cluster.state.accounts[&world.account("alpha")].description).is_some_and(|record| record.retained()));
+}
