@@ -54,6 +54,7 @@ fn pools() -> Vec<GPUPool> {
         pool("draining", json!({"sites": [{"name": SITE, "state": "Draining"}]})),
         pool("minutes", json!({"slurm": {"partition": "minutes", "maxWallTime": "90m"}})),
         pool("long", json!({"slurm": {"partition": "long", "maxWallTime": "99999h"}})),
+        pool("ranked", json!({"slurm": {"partition": "ranked", "default": true, "priorityTier": 65533, "preemption": "Suspend"}})),
         pool("unlimited", json!({"slurm": {"partition": "unlimited"}})),
         pool("renamed", json!({"slurm": {"partition": "h100"}, "sites": [{"name": SITE, "slurm": {"partition": "acc-2"}}]})),
         pool("mi300", json!({"accelerator": accelerator("amd", "MI300X", "amd.com/gpu", 8)})),

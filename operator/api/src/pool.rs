@@ -146,14 +146,39 @@ impl Default for Accounting {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolSlurm {
-    /// Partition name, for example `h100`; not `DEFAULT`.
+    /// Partition name, for example `h100`; neither `default` nor `all`, which are words of Slurm's own.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self.lowerAscii() != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['default', 'all'])").message("partition: DEFAULT and ALL are words of Slurm's own; example: `h100`"))]
     pub partition: String,
     /// Longest run time of a job, in hours or minutes, for example `24h` or `90m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[1-9][0-9]{0,4}(m|h)$"), length(max = 6))]
     pub max_wall_time: Option<String>,
+    /// Whether jobs that name no partition go here. Of several pools at one site, Slurm takes one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default: bool,
+    /// PriorityTier, 0 to 65533, for example 10: Slurm starts jobs of higher tiers first, whatever else their priority. Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65533))]
+    pub priority_tier: Option<i32>,
+    /// What a job here must bear when a partition of a higher tier needs its nodes, for example `Requeue`. Left out: what the whole Slurm cluster
+    /// says. It takes effect where slurm.conf has `PreemptType=preempt/partition_prio`; `Suspend` needs `PreemptMode=SUSPEND,GANG` there as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preemption: Option<Preemption>,
+}
+
+/// What happens to jobs whose nodes a higher tier needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Preemption {
+    /// They go back into the queue.
+    Requeue,
+    /// They are cancelled.
+    Cancel,
+    /// They are suspended and go on later.
+    Suspend,
+    /// They run to their end; also what unknown values mean.
+    #[serde(other)]
+    Off,
 }
 
 /// The pool as Kubernetes nodes.
@@ -196,9 +221,9 @@ pub enum PlacementState {
 /// The partition at one site.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolSiteSlurm {
-    /// Partition name, for example `acc`; not `DEFAULT`.
+    /// Partition name, for example `acc`; neither `default` nor `all`, which are words of Slurm's own.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self.lowerAscii() != 'default'").message("partition: DEFAULT is a word of Slurm's own; example: `h100`"))]
+    #[x_kube(validation = Rule::new("!(self.lowerAscii() in ['default', 'all'])").message("partition: DEFAULT and ALL are words of Slurm's own; example: `h100`"))]
     pub partition: String,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aifactory_api::factory::{FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork};
-use aifactory_api::pool::{Accelerator, Accounting, PerGpu};
+use aifactory_api::pool::{Accelerator, Accounting, PerGpu, Preemption};
 use aifactory_api::slurm::SiteSlurm;
 use aifactory_api::{OwnerRef, Reason};
 use jiff::Timestamp;
@@ -124,7 +124,21 @@ pub enum PoolEngine {
         partition: String,
         /// Longest run time in minutes.
         max_wall_minutes: Option<u32>,
+        /// Its place among the site's partitions.
+        #[serde(default)]
+        rank: Rank,
     },
+}
+
+/// A partition's place among those of its site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rank {
+    /// Whether jobs that name no partition go there.
+    pub default: bool,
+    /// PriorityTier; `None`: Slurm's own default.
+    pub priority_tier: Option<i32>,
+    /// What its jobs must bear when a higher tier needs their nodes; `None`: what the cluster says.
+    pub preemption: Option<Preemption>,
 }
 
 /// A grant at one site.

@@ -14,7 +14,7 @@ use aifactory_api::Reason;
 
 pub use removal::{MIN_JOB_AGE, RemovalStep, removal};
 pub use render::IDLE_SINCE;
-pub use token::{Controller, GresType, IllegalToken, Image, Namespace, Partition, Pool, Resource, WallTime};
+pub use token::{Controller, GresType, IllegalToken, Image, Namespace, Partition, Pool, PreemptMode, PriorityTier, Resource, WallTime};
 pub use view::{NodeSetView, PartitionReport, PartitionState, partition_state};
 
 use crate::intent::{PoolEngine, PoolIntent, Presence, Refusal, SiteIntent};
@@ -26,7 +26,7 @@ use render::{Parts, State};
 pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas: u32, ownership: &Ownership) -> Result<Object, Refusal> {
     let refuse = |reason: Reason, message: String| Refusal { reason, message: format!("{} at site {}: {message}", ownership.owner, site.site) };
     let illegal = |error: IllegalToken| refuse(Reason::InvalidSpec, error.to_string());
-    let PoolEngine::Slurm { partition, max_wall_minutes } = &pool.engine else {
+    let PoolEngine::Slurm { partition, max_wall_minutes, rank } = &pool.engine else {
         return Err(refuse(Reason::NotApplicable, "it is no Slurm pool".to_owned()));
     };
     let Some(slinky) = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()) else {
@@ -59,6 +59,9 @@ pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas:
         pool: Some(Pool::parse(pool_name).map_err(illegal)?),
         resource: Some(resource),
         max_time: Some(WallTime::of_minutes(*max_wall_minutes).map_err(illegal)?),
+        default: rank.default,
+        tier: rank.priority_tier.map(|tier| PriorityTier::parse(&tier.to_string())).transpose().map_err(illegal)?,
+        preempt: rank.preemption.map(PreemptMode::of),
     };
     let state = match pool.presence {
         Presence::Active => State::Up,

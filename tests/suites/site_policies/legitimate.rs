@@ -78,6 +78,7 @@ fn pool(node: &str) -> Vec<(&'static str, Request)> {
         ("Node labelled", labelled(json!("h100"))),
         ("Node unlabelled", labelled(Value::Null)),
         ("NodeSet", Request::apply(node_set_path(SLURM, "a100"), node_set(SLURM, "a100", json!({})))),
+        ("NodeSet with additions of the site", Request::apply(node_set_path(SLURM, "extended"), node_set(SLURM, "extended", json!({"replicas": 3})))),
         (
             "NodeSet changed",
             Request::apply(

@@ -31,6 +31,18 @@ pub fn node_set(namespace: &str, name: &str, change: Value) -> Value {
     ours(SLINKY, "NodeSet", namespace, name, json!({"spec": with(spec, change)}))
 }
 
+/// What a site's administrator, or slurm-operator, may add to a NodeSet of ours.
+pub fn additions() -> Value {
+    json!({
+        "logfile": {"image": "example.org/alpine:3"},
+        "slurmd": {"env": [{"name": "SITE", "value": "x"}]},
+        "template": {
+            "metadata": {"labels": {"example.org/site": "x"}, "annotations": {"example.org/site": "x"}},
+            "spec": {"volumes": [{"name": "scratch", "emptyDir": {}}]},
+        },
+    })
+}
+
 pub fn node_set_path(namespace: &str, name: &str) -> String {
     namespaced(SLINKY, namespace, "nodesets", name)
 }
@@ -41,6 +53,7 @@ pub fn rows() -> Vec<Row> {
     let pod = |change: Value| spec(json!({"template": {"spec": change}}));
     let slurmd = |change: Value| spec(json!({"slurmd": change}));
     let tolerating = |toleration: Value| pod(json!({"tolerations": [toleration]}));
+    let extended = |change: Value| Request::merge(node_set_path(SLURM, "extended"), json!({"spec": change}));
     let unlabelled = json!({"metadata": {"labels": null}});
     vec![
         row("where Slurm is not", Request::apply(node_set_path(PLATFORM, "h100"), node_set(PLATFORM, "h100", json!({}))), &[PLACE]),
@@ -65,6 +78,11 @@ pub fn rows() -> Vec<Row> {
             tolerating(json!({"key": "nvidia.com/gpu", "operator": "Equal", "value": "a100", "effect": "NoSchedule"})),
             &[SHAPE],
         ),
+        row("an addition of the site's changed", extended(json!({"logfile": {"image": "example.net/x"}})), &[SHAPE]),
+        row("an environment of the site's changed", extended(json!({"slurmd": {"env": [{"name": "SITE", "value": "y"}]}})), &[SHAPE]),
+        row("a volume of the site's changed", extended(json!({"template": {"spec": {"volumes": [{"name": "scratch", "hostPath": {"path": "/"}}]}}})), &[SHAPE]),
+        row("a label of the site's changed", extended(json!({"template": {"metadata": {"labels": {"example.org/site": "y"}}}})), &[SHAPE]),
+        row("a label beside the site's", extended(json!({"template": {"metadata": {"labels": {"example.org/other": "y"}}}})), &[SHAPE]),
         row("any node", pod(json!({"nodeSelector": {"aifactory.dev/pool": null}})), &[SHAPE]),
         row("any node, tolerating nothing", pod(json!({"nodeSelector": {"aifactory.dev/pool": null}, "tolerations": []})), &[SHAPE]),
         row("a command", slurmd(json!({"command": ["sh"]})), &[SHAPE]),
@@ -76,7 +94,7 @@ pub fn rows() -> Vec<Row> {
         row("logins", spec(json!({"ssh": {"enabled": true, "sssdConfRef": {"name": "x", "key": "y"}}})), &[SHAPE]),
         row("volumes", spec(json!({"volumeClaimTemplates": [{"metadata": {"name": "x"}}]})), &[SHAPE]),
         row("labels of the controller", spec(json!({"template": {"metadata": {"labels": {"app.kubernetes.io/name": "slurmctld"}}}})), &[SHAPE]),
-        row("the default partition", spec(json!({"partition": {"config": "Default=YES"}})), &[SHAPE]),
+        row("the jobs of others", spec(json!({"partition": {"config": "State=UP Alternate=theirs"}})), &[SHAPE]),
         row("other nodes in the partition", spec(json!({"partition": {"config": "State=UP Nodes=ALL"}})), &[SHAPE]),
         row("out of the quotes", spec(json!({"extraConf": "Gres=gpu:h100:4' --conf-server 'example.net"})), &[SHAPE]),
         row("two spaces, which Slinky 1.2 does not survive", spec(json!({"extraConf": "Gres=gpu:h100:4  Features=h100"})), &[SHAPE]),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::admission::objects::*;
 use crate::admission::request::{cluster, namespaced};
 use crate::admission::{Request, await_refused};
-use crate::node_sets::{node_set, node_set_path};
+use crate::node_sets::{additions, node_set, node_set_path};
 use crate::self_test;
 
 pub const BOUND: &str = "aif-bound-0123456789";
@@ -67,6 +67,7 @@ impl Scene {
             (service_account_path(BOUND, "theirs"), json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "theirs"}})),
             (network_policy_path(BOUND, "theirs"), with(default_deny(BOUND, "theirs"), json!({"metadata": {"labels": null}}))),
             (node_set_path(SLURM, "h100"), node_set(SLURM, "h100", json!({}))),
+            (node_set_path(SLURM, "extended"), node_set(SLURM, "extended", additions())),
             (node_set_path(SLURM, "theirs"), with(node_set(SLURM, "theirs", json!({})), json!({"metadata": {"labels": null}}))),
         ] {
             put(&self.cluster, path, object).await?;

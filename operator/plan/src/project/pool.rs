@@ -7,7 +7,7 @@ use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 use aifactory_api::{OwnerRef, Reason};
 
 use crate::duration;
-use crate::intent::{Body, Intent, PoolEngine, PoolIntent, Presence, Refusal, VERSION};
+use crate::intent::{Body, Intent, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
 use crate::world::{Part, SiteKey, World, factory_of_pool};
 
 /// A pool's intents.
@@ -126,6 +126,7 @@ fn body(world: &World, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<Po
         Some(slurm) => PoolEngine::Slurm {
             partition: placed.and_then(|placed| placed.slurm.as_ref()).map_or(&slurm.partition, |own| &own.partition).clone(),
             max_wall_minutes: slurm.max_wall_time.as_deref().and_then(duration::seconds).and_then(|seconds| u32::try_from(seconds / 60).ok()),
+            rank: Rank { default: slurm.default, priority_tier: slurm.priority_tier, preemption: slurm.preemption },
         },
         None => PoolEngine::Kubernetes,
     };

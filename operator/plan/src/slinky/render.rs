@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aifactory_api::labels;
 use serde_json::{Map, Value, json};
 
-use super::token::{Controller, GresType, Image, Pool, Resource, WallTime};
+use super::token::{Controller, GresType, Image, Pool, PreemptMode, PriorityTier, Resource, WallTime};
 use crate::nodes::NO_SCHEDULE;
 use crate::object::{Object, ObjectKey, Ownership};
 
@@ -29,6 +29,9 @@ pub(super) struct Parts {
     pub pool: Option<Pool>,
     pub resource: Option<Resource>,
     pub max_time: Option<WallTime>,
+    pub default: bool,
+    pub tier: Option<PriorityTier>,
+    pub preempt: Option<PreemptMode>,
 }
 
 impl Parts {
@@ -37,6 +40,7 @@ impl Parts {
         let text = |path: &str| node_set.pointer(path).and_then(Value::as_str);
         let spec = node_set.pointer("/spec/template/spec");
         let config = text("/spec/partition/config").unwrap_or_default();
+        let token = |name: &'static str| config.split(' ').filter_map(move |token| token.strip_prefix(name)?.strip_prefix('='));
         Self {
             controller: text("/spec/controllerRef/name").and_then(|name| Controller::parse(name).ok()),
             image: text("/spec/slurmd/image").and_then(|image| Image::parse(image).ok()),
@@ -50,7 +54,10 @@ impl Parts {
             gres: text("/spec/extraConf").and_then(parse_gres),
             pool: spec.and_then(|spec| spec.get("nodeSelector")?.get(labels::POOL)?.as_str()).and_then(|pool| Pool::parse(pool).ok()),
             resource: spec.and_then(|spec| spec.pointer("/tolerations/0/key")?.as_str()).and_then(|key| Resource::parse(key).ok()),
-            max_time: config.split(' ').filter_map(|token| token.strip_prefix("MaxTime=")).find_map(|time| WallTime::parse(time).ok()),
+            max_time: token("MaxTime").find_map(|time| WallTime::parse(time).ok()),
+            default: token("Default").any(|word| word == "YES"),
+            tier: token("PriorityTier").find_map(|tier| PriorityTier::parse(tier).ok()),
+            preempt: token("PreemptMode").find_map(|mode| PreemptMode::parse(mode).ok()),
         }
     }
 
@@ -106,10 +113,17 @@ impl Parts {
             State::Up => "State=UP",
             State::Drain => "State=DRAIN",
         };
-        match &self.max_time {
-            Some(time) => format!("{state} MaxTime={time}"),
-            None => state.to_owned(),
-        }
+        [
+            Some(state.to_owned()),
+            self.max_time.as_ref().map(|time| format!("MaxTime={time}")),
+            self.default.then(|| "Default=YES".to_owned()),
+            self.tier.as_ref().map(|tier| format!("PriorityTier={tier}")),
+            self.preempt.as_ref().map(|mode| format!("PreemptMode={mode}")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(" ")
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::factory::{Dns, FactoryPolicy, LocalRef, SiteAccess};
-use aifactory_api::pool::{Accelerator, PerGpu};
+use aifactory_api::pool::{Accelerator, PerGpu, Preemption};
 use aifactory_api::slurm::{SiteSlurm, Slinky};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::intent::Rank;
 
 const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
 
@@ -51,7 +52,7 @@ fn pool() -> PoolIntent {
         per_gpu: PerGpu { cpus: 16, memory_gib: 128 },
         wanted: None,
         selector: BTreeMap::from([("gpu".to_owned(), "h100".to_owned())]),
-        engine: PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: Some(24 * 60) },
+        engine: PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: Some(24 * 60), rank: Rank::default() },
     }
 }
 
@@ -101,8 +102,25 @@ fn one_node_set_with_its_partition() {
     );
     let mut draining = pool();
     draining.presence = Presence::Draining;
-    draining.engine = PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: None };
+    draining.engine = PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: None, rank: Rank::default() };
     assert_eq!(rendered(&draining, 16).content["spec"]["partition"]["config"], "State=DRAIN MaxTime=UNLIMITED");
+    let mut ranked = draining.clone();
+    ranked.presence = Presence::Active;
+    let rank = Rank { default: true, priority_tier: Some(65533), preemption: Some(Preemption::Requeue) };
+    ranked.engine = PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: Some(90), rank };
+    let object = rendered(&ranked, 16);
+    let line = "MaxTime=01:30:00 Default=YES PriorityTier=65533 PreemptMode=REQUEUE";
+    assert_eq!(object.content["spec"]["partition"]["config"], format!("State=UP {line}"));
+    let RemovalStep::Drain(drained) = removal(&object.key, Some(&view(&observed(&object, 1))), &ownership(), MIN_JOB_AGE, Timestamp::UNIX_EPOCH) else {
+        panic!("the way out begins with a drain");
+    };
+    assert_eq!(drained.content["spec"]["partition"]["config"], format!("State=DRAIN {line}"));
+    ranked.engine = PoolEngine::Slurm {
+        partition: "gpu-h100".into(),
+        max_wall_minutes: None,
+        rank: Rank { priority_tier: Some(65534), ..Rank::default() },
+    };
+    assert!(node_set(&site(), "h100", &ranked, 1, &ownership()).unwrap_err().message.contains("priorityTier"));
 }
 
 #[test]
@@ -138,7 +156,7 @@ fn what_is_not_legal_is_refused_with_its_field() {
         site.slurm.as_mut().unwrap().slinky.as_mut().unwrap()
     }
     fn partition(pool: &mut PoolIntent, name: &str) {
-        pool.engine = PoolEngine::Slurm { partition: name.into(), max_wall_minutes: None };
+        pool.engine = PoolEngine::Slurm { partition: name.into(), max_wall_minutes: None, rank: Rank::default() };
     }
     let cases: [(Change, Reason, &str); 15] = [
         (|_, pool| partition(pool, "default"), Reason::InvalidSpec, "partition \"default\""),
@@ -322,7 +340,7 @@ proptest! {
             intent.accelerator.per_node = per_node;
             intent.per_gpu = PerGpu { cpus, memory_gib: memory };
         }
-        intent.engine = PoolEngine::Slurm { partition: partition.clone(), max_wall_minutes: minutes };
+        intent.engine = PoolEngine::Slurm { partition: partition.clone(), max_wall_minutes: minutes, rank: Rank::default() };
         let Ok(object) = node_set(&site, &pool_name, &intent, replicas & 0x7fff_ffff, &ownership()) else { return Ok(()) };
         let spec = &object.content["spec"];
         let (extra, config) = (spec["extraConf"].as_str().unwrap(), spec["partition"]["config"].as_str().unwrap());

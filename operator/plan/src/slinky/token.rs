@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use aifactory_api::pool::Preemption;
+
 use crate::nodes::is_label_value;
 
 /// Text that must not be written.
@@ -63,12 +65,30 @@ tokens! {
         |text| is_dns_label(&text.replace('.', "-"), 63);
     /// A longest run time, as Slurm writes it.
     WallTime, "MaxTime", "write UNLIMITED or [days-]hours:minutes:seconds", is_wall_time;
+    /// Which partitions go first.
+    PriorityTier, "priorityTier", "write a number from 0 to 65533, such as 10",
+        |text| text.parse::<u32>().is_ok_and(|tier| tier <= 65533 && tier.to_string() == text);
+    /// What jobs must bear when a higher tier needs their nodes.
+    PreemptMode, "preemption", "write Off, Requeue, Cancel or Suspend", |text| ["OFF", "REQUEUE", "CANCEL", "SUSPEND"].contains(&text);
 }
 
 impl GresType {
     /// The first part of the model, in lower case: `H100-SXM5-80GB` is `h100`.
     pub fn of_model(model: &str) -> Result<Self, IllegalToken> {
         Self::parse(&model.split(['-', '_', '.']).next().unwrap_or_default().to_ascii_lowercase())
+    }
+}
+
+impl PreemptMode {
+    /// As Slurm writes it.
+    pub fn of(preemption: Preemption) -> Self {
+        let word = match preemption {
+            Preemption::Off => "OFF",
+            Preemption::Requeue => "REQUEUE",
+            Preemption::Cancel => "CANCEL",
+            Preemption::Suspend => "SUSPEND",
+        };
+        Self(word.to_owned())
     }
 }
 
