@@ -1,0 +1,311 @@
+//! Slurm pools from the hub's side: which part of a site is told what, and what people read of a budget.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::aggregate::{self, Reports};
+use aifactory_plan::budget::Ledger;
+use aifactory_plan::digest::digest_of;
+use aifactory_plan::intent::{Body, GrantIntent, Intent};
+use aifactory_plan::project;
+use aifactory_plan::report::{Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry};
+use aifactory_plan::world::{SiteKey, World};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+fn now() -> Timestamp {
+    "2026-12-15T12:00:00Z".parse().expect("a time")
+}
+
+fn owner(kind: Kind, name: &str) -> OwnerRef {
+    OwnerRef::new(kind, "example", name)
+}
+
+fn factory() -> OwnerRef {
+    owner(Kind::AIFactory, "example")
+}
+
+fn slurm(site: &str) -> SiteKey {
+    SiteKey::slurm(factory(), site)
+}
+
+fn kubernetes(site: &str) -> SiteKey {
+    SiteKey::new(factory(), site)
+}
+
+fn manifest(name: &str, generation: i64, spec: Value) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": "example", "uid": format!("uid-{name}"), "generation": generation, "creationTimestamp": "2026-11-01T00:00:00Z"},
+        "spec": spec,
+    })
+}
+
+fn site(name: &str, engines: &[&str]) -> Value {
+    let rest = json!({"url": "http://127.0.0.1:6820", "tokenSecretRef": {"name": "token", "key": "token"}});
+    let slinky = json!({"namespace": "slurm", "controllerRef": {"name": "slurm"}, "image": "ghcr.io/slinkyproject/slurmd:26.05"});
+    let mut site = json!({"name": name, "country": "LU", "stage": "Production"});
+    for engine in engines {
+        match *engine {
+            "kubernetes" => site["kubernetes"] = json!({"local": {}}),
+            "rest" => site["slurm"]["rest"] = rest.clone(),
+            "slinky" => site["slurm"]["slinky"] = slinky.clone(),
+            other => panic!("{other}"),
+        }
+    }
+    if site.get("slurm").is_some() {
+        site["slurm"]["clusterName"] = json!(name);
+    }
+    site
+}
+
+/// `a` has everything, `b` is a Slurm alone, `c` a Kubernetes alone.
+fn world(grant: &Value) -> World {
+    let mut world = World::default();
+    let sites = json!([site("a", &["kubernetes", "rest", "slinky"]), site("b", &["rest"]), site("c", &["kubernetes"])]);
+    let stored = manifest("example", 1, json!({"type": "Factory", "sites": sites}));
+    world.put_factory(factory(), Arc::new(serde_json::from_value(stored).expect("a factory")));
+    let pool = |engine: &str, how: Value, sites: Value, nodes: bool| {
+        let mut spec = json!({
+            "factoryRef": {"name": "example"},
+            "accelerator": {"vendor": "nvidia", "model": "H100", "resourceName": "nvidia.com/gpu", "perNode": 4},
+            "perGPU": {"cpus": 16, "memoryGiB": 120},
+            "accounting": {"canonicalGPUHours": 1, "perDeviceHours": 2},
+            "sites": sites,
+        });
+        spec[engine] = how;
+        if nodes {
+            spec["nodes"] = json!({"adopt": {"selector": {"matchLabels": {"gpu": "h100"}}}});
+        }
+        spec
+    };
+    let placed = json!([{"name": "a", "count": 3}, {"name": "b", "count": 1, "slurm": {"partition": "acc"}}]);
+    for (name, spec) in [
+        ("h100", pool("slurm", json!({"partition": "h100"}), placed, true)),
+        ("bare", pool("slurm", json!({"partition": "h100"}), json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]), false)),
+        ("pods", pool("kubernetes", json!({}), json!([{"name": "a"}, {"name": "c"}]), true)),
+    ] {
+        world.put_pool(owner(Kind::GPUPool, name), Arc::new(serde_json::from_value(manifest(name, 1, spec)).expect("a pool")));
+    }
+    world.put_grant(owner(Kind::AccessGrant, "alpha"), Arc::new(serde_json::from_value(grant.clone()).expect("a grant")));
+    world
+}
+
+fn grant(generation: i64, pools: Value) -> Value {
+    manifest(
+        "alpha",
+        generation,
+        json!({
+            "factoryRef": {"name": "example"},
+            "organisation": {"name": "Example SARL", "country": "FR", "category": "SME"},
+            "code": "EHPC-1",
+            "accessMode": "Playground",
+            "members": [{"id": "p-1", "slurm": {"user": "u1"}, "kubernetes": {"name": "oidc:1"}}],
+            "pools": pools,
+            "limits": {"maxGPUsPerMember": 4, "maxWallTime": "12h"},
+            "notBefore": "2026-12-01T00:00:00Z",
+            "notAfter": "2027-03-01T00:00:00Z",
+        }),
+    )
+}
+
+fn hours(hours: i64) -> Value {
+    json!([{"name": "main", "poolRef": {"name": "h100"}, "gpuHours": hours, "maxGPUs": 8}])
+}
+
+fn body(intent: &Intent) -> &GrantIntent {
+    match &intent.body {
+        Body::Grant(grant) => grant,
+        Body::Pool(_) => panic!("a pool"),
+    }
+}
+
+fn alpha() -> OwnerRef {
+    owner(Kind::AccessGrant, "alpha")
+}
+
+#[test]
+fn each_part_is_told_of_its_own_pools_only() {
+    let pools = json!([
+        {"name": "main", "poolRef": {"name": "h100"}, "gpuHours": 100, "maxGPUs": 8},
+        {"name": "pods", "poolRef": {"name": "pods"}, "gpuHours": 10, "maxGPUs": 2, "sites": [{"name": "a"}]},
+    ]);
+    let projection = project::grant(&world(&grant(1, pools)), &alpha(), &BTreeSet::new(), now()).expect("a projection");
+    assert!(projection.problems.is_empty(), "{:?}", projection.problems);
+    assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [kubernetes("a"), slurm("a"), slurm("b")]);
+    let pools = |key: &SiteKey| -> Vec<(String, Option<String>, i64, i64)> {
+        let pools = &body(&projection.sites[key]).pools;
+        pools.iter().map(|pool| (pool.entry.clone(), pool.partition.clone(), pool.budget.device_minutes, pool.max_gpus)).collect()
+    };
+    assert_eq!(pools(&kubernetes("a")), [("pods".to_owned(), None, 1200, 2)]);
+    assert_eq!(pools(&slurm("a")), [("main".to_owned(), Some("h100".to_owned()), 9000, 6)]);
+    assert_eq!(pools(&slurm("b")), [("main".to_owned(), Some("acc".to_owned()), 3000, 2)]);
+    let caps = body(&projection.sites[&slurm("b")]).caps;
+    assert_eq!((caps.max_gpus, caps.max_jobs, caps.max_wall_minutes), (Some(4), None, Some(720)));
+    assert_eq!(body(&projection.sites[&slurm("b")]).members[0].slurm_user.as_deref(), Some("u1"));
+}
+
+#[test]
+fn without_rest_no_budget_and_no_binding() {
+    let pools = json!([{"name": "bare", "poolRef": {"name": "bare"}, "gpuHours": 100, "maxGPUs": 8}]);
+    let world = world(&grant(1, pools));
+    let projection = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection");
+    let problem = projection.problems.first().expect("a problem");
+    assert_eq!(problem.reason, Reason::BudgetNotEnforceable);
+    assert!(problem.message.contains("sites[].slurm.rest"), "{}", problem.message);
+    assert!(!projection.sites.contains_key(&slurm("c")) && projection.sites.contains_key(&slurm("b")));
+
+    let projection = project::pool(&world, &owner(Kind::GPUPool, "bare"), &BTreeSet::new());
+    assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [slurm("a"), slurm("b")], "Slinky needs nodes");
+    assert_eq!(projection.problems.iter().map(|problem| problem.reason).collect::<Vec<_>>(), [Reason::InvalidSpec, Reason::EngineMissing]);
+    let projection = project::pool(&world, &owner(Kind::GPUPool, "h100"), &BTreeSet::new());
+    assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [kubernetes("a"), slurm("a"), slurm("b")]);
+    assert!(project::site(&world, "hub", &kubernetes("b"), None).is_none() && project::site(&world, "hub", &slurm("c"), None).is_none());
+}
+
+fn report(intent: &Intent, used: i64, limit: i64) -> Report {
+    let entry = SlurmEntry { qos: "grant-alpha-main".to_owned(), partition: "h100".to_owned(), limit: Some(limit) };
+    let usage = EntryUsage { used, complete_through: Some(now()), surcharge: 30, ..EntryUsage::default() };
+    Report {
+        owner: intent.owner.clone(),
+        uid: intent.uid.clone(),
+        generation: intent.generation,
+        answers: digest_of(intent),
+        phase: SitePhase::Bound,
+        settled: true,
+        findings: Vec::new(),
+        detail: Detail::Grant(GrantDetail {
+            members_wanted: 1,
+            members_bound: 1,
+            slurm: Some(SlurmDetail {
+                cluster: "b".to_owned(),
+                account: "grant-alpha".to_owned(),
+                entries: BTreeMap::from([("main".to_owned(), entry)]),
+            }),
+            usage: BTreeMap::from([("main".to_owned(), usage)]),
+            ..GrantDetail::default()
+        }),
+    }
+}
+
+fn there() -> SiteReport {
+    SiteReport { reachable: true, synced: true, ..SiteReport::default() }
+}
+
+/// Status after both sites said what they used, in device-seconds.
+fn status(grant: &Value, ledger: &mut Ledger, used: [i64; 2], silent: Option<&str>) -> (Value, BTreeMap<SiteKey, i64>) {
+    let world = world(grant);
+    let projection = project::grant_within(&world, &alpha(), &BTreeSet::new(), Some(ledger), now()).expect("a projection");
+    let told: BTreeMap<SiteKey, i64> =
+        projection.sites.iter().map(|(key, intent)| (key.clone(), body(intent).pools[0].budget.device_minutes)).collect();
+    let reports: BTreeMap<SiteKey, Report> = projection
+        .sites
+        .iter()
+        .zip(used)
+        .filter(|((key, _), _)| silent != Some(key.site.as_str()))
+        .map(|((key, intent), used)| (key.clone(), report(intent, used, told[key])))
+        .collect();
+    let about: BTreeMap<SiteKey, &Report> = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
+    ledger.hear(&projection.sites, &about);
+    let sites: BTreeMap<SiteKey, SiteReport> = reports.keys().map(|key| (key.clone(), there())).collect();
+    let none = BTreeSet::new();
+    let object = world.grant(&alpha()).expect("a grant");
+    let outcome = aggregate::grant(&world, object, &projection, &Reports { about, sites: &sites, abandoned: &none }, now());
+    (serde_json::to_value(outcome.status).expect("a status"), told)
+}
+
+fn condition<'v>(status: &'v Value, name: &str) -> (&'v str, &'v str, &'v str) {
+    let found = status["conditions"].as_array().expect("conditions").iter().find(|found| found["type"] == name).expect("the condition");
+    let text = |field: &str| found[field].as_str().expect("a string");
+    (text("status"), text("reason"), text("message"))
+}
+
+#[test]
+fn what_was_used_is_shown_and_ends_the_work_until_more_is_granted() {
+    let mut ledger = Ledger::default();
+    let (found, told) = status(&grant(1, hours(100)), &mut ledger, [3600, 1800], None);
+    assert_eq!(told, BTreeMap::from([(slurm("a"), 9000), (slurm("b"), 3000)]));
+    assert_eq!(found["pools"][0]["gpuHours"], json!({"granted": "100", "used": "0.75", "completeThrough": now().to_string(), "includesRunning": false}));
+    assert_eq!(found["summary"]["gpuHours"], "0/100");
+    assert_eq!(found["summary"]["sites"], "2/2");
+    assert_eq!(found["sites"][0]["budgets"][0], json!({"name": "main", "unit": "gres/gpu-minutes", "limit": 9000, "used": 60, "counter": 60}));
+    assert_eq!(found["sites"][1]["access"]["slurm"]["account"], "grant-alpha");
+    assert_eq!(condition(&found, "WithinBudget"), ("True", "AsSpecified", "main: 0.75 of 100 GPU-hours used"));
+
+    let mut used_up = grant(1, hours(100));
+    used_up["status"] = found;
+    let (found, _) = status(&used_up, &mut ledger, [9000 * 60 - 30, 3000 * 60 - 80], None);
+    assert_eq!((&found["phase"], condition(&found, "WithinBudget").1), (&json!("Exhausted"), "Exhausted"));
+    assert_eq!((condition(&found, "Ready").0, condition(&found, "Ready").1), ("True", "Exhausted"));
+    assert_eq!((condition(&found, "Usable").0, condition(&found, "Usable").1), ("False", "Exhausted"));
+
+    let mut more = grant(2, hours(200));
+    more["status"] = found;
+    let (found, told) = status(&more, &mut ledger, [9000 * 60 - 30, 3000 * 60 - 80], None);
+    assert_eq!(told.values().sum::<i64>(), 24_000);
+    assert_eq!((&found["phase"], condition(&found, "Usable").0, condition(&found, "WithinBudget").0), (&json!("Active"), "True", "True"));
+}
+
+#[test]
+fn a_site_that_is_silent_keeps_its_figures_and_its_part() {
+    let mut ledger = Ledger::default();
+    let (first, _) = status(&grant(1, hours(100)), &mut ledger, [3600, 7200], None);
+    // The hub begins anew, and b does not answer; a person moves the hours to a.
+    let moved = json!([{"name": "main", "poolRef": {"name": "h100"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "a", "gpuHours": 100}, {"name": "b", "gpuHours": 0}]}]);
+    let mut again = grant(2, moved);
+    again["status"] = first;
+    let (found, told) = status(&again, &mut Ledger::default(), [3600, 0], Some("b"));
+    assert_eq!(told[&slurm("a")], 9000, "b may still use its part");
+    assert_eq!(found["pools"][0]["gpuHours"]["used"], "1.5");
+    let (state, reason, text) = condition(&found, "WithinBudget");
+    assert_eq!((state, reason), ("Unknown", "UsageStale"), "{text}");
+    assert_eq!(found["phase"], "Active", "access is not taken because a report is late");
+}
+
+#[test]
+fn a_factory_row_joins_both_parts() {
+    let world = world(&grant(1, hours(100)));
+    let object = world.factory(&factory()).expect("a factory");
+    let broken = SiteReport { problem: Some(Finding::note(Reason::SlurmDatabaseDown, "slurmdbd does not answer")), ..there() };
+    let sites = BTreeMap::from([
+        (kubernetes("a"), there()),
+        (slurm("a"), broken),
+        (slurm("b"), SiteReport { held: BTreeMap::from([(alpha(), Held::Retained)]), ..there() }),
+        (kubernetes("c"), SiteReport { released: true, ..there() }),
+    ]);
+    let outcome = aggregate::factory(&world, object, &sites, |_| Vec::new(), &BTreeSet::new(), now());
+    let found = serde_json::to_value(outcome.status).expect("a status");
+    assert_eq!((&found["sites"][0]["reason"], &found["sites"][0]["message"]), (&json!("SlurmDatabaseDown"), &json!("Slurm: slurmdbd does not answer")));
+    assert_eq!((&found["sites"][1]["reachable"], &found["sites"][1]["reason"]), (&json!(true), &Value::Null), "a Slurm alone");
+    assert_eq!(condition(&found, "Ready").1, "SlurmDatabaseDown");
+}
+
+#[test]
+fn a_partition_that_is_down_is_not_ready() {
+    let world = world(&grant(1, hours(100)));
+    let pool = owner(Kind::GPUPool, "h100");
+    let projection = project::pool(&world, &pool, &BTreeSet::new());
+    let reports: BTreeMap<SiteKey, Report> = projection
+        .sites
+        .iter()
+        .map(|(key, intent)| {
+            let state = if *key == slurm("b") { "Down" } else { "Up" };
+            let detail = PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some(("h100".to_owned(), state.to_owned())), ..PoolDetail::default() };
+            (key.clone(), Report { detail: Detail::Pool(detail), ..report(intent, 0, 0) })
+        })
+        .collect();
+    let about = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
+    let sites: BTreeMap<SiteKey, SiteReport> = reports.keys().map(|key| (key.clone(), there())).collect();
+    let intent = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection").sites[&slurm("a")].clone();
+    let used = report(&intent, 7200 * 3 + 60, 9000);
+    let object = world.pool(&pool).expect("a pool");
+    let none = BTreeSet::new();
+    let reports = Reports { about, sites: &sites, abandoned: &none };
+    let outcome = aggregate::pool(&world, object, &projection, &reports, |_| vec![&used], now());
+    let found = serde_json::to_value(outcome.status).expect("a status");
+    assert_eq!((condition(&found, "Ready").0, condition(&found, "Ready").1), ("False", "PartitionNotReady"));
+    assert_eq!(condition(&found, "PartitionReady").2, "b: partition h100 is Down");
+    assert_eq!(found["sites"].as_array().map(Vec::len), Some(2));
+    assert_eq!(found["summary"], json!({"nodes": "2/2", "gpus": "0/8"}), "the nodes of a count once");
+    assert_eq!(found["gpuHours"]["used"], 3);
+}
