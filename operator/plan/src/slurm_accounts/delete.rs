@@ -8,6 +8,7 @@ use super::decide::Planner;
 use super::end::EntryLimits;
 use super::found::Place;
 use super::record::Record;
+use super::removal::Other;
 use super::state::{Row, RowKey};
 use crate::report::{Finding, SitePhase};
 
@@ -38,23 +39,28 @@ impl Planner<'_> {
             self.findings.push(Finding::note(Reason::InProgress, message));
             return;
         }
-        let mut moved = false;
-        for (key, row) in &rows {
-            if let Some(other) = self.other_account(&key.user).filter(|_| row.is_default) {
-                self.ask(Call::Default { user: key.user.clone(), account: other });
-                moved = true;
-            }
-        }
-        if moved {
-            return;
-        }
         if self.found.place == Place::Ours {
-            self.ask(Call::DeleteAccount(self.found.account.clone()));
+            if self.no_defaults(&rows) {
+                self.ask(Call::DeleteAccount(self.found.account.clone()));
+            }
             return;
         }
         for (key, row) in &rows {
             self.delete_row(key, row);
         }
+    }
+
+    /// Whether the account is no user's default any more, or may go with it.
+    fn no_defaults(&mut self, rows: &[(RowKey, Row)]) -> bool {
+        let mut none = true;
+        for (key, _) in rows.iter().filter(|(_, row)| row.is_default) {
+            let other = self.other_default(&key.user);
+            none &= matches!(other, Other::None);
+            if let Other::Account(account) = other {
+                self.ask(Call::Default { user: key.user.clone(), account });
+            }
+        }
+        none
     }
 
     fn delete_qos(&mut self) {

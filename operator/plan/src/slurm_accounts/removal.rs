@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use aifactory_api::Reason;
-use aifactory_api::grant::RunningWork;
+use aifactory_api::grant::{AfterRetention, RunningWork};
+use aifactory_api::name::SLURM_PREFIX;
 
 use super::call::{Call, Stage};
 use super::decide::{Planner, after};
-use super::record::RowMark;
+use super::record::{Record, RowMark};
 use super::state::{Row, RowKey};
 use crate::report::Finding;
 
@@ -65,23 +66,54 @@ impl Planner<'_> {
             return;
         }
         if row.is_default {
-            if let Some(other) = self.other_account(&key.user) {
-                self.ask(Call::Default { user: key.user.clone(), account: other });
-                return;
-            }
-            let account = &key.account;
-            if self.view.snapshot.rows_of(account).any(|(other, _)| other.user == key.user && other != key) {
+            match self.other_default(&key.user) {
+                Other::Account(account) => {
+                    self.ask(Call::Default { user: key.user.clone(), account });
+                    return;
+                }
+                Other::Going => return,
                 // The user's other associations here go first, or stay; this one is locked.
-                return;
+                Other::None if self.view.snapshot.rows_of(&key.account).any(|(other, _)| other.user == key.user && other != key) => return,
+                Other::None => {}
             }
         }
         self.ask(Call::DeleteRow(key.clone()));
     }
 
-    /// Another account of a user, a site's own if there is one.
-    pub fn other_account(&self, user: &str) -> Option<String> {
-        let accounts = self.view.snapshot.accounts_of.get(user)?;
-        let others = accounts.iter().filter(|name| **name != self.found.account);
-        others.min_by_key(|name| (name.starts_with(aifactory_api::name::SLURM_PREFIX), *name)).cloned()
+    /// Which other account can be a user's default, a site's own if there is one.
+    pub fn other_default(&self, user: &str) -> Other {
+        let accounts = self.view.snapshot.accounts_of.get(user);
+        let others: BTreeSet<&String> = accounts.into_iter().flatten().filter(|name| **name != self.found.account).collect();
+        let stay = others.iter().filter(|name| !self.goes(name, user));
+        match stay.min_by_key(|name| (name.starts_with(SLURM_PREFIX), **name)) {
+            Some(name) => Other::Account((*name).clone()),
+            None if others.is_empty() => Other::None,
+            None => Other::Going,
+        }
     }
+
+    /// Whether an account of ours is about to lose this user. It must not become the default: it could not go, and two would hand the user to
+    /// each other for ever. The one that is the default waits for the other.
+    fn goes(&self, account: &str, user: &str) -> bool {
+        let record = self.view.snapshot.accounts.get(account).and_then(|account| Record::parse(&account.description));
+        if !account.starts_with(SLURM_PREFIX) || record.is_none() {
+            return false;
+        }
+        let deleted = record.is_some_and(|record| {
+            let over = record.retained_until.is_some_and(|until| until <= self.now) && record.after_retention == Some(AfterRetention::Delete);
+            if record.retained() { over } else { record.cancelled_at.is_some() }
+        });
+        let mut rows = self.view.snapshot.rows_of(account).filter(|(key, _)| key.user == user).map(|(_, row)| row).peekable();
+        deleted || (rows.peek().is_some() && rows.all(|row| row.locked() && RowMark::parse(&row.comment).is_some_and(|mark| mark.locked_at.is_some())))
+    }
+}
+
+/// What else may be a user's default account.
+pub(super) enum Other {
+    /// This one.
+    Account(String),
+    /// Only accounts that go themselves.
+    Going,
+    /// The user has no other.
+    None,
 }
