@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 #[allow(dead_code, reason = "shared with other properties")]
-#[path = "slurm/mod.rs"]
-mod slurm;
-#[allow(dead_code, reason = "shared with other properties")]
 #[path = "slurm/grants.rs"]
 mod grants;
+#[allow(dead_code, reason = "shared with other properties")]
+#[path = "slurm/mod.rs"]
+mod slurm;
 
 use aifactory_api::Reason;
 use aifactory_api::factory::OrphanPolicy;

@@ -121,7 +121,11 @@ fn happen(world: &mut World, event: &Event, by_hand: bool) {
         }
         Event::Refuse(index, refused) => {
             let refusal = Refusal { reason: Reason::RefusedBySite, message: "no".to_owned() };
-            if refused { world.refused.insert(owner(NAMES[index]), refusal).is_some() } else { world.refused.remove(&owner(NAMES[index])).is_some() };
+            if refused {
+                world.refused.insert(owner(NAMES[index]), refusal).is_some()
+            } else {
+                world.refused.remove(&owner(NAMES[index])).is_some()
+            };
         }
         Event::Paused(paused) => world.policy.paused = paused,
         Event::Keep(keep) => world.policy.keep_namespaces = keep,
@@ -130,7 +134,12 @@ fn happen(world: &mut World, event: &Event, by_hand: bool) {
         }
         Event::Hand(index, what) if by_hand => edit(world, NAMES[index], what),
         Event::Hand(..) | Event::Killed(_) => {}
-        Event::Member(index, _) | Event::Open(index, ..) | Event::Drop(index, _) | Event::Budget(index, _) | Event::Running(index, _) | Event::Code(index, _)
+        Event::Member(index, _)
+        | Event::Open(index, ..)
+        | Event::Drop(index, _)
+        | Event::Budget(index, _)
+        | Event::Running(index, _)
+        | Event::Code(index, _)
             if !known(world, index) => {}
         Event::Member(index, user) => {
             let body = world.grant(NAMES[index]);
@@ -211,8 +220,13 @@ fn settled(world: &World) {
         let Some((_, body)) = world.grants.get(&name) else { continue };
         let account = slurm_account(HUB, &name);
         let closed = !matches!(body.desired, Desired::Bound) || world.refused.contains_key(&name);
-        let admitted: Vec<RowKey> =
-            world.cluster.state.rows_of(&account).map(|(key, _)| key.clone()).filter(|key| !key.user.is_empty() && world.cluster.clone().submit(key)).collect();
+        let admitted: Vec<RowKey> = world
+            .cluster
+            .state
+            .rows_of(&account)
+            .map(|(key, _)| key.clone())
+            .filter(|key| !key.user.is_empty() && world.cluster.clone().submit(key))
+            .collect();
         if closed {
             assert!(admitted.is_empty(), "{name}: {admitted:?} in spite of {:?}", body.desired);
         }
@@ -221,9 +235,8 @@ fn settled(world: &World) {
             None => body.members.iter().find(|member| member.id == id)?.slurm_user.clone(),
         };
         let members: BTreeSet<String> = body.members.iter().filter_map(|member| users(&member.id)).collect();
-        let may = |key: &RowKey| {
-            members.contains(&key.user) && body.pools.iter().any(|pool| pool.open && pool.partition.as_ref() == Some(&key.partition))
-        };
+        let may =
+            |key: &RowKey| members.contains(&key.user) && body.pools.iter().any(|pool| pool.open && pool.partition.as_ref() == Some(&key.partition));
         if world.users.is_some() {
             assert!(admitted.iter().all(may), "{name}: {admitted:?}");
         }

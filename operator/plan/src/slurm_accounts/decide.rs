@@ -165,7 +165,8 @@ impl<'a> Planner<'a> {
     fn finish(mut self, answers: &impl serde::Serialize, grant: Option<&GrantIntent>) -> AccountPlan {
         if self.view.policy.paused && self.only_removals() {
             self.phase = SitePhase::Pending;
-            self.findings.push(Finding::note(Reason::PausedBySite, format!("the site's {} says paused: only access is taken away", labels::SITE_POLICY)));
+            self.findings
+                .push(Finding::note(Reason::PausedBySite, format!("the site's {} says paused: only access is taken away", labels::SITE_POLICY)));
         }
         let detail = self.detail(grant);
         let mut calls: Vec<Call> = self.calls.into_iter().map(|(call, _)| call).collect();

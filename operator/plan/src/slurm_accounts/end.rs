@@ -1,6 +1,6 @@
 //! The end of a grant in a Slurm cluster: the lock first, then work, and what was used is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::Reason;
 use aifactory_api::grant::{AfterRetention, RunningWork};
@@ -10,7 +10,7 @@ use super::call::{Call, Stage};
 use super::decide::{Planner, after};
 use super::found::Place;
 use super::record::{Record, RowMark, State};
-use super::state::Limit;
+use super::state::{Limit, RowKey};
 use super::target::{self, Ceiling, Target};
 use crate::intent::{GrantIntent, Intent};
 use crate::report::SitePhase;
@@ -98,7 +98,7 @@ impl Planner<'_> {
         }
         calls.extend(self.describe(record));
         calls.into_iter().for_each(|call| self.note_down(call));
-        self.lock_strays(&Default::default());
+        self.lock_strays(&BTreeSet::new());
     }
 
     /// Has an account of ours say this record.
@@ -116,7 +116,7 @@ impl Planner<'_> {
     }
 
     /// Locks associations that lead past our QOS, but for those that are put right in the same pass.
-    pub fn lock_strays(&mut self, mended: &std::collections::BTreeSet<super::state::RowKey>) {
+    pub fn lock_strays(&mut self, mended: &BTreeSet<RowKey>) {
         let mut calls = Vec::new();
         for (key, row) in self.found.rows(self.view.snapshot, &self.site.hub, self.owner) {
             if !self.found.strays(row) || row.locked() || mended.contains(key) {

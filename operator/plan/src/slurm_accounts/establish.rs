@@ -68,7 +68,8 @@ impl Planner<'_> {
         for pool in &grant.pools {
             let Some(partition) = pool.partition.as_deref() else { continue };
             if let Some(other) = entries.iter().find(|entry| entry.partition == partition) {
-                let message = format!("pools {:?} and {:?} are both partition {partition} here; the first one is given", other.pool.entry, pool.entry);
+                let message =
+                    format!("pools {:?} and {:?} are both partition {partition} here; the first one is given", other.pool.entry, pool.entry);
                 self.findings.push(Finding::stalled(Reason::InvalidSpec, message));
                 continue;
             }
@@ -215,7 +216,8 @@ impl Planner<'_> {
                 }
                 Some(row) if self.right(key, row, wanted) => {
                     if !lineage(key, row) {
-                        let message = format!("{key} was made with the wrong lineage {:?}; delete it with sacctmgr, and it is made anew", row.lineage);
+                        let message =
+                            format!("{key} was made with the wrong lineage {:?}; delete it with sacctmgr, and it is made anew", row.lineage);
                         self.findings.push(Finding::stalled(Reason::NotWritten, message));
                         missing.insert(&wanted.member);
                     }
@@ -249,9 +251,12 @@ impl Planner<'_> {
         for (key, row) in ours.iter().filter(|(key, _)| !wanted.contains_key(key)) {
             let open = entries.iter().any(|entry| entry.pool.open && entry.partition == key.partition);
             let unsure = self.view.users.is_none() && RowMark::parse(&row.comment).and_then(|mark| mark.member).is_some_and(|id| ids.contains(&id));
-            if !(open && unsure) && !(self.found.strays(row) && !row.locked()) {
-                self.remove_row(key, row);
+            // One that strays and is open was locked above.
+            let locked_first = self.found.strays(row) && !row.locked();
+            if locked_first || (open && unsure) {
+                continue;
             }
+            self.remove_row(key, row);
         }
     }
 

@@ -52,7 +52,8 @@ impl<'a> Found<'a> {
         let own = slurm_account(hub, owner);
         let ours = account_record(snapshot, &own).filter(|record| record.is_of(hub, owner));
         // A partly written record is one that says less: what has ended has ended.
-        let told = qos.values().map(|(_, record)| record).max_by_key(|record| (record.state == State::Locked, record.ended_at.map(std::cmp::Reverse)));
+        let told =
+            qos.values().map(|(_, record)| record).max_by_key(|record| (record.state == State::Locked, record.ended_at.map(std::cmp::Reverse)));
         let since = ours.iter().chain(qos.values().map(|(_, record)| record)).map(|record| record.since).min();
         let record = ours.clone().or_else(|| told.cloned()).map(|record| Record {
             since: since.unwrap_or(record.since),

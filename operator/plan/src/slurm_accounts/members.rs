@@ -9,8 +9,34 @@ use crate::site_policy::SitePolicy;
 
 /// Users of the system, and words that Slurm's REST re-types; they are nobody's members.
 const RESERVED: [&str; 28] = [
-    "root", "slurm", "slurmrest", "slurmrestd", "nobody", "munge", "daemon", "bin", "sys", "adm", "mysql", "systemd", "sync", "operator", "null", "yes",
-    "no", "on", "off", "true", "false", "inf", "infinity", "nan", "y", "n", "t", "f",
+    "root",
+    "slurm",
+    "slurmrest",
+    "slurmrestd",
+    "nobody",
+    "munge",
+    "daemon",
+    "bin",
+    "sys",
+    "adm",
+    "mysql",
+    "systemd",
+    "sync",
+    "operator",
+    "null",
+    "yes",
+    "no",
+    "on",
+    "off",
+    "true",
+    "false",
+    "inf",
+    "infinity",
+    "nan",
+    "y",
+    "n",
+    "t",
+    "f",
 ];
 
 /// Members and their users at this site.

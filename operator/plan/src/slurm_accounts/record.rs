@@ -141,9 +141,9 @@ impl Record {
             queue_ended_at: time("queue-ended-at"),
             cancelled_at: time("cancelled-at"),
             retained_until: time("retained-until"),
-            after_retention: pairs.get("after-retention").and_then(|text| {
-                [AfterRetention::Delete, AfterRetention::Retain].into_iter().find(|after| after.as_str() == text)
-            }),
+            after_retention: pairs
+                .get("after-retention")
+                .and_then(|text| [AfterRetention::Delete, AfterRetention::Retain].into_iter().find(|after| after.as_str() == text)),
             account: pairs.get("account").cloned(),
             entry: pairs.get("entry").cloned(),
         })

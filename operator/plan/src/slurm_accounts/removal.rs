@@ -104,7 +104,8 @@ impl Planner<'_> {
             if record.retained() { over } else { record.cancelled_at.is_some() }
         });
         let mut rows = self.view.snapshot.rows_of(account).filter(|(key, _)| key.user == user).map(|(_, row)| row).peekable();
-        deleted || (rows.peek().is_some() && rows.all(|row| row.locked() && RowMark::parse(&row.comment).is_some_and(|mark| mark.locked_at.is_some())))
+        deleted
+            || (rows.peek().is_some() && rows.all(|row| row.locked() && RowMark::parse(&row.comment).is_some_and(|mark| mark.locked_at.is_some())))
     }
 }
 

@@ -50,7 +50,8 @@ impl Cluster {
 
     /// An association that somebody made.
     pub fn row(&mut self, account: &str, user: &str, partition: &str) -> &mut Row {
-        let lineage = format!("{}0-{user}/{partition}{}", self.state.rows[&RowKey::account(account)].lineage, if partition.is_empty() { "" } else { "/" });
+        let lineage =
+            format!("{}0-{user}/{partition}{}", self.state.rows[&RowKey::account(account)].lineage, if partition.is_empty() { "" } else { "/" });
         let is_default = !self.state.rows.keys().any(|other| other.user == user);
         let row = Row { qos: set(&["normal"]), default_qos: "normal".to_owned(), lineage, is_default, ..Row::default() };
         self.state.rows.entry(key(account, user, partition)).or_insert(row)
@@ -72,7 +73,8 @@ impl Cluster {
     /// Submits a job as a member would; whether Slurm takes it.
     pub fn submit(&mut self, key: &RowKey) -> bool {
         let Some(row) = self.state.rows.get(key) else { return false };
-        let closed = row.submitted_jobs == Some(0) || self.state.qos.get(&row.default_qos).is_none_or(|qos| qos.limits.get(&Limit::SubmittedJobs) == Some(&0));
+        let closed =
+            row.submitted_jobs == Some(0) || self.state.qos.get(&row.default_qos).is_none_or(|qos| qos.limits.get(&Limit::SubmittedJobs) == Some(&0));
         if !closed {
             self.jobs.push(Job { key: key.clone(), qos: row.default_qos.clone(), running: false });
         }
