@@ -14,6 +14,7 @@ mod record;
 mod removal;
 mod state;
 mod target;
+pub mod usage;
 mod view;
 
 pub use aifactory_api::name::{slurm_account as account_name, slurm_qos as qos_name};

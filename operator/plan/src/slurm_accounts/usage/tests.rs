@@ -49,7 +49,7 @@ impl Run {
         let seen = (window.from, window.to);
         // What goes on is not taken out yet.
         let halting = !over && self.halt.0 <= known && known < self.halt.1;
-        let halted = if over { self.halted(i64::MAX) } else { self.halt };
+        let halted = if over { self.halted(i64::MAX) } else { (self.halt.0.max(self.start), self.halt.1) };
         let suspended = if halting || (!over && self.halt.0 > known) { 0 } else { overlap(halted, (seen.0, seen.1.min(end))) };
         let ran = overlap((self.start, end), seen);
         let words: &[&str] = match (over, self.requeued) {
@@ -169,17 +169,7 @@ proptest! {
 }
 
 fn run(job: i64, start: i64, end: i64) -> Run {
-    Run {
-        job,
-        submission: start,
-        account: 0,
-        gpus: 2,
-        start,
-        end,
-        halt: (i64::MAX, i64::MAX),
-        requeued: false,
-        late: 0,
-    }
+    Run { job, submission: start, account: 0, gpus: 2, start, end, halt: (i64::MAX, i64::MAX), requeued: false, late: 0 }
 }
 
 #[test]
