@@ -14,6 +14,7 @@ pub mod notices;
 pub mod run;
 pub mod schedule;
 pub mod site;
+pub mod slurm;
 pub mod telemetry;
 pub mod text;
 pub mod transport;

@@ -71,6 +71,8 @@ pub const SYSTEM_NAMESPACE: &str = "aifactory-system";
 pub const CLAIM: &str = "aifactory-claim";
 /// ConfigMap on a site: the site's own word. We read it and never write it.
 pub const SITE_POLICY: &str = "aifactory-site-policy";
+/// ConfigMap on a site: member id to local user of its Slurm. We read it and never write it.
+pub const SLURM_USERS: &str = "aifactory-slurm-users";
 /// ConfigMap on the hub: the hub id.
 pub const HUB_CONFIG: &str = "aifactory-hub";
 /// ConfigMap on the hub: the namespaces that hold living grants.

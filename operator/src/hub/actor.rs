@@ -8,11 +8,14 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aifactory_api::factory::Site;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
 use aifactory_plan::aggregate::{self, Outcome, Reports};
+use aifactory_plan::budget::Ledger;
+use aifactory_plan::intent::{SiteIntent, SiteWord};
 use aifactory_plan::project;
 use aifactory_plan::report::{Report, SiteReport};
-use aifactory_plan::world::{SiteKey, World, factory_of_pool, pools_of_grant};
+use aifactory_plan::world::{Part, SiteKey, World, factory_of_pool, pools_of_grant};
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::Value;
@@ -20,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::living;
-use super::registry::Registry;
+use super::registry::{Registry, parts};
 use super::watch::{Resourced, Seen, version, watch};
 use super::writes::{Write, WriteError, raw_status, write};
 use crate::metrics::{Metrics, ReconcileResult};
@@ -74,9 +77,13 @@ pub struct Hub {
     registry: Registry,
     from_sites: mpsc::UnboundedReceiver<FromSite>,
     site_reports: BTreeMap<SiteKey, SiteReport>,
+    /// What sites say themselves, as last read.
+    words: BTreeMap<SiteKey, SiteWord>,
     reports: BTreeMap<OwnerRef, BTreeMap<SiteKey, Report>>,
     by_site: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
     holders: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    /// What each site may still let a grant use.
+    ledgers: BTreeMap<OwnerRef, Ledger>,
     abandoned: BTreeSet<SiteKey>,
     schedule: Schedule<OwnerRef>,
     progress: BTreeMap<OwnerRef, Progress>,
@@ -126,9 +133,11 @@ impl Hub {
             registry,
             from_sites,
             site_reports: BTreeMap::new(),
+            words: BTreeMap::new(),
             reports: BTreeMap::new(),
             by_site: BTreeMap::new(),
             holders: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             schedule: Schedule::default(),
             progress: BTreeMap::new(),
@@ -272,6 +281,7 @@ impl Hub {
         self.world.remove(owner);
         self.grants_changed = true;
         self.progress.remove(owner);
+        self.ledgers.remove(owner);
         self.settings.notices.forget(owner);
         if let Some(reports) = self.reports.remove(owner) {
             for key in reports.keys() {
@@ -356,6 +366,9 @@ impl Hub {
         metrics.set_site_connected(&name, report.reachable);
         metrics.set_site_orphans(&name, report.orphans.len());
         metrics.set_site_credential_expiry(&name, report.credential_expires);
+        if let Some(word) = &report.word {
+            self.words.insert(key.clone(), word.clone());
+        }
         let before = self.site_reports.insert(key.clone(), report);
         let Some(report) = self.site_reports.get(&key) else { return };
         let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::factory::{Site, SiteKubernetes};
+use aifactory_api::slurm::SlurmRest;
 use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::digest::{Digest, digest_of};
 use aifactory_plan::intent::{Intent, SiteIntent};
 use aifactory_plan::report::{Finding, SiteReport};
-use aifactory_plan::world::SiteKey;
+use aifactory_plan::world::{Part, SiteKey};
 
 use crate::metrics::Metrics;
 use crate::site::credentials::{CredentialReader, CredentialSource};
 use crate::site::worker;
+use crate::slurm;
 use crate::transport::{HubSender, SiteSender, ToSite};
 
 struct Connected {
@@ -38,7 +40,7 @@ impl Registry {
 
     /// Sees to it that the site has a worker that knows what it must; returns what keeps it from having one.
     pub fn ensure(&mut self, key: &SiteKey, site: &Site, intent: SiteIntent) -> Option<SiteReport> {
-        let source = match source(key, site.kubernetes.as_ref()) {
+        let source = match source(key, site) {
             Ok(source) => source,
             Err(problem) => {
                 self.sites.remove(key);
@@ -52,7 +54,11 @@ impl Registry {
             sender: {
                 let mut reader = self.reader.clone();
                 reader.settings.requests = Some(self.metrics.site_requests(&key.to_string()));
-                worker::start(key.clone(), source.clone(), reader, self.hub.clone(), self.metrics.clone())
+                let (key, source, hub, metrics) = (key.clone(), source.clone(), self.hub.clone(), self.metrics.clone());
+                match key.part {
+                    Part::Kubernetes => worker::start(key, source, reader, hub, metrics),
+                    Part::Slurm => slurm::worker::start(key, source, reader, hub, metrics),
+                }
             },
             source,
             site: None,
@@ -128,8 +134,28 @@ impl Registry {
     }
 }
 
-fn source(key: &SiteKey, kubernetes: Option<&SiteKubernetes>) -> Result<CredentialSource, Finding> {
-    match kubernetes {
+/// The parts of a site that have a worker.
+pub fn parts(factory: &OwnerRef, site: &Site) -> Vec<SiteKey> {
+    let kubernetes = site.kubernetes.as_ref().map(|_| SiteKey::new(factory.clone(), &site.name));
+    let slurm = rest(site).map(|_| SiteKey::slurm(factory.clone(), &site.name));
+    kubernetes.into_iter().chain(slurm).collect()
+}
+
+fn rest(site: &Site) -> Option<&SlurmRest> {
+    site.slurm.as_ref()?.rest.as_ref()
+}
+
+fn source(key: &SiteKey, site: &Site) -> Result<CredentialSource, Finding> {
+    if key.part == Part::Slurm {
+        let secret = rest(site).and_then(|rest| rest.token_secret_ref.as_ref().or(rest.key_secret_ref.as_ref()));
+        return match secret {
+            Some(secret) => {
+                Ok(CredentialSource::Secret { namespace: key.factory.namespace.clone(), name: secret.name.clone(), key: secret.key.clone() })
+            }
+            None => Err(Finding::stalled(Reason::InvalidSpec, "slurm.rest: one of tokenSecretRef and keySecretRef is needed")),
+        };
+    }
+    match &site.kubernetes {
         Some(SiteKubernetes { push: Some(push), .. }) => Ok(CredentialSource::Secret {
             namespace: key.factory.namespace.clone(),
             name: push.kubeconfig_secret_ref.name.clone(),

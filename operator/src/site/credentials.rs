@@ -1,5 +1,6 @@
 //! Where a site's credential is, and how it is kept while in use.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aifactory_api::{Reason, labels};
@@ -86,6 +87,20 @@ impl CredentialReader {
         }
     }
 
+    /// Reads a key of a Secret, and those of `others` that are there as text, and marks the Secret as in use.
+    pub async fn secret(&self, source: &CredentialSource, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>), Finding> {
+        let CredentialSource::Secret { namespace, name, key } = source else {
+            return Err(Finding::stalled(Reason::InvalidSpec, "a Slurm is reached with a Secret"));
+        };
+        let (value, found, secret) = self.read(namespace, name, key, others).await?;
+        hold(&Api::namespaced(self.hub.clone(), namespace), &secret).await?;
+        let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
+        if let Ok(Ok(binding)) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
+            hold(&bindings, &binding).await?;
+        }
+        Ok((value, found))
+    }
+
     /// Lets the Secret go.
     pub async fn release_secret(&self, source: &CredentialSource) -> Result<(), Finding> {
         let CredentialSource::Secret { namespace, name, .. } = source else { return Ok(()) };
@@ -102,6 +117,11 @@ impl CredentialReader {
     }
 
     async fn bytes(&self, namespace: &str, name: &str, key: &str) -> Result<(Vec<u8>, Secret), Finding> {
+        let (value, _, secret) = self.read(namespace, name, key, &[]).await?;
+        Ok((value, secret))
+    }
+
+    async fn read(&self, namespace: &str, name: &str, key: &str, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>, Secret), Finding> {
         let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
         let Some(mut secret) = fetch(&secrets, name).await? else {
             return Err(Finding::stalled(
@@ -112,10 +132,18 @@ impl CredentialReader {
             ));
         };
         let value = secret.data.as_mut().and_then(|data| data.remove(key));
+        let mut found = BTreeMap::new();
+        for other in others {
+            if let Some(value) = secret.data.as_mut().and_then(|data| data.remove(*other)) {
+                let text = String::from_utf8(value.0)
+                    .map_err(|_| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {other}: it is no text")))?;
+                found.insert((*other).to_owned(), text);
+            }
+        }
         // The rest of the Secret is nobody's business.
         secret.data = None;
         match value {
-            Some(value) => Ok((value.0, secret)),
+            Some(value) => Ok((value.0, found, secret)),
             None => Err(Finding::stalled(Reason::SecretNotFound, format!("Secret {name} in namespace {namespace} has no key {key}"))),
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::labels;
 use aifactory_plan::nodes::NodeView;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::slinky::{ControllerView, Controllers};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ApiResource, DynamicObject};
@@ -14,6 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::index::Seen;
+
+/// What a ConfigMap holds.
+type Data = BTreeMap<String, String>;
 
 /// Something that was seen on a site.
 #[derive(Debug)]
@@ -31,19 +35,27 @@ pub enum Observation {
     /// All nodes were listed: just these exist.
     NodesListed(BTreeSet<String>),
     /// The site's own policy; `None`: there is none.
-    Policy(Option<BTreeMap<String, String>>),
+    Policy(Option<Data>),
+    /// The site's own map of members to users of its Slurm; `None`: there is none.
+    SlurmUsers(Option<Data>),
+    /// The Slinky Controllers, all of them.
+    Controllers(Controllers),
     /// A watch failed; it is begun again by itself.
     Failed(String),
 }
 
-/// Begins to watch `kinds`, nodes and the site's policy. Ends when the set is dropped.
+/// Begins to watch `kinds`, nodes and the site's own word. Ends when the set is dropped.
 pub fn watch(client: &Client, hub: &str, kinds: &[ObjectKind], to: &mpsc::Sender<(u64, Observation)>, session: u64) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for kind in kinds {
         tasks.spawn(watch_kind(client.clone(), *kind, hub.to_owned(), to.clone(), session));
     }
+    if kinds.contains(&ObjectKind::NodeSet) {
+        tasks.spawn(watch_controllers(client.clone(), to.clone(), session));
+    }
     tasks.spawn(watch_nodes(client.clone(), to.clone(), session));
-    tasks.spawn(watch_policy(client.clone(), to.clone(), session));
+    tasks.spawn(watch_word(client.clone(), labels::SITE_POLICY, Observation::Policy, to.clone(), session));
+    tasks.spawn(watch_word(client.clone(), labels::SLURM_USERS, Observation::SlurmUsers, to.clone(), session));
     tasks
 }
 
@@ -76,7 +88,9 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
     let reduce = |object: DynamicObject| -> Option<Seen> {
         let inside = object.metadata.namespace.as_deref().is_none_or(|namespace| namespace.starts_with(labels::PREFIX));
         // Reducing is what costs, and most role bindings of a site are not in a tenant's namespace.
-        if !inside && kind != ObjectKind::NodeSet {
+        let ours = || object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
+        // Those of the Slurm namespace are ours too.
+        if !inside && kind != ObjectKind::NodeSet && !(kind == ObjectKind::NetworkPolicy && ours()) {
             return None;
         }
         Seen::reduce(kind, &serde_json::to_value(object).ok()?, &hub)
@@ -114,6 +128,52 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
     }
 }
 
+/// Controllers are few and are the site's: what is kept of them says whether budgets work.
+async fn watch_controllers(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let (group, version) = ("slinky.slurm.net", "v1beta1");
+    let resource = ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: format!("{group}/{version}"),
+        kind: "Controller".to_owned(),
+        plural: "controllers".to_owned(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut known = Controllers::new();
+    let key = |object: &DynamicObject| (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
+    while let Some(event) = stream.next().await {
+        let complete = match event {
+            Ok(watcher::Event::Init) => {
+                known.clear();
+                false
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                known.insert(key(&object), ControllerView::from_json(&object.data));
+                false
+            }
+            Ok(watcher::Event::InitDone) => true,
+            Ok(watcher::Event::Apply(object)) => {
+                known.insert(key(&object), ControllerView::from_json(&object.data));
+                true
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                known.remove(&key(&object));
+                true
+            }
+            Err(error) => {
+                if to.send((session, Observation::Failed(format!("Controller: {error}")))).await.is_err() {
+                    return;
+                }
+                false
+            }
+        };
+        if complete && to.send((session, Observation::Controllers(known.clone()))).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
     let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
@@ -140,9 +200,10 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
     }
 }
 
-async fn watch_policy(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+/// The site's own word: a ConfigMap that the site admin keeps.
+async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
     let api: Api<ConfigMap> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", labels::SITE_POLICY));
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = watcher(api, config).default_backoff().boxed();
     let mut found = None;
     while let Some(event) = stream.next().await {
@@ -151,14 +212,14 @@ async fn watch_policy(client: Client, to: mpsc::Sender<(u64, Observation)>, sess
                 found = None;
                 continue;
             }
-            Ok(watcher::Event::InitApply(policy)) => {
-                found = Some(policy.data.unwrap_or_default());
+            Ok(watcher::Event::InitApply(word)) => {
+                found = Some(word.data.unwrap_or_default());
                 continue;
             }
-            Ok(watcher::Event::InitDone) => Observation::Policy(found.take()),
-            Ok(watcher::Event::Apply(policy)) => Observation::Policy(Some(policy.data.unwrap_or_default())),
-            Ok(watcher::Event::Delete(_)) => Observation::Policy(None),
-            Err(error) => Observation::Failed(format!("{}: {error}", labels::SITE_POLICY)),
+            Ok(watcher::Event::InitDone) => say(found.take()),
+            Ok(watcher::Event::Apply(word)) => say(Some(word.data.unwrap_or_default())),
+            Ok(watcher::Event::Delete(_)) => say(None),
+            Err(error) => Observation::Failed(format!("{name}: {error}")),
         };
         if to.send((session, observation)).await.is_err() {
             return;

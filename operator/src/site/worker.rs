@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::intent::{Body, Desired, Intent, Refusal, SiteIntent};
+use aifactory_plan::intent::{Body, Desired, Intent, Refusal, SiteIntent, SiteWord};
 use aifactory_plan::object::ObjectKind;
 use aifactory_plan::plan::Plan;
 use aifactory_plan::report::{Finding, Held, Report, SitePhase, SiteReport};
@@ -75,6 +75,8 @@ struct Worker {
     refusals: BTreeMap<OwnerRef, Refusal>,
     index: Index,
     policy: SitePolicy,
+    /// What the site says itself, for its Slurm as well.
+    word: SiteWord,
     schedule: Schedule<OwnerRef>,
     active: Option<Active>,
     sessions: u64,
@@ -120,6 +122,7 @@ enum Listing {
     Kind(ObjectKind),
     Nodes,
     Policy,
+    SlurmUsers,
 }
 
 enum Event {
@@ -146,6 +149,7 @@ impl Worker {
             refusals: BTreeMap::new(),
             index: Index::default(),
             policy: SitePolicy::default(),
+            word: SiteWord::default(),
             schedule: Schedule::default(),
             active: None,
             sessions: 0,
@@ -286,7 +290,7 @@ impl Worker {
                     kinds.push(ObjectKind::ClusterNetworkPolicy);
                 }
                 let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
-                let unlisted = kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy]).collect();
+                let unlisted = kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy, Listing::SlurmUsers]).collect();
                 let now = Instant::now();
                 self.active = Some(Active {
                     id: self.sessions,

@@ -34,11 +34,20 @@ impl Hub {
     }
 
     pub(super) fn factory(&mut self, owner: &OwnerRef, factory: &AIFactory) -> Next {
-        let abandoned: BTreeSet<SiteKey> = project::abandoned(factory).into_iter().map(|site| SiteKey::new(owner.clone(), site)).collect();
+        let abandoned: BTreeSet<SiteKey> = project::abandoned(factory)
+            .into_iter()
+            .flat_map(|site| [SiteKey::new(owner.clone(), site.clone()), SiteKey::slurm(owner.clone(), site)])
+            .collect();
         let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
         if abandoned != before {
-            for key in abandoned.difference(&before) {
-                let left: Vec<String> = self.holders.iter().filter(|(_, sites)| sites.contains(key)).map(|(owner, _)| owner.to_string()).collect();
+            // What status tells already was an event of a former process.
+            let told = |site: &str| {
+                let rows = factory.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
+                rows.iter().any(|row| row.name == site && row.message.as_deref().is_some_and(|message| message.contains(labels::ABANDON_SITE)))
+            };
+            for key in abandoned.difference(&before).filter(|key| key.part == Part::Kubernetes && !told(&key.site)) {
+                let holds = |sites: &BTreeSet<SiteKey>| sites.contains(key) || sites.contains(&key.other());
+                let left: Vec<String> = self.holders.iter().filter(|(_, sites)| holds(sites)).map(|(owner, _)| owner.to_string()).collect();
                 self.settings.notices.abandoned(factory, &key.site, &left);
             }
             self.abandoned.retain(|key| key.factory != *owner);
@@ -46,21 +55,24 @@ impl Hub {
             self.dependents(owner);
         }
         for site in &factory.spec.sites {
-            let key = SiteKey::new(owner.clone(), &site.name);
-            let before = self.registry.source(&key).cloned();
-            if let Some(intent) = project::site(&self.world, &self.id, &key)
-                && let Some(report) = self.registry.ensure(&key, site, intent)
-            {
-                self.site_reports.insert(key.clone(), report);
-            }
-            if self.registry.source(&key) != before.as_ref() {
-                // A new worker knows of nothing yet, and nobody needs the former one's credential.
-                self.dependents(owner);
-                self.release_unused(before);
+            for key in parts(owner, site) {
+                let before = self.registry.source(&key).cloned();
+                if let Some(intent) = project::site(&self.world, &self.id, &key, None) {
+                    let intent = SiteIntent { word: self.word_for(&key, site), ..intent };
+                    if let Some(report) = self.registry.ensure(&key, site, intent) {
+                        self.site_reports.insert(key.clone(), report);
+                    }
+                }
+                if self.registry.source(&key) != before.as_ref() {
+                    // A new worker knows of nothing yet, and nobody needs the former one's credential.
+                    self.dependents(owner);
+                    self.release_unused(before);
+                }
             }
         }
+        let named: BTreeSet<SiteKey> = factory.spec.sites.iter().flat_map(|site| parts(owner, site)).collect();
         for key in self.registry.of(owner) {
-            if !factory.spec.sites.iter().any(|site| site.name == key.site) {
+            if !named.contains(&key) {
                 self.let_go(&key);
             }
         }
@@ -74,8 +86,7 @@ impl Hub {
             let sources = self.registry.of(owner).iter().filter_map(|key| self.registry.source(key).cloned()).collect();
             return Next::Release(sources);
         }
-        let keys: BTreeSet<SiteKey> =
-            factory.spec.sites.iter().filter(|site| site.kubernetes.is_some()).map(|site| SiteKey::new(owner.clone(), &site.name)).collect();
+        let keys = named;
         let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.registry.owners(key)).collect();
         let known = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
         if known && !(self.heard_of(owner, &keys) && counted.iter().all(|other| self.heard_of(other, &keys))) {
@@ -90,6 +101,15 @@ impl Hub {
                 site.pools = 0;
             }
         })
+    }
+
+    /// What a site's Slurm must know that the site says on its Kubernetes.
+    fn word_for(&self, key: &SiteKey, site: &Site) -> Option<SiteWord> {
+        match key.part {
+            Part::Kubernetes => None,
+            Part::Slurm if site.kubernetes.is_none() => Some(SiteWord::default()),
+            Part::Slurm => self.words.get(&key.other()).cloned(),
+        }
     }
 
     /// Ends the worker of a site that its factory does not name any more.
@@ -120,7 +140,8 @@ impl Hub {
         for (key, intent) in &projection.sites {
             self.registry.put(key, intent);
         }
-        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), Timestamp::now());
+        let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
+        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), used, Timestamp::now());
         if outcome.finished {
             return Next::Write(Write::RemoveFinalizer);
         }
@@ -143,7 +164,16 @@ impl Hub {
     pub(super) fn grant(&mut self, owner: &OwnerRef, grant: &AccessGrant) -> Next {
         let holders = self.holders_of(owner, grant);
         let now = Timestamp::now();
-        let Some(projection) = project::grant(&self.world, owner, &holders, now) else { return Next::Nothing };
+        let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
+        let about = self.about(owner);
+        let mut projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), now);
+        if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {
+            // What one site has given up, another may have now.
+            projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), now);
+        }
+        drop(about);
+        self.ledgers.insert(owner.clone(), ledger);
+        let Some(projection) = projection else { return Next::Nothing };
         for (key, intent) in &projection.sites {
             self.registry.put(key, intent);
         }
@@ -180,15 +210,18 @@ impl Hub {
         let named = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
         for site in named.iter().filter(|site| !matches!(site.phase.as_str(), "Gone")) {
             for (factory_ref, factory) in self.world.factories() {
-                for known in &factory.spec.sites {
-                    let key = SiteKey::new(factory_ref.clone(), &known.name);
-                    if key.display(&owner.namespace) == site.name && !self.site_reports.get(&key).is_some_and(|report| report.synced) {
+                for key in factory.spec.sites.iter().flat_map(|known| parts(factory_ref, known)) {
+                    let elsewhere = site.access.as_ref().is_some_and(|access| match key.part {
+                        Part::Kubernetes => access.kubernetes.is_none() && access.slurm.is_some(),
+                        Part::Slurm => access.slurm.is_none() && access.kubernetes.is_some(),
+                    });
+                    if !elsewhere && key.display(&owner.namespace) == site.name && !self.site_reports.get(&key).is_some_and(|report| report.synced) {
                         let placed = factory_ref.namespace != owner.namespace
                             || pools_of_grant(owner, grant)
                                 .iter()
                                 .any(|pool| self.world.pool(pool).is_none_or(|spec| factory_of_pool(pool, spec) == *factory_ref))
                             || factory.spec.sites.iter().any(|listed| listed.name == site.name);
-                        if placed && known.kubernetes.is_some() {
+                        if placed {
                             holders.insert(key);
                         }
                     }

@@ -54,12 +54,24 @@ impl Worker {
             }
             Observation::Policy(data) => {
                 listed = Some(Listing::Policy);
-                let policy = data.map(|data| SitePolicy::parse(&data)).unwrap_or_default();
+                let data = data.unwrap_or_default();
+                let policy = SitePolicy::parse(&data);
+                self.word.policy = data;
                 if policy != self.policy {
                     self.policy = policy;
                     self.site_dirty = true;
                     self.refuse();
                     self.visit_everything();
+                }
+            }
+            Observation::SlurmUsers(data) => {
+                listed = Some(Listing::SlurmUsers);
+                self.word.users = data.unwrap_or_default();
+                self.site_dirty = true;
+            }
+            Observation::Controllers(found) => {
+                if self.index.set_controllers(found) {
+                    self.visit_pools();
                 }
             }
             Observation::Failed(why) => {

@@ -69,7 +69,7 @@ impl Worker {
             held,
             orphans,
             policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
-            word: None,
+            word: self.synced().then(|| self.word.clone()),
             released: self.released,
         };
         if session.is_none() && self.problem.is_none() {
