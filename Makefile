@@ -5,7 +5,7 @@ CONTROL_PLANE := target/control-plane/bin/kwok-stages.yaml
 # Warnings fail the tests, not the source.
 DENY := --config 'build.rustflags=["-Dwarnings"]'
 
-.PHONY: help build test demo demo-stop demo-cut demo-restore bench soak crds docs lint control-plane
+.PHONY: help build test test-slurm demo demo-stop demo-cut demo-restore bench soak crds docs lint control-plane
 
 help: ## Shows this help.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, gold
 	cargo run --locked --quiet -p aifactory-operator -- crds --check
 	cargo test --locked -p aifactory-api -p aifactory-plan -p aifactory-operator
 	cargo test --locked -p aifactory-tests -- --test-threads=1
+
+test-slurm: ## Suites on real Slurm clusters; needs Debian or Ubuntu, and root.
+	tests/slurm/build
+	cargo build --locked -p aifactory-operator
+	cargo test --locked -p aifactory-tests --features slurm --test slurm_stack -- --test-threads=1
 
 demo: control-plane ## The main job on a hub and two sites on this machine, left running.
 	cargo build --locked -p aifactory-operator -p aifactory-tests

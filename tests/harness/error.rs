@@ -49,6 +49,16 @@ pub enum Error {
     /// A loopback port could not be had.
     #[error("no loopback port: {0}")]
     Port(#[source] io::Error),
+    /// A command that failed.
+    #[error("{command}: {status}: {output}")]
+    Command {
+        /// What was run.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it wrote.
+        output: String,
+    },
     /// A certificate or key could not be made.
     #[error("certificate for {subject}: {source}")]
     Certificate {

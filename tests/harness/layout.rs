@@ -20,6 +20,13 @@ pub fn control_plane(binary: &str) -> Result<PathBuf> {
     existing(root().join("target/control-plane/bin").join(binary), "run tests/control-plane/build")
 }
 
+/// The Debian folder with Slurm, as `tests/slurm/build` makes it.
+pub(crate) fn slurm_root() -> Result<PathBuf> {
+    let directory = root().join("target/slurm/root");
+    existing(directory.join("complete"), "run tests/slurm/build as root")?;
+    Ok(directory)
+}
+
 /// The operator: `AIFACTORY_OPERATOR`, else the one built in the profile of the running executable.
 pub fn operator_binary() -> Result<PathBuf> {
     const HINT: &str = "run `cargo build -p aifactory-operator`, or name it in AIFACTORY_OPERATOR";

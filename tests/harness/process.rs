@@ -92,6 +92,27 @@ impl Process {
         }
     }
 
+    /// Signals what it forked and waits for, not itself: a wrapper that passes the exit on.
+    pub(crate) fn signal_children(&mut self, signal: Signal) -> Result<()> {
+        for child in self.children().into_iter().filter_map(Pid::from_raw) {
+            match rustix::process::kill_process(child, signal) {
+                Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+                Err(error) => return Err(Error::Process { name: self.name.clone(), source: error.into() }),
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids of its own children.
+    pub(crate) fn children(&mut self) -> Vec<i32> {
+        if self.exited().is_some() {
+            return Vec::new();
+        }
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+    }
+
     /// Kills it without waiting; what can not be signalled is gone.
     pub(crate) fn kill_soon(&mut self) {
         let _ = self.signal(Signal::KILL);

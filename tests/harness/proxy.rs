@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::port::{self, Port};
+use crate::request_log::{Reader, RequestLog};
 
 const CHUNK: usize = 16 * 1024;
 const CHUNKS_UNDER_WAY: usize = 256;
@@ -79,13 +80,22 @@ pub struct Proxy {
 impl Proxy {
     /// Starts a proxy in front of `target`.
     pub fn start(target: SocketAddr) -> Result<Self> {
+        Self::start_with(target, None)
+    }
+
+    /// Starts a proxy that writes down the HTTP requests that pass.
+    pub(crate) fn logging(target: SocketAddr, log: Arc<RequestLog>) -> Result<Self> {
+        Self::start_with(target, Some(log))
+    }
+
+    fn start_with(target: SocketAddr, log: Option<Arc<RequestLog>>) -> Result<Self> {
         let port = Port::hold()?;
         let address = port.address();
         let (wanted, wanted_seen) = watch::channel(Wanted { line: Line::Whole, delay: Duration::ZERO, epoch: 0 });
         let (target, target_seen) = watch::channel(target);
         let (listening_set, listening) = watch::channel(true);
         let counters = Arc::new(Counters::default());
-        let server = Server { wanted: wanted_seen, target: target_seen, counters: Arc::clone(&counters) };
+        let server = Server { wanted: wanted_seen, target: target_seen, counters: Arc::clone(&counters), log };
         let listener = listen(address)?;
         let task = tokio::spawn(server.run(address, listener, listening_set)).abort_handle();
         Ok(Self { address, wanted, target, listening, counters, task, _port: port })
@@ -170,6 +180,7 @@ struct Server {
     wanted: watch::Receiver<Wanted>,
     target: watch::Receiver<SocketAddr>,
     counters: Arc<Counters>,
+    log: Option<Arc<RequestLog>>,
 }
 
 impl Server {
@@ -228,14 +239,20 @@ impl Server {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
         tokio::join!(
-            pump(client_read, server_write, &self.wanted, &self.counters.sent),
-            pump(server_read, client_write, &self.wanted, &self.counters.received),
+            pump(client_read, server_write, &self.wanted, &self.counters.sent, self.log.as_ref().map(|log| Reader::new(Arc::clone(log)))),
+            pump(server_read, client_write, &self.wanted, &self.counters.received, None),
         );
     }
 }
 
 /// Passes one direction on. Reading goes on while bytes are on their way, so that a delay costs time and not throughput.
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, wanted: &watch::Receiver<Wanted>, passed: &AtomicU64) {
+async fn pump(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    wanted: &watch::Receiver<Wanted>,
+    passed: &AtomicU64,
+    mut reader: Option<Reader>,
+) {
     let (queue, mut under_way) = mpsc::channel::<(Instant, Bytes)>(CHUNKS_UNDER_WAY);
     let read = async {
         let mut buffer = BytesMut::new();
@@ -259,7 +276,14 @@ async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin,
             if arrival > Instant::now() {
                 tokio::time::sleep_until(arrival).await;
             }
-            if line.wait_for(|wanted| wanted.line == Line::Whole).await.is_err() || to.write_all(&bytes).await.is_err() {
+            if line.wait_for(|wanted| wanted.line == Line::Whole).await.is_err() {
+                break;
+            }
+            // Before the server can answer it, so that who has an answer finds the request.
+            if let Some(reader) = reader.as_mut() {
+                reader.read(&bytes);
+            }
+            if to.write_all(&bytes).await.is_err() {
                 break;
             }
             passed.fetch_add(u64::try_from(bytes.len()).unwrap_or_default(), Ordering::SeqCst);

@@ -47,6 +47,24 @@ impl Run {
         run
     }
 
+    /// A fresh directory as above, for what stands beside a federation and therefore waits for no slot.
+    pub(crate) async fn beside(name: &str) -> Result<Self> {
+        let base = layout::federations();
+        let runs = base.join("runs");
+        fs::create_dir_all(&runs).map_err(at(&runs))?;
+        let guard = lock_blocking(&base.join("guard")).await?;
+        remove_dead(&runs)?;
+        let random = RandomState::new().hash_one(name) % 0x1_0000_0000;
+        let run = Self::in_directory(runs.join(format!("{name}-{}-{random:08x}", std::process::id())), None);
+        drop(guard);
+        run
+    }
+
+    /// Whether the directory of this name exists, of a living run or of a dead one that was not cleared yet.
+    pub(crate) fn is_known(name: &std::ffi::OsStr) -> bool {
+        layout::federations().join("runs").join(name).exists()
+    }
+
     /// A directory that the caller chose, cleared of what a dead federation left in it.
     pub(crate) fn at(directory: &Path) -> Result<Self> {
         if directory.join("lock").exists() && !clear_if_dead(directory)? {
