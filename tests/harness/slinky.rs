@@ -21,6 +21,9 @@ use crate::layout;
 
 /// Who the stand-in is, to its API server.
 pub const SLINKY_USER: &str = "slurm-operator";
+/// What slurm.conf needs for budgets to work.
+pub const CONFIGURATION: &str =
+    "GresTypes=gpu\nAccountingStorageTRES=gres/gpu\nAccountingStorageEnforce=associations,limits,qos,safe\nPriorityType=priority/multifactor\n";
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Our own strict definitions of the Slinky kinds.
@@ -82,7 +85,8 @@ impl SlinkyStandIn {
         let controlled = json!({
             "apiVersion": "slinky.slurm.net/v1beta1", "kind": "Controller",
             "metadata": {"name": controller, "namespace": namespace},
-            "spec": {"clusterName": controller, "slurmKeyRef": key("slurm"), "jwtKeyRef": key("jwt"), "inplaceReconfigure": true, "extraConf": "GresTypes=gpu"},
+            "spec": {"clusterName": controller, "slurmKeyRef": key("slurm"), "jwtKeyRef": key("jwt"), "inplaceReconfigure": true,
+                "accountingRef": {"name": controller}, "extraConf": CONFIGURATION},
         });
         for manifest in [namespaced, controlled] {
             cluster.apply(&manifest.to_string()).await?;

@@ -1,6 +1,10 @@
 //! What pools become, on real API servers: every NodeSet that the pure core renders is taken by Slinky's own definitions and by our strict
 //! ones, by the site's admission policies and with the operator's rights, and is stored as it was planned. Node patches likewise.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod fixture;
+#[path = "slinky/site.rs"]
+mod site;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

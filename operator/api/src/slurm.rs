@@ -84,6 +84,52 @@ pub struct Slinky {
     #[serde(default = "default_min_job_age")]
     #[schemars(regex(pattern = r"^(0|[1-9][0-9]{0,6})(s|m|h)$"), length(max = 8))]
     pub min_job_age: String,
+    /// Who reaches this Slurm over the network. Left out: the NetworkPolicies of its namespace are the site admin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<SlinkyAccess>,
+}
+
+/// Who reaches Slurm's daemons, in NetworkPolicies `aif-slurm-...` of its namespace: its own daemons reach each other as Slurm needs, slurm-operator
+/// and ours reach REST (6820), and beyond that only what is said here. Everything else that comes in is denied, also to other Pods of the
+/// namespace; what the site needs besides (metrics) it opens by policies of its own.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SlinkyAccess {
+    /// Ranges from which people log in (22), for example `198.51.100.0/24`. Left out: nobody does.
+    #[serde(default, rename = "loginCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("slinky.access.loginCIDRs: each must be a CIDR without host bits; examples: `198.51.100.0/24`, `2001:db8::/48`"))]
+    pub login_cidrs: Vec<String>,
+    /// Ranges that reach REST (6820), for example `203.0.113.7/32`; that of a hub elsewhere is one of them.
+    #[serde(default, rename = "restCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 3, max = 43)))]
+    #[x_kube(validation = Rule::new(crate::schema::NO_HOST_BITS).message("slinky.access.restCIDRs: each must be a CIDR without host bits; examples: `203.0.113.7/32`, `2001:db8::/48`"))]
+    pub rest_cidrs: Vec<String>,
+    /// What Pods of grants reach here, for example `Login`. Left out: nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    pub tenants: Vec<SlurmService>,
+    /// Namespace in which slurm-operator runs, for example `slinky`.
+    #[serde(default = "default_operator_namespace")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
+    pub operator_namespace: String,
+}
+
+/// A service of Slurm's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SlurmService {
+    /// The login nodes, port 22.
+    Login,
+    /// slurmrestd, port 6820.
+    Rest,
+    /// A value that this release does not know: opens nothing.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+fn default_operator_namespace() -> String {
+    "slinky".to_owned()
 }
 
 fn default_min_job_age() -> String {

@@ -12,6 +12,7 @@ mod cidr;
 mod guard_rails;
 mod protected;
 mod rules;
+mod slurm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,7 @@ pub use cidr::{normalised, overlaps};
 pub use guard_rails::{GUARD_RAILS, guard_rails};
 use protected::{Closed, quoted};
 use rules::{Port, Rules};
+pub use slurm::slurm_policies;
 
 /// Closes both directions for every Pod of the namespace.
 pub const DEFAULT_DENY: &str = "aif-default-deny";

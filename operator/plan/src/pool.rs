@@ -11,7 +11,7 @@ use crate::nodes::PoolNodes;
 use crate::object::{ObjectKey, ObjectKind, Ownership};
 use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies};
 use crate::report::{Detail, Finding, PoolDetail, SitePhase};
-use crate::slinky::{self, NodeSetView, RemovalStep};
+use crate::slinky::{self, Controllers, NodeSetView, RemovalStep};
 
 /// What the site worker knows about one pool.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct PoolView<'a> {
     pub objects: &'a ObservedObjects,
     /// Its NodeSets: one, or several while a partition changes its name.
     pub node_sets: BTreeMap<&'a ObjectKey, &'a NodeSetView>,
+    /// The site's Controllers; `None`: not read yet.
+    pub controllers: Option<&'a Controllers>,
     /// Whether the site serves Slinky.
     pub slinky: bool,
     /// GPUs that Pods of grants hold.
@@ -60,6 +62,11 @@ pub fn plan(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: PoolVie
         detail.partition = Some((partition.clone(), report.state.as_str().to_owned()));
         if pool.presence == Presence::Active && plan.steps.is_empty() && !report.is_up() {
             plan.findings.push(Finding::note(Reason::PartitionNotReady, format!("partition {partition}: {}", report.message)));
+        }
+        // Jobs may run all the same, but nothing bounds them.
+        let slinky = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()).filter(|_| pool.presence == Presence::Active);
+        if let (Some(slinky), Some(controllers)) = (slinky, view.controllers) {
+            plan.findings.extend(slinky::configuration(slinky, controllers).map(|message| Finding::note(Reason::SlurmConfiguration, message)));
         }
     } else {
         // The pool was a partition before, or a NodeSet of its name was left behind.

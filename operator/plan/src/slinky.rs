@@ -1,5 +1,6 @@
 //! Slurm partitions through Slinky: one NodeSet with its partition per pool and site, against a Controller that the site runs.
 
+mod controller;
 mod removal;
 mod render;
 mod token;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use aifactory_api::Reason;
 
+pub use controller::{ControllerKey, ControllerView, Controllers, configuration};
 pub use removal::{MIN_JOB_AGE, RemovalStep, removal};
 pub use render::IDLE_SINCE;
 pub use token::{Controller, GresType, IllegalToken, Image, Namespace, Partition, Pool, PreemptMode, PriorityTier, Resource, WallTime};

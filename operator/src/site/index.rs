@@ -9,7 +9,7 @@ use aifactory_plan::nodes::NodeView;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
 use aifactory_plan::plan::{Observed, ObservedObjects};
 use aifactory_plan::quantity;
-use aifactory_plan::slinky::NodeSetView;
+use aifactory_plan::slinky::{Controllers, NodeSetView};
 use serde_json::Value;
 
 /// An object as seen, reduced to what the index keeps.
@@ -110,6 +110,7 @@ pub struct Index {
     namespaces: BTreeMap<String, NamespaceView>,
     quotas: BTreeMap<String, BTreeMap<String, i64>>,
     node_sets: BTreeMap<ObjectKey, NodeSetView>,
+    controllers: Option<Controllers>,
     foreign: BTreeMap<String, BTreeSet<ObjectKey>>,
     nodes: BTreeMap<String, NodeView>,
 }
@@ -282,6 +283,19 @@ impl Index {
     /// A NodeSet.
     pub fn node_set(&self, key: &ObjectKey) -> Option<&NodeSetView> {
         self.node_sets.get(key)
+    }
+
+    /// Takes in the Controllers as they are, and says whether that is news.
+    pub fn set_controllers(&mut self, controllers: Controllers) -> bool {
+        self.controllers.as_ref() != Some(&controllers) && {
+            self.controllers = Some(controllers);
+            true
+        }
+    }
+
+    /// The Controllers; `None`: not read yet.
+    pub fn controllers(&self) -> Option<&Controllers> {
+        self.controllers.as_ref()
     }
 
     /// Everybody who owns something here; nodes belong to pools of the factory's namespace.

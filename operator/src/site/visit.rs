@@ -116,6 +116,7 @@ impl Visit<'_> {
             nodes: assigned.remove(&intent.owner).unwrap_or_default(),
             objects,
             node_sets,
+            controllers: self.index.controllers(),
             slinky: self.engines.iter().any(|engine| engine.name == "Slinky"),
             allocated: self.allocated(&intent.owner, pool),
             paused: self.policy.paused,

@@ -87,6 +87,8 @@ fn pool(node: &str) -> Vec<(&'static str, Request)> {
             ),
         ),
         ("NodeSet deleted", Request::delete(node_set_path(SLURM, "a100"))),
+        ("who reaches Slurm", Request::apply(network_policy_path(SLURM, "aif-slurm-slurmctld"), default_deny(SLURM, "aif-slurm-slurmctld"))),
+        ("who reaches Slurm, no more", Request::delete(network_policy_path(SLURM, "aif-slurm-slurmctld"))),
     ]
 }
 

@@ -65,6 +65,15 @@ pub fn rows() -> Vec<Row> {
             .widened(PLACE),
         row("status", Request::merge(format!("{}/status", node_set_path(SLURM, "h100")), json!({"status": {"replicas": 9}})), &[By::Rbac])
             .widened(PLACE),
+        row("a policy of the site's name", Request::apply(network_policy_path(SLURM, "any"), default_deny(SLURM, "any")), &[PLACE]),
+        row("a policy of a tenant's name", Request::apply(network_policy_path(SLURM, "aif-dns"), default_deny(SLURM, "aif-dns")), &[PLACE]),
+        row("a policy where Slurm is not", Request::apply(network_policy_path(PLATFORM, "aif-slurm-x"), default_deny(PLATFORM, "aif-slurm-x")), &[PLACE]),
+        row("another's policy deleted", Request::delete(network_policy_path(SLURM, "aif-slurm-theirs")), &[PLACE]),
+        row(
+            "a quota where Slurm is",
+            Request::apply(quota_path(SLURM, "aif-slurm-x"), ours("v1", "ResourceQuota", SLURM, "aif-slurm-x", json!({"spec": {"hard": {"pods": "0"}}}))),
+            &[PLACE],
+        ),
         row("the host's files", pod(json!({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]})), &[SHAPE]),
         row("the host's network", pod(json!({"hostNetwork": true})), &[SHAPE]),
         row("a ServiceAccount", pod(json!({"serviceAccountName": "slurm-operator"})), &[SHAPE]),

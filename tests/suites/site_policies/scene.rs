@@ -66,6 +66,7 @@ impl Scene {
             (binding_path(BOUND, "aif-lead-0123456789"), binding(BOUND, "aif-lead-0123456789", "aifactory-lead", "oidc:1")),
             (service_account_path(BOUND, "theirs"), json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "theirs"}})),
             (network_policy_path(BOUND, "theirs"), with(default_deny(BOUND, "theirs"), json!({"metadata": {"labels": null}}))),
+            (network_policy_path(SLURM, "aif-slurm-theirs"), with(default_deny(SLURM, "aif-slurm-theirs"), json!({"metadata": {"labels": null}}))),
             (node_set_path(SLURM, "h100"), node_set(SLURM, "h100", json!({}))),
             (node_set_path(SLURM, "extended"), node_set(SLURM, "extended", additions())),
             (node_set_path(SLURM, "theirs"), with(node_set(SLURM, "theirs", json!({})), json!({"metadata": {"labels": null}}))),

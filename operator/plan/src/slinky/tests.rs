@@ -37,6 +37,7 @@ fn site() -> SiteIntent {
                 controller_ref: LocalRef { name: "slurm".into() },
                 image: IMAGE.into(),
                 min_job_age: "300s".into(),
+                access: None,
             }),
         }),
         policy: FactoryPolicy::default(),
