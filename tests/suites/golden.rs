@@ -99,8 +99,16 @@ fn plan(site: &SiteIntent, intent: &Intent, now: jiff::Timestamp) -> Plan {
             let nodes: Vec<NodeView> = Vec::new();
             let pools = BTreeMap::from([(intent.owner.clone(), body)]);
             let assigned = nodes::assign(&pools, &nodes.iter().collect::<Vec<_>>()).remove(&intent.owner).unwrap_or_default();
-            let view =
-                PoolView { nodes: assigned, objects: &objects, node_sets: BTreeMap::new(), slinky: true, allocated: Some(0), paused: false, now };
+            let view = PoolView {
+                nodes: assigned,
+                objects: &objects,
+                node_sets: BTreeMap::new(),
+                controllers: None,
+                slinky: true,
+                allocated: Some(0),
+                paused: false,
+                now,
+            };
             pool::plan(site, intent, body, view)
         }
     }

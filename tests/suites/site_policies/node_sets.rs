@@ -67,11 +67,18 @@ pub fn rows() -> Vec<Row> {
             .widened(PLACE),
         row("a policy of the site's name", Request::apply(network_policy_path(SLURM, "any"), default_deny(SLURM, "any")), &[PLACE]),
         row("a policy of a tenant's name", Request::apply(network_policy_path(SLURM, "aif-dns"), default_deny(SLURM, "aif-dns")), &[PLACE]),
-        row("a policy where Slurm is not", Request::apply(network_policy_path(PLATFORM, "aif-slurm-x"), default_deny(PLATFORM, "aif-slurm-x")), &[PLACE]),
+        row(
+            "a policy where Slurm is not",
+            Request::apply(network_policy_path(PLATFORM, "aif-slurm-x"), default_deny(PLATFORM, "aif-slurm-x")),
+            &[PLACE],
+        ),
         row("another's policy deleted", Request::delete(network_policy_path(SLURM, "aif-slurm-theirs")), &[PLACE]),
         row(
             "a quota where Slurm is",
-            Request::apply(quota_path(SLURM, "aif-slurm-x"), ours("v1", "ResourceQuota", SLURM, "aif-slurm-x", json!({"spec": {"hard": {"pods": "0"}}}))),
+            Request::apply(
+                quota_path(SLURM, "aif-slurm-x"),
+                ours("v1", "ResourceQuota", SLURM, "aif-slurm-x", json!({"spec": {"hard": {"pods": "0"}}})),
+            ),
             &[PLACE],
         ),
         row("the host's files", pod(json!({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]})), &[SHAPE]),
@@ -89,7 +96,11 @@ pub fn rows() -> Vec<Row> {
         ),
         row("an addition of the site's changed", extended(json!({"logfile": {"image": "example.net/x"}})), &[SHAPE]),
         row("an environment of the site's changed", extended(json!({"slurmd": {"env": [{"name": "SITE", "value": "y"}]}})), &[SHAPE]),
-        row("a volume of the site's changed", extended(json!({"template": {"spec": {"volumes": [{"name": "scratch", "hostPath": {"path": "/"}}]}}})), &[SHAPE]),
+        row(
+            "a volume of the site's changed",
+            extended(json!({"template": {"spec": {"volumes": [{"name": "scratch", "hostPath": {"path": "/"}}]}}})),
+            &[SHAPE],
+        ),
         row("a label of the site's changed", extended(json!({"template": {"metadata": {"labels": {"example.org/site": "y"}}}})), &[SHAPE]),
         row("a label beside the site's", extended(json!({"template": {"metadata": {"labels": {"example.org/other": "y"}}}})), &[SHAPE]),
         row("any node", pod(json!({"nodeSelector": {"aifactory.dev/pool": null}})), &[SHAPE]),

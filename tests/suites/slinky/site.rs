@@ -84,7 +84,8 @@ async fn badly_configured(world: &Running) {
     until("each missing line is named, and no other", world, async || {
         let message = message(world).await?;
         let missing = ["AccountingStorageTRES=gres/gpu", "AccountingStorageEnforce=associations,limits,qos,safe"];
-        let named = message.starts_with("SlurmConfiguration: ") && missing.iter().all(|line| message.contains(line)) && !message.contains("GresTypes=");
+        let named =
+            message.starts_with("SlurmConfiguration: ") && missing.iter().all(|line| message.contains(line)) && !message.contains("GresTypes=");
         Ok((!named).then_some(message))
     })
     .await;

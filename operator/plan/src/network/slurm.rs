@@ -52,11 +52,7 @@ pub fn slurm_policies(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
             daemon("slurmd"),
             vec![json!({"from": from(&["slurmctld"]), "ports": tcp(6818)}), json!({"from": from(&["slurmd", "login"]), "ports": any_tcp})],
         ),
-        policy(
-            "slurmdbd",
-            daemon("slurmdbd"),
-            vec![json!({"from": from(&["slurmctld", "slurmrestd", "login"]), "ports": tcp(6819)})],
-        ),
+        policy("slurmdbd", daemon("slurmdbd"), vec![json!({"from": from(&["slurmctld", "slurmrestd", "login"]), "ports": tcp(6819)})]),
         // A database beside Slurm, whatever its labels.
         policy("database", json!({}), vec![json!({"from": from(&["slurmdbd"]), "ports": tcp(3306)})]),
         policy("slurmrestd", daemon("slurmrestd"), vec![json!({"from": rest, "ports": tcp(6820)})]),

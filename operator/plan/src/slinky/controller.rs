@@ -120,7 +120,8 @@ mod tests {
             spec["extraConf"] = json!(conf);
             missing(spec)
         };
-        let good = "grestypes=GPU\n# AccountingStorageTRES=no\nAccountingStorageTRES=billing,gres/gpu,gres/gpu:h100 AccountingStorageEnforce=qos,safe # all";
+        let good =
+            "grestypes=GPU\n# AccountingStorageTRES=no\nAccountingStorageTRES=billing,gres/gpu,gres/gpu:h100 AccountingStorageEnforce=qos,safe # all";
         assert_eq!(with(good), [] as [String; 0]);
         assert_eq!(with(&format!("{good}\nAccountingStorageEnforce=limits,qos")), ["AccountingStorageEnforce=associations,limits,qos,safe"]);
         // A typed limit is not the untyped one that budgets are counted in.

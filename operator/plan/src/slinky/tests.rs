@@ -112,15 +112,13 @@ fn one_node_set_with_its_partition() {
     let object = rendered(&ranked, 16);
     let line = "MaxTime=01:30:00 Default=YES PriorityTier=65533 PreemptMode=REQUEUE";
     assert_eq!(object.content["spec"]["partition"]["config"], format!("State=UP {line}"));
-    let RemovalStep::Drain(drained) = removal(&object.key, Some(&view(&observed(&object, 1))), &ownership(), MIN_JOB_AGE, Timestamp::UNIX_EPOCH) else {
+    let RemovalStep::Drain(drained) = removal(&object.key, Some(&view(&observed(&object, 1))), &ownership(), MIN_JOB_AGE, Timestamp::UNIX_EPOCH)
+    else {
         panic!("the way out begins with a drain");
     };
     assert_eq!(drained.content["spec"]["partition"]["config"], format!("State=DRAIN {line}"));
-    ranked.engine = PoolEngine::Slurm {
-        partition: "gpu-h100".into(),
-        max_wall_minutes: None,
-        rank: Rank { priority_tier: Some(65534), ..Rank::default() },
-    };
+    ranked.engine =
+        PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: None, rank: Rank { priority_tier: Some(65534), ..Rank::default() } };
     assert!(node_set(&site(), "h100", &ranked, 1, &ownership()).unwrap_err().message.contains("priorityTier"));
 }
 
