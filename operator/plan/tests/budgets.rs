@@ -225,7 +225,10 @@ fn what_was_used_is_shown_and_ends_the_work_until_more_is_granted() {
     let mut ledger = Ledger::default();
     let (found, told) = status(&grant(1, hours(100)), &mut ledger, [3600, 1800], None);
     assert_eq!(told, BTreeMap::from([(slurm("a"), 9000), (slurm("b"), 3000)]));
-    assert_eq!(found["pools"][0]["gpuHours"], json!({"granted": "100", "used": "0.75", "completeThrough": now().to_string(), "includesRunning": false}));
+    assert_eq!(
+        found["pools"][0]["gpuHours"],
+        json!({"granted": "100", "used": "0.75", "completeThrough": now().to_string(), "includesRunning": false})
+    );
     assert_eq!(found["summary"]["gpuHours"], "0/100");
     assert_eq!(found["summary"]["sites"], "2/2");
     assert_eq!(found["sites"][0]["budgets"][0], json!({"name": "main", "unit": "gres/gpu-minutes", "limit": 9000, "used": 60, "counter": 60}));
@@ -275,7 +278,10 @@ fn a_factory_row_joins_both_parts() {
     ]);
     let outcome = aggregate::factory(&world, object, &sites, |_| Vec::new(), &BTreeSet::new(), now());
     let found = serde_json::to_value(outcome.status).expect("a status");
-    assert_eq!((&found["sites"][0]["reason"], &found["sites"][0]["message"]), (&json!("SlurmDatabaseDown"), &json!("Slurm: slurmdbd does not answer")));
+    assert_eq!(
+        (&found["sites"][0]["reason"], &found["sites"][0]["message"]),
+        (&json!("SlurmDatabaseDown"), &json!("Slurm: slurmdbd does not answer"))
+    );
     assert_eq!((&found["sites"][1]["reachable"], &found["sites"][1]["reason"]), (&json!(true), &Value::Null), "a Slurm alone");
     assert_eq!(condition(&found, "Ready").1, "SlurmDatabaseDown");
 }

@@ -124,9 +124,12 @@ pub fn factory<'a>(
         .iter()
         .filter_map(|row| row.gpus)
         .fold(GpuCount::default(), |sum, gpus| GpuCount { capacity: sum.capacity + gpus.capacity, allocated: sum.allocated + gpus.allocated });
-    let released = factory.spec.sites.iter().flat_map(|site| parts(&owner, site)).all(|key| {
-        abandoned.contains(&key) || sites.get(&key).is_some_and(|report| gone(&key, report) || never_ours(&key, report, previous))
-    });
+    let released = factory
+        .spec
+        .sites
+        .iter()
+        .flat_map(|site| parts(&owner, site))
+        .all(|key| abandoned.contains(&key) || sites.get(&key).is_some_and(|report| gone(&key, report) || never_ours(&key, report, previous)));
     let status = AIFactoryStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),

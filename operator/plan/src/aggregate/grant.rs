@@ -138,7 +138,11 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         } else {
             ended_reason
         },
-        if usable { format!("members can start work at {bound} of {} sites", merged.iter().filter(|site| site.placed()).count()) } else { String::new() },
+        if usable {
+            format!("members can start work at {bound} of {} sites", merged.iter().filter(|site| site.placed()).count())
+        } else {
+            String::new()
+        },
     );
     conditions.set(
         ConditionType::SitesReachable,

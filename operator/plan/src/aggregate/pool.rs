@@ -171,7 +171,9 @@ struct Place<'s, 'a> {
 fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
     let mut places: Vec<Place<'s, 'a>> = Vec::new();
     for standing in standings {
-        let same = |place: &&mut Place<'_, '_>| place.parts.iter().any(|part| part.key.factory == standing.key.factory && part.key.site == standing.key.site);
+        let same = |place: &&mut Place<'_, '_>| {
+            place.parts.iter().any(|part| part.key.factory == standing.key.factory && part.key.site == standing.key.site)
+        };
         match places.iter_mut().find(same) {
             Some(place) => place.parts.push(standing),
             None => places.push(Place { parts: vec![standing], detail: None }),
@@ -189,7 +191,8 @@ fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
         // Slinky's nodes are Kubernetes nodes first; what the partition is and who uses its GPUs slurmctld knows best.
         place.detail = kubernetes.or(slurm).cloned().map(|mut detail| {
             if let Some(slurm) = slurm {
-                let known = slurm.partition.as_ref().filter(|(_, state)| state != "Unknown").or(detail.partition.as_ref()).or(slurm.partition.as_ref());
+                let known =
+                    slurm.partition.as_ref().filter(|(_, state)| state != "Unknown").or(detail.partition.as_ref()).or(slurm.partition.as_ref());
                 detail.partition = known.cloned();
                 detail.allocated = slurm.allocated.or(detail.allocated);
             }
@@ -211,14 +214,20 @@ impl Place<'_, '_> {
         let phase = self.parts.iter().map(|standing| phase(standing)).min_by_key(|phase| rank(phase)).unwrap_or("Unknown");
         let message = self.parts.iter().find_map(|standing| match standing.findings().first() {
             _ if !standing.reachable => Some(standing.unreachable_text(namespace)),
-            Some(finding) if standing.key.part == Part::Slurm && self.parts.len() > 1 => Some(format!("Slurm: {}: {}", finding.reason, finding.message)),
+            Some(finding) if standing.key.part == Part::Slurm && self.parts.len() > 1 => {
+                Some(format!("Slurm: {}: {}", finding.reason, finding.message))
+            }
             finding => finding.map(|finding| format!("{}: {}", finding.reason, finding.message)),
         });
         let detail = self.detail.as_ref();
         PoolSiteStatus {
             name: self.name(namespace),
             phase: if phase == "Ready" && down { "Degraded" } else { phase }.to_owned(),
-            nodes: detail.map_or(NodeCount::default(), |detail| NodeCount { wanted: detail.wanted, ready: detail.ready, unhealthy: detail.unhealthy }),
+            nodes: detail.map_or(NodeCount::default(), |detail| NodeCount {
+                wanted: detail.wanted,
+                ready: detail.ready,
+                unhealthy: detail.unhealthy,
+            }),
             gpus: detail.map_or(GpuCount::default(), |detail| GpuCount { capacity: detail.gpus, allocated: detail.allocated.unwrap_or_default() }),
             partition: detail
                 .and_then(|detail| detail.partition.as_ref())

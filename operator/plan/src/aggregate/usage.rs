@@ -82,8 +82,16 @@ pub fn entries(world: &World, owner: &OwnerRef, grant: &AccessGrant, told: &[Tol
 
 fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: Option<&AccessGrantStatus>, told: &[Told<'_>]) -> Entry {
     let known = previous.and_then(|status| status.pools.iter().find(|pool| pool.name == name)).map(|pool| &pool.gpu_hours);
-    let mut entry =
-        Entry { name: name.to_owned(), granted, used: None, complete_through: None, running: false, stale: Vec::new(), exhausted: slurm, counted: slurm };
+    let mut entry = Entry {
+        name: name.to_owned(),
+        granted,
+        used: None,
+        complete_through: None,
+        running: false,
+        stale: Vec::new(),
+        exhausted: slurm,
+        counted: slurm,
+    };
     let mut seconds: Option<i64> = None;
     let mut through: Vec<Option<Timestamp>> = Vec::new();
     let mut places = 0;

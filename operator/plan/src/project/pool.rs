@@ -80,10 +80,7 @@ fn parts(pool: &GPUPool, site: &Site) -> Vec<Part> {
     let slurm = site.slurm.as_ref();
     let (kubernetes, rest) = match &pool.spec.slurm {
         None => (site.kubernetes.is_some(), false),
-        Some(_) => (
-            site.kubernetes.is_some() && slurm.is_some_and(|slurm| slurm.slinky.is_some()),
-            slurm.is_some_and(|slurm| slurm.rest.is_some()),
-        ),
+        Some(_) => (site.kubernetes.is_some() && slurm.is_some_and(|slurm| slurm.slinky.is_some()), slurm.is_some_and(|slurm| slurm.rest.is_some())),
     };
     kubernetes.then_some(Part::Kubernetes).into_iter().chain(rest.then_some(Part::Slurm)).collect()
 }

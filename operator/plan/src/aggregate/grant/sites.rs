@@ -17,7 +17,10 @@ pub struct Merged<'r, 'a> {
 pub fn merge<'r, 'a>(rows: &'r [Row<'a>], ended: bool) -> Vec<Merged<'r, 'a>> {
     let mut sites: Vec<Merged<'r, 'a>> = Vec::new();
     for row in rows {
-        match sites.iter_mut().find(|site| site.parts.iter().any(|part| part.standing.key.factory == row.standing.key.factory && part.name == row.name)) {
+        match sites
+            .iter_mut()
+            .find(|site| site.parts.iter().any(|part| part.standing.key.factory == row.standing.key.factory && part.name == row.name))
+        {
             Some(site) => site.parts.push(row),
             None => sites.push(Merged { parts: vec![row], phase: "" }),
         }
@@ -46,9 +49,8 @@ impl Merged<'_, '_> {
         let site = self.parts.first().and_then(|part| world.site(part.standing.key));
         let live = || self.parts.iter().filter(|part| part.live());
         let details = || live().filter_map(|part| Some((part.standing.key.part, part.detail()?)));
-        let kubernetes = details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| KubernetesAccess {
-            server: site.and_then(|site| site.access.api_server.clone()),
-            namespace: detail.namespace.clone(),
+        let kubernetes = details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| {
+            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
         });
         let slurm = details().find_map(|(_, detail)| detail.slurm.as_ref()).map(|slurm| SlurmAccess {
             cluster: slurm.cluster.clone(),

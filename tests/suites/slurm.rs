@@ -1,0 +1,19 @@
+//! Grants on real Slurm: two clusters, a hub, and the operator in between.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+#[path = "fixture/mod.rs"]
+mod fixture;
+#[path = "slurm/scene.rs"]
+mod scene;
+
+#[path = "slurm/budget.rs"]
+mod budget;
+#[path = "slurm/ending.rs"]
+mod ending;
+#[path = "slurm/faults.rs"]
+mod faults;
+#[path = "slurm/hands.rs"]
+mod hands;
+#[path = "slurm/work.rs"]
+mod work;
