@@ -230,18 +230,3 @@ fn many_records_are_read_about_as_fast_as_slurmrestd_gives_them() {
         eprintln!("{jobs} jobs: {}", measure(&scene.client, scene.slurm.cluster_name(), ACCOUNT, 55).await);
     });
 }
-//PLAY
-#[test]
-fn play() {
-    run(async {
-        let c = client("http://127.0.0.1:27005", &std::fs::read("/tmp/slurm-root/srv/play/jwt.key").unwrap());
-        eprintln!("PLAY {}", measure(&c, "play", "grant-u", 55).await);
-        let mut u = Usage::new();
-        for _ in 0..2 {
-            let since = BTreeMap::from([("grant-u".to_owned(), Timestamp::now() - jiff::SignedDuration::from_mins(60))]);
-            let b = Instant::now();
-            let c2 = u.cycle(&c, "play", &since, Timestamp::now()).await;
-            eprintln!("PLAY {:?} {c2:?}", b.elapsed());
-        }
-    });
-}
