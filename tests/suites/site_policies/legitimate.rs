@@ -78,6 +78,10 @@ fn pool(node: &str) -> Vec<(&'static str, Request)> {
         ("Node labelled", labelled(json!("h100"))),
         ("Node unlabelled", labelled(Value::Null)),
         ("NodeSet", Request::apply(node_set_path(SLURM, "a100"), node_set(SLURM, "a100", json!({})))),
+        ("NodeSet with slurmd's image for logs", {
+            let logs = json!({"logfile": {"image": "example.org/slurmd:26.05"}});
+            Request::apply(node_set_path(SLURM, "a100"), node_set(SLURM, "a100", logs))
+        }),
         ("NodeSet with additions of the site", Request::apply(node_set_path(SLURM, "extended"), node_set(SLURM, "extended", json!({"replicas": 3})))),
         (
             "NodeSet changed",

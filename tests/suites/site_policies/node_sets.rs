@@ -111,6 +111,7 @@ pub fn rows() -> Vec<Row> {
         row("privileges", slurmd(json!({"securityContext": {"privileged": true}})), &[SHAPE]),
         row("claimed devices", slurmd(json!({"resources": {"claims": [{"name": "x"}]}})), &[SHAPE]),
         row("a container for logs", spec(json!({"logfile": {"image": "example.net/x"}})), &[SHAPE]),
+        row("a command for logs", spec(json!({"logfile": {"image": "example.org/slurmd:26.05", "command": ["sh"]}})), &[SHAPE]),
         row("logins", spec(json!({"ssh": {"enabled": true, "sssdConfRef": {"name": "x", "key": "y"}}})), &[SHAPE]),
         row("volumes", spec(json!({"volumeClaimTemplates": [{"metadata": {"name": "x"}}]})), &[SHAPE]),
         row("labels of the controller", spec(json!({"template": {"metadata": {"labels": {"app.kubernetes.io/name": "slurmctld"}}}})), &[SHAPE]),

@@ -90,6 +90,8 @@ impl Parts {
         let mut slurmd = Map::new();
         if let Some(image) = &self.image {
             slurmd.insert("image".to_owned(), json!(image.to_string()));
+            // slurm-operator has no default for it, and without it no slurmd Pod can be made.
+            put("logfile", json!({"image": image.to_string()}));
         }
         if !self.limits.is_empty() {
             slurmd.insert("resources".to_owned(), json!({"limits": self.limits}));

@@ -90,6 +90,7 @@ fn one_node_set_with_its_partition() {
             "replicas": 16,
             "scalingMode": "StatefulSet",
             "slurmd": {"image": IMAGE, "resources": {"limits": {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": "4"}}},
+            "logfile": {"image": IMAGE},
             "extraConf": "Gres=gpu:h100:4",
             "template": {"spec": {
                 "nodeSelector": {"aifactory.dev/pool": "h100"},
