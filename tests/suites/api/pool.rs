@@ -12,7 +12,7 @@ fn row(name: &'static str) -> Mistake {
 
 const LABELS: &str = "/spec/nodes/adopt/selector/matchLabels";
 const BOTH: &[&str] = &["exactly one of `slurm` and `kubernetes` must be set", "example: `kubernetes: {}`"];
-const DEFAULT: &[&str] = &["partition: DEFAULT is a word of Slurm's own", "example: `h100`"];
+const DEFAULT: &[&str] = &["partition: DEFAULT and ALL are words of Slurm's own", "example: `h100`"];
 
 fn rows() -> Vec<Mistake> {
     vec![
@@ -27,6 +27,10 @@ fn rows() -> Vec<Mistake> {
             .wrote("/spec/sites/0/slurm", json!({"partition": "default"}))
             .meant("/spec/sites/0/slurm", json!({"partition": "acc"}))
             .says(DEFAULT),
+        Mistake::new("the word for every node", Base::SlurmPool).wrote("/spec/slurm/partition", json!("all")).says(DEFAULT),
+        Mistake::new("a tier that Slurm does not have", Base::SlurmPool)
+            .wrote("/spec/slurm/priorityTier", json!(65534))
+            .says(&["spec.slurm.priorityTier", "65533"]),
         Mistake::new("a partition's name with a comma", Base::SlurmPool)
             .wrote("/spec/slurm/partition", json!("h100,debug"))
             .says(&["spec.slurm.partition", "should match"]),
