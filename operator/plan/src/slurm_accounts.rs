@@ -9,6 +9,7 @@ mod delete;
 mod end;
 mod establish;
 mod found;
+mod leaving;
 mod members;
 mod record;
 mod removal;
@@ -21,6 +22,7 @@ pub use aifactory_api::name::{slurm_account as account_name, slurm_qos as qos_na
 pub use call::{Call, Stage};
 pub use decide::{plan_gone, plan_grant};
 pub use found::{HeldAccount, adopt_mark, adoptable, held};
+pub use leaving::Leaving;
 pub use record::{Record, RowMark, State};
 pub use state::{Account, Limit, Limits, Qos, Row, RowKey, Snapshot};
 pub use view::{AccountPlan, AccountView};

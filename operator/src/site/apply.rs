@@ -171,7 +171,8 @@ impl Applier {
 
     async fn end_work(&self, namespace: &str) -> Result<Done, Failure> {
         let what = |plural: &str| format!("the end of all {plural} in Namespace {namespace}");
-        // Controllers first, so that nothing makes Pods anew.
+        // Controllers first, so that nothing makes Pods anew; one kind that can not be ended keeps none of the others going.
+        let mut failed = None;
         for (group, version, kind, plural) in [
             ("batch", "v1", "CronJob", "cronjobs"),
             ("apps", "v1", "Deployment", "deployments"),
@@ -186,11 +187,11 @@ impl Applier {
             let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(failure(&what(plural), &error)),
-                Err(_) => return Err(timeout(&what(plural))),
+                Ok(Err(error)) => failed = failed.or_else(|| Some(failure(&what(plural), &error))),
+                Err(_) => failed = failed.or_else(|| Some(timeout(&what(plural)))),
             }
         }
-        Ok(Done::Nothing)
+        failed.map_or(Ok(Done::Nothing), Err)
     }
 
     async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {

@@ -326,7 +326,12 @@ impl Worker {
                 let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
                 let pause = if result.is_ok() { POLICY_TEST } else { CONTACT.1 };
                 active.policy_test_at = Instant::now() + pause;
-                let unguarded = result.err().filter(|problem| problem.reason == Reason::SitePoliciesMissing);
+                let unguarded = match result {
+                    Ok(()) => None,
+                    Err(problem) if problem.reason == Reason::SitePoliciesMissing => Some(problem),
+                    // A test that could not be made says nothing: what was missing is still missing.
+                    Err(_) => return,
+                };
                 if active.unguarded != unguarded {
                     active.unguarded = unguarded;
                     self.site_dirty = true;

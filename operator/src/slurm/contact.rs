@@ -27,7 +27,9 @@ pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> R
         Err(SlurmError::UnknownVersion(_)) => return Err(SlurmError::UnknownVersion(served(client).await).finding()),
         answer => answer.map_err(|error| error.finding())?,
     };
-    probe_answer(&answer)?;
+    if !responds(&answer) {
+        return Err(controller_or_token(client).await);
+    }
     let text = |path: &str| answer.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let found = text("/meta/slurm/cluster");
     if found != cluster {
@@ -75,16 +77,26 @@ pub async fn probe(client: &SlurmClient) -> Result<(), Finding> {
     let database = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "clusters/", &[]));
     let (controller, database) = futures::join!(controller, database);
     let controller = controller.unwrap_or_else(|_| Err(SlurmError::NoAnswer("nothing in time".to_owned())));
-    probe_answer(&controller.map_err(|error| error.finding())?)?;
+    if !responds(&controller.map_err(|error| error.finding())?) {
+        return Err(controller_or_token(client).await);
+    }
     // slurmrestd waits for ever for a database that hangs.
     database.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())?;
     Ok(())
 }
 
 /// slurmrestd answers for a slurmctld that is down as well.
-fn probe_answer(answer: &Value) -> Result<(), Finding> {
+fn responds(answer: &Value) -> bool {
     let mut pings = answer.get("pings").and_then(Value::as_array).into_iter().flatten();
-    if pings.any(|ping| ping.get("responding").and_then(Value::as_bool) == Some(true)) { Ok(()) } else { Err(SlurmError::ControllerDown.finding()) }
+    pings.any(|ping| ping.get("responding").and_then(Value::as_bool) == Some(true))
+}
+
+/// slurmctld does not answer a ping with a token of another key either; other paths tell.
+async fn controller_or_token(client: &SlurmClient) -> Finding {
+    match tokio::time::timeout(PROBE, client.get(Api::Slurm, "partitions/", &[])).await {
+        Ok(Err(SlurmError::TokenRefused)) => SlurmError::TokenRefused.finding(),
+        Ok(_) | Err(_) => SlurmError::ControllerDown.finding(),
+    }
 }
 
 async fn served(client: &SlurmClient) -> String {

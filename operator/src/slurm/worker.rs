@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::intent::{Body, Desired, Intent, SiteIntent, SiteWord};
 use aifactory_plan::report::{EntryUsage, Finding, Report, SiteReport};
-use aifactory_plan::slurm_accounts::{AccountPlan, HeldAccount};
+use aifactory_plan::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
 use aifactory_plan::world::SiteKey;
 use jiff::Timestamp;
 use secrecy::SecretSlice;
@@ -96,6 +96,8 @@ struct Worker {
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
     partitions: Option<BTreeMap<String, PartitionView>>,
     wake: BTreeMap<OwnerRef, Instant>,
+    /// How far the removal of associations is.
+    leaving: Leaving,
     usage: Option<Usage>,
     usage_at: Instant,
     /// Device-time by account and QOS.
@@ -161,6 +163,7 @@ impl Worker {
             held: None,
             partitions: None,
             wake: BTreeMap::new(),
+            leaving: Leaving::default(),
             usage: Some(Usage::default()),
             usage_at: now,
             used: BTreeMap::new(),
@@ -322,7 +325,7 @@ impl Worker {
             Scope::Owners(dirty)
         };
         let busy = self.busy();
-        let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy);
+        let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone());
         let (id, client) = (session.id, session.client.clone());
         self.tasks.spawn(async move { Event::Pass(id, Box::new(pass.run(&client).await)) });
     }

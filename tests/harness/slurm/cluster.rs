@@ -80,6 +80,8 @@ impl Cluster {
             "mariadb-install-db".to_owned(),
             "--no-defaults".to_owned(),
             format!("--datadir={sql}/data"),
+            // Process ids repeat from cluster to cluster, and names of temporary files with them.
+            format!("--tmpdir={sql}"),
             "--auth-root-authentication-method=normal".to_owned(),
             "--skip-test-db".to_owned(),
         ];

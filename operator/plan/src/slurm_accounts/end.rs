@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::call::{Call, Stage};
 use super::decide::{Planner, after};
 use super::found::Place;
-use super::record::{Record, RowMark, State};
+use super::record::{Record, State};
 use super::state::{Limit, RowKey};
 use super::target::{self, Ceiling, Target};
 use crate::intent::{GrantIntent, Intent};
@@ -122,7 +122,7 @@ impl Planner<'_> {
             if !self.found.strays(row) || row.locked() || mended.contains(key) {
                 continue;
             }
-            let mut mark = RowMark::parse(&row.comment).unwrap_or_else(|| RowMark::new(&self.site.hub, self.owner, None));
+            let mut mark = self.mark(key, row);
             mark.locked_at.get_or_insert(self.now);
             calls.extend(self.lock_row(key, row, &mark, Stage::LockRows));
         }

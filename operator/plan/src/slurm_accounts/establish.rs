@@ -261,13 +261,11 @@ impl Planner<'_> {
     }
 
     fn right(&self, key: &RowKey, row: &Row, wanted: &Wanted) -> bool {
-        let comment = RowMark::new(&self.site.hub, self.owner, Some(wanted.member.clone())).render();
         row.qos.len() == 1
             && row.qos.contains(&wanted.qos)
             && row.default_qos == wanted.qos
             && row.submitted_jobs.is_none()
             && row.running_jobs.is_none()
-            && row.comment == comment
             && !key.partition.is_empty()
     }
 

@@ -15,7 +15,7 @@ use crate::report::Finding;
 impl Planner<'_> {
     /// The next step of an association's removal.
     pub fn remove_row(&mut self, key: &RowKey, row: &Row) {
-        let mut mark = RowMark::parse(&row.comment).unwrap_or_else(|| RowMark::new(&self.site.hub, self.owner, None));
+        let mut mark = self.mark(key, row);
         let Some(locked_at) = mark.locked_at.filter(|_| row.locked()) else {
             mark = RowMark { locked_at: Some(self.now), queue_ended_at: None, cancelled_at: None, ..mark };
             match self.lock_row(key, row, &mark, Stage::LockRows) {
@@ -44,6 +44,12 @@ impl Planner<'_> {
             self.wake_at(at);
         }
         self.delete_row(key, row);
+    }
+
+    /// What is known of an association that is on its way out.
+    pub fn mark(&self, key: &RowKey, row: &Row) -> RowMark {
+        let known = self.view.leaving.of(key).cloned();
+        known.or_else(|| RowMark::parse(&row.comment)).unwrap_or_else(|| RowMark::new(&self.site.hub, self.owner, None))
     }
 
     /// Locks an association, on QOS of ours alone if there is one.
@@ -104,8 +110,7 @@ impl Planner<'_> {
             if record.retained() { over } else { record.cancelled_at.is_some() }
         });
         let mut rows = self.view.snapshot.rows_of(account).filter(|(key, _)| key.user == user).map(|(_, row)| row).peekable();
-        deleted
-            || (rows.peek().is_some() && rows.all(|row| row.locked() && RowMark::parse(&row.comment).is_some_and(|mark| mark.locked_at.is_some())))
+        deleted || (rows.peek().is_some() && rows.all(Row::locked))
     }
 }
 

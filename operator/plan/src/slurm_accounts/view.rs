@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::call::Call;
+use super::leaving::Leaving;
 use super::state::Snapshot;
 use crate::digest::Digest;
 use crate::intent::Refusal;
@@ -24,6 +25,8 @@ pub struct AccountView<'a> {
     pub refused: Option<&'a Refusal>,
     /// Users with jobs of this grant's account.
     pub busy: &'a BTreeSet<String>,
+    /// What is remembered of associations that are on their way out.
+    pub leaving: &'a Leaving,
 }
 
 /// What is to be done about one grant.

@@ -9,7 +9,7 @@ use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::intent::*;
 use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::slurm_accounts::{AccountPlan, AccountView, Call, account_name, held, plan_gone, plan_grant, qos_name};
+use aifactory_plan::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, account_name, held, plan_gone, plan_grant, qos_name};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::slurm::Cluster;
@@ -99,6 +99,8 @@ pub struct World {
     pub users: Option<BTreeMap<String, String>>,
     pub refused: BTreeMap<OwnerRef, Refusal>,
     pub grants: BTreeMap<OwnerRef, (String, GrantIntent)>,
+    /// Lost with every restart.
+    pub leaving: Leaving,
     pub now: Timestamp,
 }
 
@@ -111,6 +113,7 @@ impl World {
             users: Some(BTreeMap::new()),
             refused: BTreeMap::new(),
             grants: grants.into_iter().map(|(name, grant)| (owner(name), ("uid-1".to_owned(), grant))).collect(),
+            leaving: Leaving::default(),
             now: "2026-11-21T09:00:00Z".parse().expect("a time"),
         }
     }
@@ -139,8 +142,14 @@ impl World {
         let plan = |owner: &OwnerRef| {
             let account = held.get(owner).map_or_else(|| account_name(HUB, owner), |held| held.account.clone());
             let busy = self.cluster.busy(&account);
-            let view =
-                AccountView { snapshot: &snapshot, policy: &self.policy, users: self.users.as_ref(), refused: self.refused.get(owner), busy: &busy };
+            let view = AccountView {
+                snapshot: &snapshot,
+                policy: &self.policy,
+                users: self.users.as_ref(),
+                refused: self.refused.get(owner),
+                busy: &busy,
+                leaving: &self.leaving,
+            };
             match self.grants.get(owner) {
                 Some((uid, grant)) => {
                     let body = Body::Grant(Box::new(grant.clone()));
@@ -170,6 +179,7 @@ impl World {
             if let Err(error) = self.cluster.apply(call) {
                 panic!("{owner}: {call} was refused with {error}");
             }
+            self.leaving.made(call);
             check(owner, call, &self.cluster);
         }
         Some(())

@@ -112,6 +112,7 @@ impl Cluster {
                 assert!(!qos.is_empty() && qos.contains(default_qos) && qos.iter().all(|name| self.state.qos.contains_key(name)), "{call:?}");
                 assert!(self.state.rows.contains_key(&RowKey::account(&key.account)), "an association without its account: {call:?}");
                 assert_eq!(parent.is_some(), key.user.is_empty());
+                let made = !self.state.rows.contains_key(key);
                 let row = if key.user.is_empty() {
                     self.state.rows.get_mut(key).expect("the account's association")
                 } else {
@@ -119,7 +120,10 @@ impl Cluster {
                 };
                 row.qos = qos.clone();
                 row.default_qos = default_qos.clone();
-                row.comment = comment.clone();
+                // Written when the association is made, and never again.
+                if made {
+                    row.comment = comment.clone();
+                }
                 row.submitted_jobs = locked.then_some(0);
                 row.running_jobs = locked.then_some(0);
                 if let Some(parent) = parent {

@@ -26,6 +26,7 @@ pub(super) struct Pass {
     word: Option<SiteWord>,
     policy: SitePolicy,
     busy: BTreeMap<String, BTreeSet<String>>,
+    pub leaving: Leaving,
     pub result: Result<Found, Finding>,
 }
 
@@ -50,11 +51,12 @@ impl Pass {
         gone: BTreeSet<OwnerRef>,
         word: Option<SiteWord>,
         busy: BTreeMap<String, BTreeSet<String>>,
+        leaving: Leaving,
     ) -> Self {
         let mut policy = word.as_ref().map(|word| SitePolicy::parse(&word.policy)).unwrap_or_default();
         // Until the site's word is read it may be that nothing is to be given.
         policy.paused |= word.is_none();
-        Self { scope, site, intents, gone, word, policy, busy, result: Ok(Found::default()) }
+        Self { scope, site, intents, gone, word, policy, busy, leaving, result: Ok(Found::default()) }
     }
 
     pub async fn run(mut self, client: &SlurmClient) -> Self {
@@ -62,7 +64,7 @@ impl Pass {
         self
     }
 
-    async fn work(&self, client: &SlurmClient) -> Result<Found, SlurmError> {
+    async fn work(&mut self, client: &SlurmClient) -> Result<Found, SlurmError> {
         let Some(slurm) = &self.site.slurm else { return Ok(Found::default()) };
         let cluster = slurm.cluster_name.as_str();
         let mut found = Found::default();
@@ -100,7 +102,13 @@ impl Pass {
             let stages: BTreeSet<Stage> = calls.iter().map(|(_, call)| call.stage()).collect();
             found.budgets_changed |= stages.contains(&Stage::Qos) || stages.contains(&Stage::Lock);
             names.extend(calls.iter().filter_map(|(_, call)| account_of(call)));
-            for (owner, call, error) in write::execute(client, cluster, calls).await {
+            let failures = write::execute(client, cluster, calls.clone()).await;
+            for (_, call) in
+                calls.iter().filter(|(owner, call)| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage()))
+            {
+                self.leaving.made(call);
+            }
+            for (owner, call, error) in failures {
                 if error.is_transport() {
                     return Err(error);
                 }
@@ -177,6 +185,7 @@ impl Pass {
             users: self.word.as_ref().map(|word| &word.users),
             refused: refusals.get(owner),
             busy: self.busy.get(&account).unwrap_or(&nobody),
+            leaving: &self.leaving,
         };
         match self.grant(owner) {
             Some((intent, grant)) => Some(slurm_accounts::plan_grant(&self.site, intent, grant, &view, now)),

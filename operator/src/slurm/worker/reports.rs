@@ -11,6 +11,7 @@ use crate::slurm::usage::Cycle;
 impl Worker {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {
         self.passing = false;
+        self.leaving = pass.leaving;
         if self.session.as_ref().is_none_or(|known| known.id != session) {
             self.resync_at = Instant::now();
             return;
@@ -88,14 +89,19 @@ impl Worker {
         if self.session.as_ref().is_none_or(|known| known.id != session) {
             return;
         }
-        self.lowered.retain(|key| !cycle.used.contains_key(key));
-        for (key, new) in cycle.used {
+        let known = self.plans.values().filter_map(|plan| plan.detail.slurm.as_ref());
+        let keys: BTreeSet<(String, String)> =
+            known.flat_map(|slurm| slurm.entries.values().map(|entry| (slurm.account.clone(), entry.qos.clone()))).collect();
+        self.used.retain(|key, _| keys.contains(key));
+        for key in keys {
+            let Some(new) = cycle.of(&key.0, &key.1) else { continue };
+            self.lowered.remove(&key);
             match self.used.get_mut(&key) {
                 // At rest nothing moves, the time of the last look neither.
                 Some(old) if EntryUsage { complete_through: old.complete_through, ..new.clone() } == *old => {}
-                Some(old) => *old = new,
+                Some(old) => *old = new.clone(),
                 None => {
-                    self.used.insert(key, new);
+                    self.used.insert(key, new.clone());
                 }
             }
         }

@@ -1,0 +1,39 @@
+//! How far the removal of associations is.
+//!
+//! Slurm's REST writes an association's comment only when it makes it, so this is remembered by whoever asks. After a restart a removal begins
+//! anew: a grace period then lasts longer, and nothing lasts shorter.
+
+use std::collections::BTreeMap;
+
+use super::call::Call;
+use super::record::RowMark;
+use super::state::RowKey;
+
+/// What is remembered of associations that are on their way out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    marks: BTreeMap<RowKey, RowMark>,
+}
+
+impl Leaving {
+    /// Takes note of a call that was made.
+    pub fn made(&mut self, call: &Call) {
+        match call {
+            Call::Row { key, locked: true, comment, .. } => {
+                if let Some(mark) = RowMark::parse(comment) {
+                    self.marks.insert(key.clone(), mark);
+                }
+            }
+            Call::Row { key, locked: false, .. } | Call::DeleteRow(key) => {
+                self.marks.remove(key);
+            }
+            Call::DeleteAccount(name) => self.marks.retain(|key, _| key.account != *name),
+            _ => {}
+        }
+    }
+
+    /// How far the removal of an association is.
+    pub fn of(&self, key: &RowKey) -> Option<&RowMark> {
+        self.marks.get(key)
+    }
+}
