@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 pub use address::{AddressArgs, AddressRules};
 pub use error::CredentialError;
 use identity::Identity;
+pub use server::parse_service;
 
 use crate::{
     client::{ClientSettings, Clients},

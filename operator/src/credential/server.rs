@@ -38,6 +38,15 @@ pub(super) fn parse(text: &str, rules: &AddressRules) -> Result<http::Uri, Error
     Ok(uri)
 }
 
+/// Checks the URL of a service that may speak plain http, and judges its host: a resolver is not asked about a literal address.
+pub fn parse_service(text: &str, rules: &AddressRules) -> Result<http::Uri, Error> {
+    let Some(rest) = text.strip_prefix("http://") else { return parse(text, rules) };
+    let checked = parse(&format!("https://{rest}"), rules)?;
+    let mut parts = checked.into_parts();
+    parts.scheme = Some(http::uri::Scheme::HTTP);
+    http::Uri::from_parts(parts).map_err(|_| Error::InvalidServer { rule: "is not a URL" })
+}
+
 /// Checks the name that the site's certificate must carry.
 pub(super) fn parse_name(text: &str) -> Result<String, Error> {
     if is_host_name(text) || text.parse::<IpAddr>().is_ok() { Ok(text.to_owned()) } else { Err(Error::InvalidServerName) }
@@ -87,7 +96,7 @@ fn is_host_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, parse_name};
+    use super::{parse, parse_name, parse_service};
     use crate::credential::{AddressRules, CredentialError};
 
     #[test]
@@ -101,6 +110,23 @@ mod tests {
             "HTTPS://A.example",
         ] {
             assert!(parse(text, &AddressRules::default()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_service_may_speak_http_and_its_address_is_judged_all_the_same() {
+        let rules = AddressRules::default();
+        assert_eq!(parse_service("http://slurm.bissen.example:6820", &rules).unwrap().to_string(), "http://slurm.bissen.example:6820/");
+        assert!(parse_service("https://slurm.bissen.example:6820/", &rules).is_ok());
+        for text in [
+            "http://169.254.169.254",
+            "http://127.0.0.1:6820",
+            "https://[::1]:6820",
+            "http://localhost:6820",
+            "http://u@a.example",
+            "ftp://a.example",
+        ] {
+            assert!(parse_service(text, &rules).is_err(), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::slurm::SlurmRest;
-use http::{Method, Request, StatusCode, Uri};
+use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use kube::client::Body;
@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::error::SlurmError;
 use super::token::Token;
 use crate::client::{ClientSettings, Clients};
+use crate::credential::parse_service;
 
 /// Longest wait for an answer: slurmrestd itself gives up on slurmctld after ten seconds, and never on a database that hangs.
 const CALL: Duration = Duration::from_secs(15);
@@ -66,7 +67,8 @@ pub enum SettingsError {
 impl SlurmClient {
     /// A client for what the settings name.
     pub fn new(rest: &SlurmRest, token: Token, settings: &ClientSettings) -> Result<Self, SettingsError> {
-        let uri: Uri = rest.url.trim_end_matches('/').parse().map_err(|error: http::uri::InvalidUri| SettingsError::Url(error.to_string()))?;
+        let rules = settings.addresses.clone().unwrap_or_default();
+        let uri = parse_service(rest.url.trim_end_matches('/'), &rules).map_err(|error| SettingsError::Url(error.to_string()))?;
         let mut config = Config::new(uri);
         if let Some(pem) = &rest.ca_bundle {
             config.root_cert = Some(certificates(pem)?);

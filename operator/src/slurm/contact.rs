@@ -40,7 +40,9 @@ pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> R
             ),
         ));
     }
-    let clusters = client.get(Api::Slurmdb, "clusters/", &[]).await.map_err(|error| error.finding())?;
+    // slurmctld's paths tell a bad token from a dead database.
+    client.get(Api::Slurm, "partitions/", &[]).await.map_err(|error| error.finding())?;
+    let clusters = database(client.get(Api::Slurmdb, "clusters/", &[])).await?;
     let registered = clusters.get("clusters").and_then(Value::as_array).into_iter().flatten();
     if !registered.clone().any(|known| known.get("name").and_then(Value::as_str) == Some(cluster)) {
         return Err(Finding::stalled(
@@ -48,16 +50,16 @@ pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> R
             format!("cluster {cluster} is not registered in its accounting database; slurmctld does that when it reaches slurmdbd"),
         ));
     }
-    // slurmctld's paths tell a bad token from a dead database.
-    client.get(Api::Slurm, "partitions/", &[]).await.map_err(|error| error.finding())?;
-    let tres = read::tres(client).await.map_err(|error| error.finding())?;
+    // Everybody may read everything but this.
+    database(client.get(Api::Slurmdb, "diag/", &[])).await?;
+    let tres = database(read::tres(client)).await?;
     if !tres.contains("gres/gpu") {
         return Err(Finding::stalled(
             Reason::SlurmConfiguration,
             "Slurm does not count GPUs, so no budget holds; write into slurm.conf: AccountingStorageTRES=gres/gpu",
         ));
     }
-    let parents = read::rows(client, cluster, &[rest.parent_account.clone()].into()).await.map_err(|error| error.finding())?.0;
+    let parents = database(read::rows(client, cluster, &[rest.parent_account.clone()].into())).await?.0;
     if !parents.keys().any(|key| key.account == rest.parent_account && key.user.is_empty()) {
         return Err(Finding::stalled(
             Reason::ParentAccountMissing,
@@ -83,6 +85,11 @@ pub async fn probe(client: &SlurmClient) -> Result<(), Finding> {
     // slurmrestd waits for ever for a database that hangs.
     database.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())?;
     Ok(())
+}
+
+/// slurmrestd waits for ever for a database that hangs.
+async fn database<T>(answer: impl Future<Output = Result<T, SlurmError>>) -> Result<T, Finding> {
+    tokio::time::timeout(PROBE, answer).await.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())
 }
 
 /// slurmrestd answers for a slurmctld that is down as well.

@@ -56,7 +56,7 @@ pub enum SlurmError {
 impl SlurmError {
     /// Whether it is about the way to Slurm, not about what was asked.
     pub fn is_transport(&self) -> bool {
-        matches!(self, Self::NoAnswer(_) | Self::TokenRefused | Self::DatabaseDown | Self::ControllerDown | Self::UnknownVersion(_))
+        matches!(self, Self::NoAnswer(_) | Self::TokenRefused | Self::DatabaseDown | Self::ControllerDown)
     }
 
     /// What people should know.

@@ -70,7 +70,7 @@ fn a_foreign_account_of_our_name_is_named_and_untouched() {
         scene.world.apply(grant("vision", 20)).await;
         let refused = until("the account is named", CYCLE, async || {
             let grant: AccessGrant = scene.world.api().get("vision").await.unwrap();
-            let message = grant.status.clone().unwrap_or_default().sites.first().and_then(|site| site.message.clone()).unwrap_or_default();
+            let message = grant.status.clone().unwrap_or_default().sites.into_iter().find(|site| site.name == "bissen").and_then(|site| site.message).unwrap_or_default();
             if message.contains("ForeignObject") && message.contains(&account) { Ok(message) } else { Err(message.into()) }
         })
         .await;
