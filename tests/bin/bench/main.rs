@@ -6,6 +6,8 @@ mod arrivals;
 mod bare;
 mod rows;
 mod setup;
+mod slurm;
+mod slurm_bare;
 mod table;
 
 use std::process::ExitCode;
@@ -25,20 +27,31 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Failure> {
     let grants: usize = std::env::var("BENCH_GRANTS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
-    let bench = setup::Bench::start().await?;
     let mut table = table::Table::default();
-    rows::latency(&bench, &mut table).await?;
-    rows::drift(&bench, &mut table).await?;
-    rows::ending(&bench, &mut table).await?;
-    rows::rotation(&bench, &mut table).await?;
-    rows::dead_site(&bench, &mut table).await?;
+    match std::env::args().nth(1).as_deref() {
+        Some("p11") => {}
+        None => federation(&mut table, grants).await?,
+        Some(other) => return Err(format!("{other:?} is not a row; without an argument all are measured, with p11 that one").into()),
+    }
+    slurm::grants(&mut table, grants).await?;
+    table.print();
+    table.write(&aifactory_tests::layout::root().join("target/bench.json"))?;
+    Ok(())
+}
+
+/// The rows of Kubernetes sites.
+async fn federation(table: &mut table::Table, grants: usize) -> Result<(), Failure> {
+    let bench = setup::Bench::start().await?;
+    rows::latency(&bench, table).await?;
+    rows::drift(&bench, table).await?;
+    rows::ending(&bench, table).await?;
+    rows::rotation(&bench, table).await?;
+    rows::dead_site(&bench, table).await?;
     let bare = bare::write(&bench, grants).await?;
     table.reference("objects", bare.objects as f64);
     table.reference("seconds", bare.seconds);
     table.reference("writes_per_second", bare.objects as f64 / bare.seconds);
-    rows::bulk(&bench, &mut table, grants, bare.seconds).await?;
-    rows::change(&bench, &mut table).await?;
-    table.print();
-    table.write(&aifactory_tests::layout::root().join("target/bench.json"))?;
+    rows::bulk(&bench, table, grants, bare.seconds).await?;
+    rows::change(&bench, table).await?;
     Ok(())
 }

@@ -12,7 +12,19 @@ struct Line {
     what: String,
     measured: String,
     bar: &'static str,
-    met: bool,
+    /// `None`: it was not measured.
+    met: Option<bool>,
+}
+
+impl Line {
+    fn print(&self) {
+        let met = match self.met {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "not measured",
+        };
+        println!("{:4} {:60} {:>26}  {:24} {met}", self.row, self.what, self.measured, self.bar);
+    }
 }
 
 /// Rows as they are measured.
@@ -25,8 +37,15 @@ pub struct Table {
 
 impl Table {
     pub fn add(&mut self, row: &'static str, what: impl Into<String>, measured: String, bar: &'static str, met: bool) {
-        let line = Line { row, what: what.into(), measured, bar, met };
-        println!("{:4} {:60} {:>26}  {:24} {}", line.row, line.what, line.measured, line.bar, if line.met { "met" } else { "MISSED" });
+        let line = Line { row, what: what.into(), measured, bar, met: Some(met) };
+        line.print();
+        self.lines.push(line);
+    }
+
+    /// A row that can not be measured here, and why.
+    pub fn skip(&mut self, row: &'static str, what: impl Into<String>, bar: &'static str, why: String) {
+        let line = Line { row, what: what.into(), measured: why, bar, met: None };
+        line.print();
         self.lines.push(line);
     }
 
@@ -42,8 +61,9 @@ impl Table {
         println!("\n{:4} {:60} {:>26}  {:24}", "row", "what", "measured", "bar");
         let mut lines: Vec<&Line> = self.lines.iter().collect();
         lines.sort_by_key(|line| line.row);
-        for line in lines {
-            println!("{:4} {:60} {:>26}  {:24} {}", line.row, line.what, line.measured, line.bar, if line.met { "met" } else { "MISSED" });
+        lines.iter().for_each(|line| line.print());
+        if self.reference.is_empty() {
+            return;
         }
         let text: Vec<String> = self.reference.iter().map(|(name, value)| format!("{name} {value:.1}")).collect();
         println!("\nbare server-side-apply client, same objects, same run: {}", text.join(", "));

@@ -14,6 +14,7 @@
 //! ```
 
 mod admin;
+mod available;
 mod cluster;
 mod config;
 mod daemon;
@@ -25,6 +26,7 @@ mod rest;
 mod root;
 mod token;
 
+pub use available::unavailable;
 pub use cluster::Cluster;
 pub use daemon::Daemon;
 pub use jobs::{Job, JobSpec, Refused};
