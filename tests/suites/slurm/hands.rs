@@ -12,22 +12,22 @@ fn edits_come_back_and_what_is_foreign_stays() {
         let scene = Scene::start("slurm-hands").await;
         let slurm = &scene.slurm[0];
         // Before the grant bob has a national project, and alice gets one later.
-        slurm.sacctmgr(&["-i", "add", "account", "national"]).await.unwrap();
-        slurm.sacctmgr(&["-i", "add", "user", "bob", "account=national"]).await.unwrap();
+        slurm.sacctmgr(&["add", "account", "national"]).await.unwrap();
+        slurm.sacctmgr(&["add", "user", "bob", "account=national"]).await.unwrap();
         scene.world.apply(grant("vision", 20)).await;
         let bound: AccessGrant = scene.world.ready("vision").await;
         let (account, qos) = (scene.account(&bound), scene.qos(&bound));
-        slurm.sacctmgr(&["-i", "add", "user", "alice", "account=national"]).await.unwrap();
+        slurm.sacctmgr(&["add", "user", "alice", "account=national"]).await.unwrap();
         let national = async || {
             slurm.sacctmgr(&["-nP", "show", "association", "account=national", "format=account,user,partition,qos,defaultqos"]).await.unwrap()
         };
         let (before, elsewhere) = (Scene::picture(slurm).await, national().await);
 
         let edits: [&[&str]; 4] = [
-            &["-i", "modify", "qos", &qos, "set", "GrpTRESMins=gres/gpu=999999"],
-            &["-i", "modify", "qos", &qos, "set", "Flags-=NoDecay"],
-            &["-i", "modify", "account", &account, "set", "parent=root"],
-            &["-i", "modify", "user", "alice", "where", &format!("account={account}"), "set", "qos=normal"],
+            &["modify", "qos", &qos, "set", "GrpTRESMins=gres/gpu=999999"],
+            &["modify", "qos", &qos, "set", "Flags-=NoDecay"],
+            &["modify", "account", &account, "set", "parent=root"],
+            &["modify", "user", "alice", "where", &format!("account={account}"), "set", "qos+=normal"],
         ];
         for edit in edits {
             slurm.sacctmgr(edit).await.unwrap();
@@ -38,6 +38,13 @@ fn edits_come_back_and_what_is_foreign_stays() {
             })
             .await;
         }
+        // sacctmgr does not delete a QOS in use. The REST does, and leaves associations on `normal`.
+        slurm.rest("DELETE", &format!("/slurmdb/v0.0.44/qos/{qos}"), None).await.unwrap();
+        until("the QOS is made anew", CYCLE, async || {
+            let now = Scene::picture(slurm).await;
+            if now == before { Ok(()) } else { Err(format!("{now:#?}").into()) }
+        })
+        .await;
         assert_eq!(national().await, elsewhere);
 
         // The end: default accounts are moved, and nothing of others goes.
@@ -65,12 +72,20 @@ fn a_foreign_account_of_our_name_is_named_and_untouched() {
         let account = scene.account(&bound);
         scene.world.delete_grant("vision").await;
         scene.world.gone::<AccessGrant>("vision").await;
-        slurm.sacctmgr(&["-i", "delete", "account", &account]).await.unwrap();
-        slurm.sacctmgr(&["-i", "add", "account", &account, "description=mine"]).await.unwrap();
+        slurm.sacctmgr(&["delete", "account", &account]).await.unwrap();
+        slurm.sacctmgr(&["add", "account", &account, "description=mine"]).await.unwrap();
         scene.world.apply(grant("vision", 20)).await;
         let refused = until("the account is named", CYCLE, async || {
             let grant: AccessGrant = scene.world.api().get("vision").await.unwrap();
-            let message = grant.status.clone().unwrap_or_default().sites.into_iter().find(|site| site.name == "bissen").and_then(|site| site.message).unwrap_or_default();
+            let message = grant
+                .status
+                .clone()
+                .unwrap_or_default()
+                .sites
+                .into_iter()
+                .find(|site| site.name == "bissen")
+                .and_then(|site| site.message)
+                .unwrap_or_default();
             if message.contains("ForeignObject") && message.contains(&account) { Ok(message) } else { Err(message.into()) }
         })
         .await;
