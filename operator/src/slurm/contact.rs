@@ -1,5 +1,6 @@
 //! Whether the Slurm that answers is the one that is meant, and can keep a budget.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aifactory_api::Reason;
@@ -59,7 +60,7 @@ pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> R
             "Slurm does not count GPUs, so no budget holds; write into slurm.conf: AccountingStorageTRES=gres/gpu",
         ));
     }
-    let parents = database(read::rows(client, cluster, &[rest.parent_account.clone()].into())).await?.0;
+    let parents = database(read::rows(client, cluster, &[rest.parent_account.clone()].into(), &BTreeSet::new())).await?.0;
     if !parents.keys().any(|key| key.account == rest.parent_account && key.user.is_empty()) {
         return Err(Finding::stalled(
             Reason::ParentAccountMissing,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_plan::slurm_accounts::{Account, Limit, Limits, Qos, Row, RowKey};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -10,8 +11,10 @@ use serde_json::Value;
 use super::client::{Api, SlurmClient};
 use super::error::SlurmError;
 
-/// Accounts asked for in one request.
-const CHUNK: usize = 100;
+/// Bytes of names asked for in one request: they stand in its URL.
+const NAMES: usize = 4000;
+/// Requests at the same time.
+const AT_ONCE: usize = 4;
 
 /// A number that may be unset or infinite.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -207,11 +210,11 @@ struct RowGroup {
 /// Associations, and for users who have one of them as default, all of their accounts.
 pub type Rows = (BTreeMap<RowKey, Row>, BTreeMap<String, BTreeSet<String>>);
 
-/// The associations of these accounts in a cluster, and the own ones of the accounts above them.
-pub async fn rows(client: &SlurmClient, cluster: &str, accounts: &BTreeSet<String>) -> Result<Rows, SlurmError> {
+/// The associations of these accounts in a cluster, and the own ones of the accounts above them, of which some may be known.
+pub async fn rows(client: &SlurmClient, cluster: &str, accounts: &BTreeSet<String>, above: &BTreeSet<String>) -> Result<Rows, SlurmError> {
     let mut found = BTreeMap::new();
     let mut asked = BTreeSet::new();
-    let mut wanted = accounts.clone();
+    let mut wanted: BTreeSet<String> = accounts | above;
     while !wanted.is_empty() {
         for read in associations(client, cluster, "account", &wanted).await? {
             let key = RowKey { account: read.account, user: read.user, partition: read.partition.unwrap_or_default() };
@@ -246,14 +249,26 @@ pub async fn rows(client: &SlurmClient, cluster: &str, accounts: &BTreeSet<Strin
 }
 
 async fn associations(client: &SlurmClient, cluster: &str, by: &'static str, values: &BTreeSet<String>) -> Result<Vec<ReadRow>, SlurmError> {
-    let values: Vec<&str> = values.iter().map(String::as_str).filter(|value| !value.is_empty() && !value.contains(',')).collect();
-    let mut found = Vec::new();
-    for chunk in values.chunks(CHUNK) {
-        let list = chunk.join(",");
+    let ask = |list: String| async move {
         let answer = client.get(Api::Slurmdb, "associations/", &[("cluster", cluster), (by, &list)]).await?;
-        found.extend(decode::<ReadRow>("associations", answer, "associations")?);
+        decode::<ReadRow>("associations", answer, "associations")
+    };
+    stream::iter(lists(values)).map(ask).buffer_unordered(AT_ONCE).try_concat().await
+}
+
+/// The values with commas between, as many in each as a URL holds.
+fn lists(values: &BTreeSet<String>) -> Vec<String> {
+    let mut lists: Vec<String> = Vec::new();
+    for value in values.iter().filter(|value| !value.is_empty() && !value.contains(',')) {
+        match lists.last_mut().filter(|list| list.len() + value.len() < NAMES) {
+            Some(list) => {
+                list.push(',');
+                list.push_str(value);
+            }
+            None => lists.push(value.clone()),
+        }
     }
-    Ok(found)
+    lists
 }
 
 /// What the cluster counts, for example `cpu` and `gres/gpu`.

@@ -42,8 +42,10 @@ const ROTATION: Duration = Duration::from_secs(2);
 const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that failed is tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How long intents are gathered before they are worked on together.
-const GATHER: Duration = Duration::from_millis(10);
+/// Intents are gathered until none came for so long, and at most so long: a pass costs a second for one grant, and little more for hundreds.
+const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long the records wait for grants that are in work: both are the database's.
+const USAGE_WAITS: Duration = Duration::from_secs(5);
 
 /// Starts the worker; it ends when the sender is dropped.
 pub fn start(
@@ -88,6 +90,8 @@ struct Worker {
     /// Owners whose accounts are to be looked at.
     dirty: BTreeSet<OwnerRef>,
     dirty_at: Option<Instant>,
+    /// Since when intents are gathered.
+    gathering: Option<Instant>,
     resync_at: Instant,
     pause: Duration,
     passing: bool,
@@ -155,6 +159,7 @@ impl Worker {
             look_at: now,
             dirty: BTreeSet::new(),
             dirty_at: None,
+            gathering: None,
             resync_at: now,
             pause: AGAIN.0,
             passing: false,
@@ -217,7 +222,7 @@ impl Worker {
             sooner(self.dirty_at.filter(|_| !self.passing));
             sooner(Some(self.resync_at).filter(|_| !self.passing));
             sooner(self.wake.values().min().copied().filter(|_| !self.passing));
-            sooner(Some(self.usage_at).filter(|_| self.usage.is_some() && self.held.is_some()));
+            sooner(Some(self.usage_due()).filter(|_| self.usage.is_some() && self.held.is_some()));
         }
         at
     }
@@ -246,8 +251,13 @@ impl Worker {
                 match owner.kind {
                     Kind::AccessGrant => {
                         self.dirty.insert(owner);
-                        let at = Instant::now() + if urgent { Duration::ZERO } else { GATHER };
-                        self.dirty_at = Some(self.dirty_at.map_or(at, |before| before.min(at)));
+                        let now = Instant::now();
+                        let since = *self.gathering.get_or_insert(now);
+                        if urgent {
+                            self.dirty_at = Some(now);
+                        } else if self.dirty_at.is_none_or(|at| at > now) {
+                            self.dirty_at = Some((now + GATHER.0).min(since + GATHER.1));
+                        }
                     }
                     Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),
                 }
@@ -317,6 +327,7 @@ impl Worker {
         }
         self.passing = true;
         self.dirty_at = None;
+        self.gathering = None;
         let dirty = std::mem::take(&mut self.dirty);
         let scope = if everything {
             self.resync_at = now + RESYNC;
@@ -332,7 +343,7 @@ impl Worker {
 
     fn begin_usage(&mut self) {
         let Some(session) = &self.session else { return };
-        let Some(held) = self.held.as_ref().filter(|_| self.usage_at <= Instant::now()) else { return };
+        let Some(held) = self.held.as_ref().filter(|_| self.usage_due() <= Instant::now()) else { return };
         let Some(mut usage) = self.usage.take() else { return };
         let since = held.values().map(|held| (held.account.clone(), held.record.since)).collect();
         let cluster = self.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| slurm.cluster_name.clone()).unwrap_or_default();
@@ -341,6 +352,12 @@ impl Worker {
             let cycle = usage.cycle(&client, &cluster, &since, Timestamp::now()).await;
             Event::Usage(id, Box::new(usage), Box::new(cycle))
         });
+    }
+
+    /// When records are read next.
+    fn usage_due(&self) -> Instant {
+        let working = self.passing || self.dirty_at.is_some();
+        self.usage_at + if working { USAGE_WAITS } else { Duration::ZERO }
     }
 
     fn busy(&self) -> BTreeMap<String, BTreeSet<String>> {

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::client::{Api, SlurmClient, named};
 use super::error::SlurmError;
 
-/// Items in one request.
-const BATCH: usize = 200;
+/// Items in one request, which makes half a megabyte; slurmrestd takes 16.
+const BATCH: usize = 1000;
 
 /// A call of an owner that failed.
 pub type Failure = (OwnerRef, Call, SlurmError);

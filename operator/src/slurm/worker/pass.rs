@@ -68,13 +68,9 @@ impl Pass {
         let Some(slurm) = &self.site.slurm else { return Ok(Found::default()) };
         let cluster = slurm.cluster_name.as_str();
         let mut found = Found::default();
-        let mut snapshot = Snapshot {
-            accounts: read::accounts(client).await?,
-            qos: read::qos(client).await?,
-            tres: read::tres(client).await?,
-            partitions: read::partition_names(client).await?,
-            ..Snapshot::default()
-        };
+        let (accounts, qos, tres, partitions) =
+            tokio::try_join!(read::accounts(client), read::qos(client), read::tres(client), read::partition_names(client))?;
+        let mut snapshot = Snapshot { accounts, qos, tres, partitions, ..Snapshot::default() };
         if matches!(self.scope, Scope::Everything) {
             found.partitions = Some(read::partitions(client).await?);
         }
@@ -129,7 +125,8 @@ impl Pass {
 
     async fn read_rows(&self, client: &SlurmClient, cluster: &str, names: &BTreeSet<String>, snapshot: &mut Snapshot) -> Result<(), SlurmError> {
         let existing: BTreeSet<String> = names.iter().filter(|name| snapshot.accounts.contains_key(*name)).cloned().collect();
-        (snapshot.rows, snapshot.accounts_of) = read::rows(client, cluster, &existing).await?;
+        let above = snapshot.rows.values().map(|row| row.parent.clone()).filter(|parent| !parent.is_empty()).collect();
+        (snapshot.rows, snapshot.accounts_of) = read::rows(client, cluster, &existing, &above).await?;
         Ok(())
     }
 
