@@ -227,3 +227,6 @@ fn certificates(pem: &str) -> Result<Vec<Vec<u8>>, SettingsError> {
         found.map_err(|_| SettingsError::CaBundle)?.into_iter().filter(|pem| pem.label == "CERTIFICATE").map(|pem| pem.contents).collect();
     if found.is_empty() { Err(SettingsError::CaBundle) } else { Ok(found) }
 }
+
+#[cfg(test)]
+mod tests;

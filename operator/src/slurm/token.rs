@@ -104,3 +104,6 @@ fn sign(key: &[u8], user: &str, now: Timestamp) -> String {
     let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), head.as_bytes());
     format!("{head}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
+
+#[cfg(test)]
+mod tests;

@@ -263,3 +263,6 @@ pub fn touches(stages: &BTreeSet<Stage>) -> (bool, bool, bool) {
         any(&[Stage::LockRows, Stage::Accounts, Stage::Rows, Stage::Defaults, Stage::DeleteRows, Stage::DeleteAccounts, Stage::DeleteQos]),
     )
 }
+
+#[cfg(test)]
+mod tests;
