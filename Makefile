@@ -21,7 +21,7 @@ $(CONTROL_PLANE): tests/control-plane/go.mod tests/control-plane/build
 
 lint: ## Format and clippy.
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features aifactory-tests/slurm -- -D warnings
 
 test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, golden and federation tests.
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
@@ -35,7 +35,8 @@ test-slurm: ## Suites on real Slurm clusters; needs Debian or Ubuntu, and root.
 	cargo build --locked -p aifactory-operator
 	cargo test --locked -p aifactory-tests --features slurm --test slurm_stack --test slurm_usage --test slurm -- --test-threads=1
 
-demo: control-plane ## The main job on a hub and two sites on this machine, left running.
+demo: control-plane ## The main job on a hub and two sites on this machine, left running; with a real Slurm where there are Debian and root.
+	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/slurm/build || echo 'The demo goes on without a real Slurm.'; fi
 	cargo build --locked -p aifactory-operator -p aifactory-tests
 	cargo run --locked --quiet -p aifactory-tests --bin demo -- start
 

@@ -20,10 +20,13 @@ pub struct Token {
     kind: Kind,
 }
 
+/// A token, and when it was made.
+type Signed = (Arc<SecretString>, Timestamp);
+
 #[derive(Clone)]
 enum Kind {
     Fixed { token: Arc<SecretString>, expires: Option<Timestamp> },
-    Key { key: Arc<SecretSlice<u8>>, user: String, last: Arc<Mutex<Option<(Arc<SecretString>, Timestamp)>>> },
+    Key { key: Arc<SecretSlice<u8>>, user: String, last: Arc<Mutex<Option<Signed>>> },
 }
 
 /// Why a Secret holds no token.

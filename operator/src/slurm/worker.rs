@@ -124,9 +124,12 @@ struct Session {
     probe_at: Instant,
 }
 
+/// A client, what it found, and when its token expires.
+type Made = (SlurmClient, Contact, Option<Timestamp>);
+
 enum Event {
     Look(Result<Look, Finding>),
-    Contact(Box<Result<(SlurmClient, Contact, Option<Timestamp>), Finding>>),
+    Contact(Box<Result<Made, Finding>>),
     Probe(u64, Result<(), Finding>),
     Pass(u64, Box<Pass>),
     Usage(u64, Box<Usage>, Box<super::usage::Cycle>),

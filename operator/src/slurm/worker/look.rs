@@ -117,7 +117,7 @@ impl Worker {
         }
     }
 
-    pub(super) fn contacted(&mut self, result: Result<(SlurmClient, Contact, Option<Timestamp>), Finding>) {
+    pub(super) fn contacted(&mut self, result: Result<Made, Finding>) {
         self.contacting = None;
         match result {
             Ok((client, contact, expires)) => {

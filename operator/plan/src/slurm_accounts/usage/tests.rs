@@ -77,8 +77,7 @@ impl Run {
 fn runs() -> impl Strategy<Value = Vec<Run>> {
     let run = (0..3usize, 0..9i64, 1..900i64, 0..50i64, 0..400i64, 0..400i64, 0..200i64, any::<bool>(), 0..120i64);
     proptest::collection::vec(run, 0..25).prop_map(|runs| {
-        let of = |(number, run): (usize, (usize, i64, i64, i64, i64, i64, i64, bool, i64))| {
-            let (account, gpus, submission, wait, length, halt, halted, requeued, late) = run;
+        let of = |(number, (account, gpus, submission, wait, length, halt, halted, requeued, late))| {
             let start = submission + wait;
             let first = Run {
                 job: number as i64,
