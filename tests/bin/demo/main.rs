@@ -1,6 +1,8 @@
-//! The main job on a real local federation: a hub and two sites, left running until `demo stop`.
+//! The main job on a real local federation: a hub, two sites and, where it can be, a real Slurm as a third; left running until `demo stop`.
 
 #![allow(clippy::print_stdout)]
+
+mod slurm;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool};
-use aifactory_tests::{Cut, Federation, Operator, OperatorOptions, SlinkyStandIn, eventually, examples, layout, two_sites_nodes};
+use aifactory_tests::{Cut, Federation, Operator, OperatorOptions, Proxy, SlinkyStandIn, eventually, examples, layout, two_sites_nodes};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -96,10 +98,10 @@ async fn start() -> Result<(), Failure> {
 async fn serve() -> Result<(), Failure> {
     let listener = UnixListener::bind(socket())?;
     match bring_up().await {
-        Ok((federation, operator)) => {
+        Ok(demo) => {
             println!("{UP}");
-            control(listener, &federation).await;
-            let _ = operator.0.terminate(Duration::from_secs(10)).await;
+            control(listener, &demo).await;
+            let _ = demo.operator.terminate(Duration::from_secs(10)).await;
             Ok(())
         }
         Err(error) => {
@@ -109,7 +111,27 @@ async fn serve() -> Result<(), Failure> {
     }
 }
 
-async fn bring_up() -> Result<(Federation, (Operator, Vec<SlinkyStandIn>)), Failure> {
+/// What runs. Its end is the end of all.
+struct Demo {
+    operator: Operator,
+    slurm: Option<slurm::Cluster>,
+    federation: Federation,
+    _stand_ins: Vec<SlinkyStandIn>,
+}
+
+impl Demo {
+    /// The way to a site.
+    fn line(&self, site: &str) -> Option<&Proxy> {
+        let slurm = self.slurm.as_ref().filter(|_| site == slurm::SITE).map(slurm::Cluster::proxy);
+        slurm.or_else(|| self.federation.site(site).ok().map(aifactory_tests::Cluster::proxy))
+    }
+
+    fn sites(&self) -> Vec<&str> {
+        SITES.into_iter().chain(self.slurm.as_ref().map(|_| slurm::SITE)).collect()
+    }
+}
+
+async fn bring_up() -> Result<Demo, Failure> {
     let started = Instant::now();
     let say = |text: &str| println!("{:6.1} s  {text}", started.elapsed().as_secs_f64());
     let federation = Federation::builder()
@@ -140,9 +162,18 @@ async fn bring_up() -> Result<(Federation, (Operator, Vec<SlinkyStandIn>)), Fail
         examples(&layout::root().join("examples").join(folder))?.apply(&federation.hub().admin(), "demo").await?;
         say(&format!("examples/{folder} is applied"));
     }
+    let slurm = slurm::start(say).await?;
+    if let Some(cluster) = &slurm {
+        slurm::apply(&federation, cluster).await?;
+        say("examples/slurm is applied, with the address of this Slurm");
+    }
     await_ready(&federation).await?;
     say("all is Ready");
-    Ok((federation, (operator, stand_ins)))
+    if let Some(cluster) = &slurm {
+        slurm::show(&federation, cluster, say).await?;
+    }
+    slurm::explain(slurm.is_some());
+    Ok(Demo { operator, slurm, federation, _stand_ins: stand_ins })
 }
 
 async fn await_ready(federation: &Federation) -> Result<(), Failure> {
@@ -174,22 +205,22 @@ async fn await_ready(federation: &Federation) -> Result<(), Failure> {
 }
 
 /// Obeys `stop`, `cut SITE` and `restore SITE`.
-async fn control(listener: UnixListener, federation: &Federation) {
+async fn control(listener: UnixListener, demo: &Demo) {
     while let Ok((stream, _)) = listener.accept().await {
         let (reader, mut writer) = stream.into_split();
         let line = BufReader::new(reader).lines().next_line().await.ok().flatten().unwrap_or_default();
         let answer = match line.split_once(' ').unwrap_or((line.as_str(), "")) {
             ("stop", _) => "stopped".to_owned(),
-            (verb @ ("cut" | "restore"), name) => match federation.site(name) {
-                Ok(site) if verb == "cut" => {
-                    site.proxy().cut(Cut::Refuse).await;
+            (verb @ ("cut" | "restore"), name) => match demo.line(name) {
+                Some(line) if verb == "cut" => {
+                    line.cut(Cut::Refuse).await;
                     format!("{name} is cut off; put it back with: make demo-restore SITE={name}")
                 }
-                Ok(site) => {
-                    site.proxy().restore().await;
+                Some(line) => {
+                    line.restore().await;
                     format!("{name} is back")
                 }
-                Err(_) => format!("there is no site {name:?}; there are {}", SITES.join(" and ")),
+                None => format!("there is no site {name:?}; there are {}", demo.sites().join(", ")),
             },
             _ => "not understood".to_owned(),
         };
