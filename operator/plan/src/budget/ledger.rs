@@ -15,6 +15,8 @@ use crate::world::SiteKey;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
     entries: BTreeMap<String, BTreeMap<SiteKey, Share>>,
+    /// Sites that are known not to answer.
+    cut: BTreeSet<SiteKey>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,6 +27,8 @@ struct Share {
     serial: u64,
     /// Device-seconds that the site may have let the grant use in the end, if it never hears anything more.
     may: i64,
+    /// The same as far as it is known: without what only might have been told before the hub began to keep this account.
+    known: i64,
     /// Device-seconds used and reserved when last heard.
     held: i64,
 }
@@ -41,6 +45,11 @@ pub enum Recalled {
 }
 
 impl Ledger {
+    /// Says which sites do not answer. They can not be lowered, so that what was given to them counts as spent.
+    pub fn unreachable(&mut self, sites: BTreeSet<SiteKey>) {
+        self.cut = sites;
+    }
+
     /// Decides what each site is told of an entry, in device-minutes, with the serial of the telling. `total` is what was granted, `wanted` how it
     /// is to be split; `recalled` is asked for entries of which the account knows nothing yet, for every site that may hold something.
     pub fn settle(
@@ -50,11 +59,11 @@ impl Ledger {
         wanted: &BTreeMap<SiteKey, i64>,
         recalled: &BTreeMap<SiteKey, Recalled>,
     ) -> BTreeMap<SiteKey, (i64, u64)> {
-        let shares = self.entries.entry(entry.to_owned()).or_insert_with(|| recall(total, wanted, recalled));
+        let shares = self.entries.entry(entry.to_owned()).or_insert_with(|| recall(wanted, recalled));
         for key in wanted.keys() {
             shares.entry(key.clone()).or_default();
         }
-        let targets = targets(total, wanted, shares);
+        let targets = targets(total, wanted, shares, &self.cut);
         let target = |key: &SiteKey| targets.get(key).copied().unwrap_or(0);
         for (key, share) in shares.iter_mut() {
             if share.told > target(key) {
@@ -85,8 +94,12 @@ impl Ledger {
             Some(held) => {
                 share.held = held;
                 share.may = limit.max(held);
+                share.known = share.may;
             }
-            None => share.may = share.may.max(limit),
+            None => {
+                share.may = share.may.max(limit);
+                share.known = share.known.max(limit);
+            }
         }
         before != (share.may, share.held)
     }
@@ -110,7 +123,7 @@ impl Ledger {
                     && let Some(held) = held(entry).or((share.may == 0).then_some(0))
                 {
                     moved |= share.may != held;
-                    (share.may, share.held) = (held, held);
+                    (share.may, share.known, share.held) = (held, held, held);
                 }
             }
         }
@@ -134,6 +147,7 @@ impl Share {
         self.told = minutes;
         self.serial = self.serial.saturating_add(1);
         self.may = self.may.max(seconds(minutes));
+        self.known = self.known.max(seconds(minutes));
     }
 
     fn counts(&self) -> i64 {
@@ -146,23 +160,24 @@ fn seconds(minutes: i64) -> i64 {
 }
 
 /// Without a memory of its own, the hub goes by spec and status.
-fn recall(total: i64, wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled>) -> BTreeMap<SiteKey, Share> {
+fn recall(wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled>) -> BTreeMap<SiteKey, Share> {
     let keys: BTreeSet<&SiteKey> = wanted.keys().chain(recalled.keys()).collect();
     let share = |key: &SiteKey| {
         let part = wanted.get(key).copied().unwrap_or(0);
         let (told, may) = match recalled.get(key).copied().unwrap_or(Recalled::Part) {
             Recalled::Part => (part, part),
             Recalled::Limit(limit) => (limit, limit.max(part)),
-            Recalled::Unsure(limit) => (limit.unwrap_or(0), limit.unwrap_or(0).max(total)),
+            // Totals that came and went meanwhile are unknown: nothing is raised elsewhere before the site is heard.
+            Recalled::Unsure(limit) => (limit.unwrap_or(0), i64::MAX),
         };
-        Share { told, serial: 0, may: seconds(may), held: 0 }
+        Share { told, serial: 0, may: seconds(may), known: seconds(told), held: 0 }
     };
     keys.into_iter().map(|key| (key.clone(), share(key))).collect()
 }
 
-/// The parts as wanted, less what other sites have used beyond theirs.
-fn targets(total: i64, wanted: &BTreeMap<SiteKey, i64>, shares: &BTreeMap<SiteKey, Share>) -> BTreeMap<SiteKey, i64> {
-    let held = |key: &SiteKey| shares.get(key).map_or(0, |share| share.held);
+/// The parts as wanted, less what other sites have used beyond theirs, or may use since they can not be told.
+fn targets(total: i64, wanted: &BTreeMap<SiteKey, i64>, shares: &BTreeMap<SiteKey, Share>, cut: &BTreeSet<SiteKey>) -> BTreeMap<SiteKey, i64> {
+    let held = |key: &SiteKey| shares.get(key).map_or(0, |share| if cut.contains(key) { share.held.max(share.known) } else { share.held });
     let mut parts: BTreeMap<SiteKey, i64> = wanted.iter().map(|(key, part)| (key.clone(), (*part).max(0))).collect();
     let mut spent: BTreeSet<SiteKey> = shares.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
     // Each round finds another site that has used its part up, or ends.

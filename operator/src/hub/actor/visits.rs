@@ -165,6 +165,7 @@ impl Hub {
         let holders = self.holders_of(owner, grant);
         let now = Timestamp::now();
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
+        ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
         let mut projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), now);
         if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {

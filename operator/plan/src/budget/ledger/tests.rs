@@ -45,6 +45,24 @@ fn what_a_site_used_beyond_its_part_is_taken_from_the_others() {
 }
 
 #[test]
+fn what_a_cut_site_may_use_is_taken_from_the_others() {
+    let mut ledger = Ledger::default();
+    let none = BTreeMap::new();
+    assert_eq!(told(&ledger.settle(ENTRY, 80, &parts(&[40, 40]), &none)), [40, 40]);
+    ledger.unreachable(BTreeSet::from([key(1)]));
+    assert_eq!(told(&ledger.settle(ENTRY, 80, &parts(&[40, 40]), &none)), [40, 40], "a cut alone changes nothing");
+    assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [20, 10]);
+    ledger.unreachable(BTreeSet::new());
+    assert!(ledger.heard(ENTRY, &key(1), 1, Some(10), Some(30 * 60)));
+    assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [30, 10]);
+    // What only might have been told before counts where a part is raised, and takes nothing away.
+    let mut ledger = Ledger::default();
+    ledger.unreachable(BTreeSet::from([key(1)]));
+    let recalled = BTreeMap::from([(key(0), Recalled::Limit(20)), (key(1), Recalled::Unsure(Some(30)))]);
+    assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &recalled)), [20, 10]);
+}
+
+#[test]
 fn a_grant_that_got_smaller_while_nobody_looked_is_not_raised_anywhere() {
     let recalled = |at| BTreeMap::from([(key(0), at), (key(1), Recalled::Limit(20))]);
     let mut ledger = Ledger::default();
@@ -130,6 +148,7 @@ impl Federation {
                 })
                 .collect(),
         };
+        self.ledger.unreachable(self.sites.iter().enumerate().filter(|(_, site)| site.cut).map(|(index, _)| key(index)).collect());
         let found = self.ledger.settle(ENTRY, self.total, &self.wanted, &recalled);
         for (index, site) in self.sites.iter_mut().enumerate() {
             let Some(telling) = found.get(&key(index)) else { continue };
@@ -191,7 +210,10 @@ impl Federation {
                     self.words.push((*site, self.life, serial, Some(limit), (!limit_only).then_some(found.used + found.reserved)));
                 }
             }
-            Event::Cut { site } => self.sites[*site].cut = true,
+            Event::Cut { site } => {
+                self.sites[*site].cut = true;
+                self.tell();
+            }
             Event::Join { site } => {
                 self.sites[*site].cut = false;
                 self.last.remove(&key(*site));
