@@ -33,7 +33,7 @@ fn lines_are_short() -> Outcome {
     run(async {
         let scene = scene().await?;
         let mut complaints = Vec::new();
-        for example in ["antenna", "gigafactory", "local", "two-sites"] {
+        for example in ["antenna", "gigafactory", "local", "slurm", "two-sites"] {
             let namespace = format!("columns-{example}");
             scene.hub().ensure_namespace(&namespace).await?;
             for object in examples(&layout::root().join("examples").join(example))?.objects() {
