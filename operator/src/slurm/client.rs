@@ -112,7 +112,7 @@ impl SlurmClient {
         let response = self.send(method, api, path, query, body).await?;
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| SlurmError::NoAnswer(error.to_string()))?.to_bytes();
-        judge(status, &bytes)
+        judge(api, status, &bytes)
     }
 
     /// The answer as it comes, for those that are too long to be held. Its status is judged, what it says is not.
@@ -126,7 +126,7 @@ impl SlurmClient {
         }
         let status = response.status();
         let bytes = response.into_body().collect().await.map_err(|error| SlurmError::NoAnswer(error.to_string()))?.to_bytes();
-        match judge(status, &bytes) {
+        match judge(api, status, &bytes) {
             Err(SlurmError::DatabaseDown) => Err(self.token_or_database().await),
             Err(error) => Err(error),
             Ok(_) => Err(SlurmError::Refused { number: i64::from(status.as_u16()), text: "an answer without a body".to_owned() }),
@@ -196,7 +196,7 @@ pub fn named(name: &str) -> Result<&str, SlurmError> {
     if legal { Ok(name) } else { Err(SlurmError::Name(name.to_owned())) }
 }
 
-fn judge(status: StatusCode, bytes: &[u8]) -> Result<Value, SlurmError> {
+fn judge(api: Api, status: StatusCode, bytes: &[u8]) -> Result<Value, SlurmError> {
     if status == StatusCode::NOT_MODIFIED {
         return Ok(Value::Null);
     }
@@ -208,6 +208,8 @@ fn judge(status: StatusCode, bytes: &[u8]) -> Result<Value, SlurmError> {
         (200, _) if error.is_none() && !body.is_null() => Ok(body),
         (401, _) | (511, _) => Err(SlurmError::TokenRefused),
         (502, 7000) => Err(SlurmError::DatabaseDown),
+        // A connection to slurmdbd that breaks in the middle comes back as the number of the operating system.
+        (500.., 1..200) if api == Api::Slurmdb => Err(SlurmError::DatabaseDown),
         (502, 1800) | (_, 1800) => Err(SlurmError::ControllerDown),
         (_, 2002 | 2010) => Err(SlurmError::Forbidden),
         (_, 7001) => Err(SlurmError::JobsActive),

@@ -3,7 +3,7 @@
 use super::*;
 
 fn answer(status: u16, body: &str) -> Result<Value, SlurmError> {
-    judge(StatusCode::from_u16(status).unwrap(), body.as_bytes())
+    judge(Api::Slurmdb, StatusCode::from_u16(status).unwrap(), body.as_bytes())
 }
 
 fn error(number: i64, text: &str) -> String {
@@ -27,6 +27,7 @@ fn each_failure_is_told_apart() {
     assert_eq!(answer(401, ""), Err(SlurmError::TokenRefused));
     assert_eq!(answer(511, &error(1007, "auth")), Err(SlurmError::TokenRefused));
     assert_eq!(answer(502, &error(7000, "Unable to connect to database")), Err(SlurmError::DatabaseDown));
+    assert_eq!(answer(500, &error(111, "Connection refused")), Err(SlurmError::DatabaseDown));
     assert_eq!(answer(502, &error(1800, "Unable to contact slurm controller")), Err(SlurmError::ControllerDown));
     assert_eq!(answer(422, &error(2002, "Access denied")), Err(SlurmError::Forbidden));
     assert_eq!(answer(422, &error(7001, "Job(s) active")), Err(SlurmError::JobsActive));
