@@ -23,5 +23,7 @@ mod faults;
 mod hands;
 #[path = "slurm/kills.rs"]
 mod kills;
+#[path = "slurm/members.rs"]
+mod members;
 #[path = "slurm/work.rs"]
 mod work;
