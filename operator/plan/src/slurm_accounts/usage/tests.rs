@@ -131,9 +131,9 @@ fn everyone() -> BTreeMap<String, i64> {
 }
 
 proptest! {
-    /// However time is cut, and whatever was settled when, the sums are the same integers.
+    /// However time is cut, and whatever was settled when, the sums are the same integers. The present moment is never settled.
     #[test]
-    fn cuts_change_nothing(runs in runs(), steps in proptest::collection::vec((1..300i64, 0..300i64, 1..200i64), 1..12)) {
+    fn cuts_change_nothing(runs in runs(), steps in proptest::collection::vec((1..300i64, 1..300i64, 1..200i64), 1..12)) {
         let (mut tally, mut now) = (Tally::default(), 0);
         for (step, back, longest) in steps {
             now += step;
