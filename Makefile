@@ -33,7 +33,7 @@ test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, gold
 test-slurm: ## Suites on real Slurm clusters; needs Debian or Ubuntu, and root.
 	tests/slurm/build
 	cargo build --locked -p aifactory-operator
-	cargo test --locked -p aifactory-tests --features slurm --test slurm_stack --test slurm_usage --test slurm -- --test-threads=1
+	cargo test --locked -p aifactory-tests --features slurm --test slurm_stack --test slurm_usage --test slurm -- --test-threads=2
 
 demo: control-plane ## The main job on a hub and two sites on this machine, left running; with a real Slurm where there are Debian and root.
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/slurm/build || echo 'The demo goes on without a real Slurm.'; fi

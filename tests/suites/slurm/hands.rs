@@ -32,12 +32,12 @@ fn edits_come_back_and_what_is_foreign_stays() {
         for edit in edits {
             slurm.sacctmgr(edit).await.unwrap();
             assert_ne!(Scene::picture(slurm).await, before, "{edit:?} did nothing");
-            until(&format!("{edit:?} comes back"), CYCLE, async || {
-                let now = Scene::picture(slurm).await;
-                if now == before { Ok(()) } else { Err(format!("{now:#?}").into()) }
-            })
-            .await;
         }
+        until("all of it comes back", CYCLE, async || {
+            let now = Scene::picture(slurm).await;
+            if now == before { Ok(()) } else { Err(format!("{now:#?}").into()) }
+        })
+        .await;
         // sacctmgr does not delete a QOS in use. The REST does, and leaves associations on `normal`.
         slurm.rest("DELETE", &format!("/slurmdb/v0.0.44/qos/{qos}"), None).await.unwrap();
         until("the QOS is made anew", CYCLE, async || {
