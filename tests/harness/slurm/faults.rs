@@ -80,7 +80,12 @@ impl Cluster {
             Daemon::Database => {
                 let mut command = words(&["mariadbd", "--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
                 command.extend(words(&["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900", "--innodb-snapshot-isolation=OFF"]));
-                command.extend([format!("--datadir={sql}/data"), format!("--tmpdir={sql}"), format!("--socket={sql}/s.sock"), format!("--port={}", ports.database.port())]);
+                command.extend([
+                    format!("--datadir={sql}/data"),
+                    format!("--tmpdir={sql}"),
+                    format!("--socket={sql}/s.sock"),
+                    format!("--port={}", ports.database.port()),
+                ]);
                 (command, ports.database)
             }
             Daemon::Slurmdbd => (words(&["slurmdbd", "-D", "-s"]), ports.slurmdbd),
