@@ -2,7 +2,12 @@
 //!
 //! Names follow controller-runtime's with `aifactory_` in front, so that dashboards and alerts can be carried over.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use aifactory_api::Kind;
 use jiff::Timestamp;
@@ -74,6 +79,12 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UsageLabels {
+    site: String,
+    pool: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResourceLabels {
     kind: &'static str,
     phase: &'static str,
@@ -96,6 +107,9 @@ pub struct Metrics {
     site_writes: Family<SiteLabel, Counter>,
     site_orphans: Family<SiteLabel, Gauge>,
     site_credential_expiry: Family<SiteLabel, Gauge>,
+    gpu_seconds: Family<UsageLabels, Gauge>,
+    /// Sites of each pool that have a figure.
+    used: Mutex<BTreeMap<String, BTreeSet<String>>>,
 }
 
 impl Metrics {
@@ -119,6 +133,8 @@ impl Metrics {
             site_writes: Family::default(),
             site_orphans: Family::default(),
             site_credential_expiry: Family::default(),
+            gpu_seconds: Family::default(),
+            used: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -156,6 +172,11 @@ impl Metrics {
             "site_credential_expiry_timestamp_seconds",
             "When the credential for the site ends, in seconds since 1970; absent while unknown",
             self.site_credential_expiry.clone(),
+        );
+        registry.register(
+            "gpu_seconds",
+            "Device-seconds that the grants which exist have used, by site and pool; falls when a grant goes",
+            self.gpu_seconds.clone(),
         );
     }
 
@@ -226,6 +247,19 @@ impl Metrics {
         }
     }
 
+    /// Device-seconds that grants have used of a pool, by site. Sites that were there before and are not given are forgotten.
+    pub fn set_gpu_seconds(&self, pool: &str, by_site: &BTreeMap<String, i64>) {
+        let labels = |site: &str| UsageLabels { site: site.to_owned(), pool: pool.to_owned() };
+        let now: BTreeSet<String> = by_site.keys().cloned().collect();
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        for site in used.insert(pool.to_owned(), now).unwrap_or_default().iter().filter(|site| !by_site.contains_key(*site)) {
+            self.gpu_seconds.remove(&labels(site));
+        }
+        for (site, seconds) in by_site {
+            self.gpu_seconds.get_or_create(&labels(site)).set(*seconds);
+        }
+    }
+
     /// Counts the requests of the hub's clients.
     pub fn hub_requests(self: &Arc<Self>) -> Arc<dyn Requests> {
         Arc::new(HubRequests(Arc::clone(self)))
@@ -244,6 +278,11 @@ impl Metrics {
         self.site_writes.remove(&label);
         self.site_orphans.remove(&label);
         self.site_credential_expiry.remove(&label);
+        for (pool, sites) in self.used.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            if sites.remove(site) {
+                self.gpu_seconds.remove(&UsageLabels { site: site.to_owned(), pool: pool.clone() });
+            }
+        }
         for verb in RequestVerb::ALL {
             for outcome in RequestOutcome::ALL {
                 self.site_requests.remove(&SiteRequestLabels { site: site.to_owned(), verb: verb.as_str(), outcome: outcome.as_str() });
@@ -299,7 +338,7 @@ fn gauge(count: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
     use aifactory_api::Kind;
 
@@ -319,6 +358,8 @@ mod tests {
         metrics.set_site_queue_depth("bissen", 1);
         metrics.set_site_orphans("bissen", 4);
         metrics.set_site_credential_expiry("bissen", Some("2030-01-01T00:00:00Z".parse().unwrap()));
+        metrics.set_gpu_seconds("example/h100", &BTreeMap::from([("bissen".to_owned(), 7200), ("bettembourg".to_owned(), 5)]));
+        metrics.set_gpu_seconds("example/h100", &BTreeMap::from([("bissen".to_owned(), 7260)]));
         let site = metrics.site_requests("bissen");
         site.ended(RequestVerb::Patch, RequestOutcome::Success, false);
         site.ended(RequestVerb::Patch, RequestOutcome::Success, true);
@@ -350,6 +391,7 @@ mod tests {
             "aifactory_site_requests_total{site=\"bissen\",verb=\"read\",outcome=\"success\"} 1",
             "aifactory_site_writes_total{site=\"bissen\"} 1",
             "aifactory_site_orphans{site=\"bissen\"} 4",
+            "aifactory_gpu_seconds{site=\"bissen\",pool=\"example/h100\"} 7260",
             "aifactory_site_credential_expiry_timestamp_seconds{site=\"bissen\"} 1893456000",
         ];
         let (mut samples, mut golden) = (samples, golden.to_vec());

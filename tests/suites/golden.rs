@@ -2,12 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+#[allow(dead_code)]
+#[path = "../../operator/plan/tests/slurm/mod.rs"]
+mod stand_in;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::budget::Ledger;
 use aifactory_plan::grant::{self, GrantView};
 use aifactory_plan::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::nodes::{self, NodeView};
@@ -15,7 +20,8 @@ use aifactory_plan::plan::{Action, ObservedObjects, Plan};
 use aifactory_plan::pool::{self, PoolView};
 use aifactory_plan::project;
 use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::world::{SiteKey, World};
+use aifactory_plan::slurm_accounts::{AccountView, Leaving, plan_grant};
+use aifactory_plan::world::{Part, SiteKey, World};
 use aifactory_tests::{Manifests, layout};
 use kube::ResourceExt;
 use serde_json::json;
@@ -58,13 +64,17 @@ fn rendered(world: &World) -> BTreeMap<String, String> {
         }
     }
     for (owner, _) in world.grants() {
-        for (key, intent) in project::grant(world, owner, &none, now).unwrap().sites {
+        for (key, intent) in project::grant_within(world, owner, &none, Some(&mut Ledger::default()), now).unwrap().sites {
             intents.entry(key).or_default().push(intent);
         }
     }
     let mut files = BTreeMap::new();
     for (key, intents) in intents {
         let site = project::site(world, HUB, &key, None).unwrap();
+        if key.part == Part::Slurm {
+            files.insert(format!("{}-{}-slurm.txt", key.factory.name, key.site), asked_of_slurm(&site, &intents, now));
+            continue;
+        }
         let mut text = String::new();
         for intent in &intents {
             let plan = plan(&site, intent, now);
@@ -87,12 +97,44 @@ fn rendered(world: &World) -> BTreeMap<String, String> {
     files
 }
 
+/// What Slurm is asked for each grant, round by round, as the stand-in for it answers.
+fn asked_of_slurm(site: &SiteIntent, intents: &[Intent], now: jiff::Timestamp) -> String {
+    let mut slurm = stand_in::Cluster::new();
+    let (policy, users, nobody) = (SitePolicy::default(), BTreeMap::new(), BTreeSet::new());
+    let mut leaving = Leaving::default();
+    let mut text = String::new();
+    for intent in intents {
+        let Body::Grant(grant) = &intent.body else { continue };
+        slurm.state.partitions.extend(grant.pools.iter().filter_map(|pool| pool.partition.clone()));
+        for round in 1.. {
+            assert!(round < 9, "{text}");
+            let snapshot = slurm.read();
+            let view = AccountView { snapshot: &snapshot, policy: &policy, users: Some(&users), refused: None, busy: &nobody, leaving: &leaving };
+            let plan = plan_grant(site, intent, grant, &view, now);
+            if plan.calls.is_empty() {
+                writeln!(text, "# {} is {:?} here", intent.owner, plan.phase).unwrap();
+                for finding in &plan.findings {
+                    writeln!(text, "# {}: {}", finding.reason, finding.message).unwrap();
+                }
+                break;
+            }
+            writeln!(text, "# round {round}").unwrap();
+            for call in &plan.calls {
+                writeln!(text, "{call:#?}").unwrap();
+                slurm.apply(call).unwrap();
+                leaving.made(call);
+            }
+        }
+    }
+    text
+}
+
 fn plan(site: &SiteIntent, intent: &Intent, now: jiff::Timestamp) -> Plan {
     let objects = ObservedObjects::new();
     match &intent.body {
         Body::Grant(body) => {
             let policy = SitePolicy::default();
-            let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false };
+            let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false, hours: None };
             grant::plan(site, intent, body, &view, now)
         }
         Body::Pool(body) => {
@@ -155,4 +197,9 @@ fn gigafactory() {
 #[test]
 fn local() {
     compare("local", &["local"]);
+}
+
+#[test]
+fn slurm() {
+    compare("slurm", &["slurm"]);
 }

@@ -27,6 +27,8 @@ mod roles;
 mod scene;
 #[path = "site_policies/self_test.rs"]
 mod self_test;
+#[path = "site_policies/slurm.rs"]
+mod slurm;
 #[path = "site_policies/word_of_the_site.rs"]
 mod word_of_the_site;
 
@@ -60,6 +62,7 @@ fn attacks() -> Vec<Row> {
         role_bindings::rows(),
         nodes::rows(),
         node_sets::rows(),
+        slurm::rows(),
         cluster_wide::rows(),
         cluster_wide::reads(),
     ]

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod fixture;
+#[path = "slinky/managed.rs"]
+mod managed;
 #[path = "slinky/site.rs"]
 mod site;
 

@@ -161,6 +161,8 @@ reasons! {
     Exhausted,
     /// What was used could not be read lately; the figure is old.
     UsageStale,
+    /// Nobody watched the site's Pods for a while; what began and was deleted then is in no figure.
+    UsageGap,
     /// A member has no local user at the site.
     LocalAccountMissing,
     /// Slurm's REST serves no version that the operator knows.

@@ -36,6 +36,9 @@ pub const POOL_RESOURCE: &str = "aifactory.dev/pool-resource";
 /// Annotation: the grant's code, which decides whether a later grant of the same name may take the namespace back.
 pub const CODE: &str = "aifactory.dev/code";
 
+/// Annotation on a grant's namespace: device time of its Pods that was counted, and up to when.
+pub const USED: &str = "aifactory.dev/used";
+
 /// Annotation on a locked namespace: when access ended.
 pub const ENDED_AT: &str = "aifactory.dev/ended-at";
 /// Annotation on a locked namespace: why access ended.

@@ -9,6 +9,7 @@ pub mod condition;
 pub mod factory;
 pub mod grant;
 pub mod labels;
+pub mod managed_slurm;
 pub mod name;
 pub mod pool;
 pub mod reference;

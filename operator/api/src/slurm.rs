@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::factory::LocalRef;
+use crate::managed_slurm::{self, ManagedSlurm};
 
 /// A Slurm cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,15 +69,20 @@ fn default_parent() -> String {
     "root".to_owned()
 }
 
-/// Where Slinky's Controller is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// Slurm on Kubernetes, with a Controller that the site runs or one that the operator sets up.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.controllerRef) != has(self.managed)").message("slurm.slinky: exactly one of `controllerRef` and `managed` must be set; example: `controllerRef: {name: slurm}`"))]
 pub struct Slinky {
     /// Namespace of the Controller, which the site labels `site.aifactory.dev/engine: slinky`. Example: `slurm`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"), length(min = 1, max = 63))]
     pub namespace: String,
-    /// The Controller, which the site admin runs.
-    pub controller_ref: LocalRef,
+    /// The Controller, which the site admin runs. Exactly one of this and managed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_ref: Option<LocalRef>,
+    /// Controller, accounting, REST and keys made by the operator. Exactly one of this and controllerRef.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed: Option<ManagedSlurm>,
     /// slurmd image, with a prefix that the site's policy allows, for example `ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04`.
     #[schemars(regex(pattern = r"^[a-z0-9]([-a-z0-9./:_@]*[a-z0-9])?$"), length(min = 1, max = 255))]
     pub image: String,
@@ -87,6 +93,17 @@ pub struct Slinky {
     /// Who reaches this Slurm over the network. Left out: the NetworkPolicies of its namespace are the site admin's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<SlinkyAccess>,
+}
+
+impl Slinky {
+    /// Name of the Controller.
+    pub fn controller(&self) -> &str {
+        match (&self.controller_ref, &self.managed) {
+            (Some(named), None) => &named.name,
+            (_, Some(_)) => managed_slurm::NAME,
+            (None, None) => "",
+        }
+    }
 }
 
 /// Who reaches Slurm's daemons, in NetworkPolicies `aif-slurm-...` of its namespace: its own daemons reach each other as Slurm needs, slurm-operator

@@ -3,7 +3,7 @@
 //! Order is safety. On the way in: namespace, then default deny and quotas, then bindings. On the way out: tokens and bindings, then the
 //! lock, then work, and data last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::tenant_namespace;
@@ -14,7 +14,7 @@ use crate::intent::{Desired, GrantIntent, Intent, Refusal, SiteIntent};
 use crate::network;
 use crate::object::{ObjectKey, ObjectKind, Ownership};
 use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
-use crate::report::{Detail, Finding, GrantDetail, SitePhase};
+use crate::report::{Detail, EntryUsage, Finding, GrantDetail, SitePhase};
 use crate::site_policy::SitePolicy;
 use crate::tenancy::{self, Access, Mark};
 use crate::text::{bounded, shorten};
@@ -34,6 +34,21 @@ pub struct GrantView<'a> {
     pub refused: Option<&'a Refusal>,
     /// Whether the namespace was deleted by somebody else while the grant was living.
     pub data_lost: bool,
+    /// GPU time of its Pods; `None` where nobody counts.
+    pub hours: Option<Hours>,
+}
+
+/// GPU time of a grant's Pods, as the site worker counts it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hours {
+    /// The annotation [`labels::USED`] as it shall be; `None`: nothing was used yet.
+    pub annotation: Option<String>,
+    /// By pool.
+    pub used: BTreeMap<String, EntryUsage>,
+    /// Times in which nobody watched and Pods came or went.
+    pub gaps: Vec<(Timestamp, Timestamp)>,
+    /// What keeps Pods from being seen now.
+    pub blind: Option<String>,
 }
 
 /// What the site worker keeps of a grant's namespace.
@@ -124,6 +139,7 @@ impl Planner<'_> {
     fn plan(&self, uid: &str) -> Plan {
         let mut plan = self.decide(uid);
         plan.findings.extend(self.foreign());
+        plan.findings.extend(self.unseen());
         if self.view.data_lost {
             plan.findings.push(Finding::note(
                 Reason::DataLost,
@@ -205,7 +221,7 @@ impl Planner<'_> {
     fn establish(&self, access: Access) -> Plan {
         let members: Vec<_> = self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
         let rendered = network::policies(self.site, self.grant, &self.namespace, &self.ownership);
-        let namespace = tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: BTreeMap::new() }, &self.ownership);
+        let namespace = tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: self.used() }, &self.ownership);
         let mut fence = rendered.objects;
         fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, access, &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
@@ -255,7 +271,8 @@ impl Planner<'_> {
         let cancelled = found.time(labels::WORK_CANCELLED_AT).filter(|_| already);
         let due = cancel_at.is_some_and(|at| at <= self.now) && cancelled.is_none();
 
-        let mut annotations = BTreeMap::from([
+        let mut annotations = self.used();
+        annotations.extend([
             (labels::ENDED_AT.to_owned(), ended.to_string()),
             (labels::ENDED_BECAUSE.to_owned(), format!("{because}: {}", shorten(message, 400))),
             (labels::RETAINED_UNTIL.to_owned(), retained_until.to_string()),
@@ -367,8 +384,39 @@ impl Planner<'_> {
             isolated: self.view.objects.contains_key(&deny),
             retained_until: None,
             slurm: None,
-            usage: BTreeMap::new(),
+            usage: if present { self.usage() } else { BTreeMap::new() },
         })
+    }
+
+    /// The annotation that outlives the operator's process.
+    fn used(&self) -> BTreeMap<String, String> {
+        let text = self.view.hours.as_ref().and_then(|hours| hours.annotation.clone());
+        text.map(|text| (labels::USED.to_owned(), text)).into_iter().collect()
+    }
+
+    /// What was used of each entry whose pool is used through Kubernetes.
+    fn usage(&self) -> BTreeMap<String, EntryUsage> {
+        let Some(hours) = &self.view.hours else { return BTreeMap::new() };
+        let mut seen = BTreeSet::new();
+        let entries = self.grant.pools.iter().filter(|pool| pool.partition.is_none());
+        entries
+            .map(|pool| {
+                // What two entries share counts once.
+                let used = if seen.insert(&pool.pool) { hours.used.get(&pool.pool).cloned() } else { None };
+                (pool.entry.clone(), used.unwrap_or_else(|| EntryUsage { stale: hours.blind.is_some(), ..EntryUsage::default() }))
+            })
+            .collect()
+    }
+
+    fn unseen(&self) -> Vec<Finding> {
+        let Some(hours) = &self.view.hours else { return Vec::new() };
+        let gaps = hours.gaps.iter().map(|(from, to)| {
+            let text = "were deleted between {from} and {to} are not counted, or until {from} only";
+            let text = text.replace("{from}", &from.to_string()).replace("{to}", &to.to_string());
+            Finding::note(Reason::UsageGap, format!("Namespace {}: Pods that {text}", self.namespace))
+        });
+        let blind = hours.blind.iter().map(|why| Finding::note(Reason::UsageStale, format!("GPU time of Pods is not counted: {why}")));
+        gaps.chain(blind).collect()
     }
 
     fn foreign(&self) -> Vec<Finding> {

@@ -1,14 +1,16 @@
-//! What a factory itself has on a site: the guard rails that no tenant can lift, where the site serves ClusterNetworkPolicies, and who reaches its
-//! Slurm.
+//! What a factory itself has on a site: the guard rails that no tenant can lift, where the site serves ClusterNetworkPolicies, who reaches its
+//! Slurm, and that Slurm itself where it is ours.
 
 use crate::intent::SiteIntent;
 use crate::network;
 use crate::object::Ownership;
-use crate::plan::{ObservedObjects, Plan, Purpose, applies, deletes};
+use crate::plan::{Plan, Purpose, applies, deletes};
 use crate::report::{Detail, SitePhase};
+use crate::slinky::managed::{self, ManagedView};
 
-/// Plans the factory's own objects at a site; all of them go when the site is released.
-pub fn plan(site: &SiteIntent, served: bool, objects: &ObservedObjects) -> Plan {
+/// Plans the factory's own objects at a site; when the site is released all of them go but what a Slurm of ours has counted.
+pub fn plan(site: &SiteIntent, served: bool, view: &ManagedView<'_>) -> Plan {
+    let objects = view.objects;
     let ownership = Ownership::new(&site.hub, &site.factory, &site.factory_uid);
     let mut wanted = Vec::new();
     if !site.release {
@@ -20,6 +22,7 @@ pub fn plan(site: &SiteIntent, served: bool, objects: &ObservedObjects) -> Plan 
     let keys: Vec<_> = wanted.iter().map(|object| object.key.clone()).collect();
     let mut plan = Plan::nothing(if site.release { SitePhase::Gone } else { SitePhase::Bound }, Detail::None);
     plan.step(Purpose::Establish, applies(wanted, objects));
-    plan.step(Purpose::Establish, deletes(objects, keys.iter(), |_| true));
+    plan.step(Purpose::Establish, deletes(objects, keys.iter(), |kind| !kind.is_managed_slurm()));
+    managed::plan(site, &ownership, view, &mut plan);
     plan
 }

@@ -46,6 +46,9 @@ pub struct SiteIntent {
     pub policy: FactoryPolicy,
     /// Resource names of all pools at this site: each gets quota 0 where it is not granted.
     pub accelerators: Vec<String>,
+    /// Types of GPU in the partitions of all Slurm pools at this site, sorted.
+    #[serde(default)]
+    pub gres_types: Vec<String>,
     /// What the site itself says to its Slurm, where it says so on its Kubernetes. `None`: not read yet.
     pub word: Option<SiteWord>,
 }

@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod object;
 pub mod orphan;
 pub mod plan;
+pub mod pod_time;
 pub mod pool;
 pub mod project;
 pub mod quantity;

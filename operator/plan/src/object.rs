@@ -22,12 +22,17 @@ pub enum ObjectKind {
     RoleBinding,
     ConfigMap,
     NodeSet,
+    Controller,
+    Accounting,
+    RestApi,
+    Token,
+    Secret,
     ClusterNetworkPolicy,
 }
 
 impl ObjectKind {
     /// Every kind.
-    pub const ALL: [ObjectKind; 9] = [
+    pub const ALL: [ObjectKind; 14] = [
         ObjectKind::Namespace,
         ObjectKind::NetworkPolicy,
         ObjectKind::ResourceQuota,
@@ -36,8 +41,17 @@ impl ObjectKind {
         ObjectKind::RoleBinding,
         ObjectKind::ConfigMap,
         ObjectKind::NodeSet,
+        ObjectKind::Controller,
+        ObjectKind::Accounting,
+        ObjectKind::RestApi,
+        ObjectKind::Token,
+        ObjectKind::Secret,
         ObjectKind::ClusterNetworkPolicy,
     ];
+
+    /// Those of Slinky.
+    pub const OF_SLINKY: [ObjectKind; 5] =
+        [ObjectKind::NodeSet, ObjectKind::Controller, ObjectKind::Accounting, ObjectKind::RestApi, ObjectKind::Token];
 
     /// API group, version, kind and plural.
     pub fn gvk(self) -> (&'static str, &'static str, &'static str, &'static str) {
@@ -50,8 +64,18 @@ impl ObjectKind {
             ObjectKind::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
             ObjectKind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
             ObjectKind::NodeSet => ("slinky.slurm.net", "v1beta1", "NodeSet", "nodesets"),
+            ObjectKind::Controller => ("slinky.slurm.net", "v1beta1", "Controller", "controllers"),
+            ObjectKind::Accounting => ("slinky.slurm.net", "v1beta1", "Accounting", "accountings"),
+            ObjectKind::RestApi => ("slinky.slurm.net", "v1beta1", "RestApi", "restapis"),
+            ObjectKind::Token => ("slinky.slurm.net", "v1beta1", "Token", "tokens"),
+            ObjectKind::Secret => ("", "v1", "Secret", "secrets"),
             ObjectKind::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies"),
         }
+    }
+
+    /// Whether it is part of a Slurm that we set up.
+    pub fn is_managed_slurm(self) -> bool {
+        matches!(self, ObjectKind::Controller | ObjectKind::Accounting | ObjectKind::RestApi | ObjectKind::Token | ObjectKind::Secret)
     }
 
     /// Whether all of `spec` is ours: what somebody else adds to a network policy widens it.

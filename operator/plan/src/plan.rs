@@ -62,6 +62,15 @@ pub enum Purpose {
 pub enum Action {
     /// Server-side apply.
     Apply(Object),
+    /// Create a Secret with a key of so many random bytes, unless there is one of the name already: a key is never changed and never read.
+    CreateKey {
+        /// The Secret without its data.
+        object: Object,
+        /// Under which name the Secret holds the key.
+        field: String,
+        /// Its length.
+        bytes: usize,
+    },
     /// Delete, if it is still the one with this UID. Without a UID: whatever has the name.
     Delete {
         /// What.

@@ -1,6 +1,7 @@
-//! Slurm partitions through Slinky: one NodeSet with its partition per pool and site, against a Controller that the site runs.
+//! Slurm partitions through Slinky: one NodeSet with its partition per pool and site, against a Controller that the site runs or that we set up.
 
 mod controller;
+pub mod managed;
 mod removal;
 mod render;
 mod token;
@@ -50,7 +51,7 @@ pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas:
     let partition = Partition::parse(partition).map_err(illegal)?;
     let resource = Resource::parse(&pool.accelerator.resource_name).map_err(illegal)?;
     let parts = Parts {
-        controller: Some(Controller::parse(&slinky.controller_ref.name).map_err(illegal)?),
+        controller: Some(Controller::parse(slinky.controller()).map_err(illegal)?),
         image: Some(Image::parse(&slinky.image).map_err(illegal)?),
         limits: BTreeMap::from([
             ("cpu".to_owned(), quantity::count(i64::from(cpus) * i64::from(per_node))),

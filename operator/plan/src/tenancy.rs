@@ -25,10 +25,10 @@ pub enum Access {
     Locked,
 }
 
-/// The mark on a locked namespace, on which the site acts even when the grant is gone.
+/// What a namespace says beside whose it is: its account of GPU time, and where it is locked, on what the site acts even when the grant is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Annotations of the mark.
+    /// Annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -51,6 +51,7 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
     annotations.insert(labels::CODE.to_owned(), json!(grant.code));
     let resources: BTreeSet<&str> = grant.pools.iter().map(|pool| pool.resource.as_str()).collect();
     annotations.insert(labels::RESOURCES.to_owned(), json!(resources.into_iter().collect::<Vec<_>>().join(",")));
+    annotations.extend(mark.annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
     match access {
         Access::Open => {
             let open: Vec<_> = grant.pools.iter().filter(|pool| pool.open).collect();
@@ -66,7 +67,6 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
         Access::Paused => {}
         Access::Locked => {
             more.insert(labels::CPU_PODS.to_owned(), json!("true"));
-            annotations.extend(mark.annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
         }
     }
     Object::with_metadata(ObjectKey::cluster(ObjectKind::Namespace, name), ownership, more, annotations, Value::Null)

@@ -251,6 +251,23 @@ fn what_was_used_is_shown_and_ends_the_work_until_more_is_granted() {
 }
 
 #[test]
+fn on_kubernetes_hours_are_counted_and_nobody_is_stopped() {
+    let pods = json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]);
+    let (found, _) = status(&grant(1, pods.clone()), &mut Ledger::default(), [3600, 1800], None);
+    assert_eq!(found["pools"][0]["gpuHours"]["used"], "0.75");
+    assert_eq!(found["summary"]["gpuHours"], "0/100");
+    let (state, reason, text) = condition(&found, "WithinBudget");
+    assert_eq!((state, reason), ("True", "AsSpecified"));
+    assert!(text.starts_with("main: 0.75 of 100 GPU-hours used. For information: main. On Kubernetes nobody enforces"), "{text}");
+
+    let (found, _) = status(&grant(1, pods), &mut Ledger::default(), [200 * 3600, 20 * 3600], None);
+    let (state, reason, text) = condition(&found, "WithinBudget");
+    assert_eq!((state, reason), ("False", "Exhausted"));
+    assert!(text.contains("main: 110 of 100 GPU-hours used. Used up: main. On Kubernetes nobody enforces GPU-hours: access stays"), "{text}");
+    assert_eq!((&found["phase"], condition(&found, "Usable").0, condition(&found, "Ready").1), (&json!("Active"), "True", "AsSpecified"));
+}
+
+#[test]
 fn a_site_that_is_silent_keeps_its_figures_and_its_part() {
     let mut ledger = Ledger::default();
     let (first, _) = status(&grant(1, hours(100)), &mut ledger, [3600, 7200], None);

@@ -87,6 +87,7 @@ impl Elector {
         loop {
             let free = known.as_ref().is_none_or(|record| record.free_at(self.settings.lease_duration) <= Instant::now());
             let begun = Instant::now();
+            let former = known.as_ref().filter(|_| free).and_then(Record::renewed);
             let attempt = match (known.take(), free) {
                 (Some(record), true) => self.write(&record, true).await,
                 // A Lease that was deleted under a living leader is left alone until that leader has noticed.
@@ -101,6 +102,7 @@ impl Elector {
             };
             match attempt {
                 Attempt::Held(record) => {
+                    self.gate.succeed(former);
                     self.lead_from(begun);
                     return record;
                 }

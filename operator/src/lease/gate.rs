@@ -4,7 +4,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::future::{Either, Ready, ready};
 use http::{Method, Request};
 use http_body::{Body, Frame, SizeHint};
+use jiff::Timestamp;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
 
@@ -43,6 +44,8 @@ pub struct WriteGate {
     started: Instant,
     /// Nanoseconds after `started`, or one of the two constants.
     deadline: Arc<AtomicU64>,
+    /// When a former leader gave its last sign of life.
+    former: Arc<OnceLock<Timestamp>>,
 }
 
 impl WriteGate {
@@ -57,7 +60,7 @@ impl WriteGate {
     }
 
     fn with(deadline: u64) -> Self {
-        Self { started: Instant::now(), deadline: Arc::new(AtomicU64::new(deadline)) }
+        Self { started: Instant::now(), deadline: Arc::new(AtomicU64::new(deadline)), former: Arc::default() }
     }
 
     /// Whether a write may begin now.
@@ -66,6 +69,18 @@ impl WriteGate {
             CLOSED => false,
             ALWAYS_OPEN => true,
             deadline => self.nanoseconds(Instant::now()) < deadline,
+        }
+    }
+
+    /// When the leader before this one gave its last sign of life, by the clock of its host; `None`: there was none, or it is not known.
+    pub fn former(&self) -> Option<Timestamp> {
+        self.former.get().copied()
+    }
+
+    /// This process leads after one that gave its last sign of life then.
+    pub(super) fn succeed(&self, last: Option<Timestamp>) {
+        if let Some(last) = last {
+            let _ = self.former.set(last);
         }
     }
 

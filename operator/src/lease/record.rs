@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use tokio::time::Instant;
 
@@ -33,6 +34,11 @@ impl Record {
     /// Who holds it; nobody after a release.
     pub(super) fn holder(&self) -> Option<&str> {
         self.spec.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+    }
+
+    /// When it was renewed last, by its holder's clock.
+    pub(super) fn renewed(&self) -> Option<Timestamp> {
+        self.spec.renew_time.as_ref().map(|at| at.0)
     }
 
     /// How often it has changed hands.

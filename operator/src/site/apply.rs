@@ -10,10 +10,12 @@ use aifactory_plan::plan::{Action, Purpose, Step};
 use aifactory_plan::report::Finding;
 use aifactory_plan::text::shorten;
 use futures::stream::{FuturesUnordered, StreamExt};
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Node, Secret};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
+use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -68,17 +70,20 @@ impl Applier {
         let mut outcome = Outcome::default();
         for step in steps {
             let mut running: FuturesUnordered<_> = step.actions.into_iter().map(|action| self.act(action)).collect();
-            let before = outcome.failures.len();
+            let mut failures = Vec::new();
             while let Some(done) = running.next().await {
                 match done {
                     Ok(Done::Applied(seen)) => outcome.applied.push(*seen),
                     Ok(Done::Deleted(key)) => outcome.deleted.push(key),
                     Ok(Done::Node(node)) => outcome.nodes.push(*node),
                     Ok(Done::Nothing) => {}
-                    Err(failure) => outcome.failures.push(failure),
+                    Err(failure) => failures.push(failure),
                 }
             }
-            let failed = outcome.failures.len() > before;
+            let failed = !failures.is_empty();
+            // They end in any order, and are told in one.
+            failures.sort_by(|one, other| one.finding.message.cmp(&other.finding.message));
+            outcome.failures.extend(failures);
             tracing::debug!(%owner, purpose = ?step.purpose, failed, "step done");
             if failed && (step.purpose == Purpose::Establish || outcome.failures.iter().any(|failure| failure.unreachable)) {
                 break;
@@ -91,6 +96,7 @@ impl Applier {
         let Ok(_permit) = self.cap.acquire().await else { return Ok(Done::Nothing) };
         match action {
             Action::Apply(object) => self.apply(object).await,
+            Action::CreateKey { object, field, bytes } => self.create_key(object, &field, bytes).await,
             Action::Delete { key, uid } => self.delete(key, uid).await,
             Action::EndWork { namespace } => self.end_work(&namespace).await,
             Action::PatchNode(patch) => self.patch_node(patch).await,
@@ -123,6 +129,24 @@ impl Applier {
             }
             Ok(Err(error)) => Err(failure(&object.key.to_string(), &error)),
             Err(_) => Err(timeout(&object.key.to_string())),
+        }
+    }
+
+    /// Without server-side apply, which would change a key that is there; the answer, which holds the key, is dropped unread.
+    async fn create_key(&self, object: Object, field: &str, bytes: usize) -> Result<Done, Failure> {
+        let what = object.key.to_string();
+        let secret = key_secret(object.content, field, bytes).map_err(|error| Failure {
+            finding: Finding::note(Reason::InternalError, format!("{what}: {error}")),
+            unreachable: false,
+            refused: false,
+        })?;
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &object.key.namespace);
+        let params = PostParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PostParams::default() };
+        match tokio::time::timeout(WRITE, api.create(&params, &secret)).await {
+            Ok(Ok(_)) => Ok(Done::Nothing),
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(Done::Nothing),
+            Ok(Err(error)) => Err(failure(&what, &error)),
+            Err(_) => Err(timeout(&what)),
         }
     }
 
@@ -216,6 +240,22 @@ impl Applier {
             Err(_) => Err(timeout(&what)),
         }
     }
+}
+
+fn key_secret(content: Value, field: &str, bytes: usize) -> Result<Secret, KeyError> {
+    let mut key = vec![0; bytes];
+    SystemRandom::new().fill(&mut key).map_err(|_| KeyError::Random)?;
+    let mut secret: Secret = serde_json::from_value(content)?;
+    secret.data.get_or_insert_default().insert(field.to_owned(), ByteString(key));
+    Ok(secret)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum KeyError {
+    #[error("the system gives no random numbers")]
+    Random,
+    #[error("{0}")]
+    Content(#[from] serde_json::Error),
 }
 
 enum Done {

@@ -52,6 +52,8 @@ pub struct Session {
     pub version: String,
     /// Engines that it serves.
     pub engines: Vec<EngineStatus>,
+    /// Slinky's kinds that it serves, of those that we write.
+    pub slinky: Vec<ObjectKind>,
 }
 
 /// Makes contact.
@@ -65,7 +67,8 @@ pub async fn connect(reader: &CredentialReader, source: &CredentialSource, inten
     check_policies(client).await?;
     claim(client, intent).await?;
     let engines = engines(client).await?;
-    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, engines })
+    let slinky = if engines.iter().any(|engine| engine.name == "Slinky") { slinky(client).await? } else { Vec::new() };
+    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, engines, slinky })
 }
 
 fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
@@ -215,6 +218,11 @@ async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {
         }
     }
     Ok(engines)
+}
+
+async fn slinky(client: &Client) -> Result<Vec<ObjectKind>, Finding> {
+    let served = call(client.list_api_group_resources(&ObjectKind::NodeSet.api_version())).await?;
+    Ok(ObjectKind::OF_SLINKY.into_iter().filter(|kind| served.resources.iter().any(|resource| resource.name == kind.gvk().3)).collect())
 }
 
 /// Asks whether the site answers.

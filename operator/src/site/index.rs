@@ -10,7 +10,11 @@ use aifactory_plan::object::{ObjectKey, ObjectKind};
 use aifactory_plan::plan::{Observed, ObservedObjects};
 use aifactory_plan::quantity;
 use aifactory_plan::slinky::{Controllers, NodeSetView};
+use jiff::Timestamp;
 use serde_json::Value;
+
+/// Name of the quota that counts Pods and what they ask for.
+const QUOTA: &str = "aifactory";
 
 /// An object as seen, reduced to what the index keeps.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,10 +40,36 @@ pub enum Extra {
     None,
     /// A tenant's namespace.
     Namespace(NamespaceView),
-    /// Used amounts of a quota, by resource name.
-    Quota(BTreeMap<String, i64>),
+    /// A quota's status.
+    Quota(QuotaView),
     /// A NodeSet.
     NodeSet(NodeSetView),
+}
+
+/// What is kept of a quota's status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QuotaView {
+    /// Used amounts, by resource name.
+    pub used: BTreeMap<String, i64>,
+    /// When it moved last: no Pod comes or goes without that.
+    pub moved: Option<Timestamp>,
+}
+
+impl QuotaView {
+    fn from_json(object: &Value) -> Self {
+        let used = object.pointer("/status/used").and_then(Value::as_object).into_iter().flatten();
+        let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array).into_iter().flatten();
+        Self {
+            used: used
+                .filter_map(|(name, value)| Some((name.strip_prefix("requests.")?.to_owned(), quantity::parse_count(value.as_str()?)?)))
+                .filter(|(_, used)| *used > 0)
+                .collect(),
+            moved: entries
+                .filter(|entry| entry.get("subresource").and_then(Value::as_str) == Some("status"))
+                .filter_map(|entry| entry.get("time")?.as_str()?.parse().ok())
+                .max(),
+        }
+    }
 }
 
 impl Seen {
@@ -65,22 +95,18 @@ impl Seen {
                     .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
                     .collect(),
             }),
-            ObjectKind::ResourceQuota => Extra::Quota(
-                object
-                    .pointer("/status/used")
-                    .and_then(Value::as_object)
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|(name, value)| Some((name.strip_prefix("requests.")?.to_owned(), quantity::parse_count(value.as_str()?)?)))
-                    .filter(|(_, used)| *used > 0)
-                    .collect(),
-            ),
+            ObjectKind::ResourceQuota => Extra::Quota(QuotaView::from_json(object)),
             ObjectKind::NodeSet => Extra::NodeSet(NodeSetView::from_json(object)),
             ObjectKind::NetworkPolicy
             | ObjectKind::LimitRange
             | ObjectKind::ServiceAccount
             | ObjectKind::RoleBinding
             | ObjectKind::ConfigMap
+            | ObjectKind::Controller
+            | ObjectKind::Accounting
+            | ObjectKind::RestApi
+            | ObjectKind::Token
+            | ObjectKind::Secret
             | ObjectKind::ClusterNetworkPolicy => Extra::None,
         };
         Some(Self {
@@ -108,7 +134,7 @@ pub struct Index {
     /// UIDs of objects that we deleted and the watch may still show.
     deleted: BTreeMap<ObjectKey, String>,
     namespaces: BTreeMap<String, NamespaceView>,
-    quotas: BTreeMap<String, BTreeMap<String, i64>>,
+    quotas: BTreeMap<String, QuotaView>,
     node_sets: BTreeMap<ObjectKey, NodeSetView>,
     controllers: Option<Controllers>,
     foreign: BTreeMap<String, BTreeSet<ObjectKey>>,
@@ -132,12 +158,9 @@ impl Index {
             Extra::Namespace(view) if owner.is_some() => {
                 self.namespaces.insert(key.name.clone(), view);
             }
-            Extra::Quota(used) if owner.is_some() => {
-                if used.is_empty() {
-                    self.quotas.remove(&key.namespace);
-                } else {
-                    self.quotas.insert(key.namespace.clone(), used);
-                }
+            // The other quota is about affinity only.
+            Extra::Quota(view) if owner.is_some() && key.name == QUOTA => {
+                self.quotas.insert(key.namespace.clone(), view);
             }
             Extra::NodeSet(view) if owner.is_some() => {
                 self.node_sets.insert(key.clone(), view);
@@ -192,7 +215,9 @@ impl Index {
                 self.namespaces.remove(&key.name);
             }
             ObjectKind::ResourceQuota => {
-                self.quotas.remove(&key.namespace);
+                if key.name == QUOTA {
+                    self.quotas.remove(&key.namespace);
+                }
             }
             ObjectKind::NodeSet => {
                 self.node_sets.remove(key);
@@ -202,6 +227,11 @@ impl Index {
             | ObjectKind::ServiceAccount
             | ObjectKind::RoleBinding
             | ObjectKind::ConfigMap
+            | ObjectKind::Controller
+            | ObjectKind::Accounting
+            | ObjectKind::RestApi
+            | ObjectKind::Token
+            | ObjectKind::Secret
             | ObjectKind::ClusterNetworkPolicy => {}
         }
         if self.remove_foreign(key) {
@@ -277,12 +307,27 @@ impl Index {
 
     /// Amounts in use in a namespace, by resource name.
     pub fn used(&self, namespace: &str) -> Option<&BTreeMap<String, i64>> {
-        self.quotas.get(namespace)
+        self.quotas.get(namespace).map(|quota| &quota.used)
+    }
+
+    /// When a namespace's quota moved last.
+    pub fn moved(&self, namespace: &str) -> Option<Timestamp> {
+        self.quotas.get(namespace)?.moved
+    }
+
+    /// Every tenant's namespace.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&String, &NamespaceView)> {
+        self.namespaces.iter()
     }
 
     /// A NodeSet.
     pub fn node_set(&self, key: &ObjectKey) -> Option<&NodeSetView> {
         self.node_sets.get(key)
+    }
+
+    /// The NodeSets of all pools.
+    pub fn node_sets(&self) -> Vec<&NodeSetView> {
+        self.node_sets.values().collect()
     }
 
     /// Takes in the Controllers as they are, and says whether that is news.
@@ -305,7 +350,8 @@ impl Index {
         self.owners.keys().cloned().chain(pools).collect()
     }
 
-    fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
+    /// Whose namespace this is.
+    pub fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
         self.owner_of.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace))
     }
 }

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod connection;
 pub mod credentials;
+mod hours;
 pub mod index;
 mod visit;
 pub mod watch;

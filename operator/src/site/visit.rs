@@ -7,14 +7,16 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, labels};
 use aifactory_plan::grant::{self, GrantView};
 use aifactory_plan::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
-use aifactory_plan::object::Ownership;
+use aifactory_plan::object::{ObjectKind, Ownership};
 use aifactory_plan::plan::{ObservedObjects, Plan};
 use aifactory_plan::pool::{self, PoolView};
 use aifactory_plan::report::{Detail, SitePhase};
 use aifactory_plan::site_policy::SitePolicy;
+use aifactory_plan::slinky::managed::ManagedView;
 use aifactory_plan::{guard_rails, nodes, orphan};
 use jiff::Timestamp;
 
+use super::hours::Accounts;
 use super::index::Index;
 
 /// Everything that planning looks at.
@@ -26,7 +28,10 @@ pub struct Visit<'a> {
     pub refusals: &'a BTreeMap<OwnerRef, Refusal>,
     /// Grants whose namespace somebody else has deleted.
     pub lost: &'a BTreeSet<OwnerRef>,
+    /// GPU time of Pods.
+    pub hours: &'a Accounts,
     pub engines: &'a [EngineStatus],
+    pub slinky: &'a [ObjectKind],
     pub now: Timestamp,
 }
 
@@ -79,7 +84,12 @@ impl Visit<'_> {
     pub fn factory(&self) -> Plan {
         let none = ObservedObjects::new();
         let served = self.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy");
-        guard_rails::plan(self.site, served, self.index.objects(&self.site.factory).unwrap_or(&none))
+        let view = ManagedView {
+            served: ObjectKind::OF_SLINKY.iter().all(|kind| self.slinky.contains(kind)),
+            objects: self.index.objects(&self.site.factory).unwrap_or(&none),
+            node_sets: self.index.node_sets(),
+        };
+        guard_rails::plan(self.site, served, &view)
     }
 
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
@@ -93,6 +103,7 @@ impl Visit<'_> {
             policy: self.policy,
             refused: self.refusals.get(&intent.owner),
             data_lost: self.lost.contains(&intent.owner),
+            hours: Some(self.hours.hours(&namespace, grant, self.now)),
         };
         grant::plan(self.site, intent, grant, &view, self.now)
     }
@@ -117,7 +128,7 @@ impl Visit<'_> {
             objects,
             node_sets,
             controllers: self.index.controllers(),
-            slinky: self.engines.iter().any(|engine| engine.name == "Slinky"),
+            slinky: self.slinky.contains(&ObjectKind::NodeSet),
             allocated: self.allocated(&intent.owner, pool),
             paused: self.policy.paused,
             now: self.now,

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::labels;
 use aifactory_plan::nodes::NodeView;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::pod_time::PodView;
 use aifactory_plan::slinky::{ControllerView, Controllers};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
@@ -34,6 +35,14 @@ pub enum Observation {
     NodeRemoved(String),
     /// All nodes were listed: just these exist.
     NodesListed(BTreeSet<String>),
+    /// A Pod that asks for accelerators was made or changed.
+    Pod(Box<PodView>),
+    /// Such a Pod is gone; as it was at last.
+    PodRemoved(Box<PodView>),
+    /// All such Pods were listed: just these exist, by UID.
+    PodsListed(BTreeSet<String>),
+    /// The watch on Pods failed, with why where the site does not allow it.
+    PodsUnseen(Option<String>),
     /// The site's own policy; `None`: there is none.
     Policy(Option<Data>),
     /// The site's own map of members to users of its Slurm; `None`: there is none.
@@ -54,6 +63,7 @@ pub fn watch(client: &Client, hub: &str, kinds: &[ObjectKind], to: &mpsc::Sender
         tasks.spawn(watch_controllers(client.clone(), to.clone(), session));
     }
     tasks.spawn(watch_nodes(client.clone(), to.clone(), session));
+    tasks.spawn(watch_pods(client.clone(), to.clone(), session));
     tasks.spawn(watch_word(client.clone(), labels::SITE_POLICY, Observation::Policy, to.clone(), session));
     tasks.spawn(watch_word(client.clone(), labels::SLURM_USERS, Observation::SlurmUsers, to.clone(), session));
     tasks
@@ -83,6 +93,11 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
         | ObjectKind::LimitRange
         | ObjectKind::ServiceAccount
         | ObjectKind::NodeSet
+        | ObjectKind::Controller
+        | ObjectKind::Accounting
+        | ObjectKind::RestApi
+        | ObjectKind::Token
+        | ObjectKind::Secret
         | ObjectKind::ClusterNetworkPolicy => watcher::Config::default().labels("aifactory.dev/managed=true"),
     };
     let reduce = |object: DynamicObject| -> Option<Seen> {
@@ -90,7 +105,8 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
         // Reducing is what costs, and most role bindings of a site are not in a tenant's namespace.
         let ours = || object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
         // Those of the Slurm namespace are ours too.
-        if !inside && kind != ObjectKind::NodeSet && !(kind == ObjectKind::NetworkPolicy && ours()) {
+        let known = inside || kind == ObjectKind::NodeSet || kind.is_managed_slurm() || (kind == ObjectKind::NetworkPolicy && ours());
+        if !known {
             return None;
         }
         Seen::reduce(kind, &serde_json::to_value(object).ok()?, &hub)
@@ -198,6 +214,48 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
             return;
         }
     }
+}
+
+/// Pods of the whole site, since no selector tells which are in a tenant's namespace; of others' nothing is kept.
+async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let api: Api<Pod> = Api::all(client);
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut listing = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        let observation = match event {
+            Ok(watcher::Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(pod)) => match PodView::from_pod(&pod) {
+                Some(view) => {
+                    listing.insert(view.uid.clone());
+                    Observation::Pod(Box::new(view))
+                }
+                None => continue,
+            },
+            Ok(watcher::Event::InitDone) => Observation::PodsListed(std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(pod)) => match PodView::from_pod(&pod) {
+                Some(view) => Observation::Pod(Box::new(view)),
+                None => continue,
+            },
+            Ok(watcher::Event::Delete(pod)) => match PodView::from_pod(&pod) {
+                Some(view) => Observation::PodRemoved(Box::new(view)),
+                None => continue,
+            },
+            Err(error) => Observation::PodsUnseen(forbidden(&error)),
+        };
+        if to.send((session, observation)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn forbidden(error: &watcher::Error) -> Option<String> {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error else {
+        return None;
+    };
+    (status.code == 403).then(|| "the site's ClusterRole aifactory-site-operator does not let the operator list and watch Pods".to_owned())
 }
 
 /// The site's own word: a ConfigMap that the site admin keeps.

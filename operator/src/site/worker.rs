@@ -9,21 +9,23 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::intent::{Body, Desired, Intent, Refusal, SiteIntent, SiteWord};
-use aifactory_plan::object::ObjectKind;
+use aifactory_plan::object::{ObjectKey, ObjectKind};
 use aifactory_plan::plan::Plan;
 use aifactory_plan::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::site_policy::SitePolicy;
 use aifactory_plan::world::SiteKey;
 use futures::FutureExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::apply::{Applier, Outcome};
 use super::connection::{self, Session, check_policies};
 use super::credentials::{CredentialReader, CredentialSource};
+use super::hours::Accounts;
 use super::index::{Extra, Index};
 use super::visit;
 use super::watch::{Observation, watch};
@@ -46,6 +48,8 @@ const POLICY_TEST: Duration = Duration::from_secs(60);
 const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that the site refused is tried again.
 const REFUSED: Duration = Duration::from_secs(60);
+/// How often GPU time is reported while Pods run.
+const USAGE: SignedDuration = SignedDuration::from_secs(15);
 /// How often a site says something new about itself, at most.
 const SITE_REPORT: Duration = Duration::from_millis(200);
 
@@ -74,6 +78,8 @@ struct Worker {
     gone: BTreeSet<OwnerRef>,
     refusals: BTreeMap<OwnerRef, Refusal>,
     index: Index,
+    /// GPU time of Pods.
+    hours: Accounts,
     policy: SitePolicy,
     /// What the site says itself, for its Slurm as well.
     word: SiteWord,
@@ -121,6 +127,7 @@ struct Active {
 enum Listing {
     Kind(ObjectKind),
     Nodes,
+    Pods,
     Policy,
     SlurmUsers,
 }
@@ -148,6 +155,7 @@ impl Worker {
             gone: BTreeSet::new(),
             refusals: BTreeMap::new(),
             index: Index::default(),
+            hours: Accounts::default(),
             policy: SitePolicy::default(),
             word: SiteWord::default(),
             schedule: Schedule::default(),
@@ -283,14 +291,16 @@ impl Worker {
                     ObjectKind::RoleBinding,
                     ObjectKind::ConfigMap,
                 ];
-                if session.engines.iter().any(|engine| engine.name == "Slinky") && site.slurm.is_some() {
-                    kinds.push(ObjectKind::NodeSet);
+                if site.slurm.is_some() {
+                    // Keys are never watched, since nobody but Slurm reads them.
+                    kinds.extend(&session.slinky);
                 }
                 if session.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
                     kinds.push(ObjectKind::ClusterNetworkPolicy);
                 }
                 let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
-                let unlisted = kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Policy, Listing::SlurmUsers]).collect();
+                let unlisted =
+                    kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Pods, Listing::Policy, Listing::SlurmUsers]).collect();
                 let now = Instant::now();
                 self.active = Some(Active {
                     id: self.sessions,
@@ -364,6 +374,7 @@ impl Worker {
     }
 
     fn visit(&mut self, owner: OwnerRef) {
+        self.count(&owner);
         let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&owner))) {
             Ok(plan) => plan,
             Err(_) => {
@@ -421,7 +432,9 @@ impl Worker {
             policy: &self.policy,
             refusals: &self.refusals,
             lost: &self.lost,
+            hours: &self.hours,
             engines: self.active.as_ref().map(|active| active.session.engines.as_slice()).unwrap_or_default(),
+            slinky: self.active.as_ref().map(|active| active.session.slinky.as_slice()).unwrap_or_default(),
             now: Timestamp::now(),
         };
         match self.intents.get(owner) {
@@ -451,6 +464,23 @@ impl Worker {
             }
         }
         self.refusals = refusals;
+    }
+
+    /// Brings a grant's account of GPU time up to date.
+    fn count(&mut self, owner: &OwnerRef) {
+        let Some(site) = self.site.as_ref().filter(|_| owner.kind == Kind::AccessGrant && self.synced()) else { return };
+        let namespace = tenant_namespace(&site.hub, owner);
+        let grant = self.intents.get(owner).and_then(|intent| match &intent.body {
+            Body::Grant(grant) => Some(grant.as_ref()),
+            Body::Pool(_) => None,
+        });
+        let now = Timestamp::now();
+        self.hours.count(&namespace, &self.index, grant, now);
+        if grant.is_some()
+            && let Some(wake) = self.hours.wake(&namespace, &self.index, USAGE, now)
+        {
+            self.schedule.add_at(owner.clone(), instant(wake));
+        }
     }
 
     fn visit_pools(&mut self) {

@@ -92,7 +92,7 @@ fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
         let site_intent = project::site(&world, "no-hub", &key, None).ok_or("no site")?;
         let Body::Grant(body) = &intent.body else { return Err("not a grant".into()) };
         let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
-        let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false };
+        let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false, hours: None };
         let plan = grant::plan(&site_intent, intent, body, &view, now);
         rendered.push(
             plan.steps
@@ -100,7 +100,7 @@ fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
                 .flat_map(|step| step.actions)
                 .filter_map(|action| match action {
                     Action::Apply(object) => Some(object),
-                    Action::Delete { .. } | Action::EndWork { .. } | Action::PatchNode(_) => None,
+                    Action::CreateKey { .. } | Action::Delete { .. } | Action::EndWork { .. } | Action::PatchNode(_) => None,
                 })
                 .collect(),
         );

@@ -1,7 +1,7 @@
 //! Mistakes in an AIFactory.
 
 use aifactory_tests::run;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Outcome;
 use super::mistake::{Base, Mistake, check};
@@ -90,11 +90,53 @@ fn connection() -> Vec<Mistake> {
             )
             .wrote(&at("kubernetes"), json!(null))
             .says(&["slurm.slinky: Slinky runs on the site's Kubernetes", "`kubernetes` must be set"]),
+        row("a Controller of the site's and one of ours")
+            .wrote(&at("slurm"), slinky(json!({"controllerRef": {"name": "slurm"}, "managed": managed("aifactory-slurm-db")})))
+            .meant(&at("slurm"), slinky(json!({"managed": managed("aifactory-slurm-db")})))
+            .says(&["slurm.slinky: exactly one of `controllerRef` and `managed` must be set", "example: `controllerRef: {name: slurm}`"]),
+        row("no Controller")
+            .wrote(&at("slurm"), slinky(json!({})))
+            .meant(&at("slurm"), slinky(json!({"controllerRef": {"name": "slurm"}})))
+            .says(&["slurm.slinky: exactly one of `controllerRef` and `managed` must be set"]),
+        row("any Secret for the database")
+            .wrote(&at("slurm"), slinky(json!({"managed": managed("mariadb-root")})))
+            .meant(&at("slurm"), slinky(json!({"managed": managed("aifactory-slurm-db")})))
+            .says(&[
+                "managed.accounting.passwordSecretRef: the Secret's name must begin with `aifactory-`",
+                "{name: aifactory-slurm-db, key: password}",
+            ]),
+        row("a REST without a credential")
+            .wrote(&at("slurm"), rest("https://slurm.example:6820", json!({})))
+            .meant(&at("slurm"), rest("https://slurm.example:6820", json!({"tokenSecretRef": {"name": "bissen-slurm", "key": "token"}})))
+            .says(&["slurm.rest: exactly one of `tokenSecretRef` and `keySecretRef` must be set", "example: `tokenSecretRef: {name: bissen-slurm"]),
+        row("a REST with a path")
+            .wrote(&at("slurm"), rest("https://slurm.example:6820/slurm/v0.0.44", json!({"keySecretRef": {"name": "bissen-slurm", "key": "k"}})))
+            .meant(&at("slurm"), rest("https://slurm.example:6820", json!({"keySecretRef": {"name": "bissen-slurm", "key": "k"}})))
+            .says(&["spec.sites[0].slurm.rest.url", "should match"]),
         row("a Slurm cluster's name with a space")
             .wrote(&at("slurm"), json!({"clusterName": "my cluster"}))
             .meant(&at("slurm"), json!({"clusterName": "my_cluster"}))
             .says(&["spec.sites[0].slurm.clusterName", "should match"]),
     ]
+}
+
+fn slinky(more: Value) -> Value {
+    let mut slinky = json!({"namespace": "slurm", "image": "ghcr.io/x/slurmd:1"});
+    slinky.as_object_mut().into_iter().for_each(|slinky| slinky.extend(more.as_object().cloned().unwrap_or_default()));
+    json!({"clusterName": "bissen", "slinky": slinky})
+}
+
+fn managed(secret: &str) -> Value {
+    json!({
+        "slurmctldImage": "ghcr.io/x/slurmctld:1", "slurmdbdImage": "ghcr.io/x/slurmdbd:1", "slurmrestdImage": "ghcr.io/x/slurmrestd:1",
+        "accounting": {"host": "mariadb.slurm.svc", "passwordSecretRef": {"name": secret, "key": "password"}}, "storage": {"size": "10Gi"},
+    })
+}
+
+fn rest(url: &str, more: Value) -> Value {
+    let mut rest = json!({"url": url});
+    rest.as_object_mut().into_iter().for_each(|rest| rest.extend(more.as_object().cloned().unwrap_or_default()));
+    json!({"clusterName": "bissen", "rest": rest})
 }
 
 fn network() -> Vec<Mistake> {

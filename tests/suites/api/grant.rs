@@ -57,9 +57,14 @@ fn people() -> Vec<Mistake> {
             "\"FastLane\"",
         ]),
         row("a code with a slash").wrote("/spec/code", json!("AIF/2026/1")).says(&["spec.code", "should match"]),
-        row("the member's account of a later release")
-            .wrote("/spec/members/0/slurm", json!({"user": "u4711"}))
-            .says(&["unknown field \"spec.members[0].slurm\""]),
+        row("root for a member")
+            .wrote("/spec/members/0/slurm", json!({"user": "root"}))
+            .meant("/spec/members/0/slurm", json!({"user": "u4711"}))
+            .says(&["members[].slurm.user: users of the system are nobody's members", "example: `user: u4711`"]),
+        row("two users in Slurm for one member")
+            .wrote("/spec/members/0/slurm", json!({"user": "u4711,u4712"}))
+            .meant("/spec/members/0/slurm", json!({"user": "u4711"}))
+            .says(&["spec.members[0].slurm.user", "should match"]),
     ]
 }
 
@@ -81,6 +86,11 @@ fn amounts_and_times() -> Vec<Mistake> {
             .wrote(&pool("sites"), json!([{"name": "bissen", "maxGPUs": 12}, {"name": "bettembourg", "maxGPUs": 5}]))
             .meant(&pool("sites"), json!([{"name": "bissen", "maxGPUs": 12}, {"name": "bettembourg", "maxGPUs": 4}]))
             .says(&["pools[].sites[].maxGPUs: their sum must not be more than the entry's maxGPUs", "example: `maxGPUs: 16`"]),
+        row("more hours at the sites than in all")
+            .wrote(&pool("sites"), json!([{"name": "bissen", "gpuHours": 3000}, {"name": "bettembourg", "gpuHours": 2001}]))
+            .wrote(&pool("gpuHours"), json!(5000))
+            .meant(&pool("sites"), json!([{"name": "bissen", "gpuHours": 3000}, {"name": "bettembourg", "gpuHours": 2000}]))
+            .says(&["pools[].sites[].gpuHours: their sum must not be more than the entry's gpuHours", "example: `gpuHours: 5000`"]),
         row("no hours").wrote(&pool("gpuHours"), json!(0)).says(&["spec.pools[0].gpuHours", "greater than or equal to 1"]),
         row("fewer than no GPUs")
             .wrote(&pool("maxGPUs"), json!(-4))

@@ -79,7 +79,7 @@ pub fn reads() -> Vec<Row> {
         row("all Secrets", cluster("v1", "secrets", "")),
         row("Secrets of kube-system", namespaced("v1", "kube-system", "secrets", "")),
         row("a tenant's Secrets", namespaced("v1", BOUND, "secrets", "")),
-        row("all Pods", cluster("v1", "pods", "")),
+        row("a Pod by name", namespaced("v1", BOUND, "pods", "work")),
         row("a log", format!("{}/log", namespaced("v1", BOUND, "pods", "work"))),
         row("all ConfigMaps", cluster("v1", "configmaps", "")),
         row("ConfigMaps of kube-system", namespaced("v1", "kube-system", "configmaps", "")),

@@ -15,6 +15,7 @@ pub fn requests(namespace: &str, node: &str) -> Vec<(&'static str, Request)> {
     let mut requests = grant(namespace);
     requests.extend(end_of_grant(namespace));
     requests.extend(pool(node));
+    requests.extend(crate::slurm::legitimate());
     requests.extend(factory());
     requests
 }
@@ -128,6 +129,7 @@ fn factory() -> Vec<(&'static str, Request)> {
         ("Nodes read", Request::get(cluster_node(""))),
         ("bindings of others read", Request::get(cluster(RBAC, "rolebindings", ""))),
         ("policies of others read", Request::get(cluster(NETWORKING, "networkpolicies", ""))),
+        ("Pods read, to count GPU-hours", Request::get(cluster("v1", "pods", ""))),
         ("our ConfigMaps read", Request::get(format!("{}?fieldSelector=metadata.name%3Daifactory-access", cluster("v1", "configmaps", "")))),
         ("a policy read", Request::get(cluster(admission, "validatingadmissionpolicies", "aifactory-site-nodes"))),
         ("a binding read", Request::get(cluster(admission, "validatingadmissionpolicybindings", "aifactory-tenant-pods"))),

@@ -61,12 +61,28 @@ fn the_operators_roles_hold_nothing_that_opens_more() -> Outcome {
         assert!(!["secrets", "serviceaccounts/token", "nodes/status", "nodes/proxy", "users", "groups"].contains(&resource.as_str()), "{right}");
         assert!(!resource.starts_with("pods/"), "{right}");
         match resource.as_str() {
-            "pods" | "jobs" | "cronjobs" | "deployments" | "statefulsets" | "replicasets" => assert_eq!(verb, "deletecollection", "{right}"),
+            "pods" => assert!(["list", "watch", "deletecollection"].contains(&verb.as_str()), "{right}"),
+            "jobs" | "cronjobs" | "deployments" | "statefulsets" | "replicasets" => assert_eq!(verb, "deletecollection", "{right}"),
             "clusterroles" => assert_eq!(verb, "bind", "{right}"),
             "validatingadmissionpolicies" | "validatingadmissionpolicybindings" => assert_eq!(verb, "get", "{right}"),
             "nodes" => assert!(["get", "list", "watch", "patch"].contains(&verb.as_str()), "{right}"),
             "clusterrolebindings" | "roles" => return Err(format!("must not be given: {right}").into()),
             _ => assert_ne!(verb, "deletecollection", "{right}"),
+        }
+    }
+    Ok(())
+}
+
+/// Bound by the site in its Slurm namespace: keys are made there, and never read.
+#[test]
+fn the_role_for_a_slurm_of_ours_reads_no_secret() -> Outcome {
+    for (group, resource, verb) in rights_of(&["aifactory-slurm"])? {
+        let right = format!("{verb} {resource} ({group})");
+        match resource.as_str() {
+            "secrets" => assert_eq!((group.as_str(), verb.as_str()), ("", "create"), "{right}"),
+            "accountings" => assert!(["create", "patch"].contains(&verb.as_str()), "{right}"),
+            "controllers" | "restapis" | "tokens" => assert!(["create", "patch", "delete"].contains(&verb.as_str()), "{right}"),
+            _ => return Err(format!("must not be given: {right}").into()),
         }
     }
     Ok(())

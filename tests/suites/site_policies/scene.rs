@@ -10,7 +10,7 @@ use crate::admission::objects::*;
 use crate::admission::request::{cluster, namespaced};
 use crate::admission::{Request, await_refused};
 use crate::node_sets::{additions, node_set, node_set_path};
-use crate::self_test;
+use crate::{self_test, slurm};
 
 pub const BOUND: &str = "aif-bound-0123456789";
 pub const LOCKED: &str = "aif-locked-0123456789";
@@ -69,9 +69,20 @@ impl Scene {
             (network_policy_path(SLURM, "aif-slurm-theirs"), with(default_deny(SLURM, "aif-slurm-theirs"), json!({"metadata": {"labels": null}}))),
             (node_set_path(SLURM, "h100"), node_set(SLURM, "h100", json!({}))),
             (node_set_path(SLURM, "extended"), node_set(SLURM, "extended", additions())),
+            (namespaced("v1", SLURM, "secrets", "aif-slurm-jwt"), slurm::key("aif-slurm-jwt", "jwt_hs256.key")),
+            (slurm::path("controllers", "theirs"), json!({"apiVersion": SLINKY, "kind": "Controller", "metadata": {"name": "theirs"}, "spec": {}})),
+            (binding_path(SLURM, "aifactory-slurm"), {
+                let accounts =
+                    [SITE_ACCOUNT, "aifactory-operator"].map(|name| json!({"kind": "ServiceAccount", "name": name, "namespace": SYSTEM_NAMESPACE}));
+                with(binding_to(SLURM, "aifactory-slurm", "aifactory-slurm", json!(accounts)), json!({"metadata": {"labels": null}}))
+            }),
             (node_set_path(SLURM, "theirs"), with(node_set(SLURM, "theirs", json!({})), json!({"metadata": {"labels": null}}))),
         ] {
             put(&self.cluster, path, object).await?;
+        }
+        for (plural, object) in slurm::objects() {
+            let object = if plural == "controllers" { with(object, slurm::additions()) } else { object };
+            put(&self.cluster, slurm::path(plural, "aif-slurm"), object).await?;
         }
         self.work_in(BOUND).await
     }
@@ -170,6 +181,10 @@ fn engines() -> String {
     let scalable = json!({"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}});
     [
         crd("slinky.slurm.net", "v1beta1", "NodeSet", "nodesets", "Namespaced", scalable),
+        crd("slinky.slurm.net", "v1beta1", "Controller", "controllers", "Namespaced", json!({})),
+        crd("slinky.slurm.net", "v1beta1", "Accounting", "accountings", "Namespaced", json!({})),
+        crd("slinky.slurm.net", "v1beta1", "RestApi", "restapis", "Namespaced", json!({})),
+        crd("slinky.slurm.net", "v1beta1", "Token", "tokens", "Namespaced", json!({})),
         crd("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies", "Cluster", json!({})),
     ]
     .join("\n---\n")

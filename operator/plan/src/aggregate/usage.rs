@@ -1,6 +1,6 @@
 //! What a grant has used of its budgets, and whether anything is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GpuHours, GrantPoolStatus, LocalBudget};
 use aifactory_api::pool::Accounting;
@@ -14,10 +14,13 @@ use crate::conditions::{Conditions, Status, whole_seconds};
 use crate::intent::{Body, GrantPoolIntent, Intent};
 use crate::report::{Detail, EntryUsage, GrantDetail, Report};
 use crate::text::bounded;
-use crate::world::{World, pools_of_grant};
+use crate::world::{SiteKey, World, pools_of_grant};
 
 /// What Slurm counts.
 const UNIT: &str = "gres/gpu-minutes";
+
+/// What a budget means where Pods use it.
+const INFORMATIONAL: &str = "On Kubernetes nobody enforces GPU-hours: access stays, and new work can start";
 
 /// One granted pool.
 pub struct Entry {
@@ -33,6 +36,8 @@ pub struct Entry {
     exhausted: bool,
     /// A site counts it, or would.
     counted: bool,
+    /// Somebody stops work when it is used up: Slurm does, Kubernetes does not.
+    enforced: bool,
 }
 
 /// A site's standing with the intent that it was sent.
@@ -91,16 +96,23 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
         stale: Vec::new(),
         exhausted: slurm,
         counted: slurm,
+        enforced: slurm,
     };
     let mut seconds: Option<i64> = None;
     let mut through: Vec<Option<Timestamp>> = Vec::new();
+    let mut resting: Vec<Timestamp> = Vec::new();
     let mut places = 0;
     for site in told {
         let pool = site.pool(name).filter(|_| site.placed);
         let usage = site.detail().and_then(|detail| detail.usage.get(name));
         if let Some(usage) = usage {
             seconds = Some(seconds.unwrap_or(0).saturating_add(usage.used));
-            through.push(usage.complete_through);
+            // Where no Pod runs and all are seen, nothing is added whatever the time.
+            if slurm || usage.running || usage.stale {
+                through.push(usage.complete_through);
+            } else {
+                resting.extend(usage.complete_through);
+            }
             entry.running |= usage.running;
             entry.counted = true;
         }
@@ -128,7 +140,12 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
         }
     }
     entry.exhausted &= places > 0;
+    if through.is_empty() {
+        through.push(resting.into_iter().max());
+    }
     entry.used = seconds.map(|seconds| budget::ten_thousandths(seconds, accounting));
+    // Kubernetes stops nothing, so that the figure may pass what was granted.
+    entry.exhausted |= !slurm && entry.used.is_some_and(|used| used >= granted.saturating_mul(10_000));
     entry.complete_through = through.into_iter().collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().min());
     entry
 }
@@ -184,15 +201,15 @@ pub fn summary(entries: &[Entry]) -> String {
     used.map_or_else(|| granted.to_string(), |used| format!("{}/{granted}", used / 10_000))
 }
 
-/// Whether every pool that is counted is used up everywhere.
+/// Whether every pool in which the budget is enforced is used up everywhere.
 pub fn used_up(entries: &[Entry]) -> bool {
-    let mut counted = entries.iter().filter(|entry| entry.counted).peekable();
+    let mut counted = entries.iter().filter(|entry| entry.counted && entry.enforced).peekable();
     counted.peek().is_some() && counted.all(|entry| entry.exhausted)
 }
 
 /// Whether no pool is left in which members can start anything.
 pub fn nothing_left(entries: &[Entry]) -> bool {
-    used_up(entries) && entries.iter().all(|entry| entry.counted)
+    used_up(entries) && entries.iter().all(|entry| entry.counted && entry.enforced)
 }
 
 /// Sets `WithinBudget`.
@@ -205,16 +222,22 @@ pub fn within_budget(conditions: &mut Conditions<'_>, entries: &[Entry]) {
     let figures = bounded(&counted.iter().map(|entry| figure(entry)).collect::<Vec<_>>());
     let stale: Vec<String> = counted.iter().flat_map(|entry| entry.stale.iter().map(|text| format!("{}, {text}", entry.name))).collect();
     let gone: Vec<String> = counted.iter().filter(|entry| entry.exhausted).map(|entry| entry.name.clone()).collect();
+    let over: Vec<String> = counted.iter().filter(|entry| entry.exhausted && !entry.enforced).map(|entry| entry.name.clone()).collect();
     let kind = ConditionType::WithinBudget;
     if counted.is_empty() {
         conditions.set(kind, Status::Unknown, Reason::NotApplicable, "nobody counts what is used of these pools");
     } else if used_up(entries) {
         let text = format!("{figures}. Nothing more can start; raise pools[].gpuHours to go on, what was used stays counted");
         conditions.set(kind, false, Reason::Exhausted, text);
+    } else if !over.is_empty() {
+        let text = format!("{figures}. Used up: {}. {INFORMATIONAL}", bounded(&over));
+        conditions.set(kind, false, Reason::Exhausted, text);
     } else if !stale.is_empty() {
         conditions.set(kind, Status::Unknown, Reason::UsageStale, format!("{figures}, at least; not up to date: {}", bounded(&stale)));
     } else if gone.is_empty() {
-        conditions.set(kind, true, Reason::AsSpecified, figures);
+        let free: Vec<String> = counted.iter().filter(|entry| !entry.enforced).map(|entry| entry.name.clone()).collect();
+        let note = if free.is_empty() { String::new() } else { format!(". For information: {}. {INFORMATIONAL}", bounded(&free)) };
+        conditions.set(kind, true, Reason::AsSpecified, format!("{figures}{note}"));
     } else {
         conditions.set(kind, true, Reason::AsSpecified, format!("{figures}. Used up: {}", bounded(&gone)));
     }
@@ -236,4 +259,40 @@ pub fn of_pool<'a>(world: &World, pool: &OwnerRef, accounting: Accounting, repor
     }
     let seconds = by_entry.into_values().reduce(i64::saturating_add)?;
     Some(budget::ten_thousandths(seconds, accounting) / 10_000)
+}
+
+/// Device-seconds that grants' reports name for a pool, by site.
+pub fn of_pool_by_site<'a>(world: &World, pool: &OwnerRef, reports: impl Fn(&OwnerRef) -> Vec<(&'a SiteKey, &'a Report)>) -> BTreeMap<SiteKey, i64> {
+    let mut by_site: BTreeMap<SiteKey, i64> = BTreeMap::new();
+    for owner in world.grants_of(pool) {
+        let Some(grant) = world.grant(owner) else { continue };
+        let reports = reports(owner);
+        let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|(_, named)| named == pool);
+        for (entry, _) in named {
+            for (site, usage) in reports.iter().filter_map(|(site, report)| Some((*site, detail(report)?.usage.get(&entry.name)?))) {
+                let sum = by_site.entry(site.clone()).or_default();
+                *sum = sum.saturating_add(usage.used);
+            }
+        }
+    }
+    by_site
+}
+
+/// The entries of a grant whose figures only inform: they grow all the time while Pods run, and nobody waits for them.
+pub fn informational(world: &World, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
+    let pools = grant.spec.pools.iter().zip(pools_of_grant(owner, grant));
+    pools.filter(|(_, pool)| world.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
+}
+
+/// Takes these entries' figures out of a status, to see whether anything else is new.
+pub fn strip(status: &mut AccessGrantStatus, informational: &BTreeSet<String>) {
+    for pool in status.pools.iter_mut().filter(|pool| informational.contains(&pool.name)) {
+        pool.gpu_hours.used = None;
+        pool.gpu_hours.complete_through = None;
+    }
+    if status.pools.iter().all(|pool| informational.contains(&pool.name)) {
+        for condition in status.conditions.iter_mut().filter(|condition| condition.type_ == ConditionType::WithinBudget.as_str()) {
+            condition.message.clear();
+        }
+    }
 }

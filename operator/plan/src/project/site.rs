@@ -6,6 +6,7 @@ use aifactory_api::factory::Stage;
 use aifactory_api::{AIFactory, labels};
 
 use crate::intent::{SiteIntent, SiteWord, VERSION};
+use crate::slinky::GresType;
 use crate::world::{Part, SiteKey, World};
 
 /// The intent for a part of a site; `None` where the factory, the site or the part is not there. `word` is what the site's Kubernetes says to its
@@ -26,6 +27,12 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         .filter(|pool| pool.spec.sites.iter().any(|placed| placed.name == key.site))
         .map(|pool| pool.spec.accelerator.resource_name.clone())
         .collect();
+    let gres_types: BTreeSet<String> = world
+        .pools_of(&key.factory)
+        .filter_map(|pool| world.pool(pool))
+        .filter(|pool| pool.spec.slurm.is_some() && pool.spec.sites.iter().any(|placed| placed.name == key.site))
+        .filter_map(|pool| Some(GresType::of_model(&pool.spec.accelerator.model).ok()?.to_string()))
+        .collect();
     let status = factory.status.as_ref();
     let known = status.and_then(|status| status.sites.iter().find(|known| known.name == key.site));
     Some(SiteIntent {
@@ -44,6 +51,7 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         slurm: site.slurm.clone(),
         policy: factory.spec.policy.clone(),
         accelerators: accelerators.into_iter().collect(),
+        gres_types: gres_types.into_iter().collect(),
         word: word.filter(|_| key.part == Part::Slurm && site.kubernetes.is_some()),
     })
 }

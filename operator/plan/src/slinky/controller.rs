@@ -70,9 +70,12 @@ impl ControllerView {
 
 /// What the Controller of a site lacks for budgets to work, in words; `None`: nothing.
 pub fn configuration(slinky: &Slinky, controllers: &Controllers) -> Option<String> {
-    let (namespace, name) = (&slinky.namespace, &slinky.controller_ref.name);
-    let Some(controller) = controllers.get(&(namespace.clone(), name.clone())) else {
-        return Some(format!("there is no Controller {namespace}/{name}, which slurm.slinky.controllerRef names"));
+    let (namespace, name) = (&slinky.namespace, slinky.controller());
+    let Some(controller) = controllers.get(&(namespace.clone(), name.to_owned())) else {
+        return Some(match slinky.managed {
+            Some(_) => format!("Controller {namespace}/{name}, which slurm.slinky.managed asks for, is not there yet"),
+            None => format!("there is no Controller {namespace}/{name}, which slurm.slinky.controllerRef names"),
+        });
     };
     let missing = controller.missing();
     (!missing.is_empty()).then(|| {

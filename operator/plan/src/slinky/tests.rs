@@ -15,7 +15,7 @@ use crate::intent::Rank;
 
 const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
 
-fn site() -> SiteIntent {
+pub fn site() -> SiteIntent {
     SiteIntent {
         version: 1,
         hub: "hub".into(),
@@ -34,7 +34,8 @@ fn site() -> SiteIntent {
             rest: None,
             slinky: Some(Slinky {
                 namespace: "slurm".into(),
-                controller_ref: LocalRef { name: "slurm".into() },
+                controller_ref: Some(LocalRef { name: "slurm".into() }),
+                managed: None,
                 image: IMAGE.into(),
                 min_job_age: "300s".into(),
                 access: None,
@@ -42,6 +43,7 @@ fn site() -> SiteIntent {
         }),
         policy: FactoryPolicy::default(),
         accelerators: Vec::new(),
+        gres_types: Vec::new(),
         word: None,
     }
 }
@@ -171,7 +173,7 @@ fn what_is_not_legal_is_refused_with_its_field() {
         (|_, pool| pool.per_gpu.memory_gib = i32::MAX, Reason::InvalidSpec, "perGPU.memoryGiB"),
         (|site, _| slinky(site).image = "a b".into(), Reason::InvalidSpec, "image"),
         (|site, _| slinky(site).namespace = "kube-system/x".into(), Reason::InvalidSpec, "namespace"),
-        (|site, _| slinky(site).controller_ref.name = "".into(), Reason::InvalidSpec, "controllerRef.name"),
+        (|site, _| slinky(site).controller_ref = Some(LocalRef { name: "".into() }), Reason::InvalidSpec, "controllerRef.name"),
         (|site, _| site.slurm = None, Reason::EngineMissing, "slurm.slinky"),
         (|_, pool| pool.engine = PoolEngine::Kubernetes, Reason::NotApplicable, "no Slurm pool"),
     ];
@@ -331,7 +333,7 @@ proptest! {
         let slinky = site.slurm.as_mut().unwrap().slinky.as_mut().unwrap();
         slinky.image = pick(0, image, IMAGE);
         slinky.namespace = pick(1, namespace, "slurm");
-        slinky.controller_ref.name = pick(2, controller, "slurm");
+        slinky.controller_ref = Some(LocalRef { name: pick(2, controller, "slurm") });
         intent.accelerator.model = pick(3, model, "H100-SXM5");
         let partition = pick(4, partition, "h100");
         let pool_name = pick(5, pool_name, "h100");

@@ -63,6 +63,29 @@ tokens! {
     /// Name of a Controller.
     Controller, "controllerRef.name", "write 1 to 63 lower case letters, digits and inner '-' and '.', such as slurm",
         |text| is_dns_label(&text.replace('.', "-"), 63);
+    /// Slurm's ClusterName.
+    Cluster, "slurm.clusterName", "write 1 to 40 lower case letters, digits and inner '-' and '_', such as bissen",
+        |text| is_dns_label(&text.replace('_', "-"), 40);
+    /// Address of a database.
+    Host, "managed.accounting.host", "write a host name or an IPv4 address, such as mariadb.slurm.svc", |text| is_dns_name(text);
+    /// Name of a database, or of a user in one.
+    DatabaseName, "managed.accounting", "write lower case letters, digits, '_' and inner '-', such as slurm_acct_db",
+        |text| (1..=64).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+            && text.chars().all(|c| is_lower(c) || matches!(c, '_' | '-'));
+    /// Name of a Secret which the site has made for this.
+    SecretName, "managed.accounting.passwordSecretRef.name", "write a name that begins with aifactory-, such as aifactory-slurm-db",
+        |text| text.starts_with("aifactory-") && is_dns_name(text);
+    /// Key in a Secret.
+    SecretKey, "managed.accounting.passwordSecretRef.key", "write letters, digits, '-', '_' and '.', such as password",
+        |text| (1..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    /// Size of a volume.
+    Size, "managed.storage.size", "write a whole number of Mi, Gi or Ti, such as 10Gi",
+        |text| ["Mi", "Gi", "Ti"].iter().filter_map(|unit| text.strip_suffix(unit)).any(|number| {
+            (1..=6).contains(&number.len()) && !number.starts_with('0') && number.chars().all(|c| c.is_ascii_digit())
+        });
+    /// Class of a volume.
+    StorageClass, "managed.storage.storageClassName", "write a name of lower case letters, digits and inner '-' and '.', such as fast", |text| is_dns_name(text);
     /// A longest run time, as Slurm writes it.
     WallTime, "MaxTime", "write UNLIMITED or [days-]hours:minutes:seconds", is_wall_time;
     /// Which partitions go first.
@@ -128,6 +151,10 @@ fn is_lower(c: char) -> bool {
 
 fn is_plain(text: &str, length: usize) -> bool {
     (1..=length).contains(&text.len()) && text.chars().all(is_lower)
+}
+
+fn is_dns_name(text: &str) -> bool {
+    is_dns_label(&text.replace('.', "-"), 253)
 }
 
 fn is_dns_label(text: &str, length: usize) -> bool {

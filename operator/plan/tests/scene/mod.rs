@@ -164,6 +164,7 @@ pub fn site_intent(name: &str, protected: Vec<String>, dns: Dns, services: Vec<N
         slurm: None,
         policy: FactoryPolicy::default(),
         accelerators: Vec::new(),
+        gres_types: Vec::new(),
         word: None,
     }
 }

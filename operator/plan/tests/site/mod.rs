@@ -54,8 +54,15 @@ impl Site {
         let Body::Grant(grant) = &intent.body else { panic!("a grant's intent") };
         let name = aifactory_api::name::tenant_namespace(&site.hub, &intent.owner);
         let (namespace, objects) = (self.namespace(&name), self.observed(&intent.owner));
-        let view =
-            GrantView { namespace: namespace.as_ref(), objects: &objects, foreign: &[], policy: &self.policy, refused: None, data_lost: false };
+        let view = GrantView {
+            namespace: namespace.as_ref(),
+            objects: &objects,
+            foreign: &[],
+            policy: &self.policy,
+            refused: None,
+            data_lost: false,
+            hours: None,
+        };
         grant::plan(site, intent, grant, &view, now)
     }
 
@@ -83,6 +90,7 @@ impl Site {
                     assert_eq!(state.as_deref(), Some(labels::STATE_LOCKED), "work ends in locked namespaces only");
                 }
                 Action::PatchNode(_) => panic!("a grant patches no node"),
+                Action::CreateKey { .. } => panic!("a grant has no keys"),
             }
         }
     }

@@ -48,6 +48,7 @@ pub fn site() -> SiteIntent {
         }),
         policy: FactoryPolicy::default(),
         accelerators: Vec::new(),
+        gres_types: Vec::new(),
         word: None,
     }
 }

@@ -143,6 +143,7 @@ impl Hub {
         let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
         let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), used, Timestamp::now());
         if outcome.finished {
+            self.settings.metrics.set_gpu_seconds(&pool_label(owner), &BTreeMap::new());
             return Next::Write(Write::RemoveFinalizer);
         }
         let keys = projection.sites.keys().cloned().collect();
@@ -151,6 +152,9 @@ impl Hub {
             return self.later(owner);
         }
         self.settings.notices.pool(pool, &outcome.status);
+        let by_site = aggregate::of_pool_by_site(&self.world, owner, |grant| self.reports.get(grant).into_iter().flatten().collect());
+        let by_site = by_site.into_iter().map(|(site, seconds)| (site.to_string(), seconds)).collect();
+        self.settings.metrics.set_gpu_seconds(&pool_label(owner), &by_site);
         self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
             status.summary = None;
             status.gpu_hours = None;
@@ -198,10 +202,12 @@ impl Hub {
             .flatten()
             .flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
         self.settings.notices.grant(grant, &outcome.status, findings);
+        let informational = aggregate::informational(&self.world, owner, grant);
         self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
             if let Some(summary) = &mut status.summary {
                 summary.gpu_hours.clear();
             }
+            aggregate::strip(status, &informational);
         })
     }
 
@@ -231,4 +237,8 @@ impl Hub {
         }
         holders
     }
+}
+
+fn pool_label(owner: &OwnerRef) -> String {
+    format!("{}/{}", owner.namespace, owner.name)
 }

@@ -29,8 +29,14 @@ impl Worker {
                         self.intents.keys().filter(|owner| self.index.namespace_of(owner).is_some_and(|(name, _)| name == key.name)).cloned(),
                     );
                 }
+                if key.kind == ObjectKind::Namespace
+                    && self.index.namespace(&key.name).is_none_or(|view| view.state == aifactory_api::labels::STATE_LOCKED)
+                {
+                    self.hours.forget(&key.name);
+                }
                 let due = self.index.remove(&key);
                 self.due(due);
+                self.partition_gone(&key);
             }
             Observation::Listed(kind, seen) => {
                 listed = Some(Listing::Kind(kind));
@@ -51,6 +57,38 @@ impl Worker {
                 listed = Some(Listing::Nodes);
                 self.index.retain_nodes(&seen);
                 self.visit_pools();
+            }
+            Observation::Pod(pod) => {
+                let namespace = pod.namespace.clone();
+                self.hours.put(*pod);
+                self.pods_moved(&namespace);
+            }
+            Observation::PodRemoved(pod) => {
+                let namespace = pod.namespace.clone();
+                self.hours.remove(*pod, Timestamp::now());
+                self.pods_moved(&namespace);
+            }
+            Observation::PodsListed(seen) => {
+                listed = Some(Listing::Pods);
+                let vanished = self.hours.listed(&seen, Timestamp::now());
+                if self.synced() {
+                    self.pods_synced();
+                }
+                for namespace in vanished {
+                    self.pods_moved(&namespace);
+                }
+            }
+            Observation::PodsUnseen(why) => {
+                self.hours.unwatched(Timestamp::now());
+                match why {
+                    Some(why) => {
+                        listed = Some(Listing::Pods);
+                        if self.hours.blind(why) && self.synced() {
+                            self.visit_everything();
+                        }
+                    }
+                    None => active.probe_at = Instant::now(),
+                }
             }
             Observation::Policy(data) => {
                 listed = Some(Listing::Policy);
@@ -86,9 +124,28 @@ impl Worker {
             && active.unlisted.is_empty()
         {
             tracing::info!(site = %self.key, "Saw everything of ours at the site");
+            self.pods_synced();
             self.site_dirty = true;
             self.visit_everything();
         }
+    }
+
+    /// A Slurm of ours goes when its last partition has gone.
+    fn partition_gone(&mut self, key: &ObjectKey) {
+        if key.kind == ObjectKind::NodeSet && self.synced() {
+            self.schedule.add(self.key.factory.clone());
+        }
+    }
+
+    /// A visit soon: what begins and ends together is counted together.
+    fn pods_moved(&mut self, namespace: &str) {
+        if let Some(owner) = self.index.tenant(namespace).cloned() {
+            self.schedule.add_at(owner, Instant::now() + Duration::from_millis(500));
+        }
+    }
+
+    fn pods_synced(&mut self) {
+        self.hours.synced(&self.index, self.reader.settings.gate.former(), Timestamp::now());
     }
 
     /// Somebody may just have handed over what was in the way.
@@ -116,6 +173,7 @@ impl Worker {
             }
             for key in &outcome.deleted {
                 self.index.delete(key);
+                self.partition_gone(key);
             }
             let mut moved = false;
             for node in outcome.nodes {

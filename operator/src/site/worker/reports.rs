@@ -5,6 +5,9 @@ use super::*;
 impl Worker {
     pub(super) fn report(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {
         let Some(intent) = self.intents.get(owner) else {
+            if *owner == self.key.factory && done && !plan.findings.is_empty() {
+                self.findings.insert(owner.clone(), plan.findings.clone());
+            }
             self.site_dirty = true;
             return;
         };
@@ -38,10 +41,15 @@ impl Worker {
             .owners(&self.key.factory)
             .into_iter()
             .map(|owner| {
-                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained());
+                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained()) || self.only_accounting_is_left(&owner);
                 (owner, if retained { Held::Retained } else { Held::Live })
             })
             .collect()
+    }
+
+    /// What Slurm has counted stays when the factory lets a site go.
+    fn only_accounting_is_left(&self, owner: &OwnerRef) -> bool {
+        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind == ObjectKind::Accounting))
     }
 
     pub(super) fn report_site(&mut self) {

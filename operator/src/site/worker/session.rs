@@ -48,6 +48,9 @@ impl Worker {
     }
 
     pub(super) fn disconnect(&mut self, problem: Option<Finding>) {
+        if self.active.is_some() {
+            self.hours.unwatched(self.last_contact.unwrap_or_else(Timestamp::now));
+        }
         self.active = None;
         if let Some(contact) = self.contacting.take() {
             contact.abort();

@@ -1,0 +1,202 @@
+//! GPU time of Pods at one site: an account for each tenant's namespace, fed by what the watch sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::labels;
+use aifactory_plan::conditions::whole_seconds;
+use aifactory_plan::grant::Hours;
+use aifactory_plan::intent::GrantIntent;
+use aifactory_plan::pod_time::{Checkpoint, PodView, Tally};
+use aifactory_plan::report::EntryUsage;
+use jiff::{SignedDuration, Timestamp};
+
+use super::index::Index;
+
+/// How often an account is written down, at most.
+const WRITE: SignedDuration = SignedDuration::from_secs(60);
+/// The same where Pods came or went, which nobody could tell if the process ended now.
+const MOVED: SignedDuration = SignedDuration::from_secs(10);
+/// How much later than it happened a former process may have seen something.
+const LATE: SignedDuration = SignedDuration::from_secs(2);
+
+#[derive(Debug, Default)]
+struct Account {
+    tally: Tally,
+    /// As it was written down last.
+    written: Option<Checkpoint>,
+}
+
+#[derive(Debug)]
+struct Known {
+    view: PodView,
+    /// When it went.
+    removed: Option<Timestamp>,
+}
+
+/// The accounts of a site.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    pods: BTreeMap<String, BTreeMap<String, Known>>,
+    accounts: BTreeMap<String, Account>,
+    /// Since when the watch on Pods may have missed something.
+    unwatched: Option<Timestamp>,
+    /// Namespaces with Pods that went unseen.
+    vanished: BTreeSet<String>,
+    /// What keeps Pods from being seen.
+    blind: Option<String>,
+}
+
+impl Accounts {
+    /// A Pod is there.
+    pub fn put(&mut self, view: PodView) {
+        self.unwatched = None;
+        let pods = self.pods.entry(view.namespace.clone()).or_default();
+        pods.insert(view.uid.clone(), Known { view, removed: None });
+    }
+
+    /// A Pod went.
+    pub fn remove(&mut self, view: PodView, now: Timestamp) {
+        self.unwatched = None;
+        let pods = self.pods.entry(view.namespace.clone()).or_default();
+        pods.insert(view.uid.clone(), Known { view, removed: Some(now) });
+    }
+
+    /// Just these Pods are there; returns the namespaces from which others went unseen.
+    pub fn listed(&mut self, seen: &BTreeSet<String>, now: Timestamp) -> BTreeSet<String> {
+        self.blind = None;
+        // It ran when the watch was still there; how long after that nobody knows.
+        let at = self.unwatched.unwrap_or(now);
+        let mut vanished = BTreeSet::new();
+        for (namespace, pods) in &mut self.pods {
+            for known in pods.values_mut().filter(|known| known.removed.is_none() && !seen.contains(&known.view.uid)) {
+                known.removed = Some(at);
+                vanished.insert(namespace.clone());
+            }
+        }
+        self.vanished.extend(vanished.iter().cloned());
+        vanished
+    }
+
+    /// From this moment on the watch may miss something.
+    pub fn unwatched(&mut self, since: Timestamp) {
+        self.unwatched.get_or_insert(since);
+    }
+
+    /// The site does not let Pods be seen. True if that is news.
+    pub fn blind(&mut self, why: String) -> bool {
+        self.blind.replace(why).is_none()
+    }
+
+    /// Everything at the site was seen: takes over what was counted before, and notes what may have been missed. `former` is when a former
+    /// process gave its last sign of life.
+    pub fn synced(&mut self, index: &Index, former: Option<Timestamp>, now: Timestamp) {
+        for (namespace, view) in index.namespaces() {
+            let moved_since = |since: Timestamp| index.moved(namespace).is_some_and(|moved| moved >= whole_seconds(since));
+            if let Some(account) = self.accounts.get_mut(namespace) {
+                let missed = self.unwatched.filter(|since| self.vanished.contains(namespace) || moved_since(*since));
+                if let Some(since) = missed {
+                    account.tally.gap(since, now);
+                }
+                continue;
+            }
+            let written = view.annotations.get(labels::USED).and_then(|text| Checkpoint::parse(text));
+            // Where nothing is written down the former process had seen no Pod until its end.
+            let since = written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
+            let mut account = Account { tally: Tally::resume(written.clone()), written };
+            if let Some(since) = since.filter(|since| moved_since(*since)) {
+                account.tally.gap(since, now);
+            }
+            self.accounts.insert(namespace.clone(), account);
+        }
+        if self.blind.is_none() {
+            self.unwatched = None;
+        }
+        self.vanished.clear();
+    }
+
+    /// Brings a namespace's account up to date with its Pods, and writes it down where that is due.
+    pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
+        let single = index.namespace(namespace).and_then(|view| view.annotations.get(labels::POOL)).map(String::as_str);
+        let account = self.accounts.entry(namespace.to_owned()).or_default();
+        if let Some(pods) = self.pods.get_mut(namespace) {
+            for (uid, known) in pods.iter() {
+                if let Some((pool, gpus, bound)) = held(&known.view, single, grant) {
+                    account.tally.put(uid, pool, gpus, bound, known.view.ended);
+                }
+                if let Some(at) = known.removed {
+                    account.tally.remove(uid, at);
+                }
+            }
+            pods.retain(|_, known| known.removed.is_none());
+            if pods.is_empty() {
+                self.pods.remove(namespace);
+            }
+        }
+        if due(account, index.moved(namespace), now).is_some_and(|at| at <= now) {
+            account.written = Some(account.tally.checkpoint(now));
+        }
+    }
+
+    /// When a namespace's account is to be looked at again though nothing happens: `running` later while Pods run.
+    pub fn wake(&self, namespace: &str, index: &Index, running: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+        let account = self.accounts.get(namespace)?;
+        let report = if account.tally.running(None, now) { now.checked_add(running).ok() } else { None };
+        report.into_iter().chain(due(account, index.moved(namespace), now)).min()
+    }
+
+    /// What planning needs to know.
+    pub fn hours(&self, namespace: &str, grant: &GrantIntent, now: Timestamp) -> Hours {
+        let none = Account::default();
+        let account = self.accounts.get(namespace).unwrap_or(&none);
+        let sums = account.tally.through(now);
+        let through = match &account.written {
+            // At rest nothing moves, the time of the last look neither.
+            Some(written) if written.milliseconds == sums && !account.tally.running(None, now) => Some(written.through),
+            None if sums.is_empty() => None,
+            _ => Some(self.unwatched.unwrap_or(now)),
+        };
+        let usage = |pool: &str| EntryUsage {
+            used: sums.get(pool).copied().unwrap_or_default() / 1000,
+            running: account.tally.running(Some(pool), now),
+            complete_through: through.map(whole_seconds),
+            stale: self.blind.is_some(),
+            ..EntryUsage::default()
+        };
+        Hours {
+            annotation: account.written.as_ref().map(Checkpoint::text),
+            used: grant.pools.iter().map(|entry| (entry.pool.clone(), usage(&entry.pool))).collect(),
+            gaps: account.tally.gaps().copied().collect(),
+            blind: self.blind.clone(),
+        }
+    }
+
+    /// The namespace is gone with its account.
+    pub fn forget(&mut self, namespace: &str) {
+        self.pods.remove(namespace);
+        self.accounts.remove(namespace);
+    }
+}
+
+/// When an account is to be written down; `None`: it is as written.
+fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+    let Some(written) = &account.written else { return (!account.tally.untouched()).then_some(now) };
+    let changed = written.milliseconds != account.tally.through(now) || !written.gaps.iter().eq(account.tally.gaps());
+    let moved = moved.is_some_and(|moved| moved >= whole_seconds(written.through));
+    let pause = if moved { MOVED } else { WRITE };
+    (changed || moved).then(|| written.through.checked_add(pause).unwrap_or(now))
+}
+
+/// The pool of which a Pod holds devices, how many, and since when.
+fn held<'a>(pod: &'a PodView, single: Option<&'a str>, grant: Option<&'a GrantIntent>) -> Option<(&'a str, i64, Timestamp)> {
+    let pools = grant.map(|grant| grant.pools.as_slice()).unwrap_or_default();
+    let only = || match pools {
+        [only] => Some(only.pool.as_str()),
+        _ => None,
+    };
+    let pool = pod.pool.as_deref().or(single).or_else(only)?;
+    let gpus = match pools.iter().find(|granted| granted.pool == pool) {
+        Some(granted) => pod.devices.get(&granted.resource).copied().unwrap_or_default(),
+        None => pod.devices.values().sum(),
+    };
+    Some((pool, gpus, pod.bound?))
+}

@@ -1,0 +1,232 @@
+//! GPU-hours of Pods: exact while the operator watches, kept over its restarts, and silent at rest.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod fixture;
+
+use std::time::Duration;
+
+use aifactory_api::{AccessGrant, labels};
+use aifactory_plan::pod_time::Checkpoint;
+use aifactory_tests::{Cluster, eventually, run};
+use fixture::{POOL, World, condition, grant};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+const LONG: Duration = Duration::from_secs(120);
+
+#[test]
+fn pods_are_counted_to_the_second_across_a_restart() {
+    run(async {
+        let world = World::start("hours").await;
+        let site = world.site("bissen");
+        world.apply(wide()).await;
+        let namespace = world.tenant(&world.ready::<AccessGrant>("alpha").await);
+
+        let two = begin(site, &namespace, "two", 2).await;
+        let one = begin(site, &namespace, "one", 1).await;
+        let noted =
+            eventually(LONG, "the account is written down", async || account(site, &namespace).await.ok_or_else(|| "not yet".into())).await.unwrap();
+        assert!(noted.through < at_least(two, 10), "soon after the first Pod began: {noted:?}");
+        let running = used(&world, |hours, includes_running| hours > 0.0 && includes_running).await;
+        assert!(running <= 3.0 * hours_between(two, Timestamp::now()) + 0.001, "{running}");
+
+        let noted = eventually(LONG, "both are written down", async || {
+            let found = account(site, &namespace).await.ok_or("gone")?;
+            let moved = quota_moved(site, &namespace).await;
+            if found.through > one && moved < found.through.as_second() { Ok(found) } else { Err(format!("{found:?}, quota {moved}").into()) }
+        })
+        .await
+        .unwrap();
+        assert!(noted.through < at_least(one, 15), "soon after the second began: {noted:?}");
+
+        // Killed while both run; one goes when nobody can be in doubt that it is seen.
+        world.operator.kill();
+        world.operator.restart().await.unwrap();
+        world.operator.await_ready(fixture::PATIENCE).await.unwrap();
+        let before = account(site, &namespace).await.unwrap();
+        eventually(LONG, "the account goes on", async || {
+            let now = account(site, &namespace).await.unwrap();
+            if now.through > before.through { Ok(()) } else { Err(format!("{now:?}").into()) }
+        })
+        .await
+        .unwrap();
+        let two_ended = end(site, &namespace, "two").await;
+        let one_ended = {
+            used(&world, |_, includes_running| includes_running).await;
+            end(site, &namespace, "one").await
+        };
+
+        let wanted = 2 * millis(two, two_ended) + millis(one, one_ended);
+        let settled = eventually(LONG, "the account is complete", async || {
+            let found = account(site, &namespace).await.ok_or("gone")?;
+            let moved = quota_moved(site, &namespace).await;
+            if found.through >= one_ended && moved < found.through.as_second() { Ok(found) } else { Err(format!("{found:?}, quota {moved}").into()) }
+        })
+        .await
+        .unwrap();
+        let counted = settled.milliseconds[POOL];
+        eprintln!("counted {counted} device-milliseconds of {wanted}");
+        assert!((counted - wanted).abs() <= 2000, "{counted} of {wanted}");
+        assert!(settled.gaps.is_empty(), "{settled:?}");
+
+        // Status says the same.
+        let api: Api<AccessGrant> = world.api();
+        let status = eventually(LONG, "status is complete", async || {
+            let status = api.get("alpha").await?.status.unwrap_or_default();
+            let hours = &status.pools[0].gpu_hours;
+            let through = hours.complete_through.as_ref().map(|at| at.0.as_second());
+            let done = hours.includes_running == Some(false) && through == Some(settled.through.as_second());
+            if done { Ok(status) } else { Err(format!("{hours:?}").into()) }
+        })
+        .await
+        .unwrap();
+        let shown: f64 = status.pools[0].gpu_hours.used.as_ref().unwrap().parse().unwrap();
+        assert!((shown * 3600.0 - counted as f64 / 1000.0).abs() <= 1.4, "{shown} hours of {counted} ms");
+        assert_eq!(status.pools[0].gpu_hours.granted, "5000");
+        let budget = condition(&status.conditions, "WithinBudget");
+        assert_eq!((budget.status.as_str(), budget.reason.as_str()), ("True", "AsSpecified"));
+        assert!(budget.message.contains("nobody enforces"), "{}", budget.message);
+        assert_eq!(status.phase.as_deref(), Some("Active"));
+
+        // Rest: nobody writes, and a process that starts anew finds nothing to say.
+        world.counted().await;
+        world.at_rest(Duration::from_secs(8)).await;
+        let marks = fixture::marks(&world.federation);
+        world.operator.restart().await.unwrap();
+        world.operator.await_ready(fixture::PATIENCE).await.unwrap();
+        fixture::assert_no_writes(&world.federation, &world.operator, marks, Duration::from_secs(10)).await;
+        assert_eq!(account(site, &namespace).await.unwrap(), settled);
+    });
+}
+
+#[test]
+fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
+    run(async {
+        let world = World::start("gaps").await;
+        let site = world.site("bissen");
+        world.apply(wide()).await;
+        let namespace = world.tenant(&world.ready::<AccessGrant>("alpha").await);
+        begin(site, &namespace, "seen", 1).await;
+        let noted =
+            eventually(LONG, "the account is written down", async || account(site, &namespace).await.ok_or_else(|| "not yet".into())).await.unwrap();
+
+        world.operator.kill();
+        let unseen = begin(site, &namespace, "unseen", 2).await;
+        assert!(end(site, &namespace, "unseen").await >= unseen);
+        world.operator.restart().await.unwrap();
+        world.operator.await_ready(fixture::PATIENCE).await.unwrap();
+        let api: Api<AccessGrant> = world.api();
+        let message = eventually(LONG, "the gap is said", async || {
+            let status = api.get("alpha").await?.status.unwrap_or_default();
+            let row = status.sites.iter().find(|row| row.name == "bissen").and_then(|row| row.message.clone()).unwrap_or_default();
+            if row.contains("UsageGap") { Ok(row) } else { Err(row.into()) }
+        })
+        .await
+        .unwrap();
+        assert!(message.contains(&format!("between {}", Timestamp::from_second(noted.through.as_second()).unwrap())), "{message}");
+        end(site, &namespace, "seen").await;
+        let kept = eventually(LONG, "the account is complete", async || {
+            let found = account(site, &namespace).await.ok_or("gone")?;
+            let resting = quota_moved(site, &namespace).await < found.through.as_second();
+            if found.through > noted.through && resting { Ok(found) } else { Err(format!("{found:?}").into()) }
+        })
+        .await
+        .unwrap();
+        assert_eq!(kept.gaps.len(), 1);
+
+        // Deleted, and made again inside the retention.
+        world.delete_grant("alpha").await;
+        world.gone::<AccessGrant>("alpha").await;
+        assert_eq!(account(site, &namespace).await.unwrap().milliseconds, kept.milliseconds);
+        world.apply(wide()).await;
+        world.ready::<AccessGrant>("alpha").await;
+        let again = used(&world, |hours, _| hours > 0.0).await;
+        assert!((again * 3_600_000.0 - kept.milliseconds[POOL] as f64).abs() <= 1400.0, "{again} hours of {kept:?}");
+    });
+}
+
+/// A grant with four GPUs at each of both sites.
+fn wide() -> Value {
+    let mut grant = grant("alpha");
+    grant["spec"]["pools"][0]["maxGPUs"] = json!(8);
+    grant
+}
+
+/// Starts a Pod that runs until it is deleted, and returns when it was bound.
+async fn begin(site: &Cluster, namespace: &str, name: &str, gpus: i64) -> Timestamp {
+    let gpus = gpus.to_string();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {
+            "restartPolicy": "Never",
+            "nodeSelector": {"aifactory.dev/pool": POOL},
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "train", "image": "example.eu/train:1",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "resources": {"requests": {"cpu": "1", "memory": "1Gi", "nvidia.com/gpu": gpus}, "limits": {"memory": "1Gi", "nvidia.com/gpu": gpus}}}],
+        },
+    });
+    let pods: Api<Pod> = Api::namespaced(site.client_as("oidc:2", &[]).await.unwrap(), namespace);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    let pods: Api<Pod> = Api::namespaced(site.admin(), namespace);
+    eventually(LONG, format!("Pod {name} runs"), async || {
+        let status = pods.get(name).await?.status.unwrap_or_default();
+        let bound = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+        match bound.and_then(|condition| condition.last_transition_time.as_ref()).filter(|_| status.phase.as_deref() == Some("Running")) {
+            Some(at) => Ok(at.0),
+            None => Err(format!("{status:?}").into()),
+        }
+    })
+    .await
+    .unwrap()
+}
+
+/// Deletes a Pod at once, and returns when.
+async fn end(site: &Cluster, namespace: &str, name: &str) -> Timestamp {
+    let pods: Api<Pod> = Api::namespaced(site.admin(), namespace);
+    pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+    Timestamp::now()
+}
+
+/// What the namespace itself says.
+async fn account(site: &Cluster, namespace: &str) -> Option<Checkpoint> {
+    let found = Api::<Namespace>::all(site.admin()).get(namespace).await.unwrap();
+    found.annotations().get(labels::USED).and_then(|text| Checkpoint::parse(text))
+}
+
+/// When the quota's status moved last, in seconds.
+async fn quota_moved(site: &Cluster, namespace: &str) -> i64 {
+    let quota = Api::<ResourceQuota>::namespaced(site.admin(), namespace).get("aifactory").await.unwrap();
+    let entries = quota.metadata.managed_fields.unwrap_or_default();
+    let times = entries.iter().filter(|entry| entry.subresource.as_deref() == Some("status")).filter_map(|entry| entry.time.as_ref());
+    times.map(|at| at.0.as_second()).max().unwrap_or_default()
+}
+
+/// Waits for a figure in status, in hours.
+async fn used(world: &World, wanted: impl Fn(f64, bool) -> bool) -> f64 {
+    let api: Api<AccessGrant> = world.api();
+    eventually(LONG, "used hours are in status", async || {
+        let status = api.get("alpha").await?.status.unwrap_or_default();
+        let hours = status.pools.first().map(|pool| pool.gpu_hours.clone()).ok_or("no figure")?;
+        let shown = hours.used.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default();
+        if wanted(shown, hours.includes_running == Some(true)) { Ok(shown) } else { Err(format!("{hours:?}").into()) }
+    })
+    .await
+    .unwrap()
+}
+
+fn at_least(from: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp::from_second(from.as_second() + seconds).unwrap()
+}
+
+fn millis(from: Timestamp, to: Timestamp) -> i64 {
+    to.as_millisecond() - from.as_millisecond()
+}
+
+fn hours_between(from: Timestamp, to: Timestamp) -> f64 {
+    millis(from, to) as f64 / 3_600_000.0
+}
