@@ -42,8 +42,10 @@ const ROTATION: Duration = Duration::from_secs(2);
 const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that failed is tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Intents are gathered until none came for so long, and at most so long: a pass costs a second for one grant, and little more for hundreds.
-const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Intents are gathered until none came for so long, and at most so long: the database takes hundreds together in little more time than one.
+const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(4));
+/// The same while many come, as when a file of grants is applied.
+const BURST: (usize, Duration) = (4, Duration::from_millis(300));
 /// How long the records wait for grants that are in work: both are the database's.
 const USAGE_WAITS: Duration = Duration::from_secs(5);
 
@@ -259,7 +261,8 @@ impl Worker {
                         if urgent {
                             self.dirty_at = Some(now);
                         } else if self.dirty_at.is_none_or(|at| at > now) {
-                            self.dirty_at = Some((now + GATHER.0).min(since + GATHER.1));
+                            let quiet = if self.dirty.len() < BURST.0 { GATHER.0 } else { BURST.1 };
+                            self.dirty_at = Some((now + quiet).min(since + GATHER.1));
                         }
                     }
                     Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),
