@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 use aifactory_api::slurm::SlurmRest;
 use aifactory_operator::client::ClientSettings;
 use aifactory_operator::lease::WriteGate;
-use aifactory_operator::slurm::client::{Api, SlurmClient};
+use aifactory_operator::slurm::client::SlurmClient;
 use aifactory_operator::slurm::error::SlurmError;
 use aifactory_operator::slurm::token::Token;
 use aifactory_operator::slurm::usage::{Cycle, Usage};
 use aifactory_plan::report::EntryUsage;
 use aifactory_tests::slurm::{Cluster, Daemon, JobSpec, Options};
 use aifactory_tests::{eventually, run};
-use futures::StreamExt as _;
-use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -175,58 +173,5 @@ fn what_a_database_learns_late_is_counted_once() {
         let found = until(&scene, &mut usage, "complete", |usage| usage.complete_through > before.complete_through).await;
         assert_eq!((found.used, found.stale), (whole, false));
         assert_eq!(scene.used(&mut usage).await.used, whole);
-    });
-}
-
-/// Our reading beside a bare one of the same window, the best of five each.
-async fn measure(client: &SlurmClient, cluster: &str, account: &str, minutes: i64) -> String {
-    let now = Timestamp::now();
-    let since = now - jiff::SignedDuration::from_mins(minutes);
-    let accounts = BTreeMap::from([(account.to_owned(), since)]);
-    let (from, to) = (since.as_second().to_string(), now.as_second().to_string());
-    let query = [("account", account), ("cluster", cluster), ("start_time", &from), ("end_time", &to), ("skip_steps", "1"), ("show_duplicates", "1")];
-    let (mut ours, mut bare, mut bytes, mut used) = (Duration::MAX, Duration::MAX, 0, 0);
-    Usage::new().cycle(client, cluster, &accounts, now).await;
-    std::fs::write("/proc/self/clear_refs", "5").unwrap();
-    let rest = memory("VmRSS:");
-    for _ in 0..5 {
-        let begun = Instant::now();
-        let cycle = Usage::new().cycle(client, cluster, &accounts, now).await;
-        ours = ours.min(begun.elapsed());
-        assert_eq!(cycle.problem, None);
-        used = cycle.used.values().map(|usage| usage.used).sum();
-    }
-    let peak = memory("VmHWM:");
-    for _ in 0..5 {
-        let begun = Instant::now();
-        let mut body = client.stream(Api::Slurmdb, "jobs/", &query).await.unwrap().into_data_stream();
-        bytes = 0;
-        while let Some(chunk) = body.next().await {
-            bytes += chunk.unwrap().len();
-        }
-        bare = bare.min(begun.elapsed());
-    }
-    let ratio = ours.as_secs_f64() / bare.as_secs_f64();
-    format!("{bytes} bytes, {used} GPU-s: ours {ours:?}, slurmrestd {bare:?} ({ratio:.2}), memory {} KiB above {rest} KiB", peak.saturating_sub(rest))
-}
-
-fn memory(key: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
-}
-
-/// `AIFACTORY_USAGE_JOBS=2000` measures; a few are enough to see that it works.
-#[test]
-fn many_records_are_read_about_as_fast_as_slurmrestd_gives_them() {
-    run(async {
-        let jobs: usize = std::env::var("AIFACTORY_USAGE_JOBS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
-        let scene = Scene::start("many").await;
-        for first in (0..jobs).step_by(1000) {
-            let array = format!("0-{}", (jobs - first).min(1000) - 1);
-            scene.submit(json!({"script": "#!/bin/sh\nexit 0\n", "job": body(json!({"array": array}))})).await;
-        }
-        scene.over(jobs).await;
-        eprintln!("{jobs} jobs: {}", measure(&scene.client, scene.slurm.cluster_name(), ACCOUNT, 55).await);
     });
 }

@@ -8,6 +8,7 @@ mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
@@ -42,10 +43,8 @@ const ROTATION: Duration = Duration::from_secs(2);
 const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that failed is tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Intents are gathered until none came for so long, and at most so long: the database takes hundreds together in little more time than one.
-const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(4));
-/// The same while many come, as when a file of grants is applied.
-const BURST: (usize, Duration) = (4, Duration::from_millis(300));
+/// Intents are gathered until none came for so long, and at most so long: a pass costs a second for one grant, and little more for hundreds.
+const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the records wait for grants that are in work: both are the database's.
 const USAGE_WAITS: Duration = Duration::from_secs(5);
 
@@ -97,6 +96,8 @@ struct Worker {
     resync_at: Instant,
     pause: Duration,
     passing: bool,
+    /// Set when there is news during a pass.
+    news: Arc<AtomicBool>,
     plans: BTreeMap<OwnerRef, AccountPlan>,
     failures: BTreeMap<OwnerRef, Vec<Finding>>,
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
@@ -168,6 +169,7 @@ impl Worker {
             resync_at: now,
             pause: AGAIN.0,
             passing: false,
+            news: Arc::default(),
             plans: BTreeMap::new(),
             failures: BTreeMap::new(),
             held: None,
@@ -256,13 +258,13 @@ impl Worker {
                 match owner.kind {
                     Kind::AccessGrant => {
                         self.dirty.insert(owner);
+                        self.news.store(true, Ordering::Relaxed);
                         let now = Instant::now();
                         let since = *self.gathering.get_or_insert(now);
                         if urgent {
                             self.dirty_at = Some(now);
                         } else if self.dirty_at.is_none_or(|at| at > now) {
-                            let quiet = if self.dirty.len() < BURST.0 { GATHER.0 } else { BURST.1 };
-                            self.dirty_at = Some((now + quiet).min(since + GATHER.1));
+                            self.dirty_at = Some((now + GATHER.0).min(since + GATHER.1));
                         }
                     }
                     Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),
@@ -277,6 +279,7 @@ impl Worker {
                 if self.held.as_ref().is_none_or(|held| held.contains_key(&owner)) {
                     self.gone.insert(owner.clone());
                     self.dirty.insert(owner);
+                    self.news.store(true, Ordering::Relaxed);
                     self.dirty_at = Some(Instant::now());
                 }
             }
@@ -332,6 +335,7 @@ impl Worker {
             return;
         }
         self.passing = true;
+        self.news.store(false, Ordering::Relaxed);
         self.dirty_at = None;
         self.gathering = None;
         let dirty = std::mem::take(&mut self.dirty);
@@ -343,8 +347,8 @@ impl Worker {
         };
         let busy = self.busy();
         let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone());
-        let (id, client) = (session.id, session.client.clone());
-        self.tasks.spawn(async move { Event::Pass(id, Box::new(pass.run(&client).await)) });
+        let (id, client, news) = (session.id, session.client.clone(), Arc::clone(&self.news));
+        self.tasks.spawn(async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });
     }
 
     fn begin_usage(&mut self) {

@@ -8,6 +8,7 @@ mod rows;
 mod setup;
 mod slurm;
 mod slurm_bare;
+mod slurm_usage;
 mod table;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ async fn run() -> Result<(), Failure> {
         Some(other) => return Err(format!("{other:?} is not a row; without an argument all are measured, with p11 that one").into()),
     }
     slurm::grants(&mut table, grants).await?;
+    slurm_usage::records(&mut table).await?;
     table.print();
     table.write(&aifactory_tests::layout::root().join("target/bench.json"))?;
     Ok(())

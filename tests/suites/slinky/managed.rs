@@ -104,22 +104,26 @@ fn bound() -> Value {
             {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "aifactory:hub"}]})
 }
 
-async fn comes_and_goes(name: &str, definitions: &[PathBuf]) {
+async fn comes_and_goes(name: &str, definitions: &[PathBuf], agreed: bool) {
     let federation = Federation::builder().name(name).sites([SITE, "bettembourg"]).start().await.unwrap();
     prepare(federation.site(SITE).unwrap(), definitions).await;
     let stand_in = SlinkyStandIn::start(federation.site(SITE).unwrap()).await.unwrap();
+    if agreed {
+        federation.site(SITE).unwrap().apply(&bound().to_string()).await.unwrap();
+    }
     let world = Running::on(federation, fixture::options()).await;
     let site = world.site(SITE);
     world.apply(factory()).await;
     world.apply(batch()).await;
-    // The site has to agree.
-    until("the refusal is said", &world, async || {
-        let message = message(&world).await?;
-        Ok((!message.contains("Secret slurm/aif-slurm-")).then_some(message))
-    })
-    .await;
-    assert_eq!(there(site).await.unwrap(), [] as [&str; 0]);
-    site.apply(&bound().to_string()).await.unwrap();
+    if !agreed {
+        until("the refusal is said", &world, async || {
+            let message = message(&world).await?;
+            Ok((!message.contains("Secret slurm/aif-slurm-")).then_some(message))
+        })
+        .await;
+        assert_eq!(there(site).await.unwrap(), [] as [&str; 0]);
+        site.apply(&bound().to_string()).await.unwrap();
+    }
     world.ready::<AIFactory>(FACTORY).await;
     world.ready::<GPUPool>(POOL).await;
     until("all of it is there", &world, async || {
@@ -197,7 +201,7 @@ async fn nothing_is_told(world: &Running, made: &BTreeMap<String, (String, Strin
 
 #[test]
 fn a_slurm_that_the_operator_sets_up() {
-    run(comes_and_goes("slurm-managed", &[definitions()]));
+    run(comes_and_goes("slurm-managed", &[definitions()], false));
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn the_real_definitions_take_a_slurm_of_ours() {
     }
     let kinds = ["nodesets", "controllers", "accountings", "restapis", "tokens"];
     let paths: Vec<PathBuf> = kinds.map(|kind| file(&directory, kind)).to_vec();
-    run(comes_and_goes("slurm-managed-real", &paths));
+    run(comes_and_goes("slurm-managed-real", &paths, true));
 }
 
 fn file(directory: &Path, kind: &str) -> PathBuf {

@@ -1,4 +1,5 @@
-//! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read.
+//! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until there is news: what is left then goes on
+//! together with that, so that nobody waits for a long pass, least of all who is to lose access.
 
 use aifactory_plan::intent::GrantIntent;
 use aifactory_plan::site_policy::SitePolicy;
@@ -37,6 +38,8 @@ pub(super) struct Found {
     /// What Slurm refused, or did not do though it said so.
     pub failures: BTreeMap<OwnerRef, Vec<Finding>>,
     pub held: BTreeMap<OwnerRef, HeldAccount>,
+    /// Whose plans wait for the next pass.
+    pub unfinished: BTreeSet<OwnerRef>,
     /// Read with everything only.
     pub partitions: Option<BTreeMap<String, read::PartitionView>>,
     /// A budget was changed: what is used is worth a look.
@@ -59,12 +62,13 @@ impl Pass {
         Self { scope, site, intents, gone, word, policy, busy, leaving, result: Ok(Found::default()) }
     }
 
-    pub async fn run(mut self, client: &SlurmClient) -> Self {
-        self.result = self.work(client).await.map_err(|error| error.finding());
+    /// Does it; `news` is set by somebody else meanwhile.
+    pub async fn run(mut self, client: &SlurmClient, news: &AtomicBool) -> Self {
+        self.result = self.work(client, news).await.map_err(|error| error.finding());
         self
     }
 
-    async fn work(&mut self, client: &SlurmClient) -> Result<Found, SlurmError> {
+    async fn work(&mut self, client: &SlurmClient, news: &AtomicBool) -> Result<Found, SlurmError> {
         let Some(slurm) = &self.site.slurm else { return Ok(Found::default()) };
         let cluster = slurm.cluster_name.as_str();
         let mut found = Found::default();
@@ -93,6 +97,10 @@ impl Pass {
                 found.plans.insert(owner, plan);
             }
             if calls.is_empty() {
+                break;
+            }
+            if round > 0 && news.load(Ordering::Relaxed) {
+                found.unfinished = calls.into_iter().map(|(owner, _)| owner).collect();
                 break;
             }
             let stages: BTreeSet<Stage> = calls.iter().map(|(_, call)| call.stage()).collect();

@@ -40,8 +40,12 @@ impl Worker {
         self.trouble = None;
         self.last_contact = Some(Timestamp::now());
         if matches!(scope, Scope::Everything) {
-            self.plans.clear();
+            self.plans.retain(|owner, _| found.unfinished.contains(owner));
             self.failures.clear();
+        }
+        if !found.unfinished.is_empty() {
+            self.dirty.extend(found.unfinished.iter().cloned());
+            self.dirty_at.get_or_insert(now);
         }
         if found.partitions.is_some() {
             self.partitions = found.partitions;
@@ -49,7 +53,7 @@ impl Worker {
         if found.budgets_changed {
             self.usage_at = now;
         }
-        for (owner, plan) in found.plans {
+        for (owner, plan) in found.plans.into_iter().filter(|(owner, _)| !found.unfinished.contains(owner)) {
             self.wake.remove(&owner);
             self.lower(&owner, &plan);
             if let Some(at) = plan.wake {
