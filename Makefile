@@ -2,8 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 CONTROL_PLANE := target/control-plane/bin/kwok-stages.yaml
-# Warnings fail the tests, not the source.
-DENY := --config 'build.rustflags=["-Dwarnings"]'
+# Always the whole workspace: one part of it alone would build its libraries anew, with the features that it asks for.
 
 .PHONY: help build test test-slurm demo demo-stop demo-cut demo-restore bench soak crds docs lint control-plane
 
@@ -25,40 +24,39 @@ lint: ## Format and clippy.
 
 test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, golden and federation tests.
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
-	cargo build --locked -p aifactory-operator
-	cargo run --locked --quiet -p aifactory-operator -- crds --check
-	cargo test --locked -p aifactory-api -p aifactory-plan -p aifactory-operator
-	cargo test --locked -p aifactory-tests -- --test-threads=1
+	cargo build --locked --workspace
+	cargo run --locked --quiet --bin aifactory-operator -- crds --check
+	cargo test --locked --workspace -- --test-threads=1
 
 test-slurm: ## Suites on real Slurm clusters; needs Debian or Ubuntu, and root.
 	tests/slurm/build
-	cargo build --locked -p aifactory-operator
-	cargo test --locked -p aifactory-tests --features slurm --test slurm_stack --test slurm_usage --test slurm -- --test-threads=2
+	cargo build --locked --workspace
+	cargo test --locked --workspace --features aifactory-tests/slurm --test slurm_stack --test slurm_usage --test slurm -- --test-threads=2
 
 demo: control-plane ## The main job on a hub and two sites on this machine, left running; with a real Slurm where there are Debian and root.
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/slurm/build || echo 'The demo goes on without a real Slurm.'; fi
-	cargo build --locked -p aifactory-operator -p aifactory-tests
-	cargo run --locked --quiet -p aifactory-tests --bin demo -- start
+	cargo build --locked --workspace
+	cargo run --locked --quiet --bin demo -- start
 
 demo-stop: ## Stops the demo.
-	cargo run --locked --quiet -p aifactory-tests --bin demo -- stop
+	cargo run --locked --quiet --bin demo -- stop
 
 demo-cut: ## Cuts a site of the demo off: make demo-cut SITE=bissen
-	@cargo run --locked --quiet -p aifactory-tests --bin demo -- cut $(SITE)
+	@cargo run --locked --quiet --bin demo -- cut $(SITE)
 
 demo-restore: ## Puts a site of the demo back: make demo-restore SITE=bissen
-	@cargo run --locked --quiet -p aifactory-tests --bin demo -- restore $(SITE)
+	@cargo run --locked --quiet --bin demo -- restore $(SITE)
 
 bench: control-plane ## Speed and size on the real federation, beside a bare client.
 	cargo build --locked --release -p aifactory-operator -p aifactory-tests
 	AIFACTORY_OPERATOR=$(CURDIR)/target/release/aifactory-operator cargo run --locked --release --quiet -p aifactory-tests --bin bench
 
 soak: control-plane ## The main scenario with a minute of rest, again and again.
-	cargo build --locked -p aifactory-operator
-	AIFACTORY_REST_SECONDS=60 cargo test --locked -p aifactory-tests --test lifecycle
+	cargo build --locked --workspace
+	AIFACTORY_REST_SECONDS=60 cargo test --locked --workspace --test lifecycle
 
 crds: ## Generates crds/ from the types.
-	cargo run --locked --quiet -p aifactory-operator -- crds
+	cargo run --locked --quiet --bin aifactory-operator -- crds
 
 docs: ## Regenerates the reference pages.
-	UPDATE=1 cargo test --locked -p aifactory-tests --test docs
+	UPDATE=1 cargo test --locked --workspace --test docs

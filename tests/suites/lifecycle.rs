@@ -142,14 +142,15 @@ async fn counted(federation: &Federation) {
     let factories: Api<AIFactory> = Api::namespaced(federation.hub().admin(), "ardenne");
     let antenna: Api<AIFactory> = Api::namespaced(federation.hub().admin(), "antenna-ie");
     eventually(Duration::from_secs(90), "the numbers are written", async || {
-        let committed =
-            async |pool: &str| Ok::<_, kube::Error>(pools.get(pool).await?.status.and_then(|status| status.gpu_hours).map(|hours| hours.committed));
+        let committed = async |pool: &str| {
+            Ok::<_, kube::Error>(pools.get(pool).await?.status.and_then(|status| status.gpu_hours).map(|hours| (hours.committed, hours.used)))
+        };
         let hours = (committed("h200").await?, committed("teaching").await?);
         let guests = antenna.get("cliffside").await?.status.and_then(|status| status.summary).map(|summary| summary.grants);
         let factory = factories.get("ardenne").await?.status.unwrap_or_default();
         let grants = factory.summary.map(|summary| summary.grants);
         let bound: i32 = factory.sites.iter().map(|site| site.grants).sum();
-        let done = hours == (Some(98_000), Some(1_500)) && grants == Some(4) && bound == 8 && guests == Some(2);
+        let done = hours == (Some((98_000, Some(0))), Some((1_500, Some(0)))) && grants == Some(4) && bound == 8 && guests == Some(2);
         if done { Ok(()) } else { Err(format!("{hours:?} {grants:?} {bound} {guests:?}").into()) }
     })
     .await

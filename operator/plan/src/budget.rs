@@ -27,6 +27,16 @@ pub fn shown(ten_thousandths: i64) -> String {
     if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:04}").trim_end_matches('0').to_owned() }
 }
 
+/// What [`shown`] wrote.
+pub fn parse(text: &str) -> Option<i64> {
+    let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    if !digits(whole) || !digits(rest) || rest.len() > 4 {
+        return None;
+    }
+    whole.parse::<i64>().ok()?.checked_mul(10_000)?.checked_add(format!("{rest:0<4}").parse().ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,6 +65,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_shown_is_read_again(hours in 0..i64::MAX) {
+            prop_assert_eq!(parse(&shown(hours)), Some(hours));
+        }
+
+
         #[test]
         fn no_conversion_gives_more_than_was_granted(hours in 0..1_000_000_i64, canonical in 1..1000_i64, device in 1..1000_i64) {
             let accounting = Accounting { canonical_gpu_hours: canonical, per_device_hours: device };

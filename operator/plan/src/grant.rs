@@ -208,6 +208,10 @@ impl Planner<'_> {
             }
             plan
         };
+        // What was used is the earlier grant's.
+        if let Detail::Grant(detail) = &mut plan.detail {
+            detail.usage.clear();
+        }
         plan.findings.push(finding);
         plan
     }
@@ -390,7 +394,10 @@ impl Planner<'_> {
 
     /// The annotation that outlives the operator's process.
     fn used(&self) -> BTreeMap<String, String> {
-        let text = self.view.hours.as_ref().and_then(|hours| hours.annotation.clone());
+        // A site that is paused keeps what it has: for a figure nothing is written, and nothing is Pending.
+        let kept = || self.view.namespace.and_then(|found| found.annotation(labels::USED)).map(str::to_owned);
+        let counted = || self.view.hours.as_ref().and_then(|hours| hours.annotation.clone());
+        let text = if self.view.policy.paused { kept() } else { counted() };
         text.map(|text| (labels::USED.to_owned(), text)).into_iter().collect()
     }
 

@@ -64,9 +64,9 @@ fn ended(pod: &Pod) -> Option<Timestamp> {
         .chain(status.init_container_statuses.iter().flatten())
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|at| at.0))
         .max();
-    // An evicted Pod may never have had a container: its conditions say when it stopped being one that could run.
-    let conditions = || status.conditions.iter().flatten().filter(|condition| condition.type_ == "Ready" && condition.status == "False");
-    finished.or_else(|| conditions().filter_map(|condition| condition.last_transition_time.as_ref()).map(|at| at.0).max())
+    // A Pod whose node is lost ends with containers that say nothing of their end; the conditions do, and none is later than the end.
+    let conditions = status.conditions.iter().flatten().filter_map(|condition| condition.last_transition_time.as_ref()).map(|at| at.0).max();
+    finished.max(conditions)
 }
 
 /// Devices that a Pod holds while it is on a node: those of its containers and sidecars, or of an init container that asks for more.
@@ -209,6 +209,8 @@ impl Tally {
 
     /// What a later process needs to go on from here.
     pub fn checkpoint(&self, now: Timestamp) -> Checkpoint {
+        // A clock that is behind the former process's must not let the time between count again.
+        let now = self.base.as_ref().map_or(now, |base| base.through.max(now));
         let through = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
         Checkpoint { through, milliseconds: self.through(through), gaps: self.gaps.clone() }
     }

@@ -353,8 +353,13 @@ impl Hub {
                 if self.world.contains(&owner) {
                     self.by_site.entry(key.clone()).or_default().insert(owner.clone());
                     self.reports.entry(owner.clone()).or_default().insert(key.clone(), *report);
+                    let soon = Instant::now() + RECOUNT;
+                    // What a grant has used is in its pools' figures.
+                    for pool in self.world.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
+                        self.schedule.add_at(pool, soon);
+                    }
                     self.schedule.add(owner);
-                    self.schedule.add_at(key.factory, Instant::now() + RECOUNT);
+                    self.schedule.add_at(key.factory, soon);
                 }
             }
             FromSite::Site(key, report) => self.site_heard(key, *report),

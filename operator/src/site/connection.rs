@@ -50,10 +50,26 @@ pub struct Session {
     pub cluster_uid: String,
     /// Version of its API server.
     pub version: String,
-    /// Engines that it serves.
+    /// What it serves.
+    pub served: Served,
+}
+
+/// What a site serves beside Kubernetes itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// Engines.
     pub engines: Vec<EngineStatus>,
-    /// Slinky's kinds that it serves, of those that we write.
+    /// Slinky's kinds, of those that we write.
     pub slinky: Vec<ObjectKind>,
+}
+
+impl Served {
+    /// Looks.
+    pub async fn by(client: &Client) -> Result<Self, Finding> {
+        let engines = engines(client).await?;
+        let slinky = if engines.iter().any(|engine| engine.name == "Slinky") { slinky(client).await? } else { Vec::new() };
+        Ok(Self { engines, slinky })
+    }
 }
 
 /// Makes contact.
@@ -66,9 +82,8 @@ pub async fn connect(reader: &CredentialReader, source: &CredentialSource, inten
     check_identity(intent, &cluster_uid)?;
     check_policies(client).await?;
     claim(client, intent).await?;
-    let engines = engines(client).await?;
-    let slinky = if engines.iter().any(|engine| engine.name == "Slinky") { slinky(client).await? } else { Vec::new() };
-    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, engines, slinky })
+    let served = Served::by(client).await?;
+    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, served })
 }
 
 fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::labels;
 use aifactory_plan::conditions::whole_seconds;
-use aifactory_plan::grant::Hours;
+use aifactory_plan::grant::{Hours, NamespaceView};
 use aifactory_plan::intent::GrantIntent;
 use aifactory_plan::pod_time::{Checkpoint, PodView, Tally};
 use aifactory_plan::report::EntryUsage;
@@ -24,6 +24,15 @@ struct Account {
     tally: Tally,
     /// As it was written down last.
     written: Option<Checkpoint>,
+}
+
+impl Account {
+    /// Goes on from what is written on the namespace; not from later than now, whatever clock it was written by.
+    fn of(namespace: &NamespaceView, now: Timestamp) -> Self {
+        let written = namespace.annotations.get(labels::USED).and_then(|text| Checkpoint::parse(text));
+        let base = written.clone().map(|written| Checkpoint { through: written.through.min(now), ..written });
+        Self { tally: Tally::resume(base), written }
+    }
 }
 
 #[derive(Debug)]
@@ -49,16 +58,18 @@ pub struct Accounts {
 impl Accounts {
     /// A Pod is there.
     pub fn put(&mut self, view: PodView) {
-        self.unwatched = None;
         let pods = self.pods.entry(view.namespace.clone()).or_default();
         pods.insert(view.uid.clone(), Known { view, removed: None });
     }
 
     /// A Pod went.
     pub fn remove(&mut self, view: PodView, now: Timestamp) {
-        self.unwatched = None;
         let pods = self.pods.entry(view.namespace.clone()).or_default();
-        pods.insert(view.uid.clone(), Known { view, removed: Some(now) });
+        if self.accounts.contains_key(&view.namespace) {
+            pods.insert(view.uid.clone(), Known { view, removed: Some(now) });
+        } else {
+            pods.remove(&view.uid);
+        }
     }
 
     /// Just these Pods are there; returns the namespaces from which others went unseen.
@@ -99,10 +110,9 @@ impl Accounts {
                 }
                 continue;
             }
-            let written = view.annotations.get(labels::USED).and_then(|text| Checkpoint::parse(text));
+            let mut account = Account::of(view, now);
             // Where nothing is written down the former process had seen no Pod until its end.
-            let since = written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
-            let mut account = Account { tally: Tally::resume(written.clone()), written };
+            let since = account.written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
             if let Some(since) = since.filter(|since| moved_since(*since)) {
                 account.tally.gap(since, now);
             }
@@ -117,7 +127,10 @@ impl Accounts {
     /// Brings a namespace's account up to date with its Pods, and writes it down where that is due.
     pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
         let single = index.namespace(namespace).and_then(|view| view.annotations.get(labels::POOL)).map(String::as_str);
-        let account = self.accounts.entry(namespace.to_owned()).or_default();
+        let account = self
+            .accounts
+            .entry(namespace.to_owned())
+            .or_insert_with(|| index.namespace(namespace).map(|view| Account::of(view, now)).unwrap_or_default());
         if let Some(pods) = self.pods.get_mut(namespace) {
             for (uid, known) in pods.iter() {
                 if let Some((pool, gpus, bound)) = held(&known.view, single, grant) {

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod credentials;
 mod hours;
 pub mod index;
+mod lenient;
 mod visit;
 pub mod watch;
 pub mod worker;

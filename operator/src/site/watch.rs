@@ -7,7 +7,9 @@ use aifactory_plan::nodes::NodeView;
 use aifactory_plan::object::{ObjectKey, ObjectKind};
 use aifactory_plan::pod_time::PodView;
 use aifactory_plan::slinky::{ControllerView, Controllers};
+use aifactory_plan::text::shorten;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::index::Seen;
+use super::lenient::Lenient;
 
 /// What a ConfigMap holds.
 type Data = BTreeMap<String, String>;
@@ -41,8 +44,10 @@ pub enum Observation {
     PodRemoved(Box<PodView>),
     /// All such Pods were listed: just these exist, by UID.
     PodsListed(BTreeSet<String>),
-    /// The watch on Pods failed, with why where the site does not allow it.
+    /// The watch on Pods failed, with why where nothing can be seen at all.
     PodsUnseen(Option<String>),
+    /// Pods are listed anew, since they were not watched from this moment on.
+    PodsUnwatched(Timestamp),
     /// The site's own policy; `None`: there is none.
     Policy(Option<Data>),
     /// The site's own map of members to users of its Slurm; `None`: there is none.
@@ -82,7 +87,7 @@ pub fn api_resource(kind: ObjectKind) -> ApiResource {
 }
 
 async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let api: Api<DynamicObject> = Api::all_with(client, &api_resource(kind));
+    let api: Api<Lenient<DynamicObject>> = Api::all_with(client, &api_resource(kind));
     let config = match kind {
         // Listing all of them shows what others put into tenants' namespaces.
         ObjectKind::RoleBinding | ObjectKind::NetworkPolicy => watcher::Config::default(),
@@ -100,7 +105,7 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
         | ObjectKind::Secret
         | ObjectKind::ClusterNetworkPolicy => watcher::Config::default().labels("aifactory.dev/managed=true"),
     };
-    let reduce = |object: DynamicObject| -> Option<Seen> {
+    let reduce = |Lenient(object): Lenient<DynamicObject>| -> Option<Seen> {
         let inside = object.metadata.namespace.as_deref().is_none_or(|namespace| namespace.starts_with(labels::PREFIX));
         // Reducing is what costs, and most role bindings of a site are not in a tenant's namespace.
         let ours = || object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
@@ -133,8 +138,8 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
             },
             Ok(watcher::Event::Delete(object)) => Observation::Removed(ObjectKey {
                 kind,
-                namespace: object.metadata.namespace.unwrap_or_default(),
-                name: object.metadata.name.unwrap_or_default(),
+                namespace: object.0.metadata.namespace.unwrap_or_default(),
+                name: object.0.metadata.name.unwrap_or_default(),
             }),
             Err(error) => Observation::Failed(format!("{kind:?}: {error}")),
         };
@@ -218,16 +223,21 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
 
 /// Pods of the whole site, since no selector tells which are in a tenant's namespace; of others' nothing is kept.
 async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let api: Api<Pod> = Api::all(client);
+    let api: Api<Lenient<Pod>> = Api::all(client);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut listing = BTreeSet::new();
+    // A watch that goes on where it broke has missed nothing; one that lists anew may have.
+    let mut broken = None;
     while let Some(event) = stream.next().await {
         let observation = match event {
             Ok(watcher::Event::Init) => {
                 listing.clear();
-                continue;
+                match broken.take() {
+                    Some(since) => Observation::PodsUnwatched(since),
+                    None => continue,
+                }
             }
-            Ok(watcher::Event::InitApply(pod)) => match PodView::from_pod(&pod) {
+            Ok(watcher::Event::InitApply(Lenient(pod))) => match PodView::from_pod(&pod) {
                 Some(view) => {
                     listing.insert(view.uid.clone());
                     Observation::Pod(Box::new(view))
@@ -235,15 +245,24 @@ async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, sessio
                 None => continue,
             },
             Ok(watcher::Event::InitDone) => Observation::PodsListed(std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(pod)) => match PodView::from_pod(&pod) {
-                Some(view) => Observation::Pod(Box::new(view)),
-                None => continue,
-            },
-            Ok(watcher::Event::Delete(pod)) => match PodView::from_pod(&pod) {
-                Some(view) => Observation::PodRemoved(Box::new(view)),
-                None => continue,
-            },
-            Err(error) => Observation::PodsUnseen(forbidden(&error)),
+            Ok(watcher::Event::Apply(Lenient(pod))) => {
+                broken = None;
+                match PodView::from_pod(&pod) {
+                    Some(view) => Observation::Pod(Box::new(view)),
+                    None => continue,
+                }
+            }
+            Ok(watcher::Event::Delete(Lenient(pod))) => {
+                broken = None;
+                match PodView::from_pod(&pod) {
+                    Some(view) => Observation::PodRemoved(Box::new(view)),
+                    None => continue,
+                }
+            }
+            Err(error) => {
+                broken.get_or_insert_with(Timestamp::now);
+                Observation::PodsUnseen(unseen(&error))
+            }
         };
         if to.send((session, observation)).await.is_err() {
             return;
@@ -251,11 +270,17 @@ async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, sessio
     }
 }
 
-fn forbidden(error: &watcher::Error) -> Option<String> {
-    let (watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error else {
-        return None;
-    };
-    (status.code == 403).then(|| "the site's ClusterRole aifactory-site-operator does not let the operator list and watch Pods".to_owned())
+/// Why no Pod can be seen. Nothing waits for Pods: a list of them that fails costs the count, and nothing else.
+fn unseen(error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 403 =>
+        {
+            Some("the site's ClusterRole aifactory-site-operator does not let the operator list and watch Pods".to_owned())
+        }
+        watcher::Error::InitialListFailed(error) => Some(format!("Pods could not be listed: {}", shorten(&error.to_string(), 200))),
+        _ => None,
+    }
 }
 
 /// The site's own word: a ConfigMap that the site admin keeps.

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::apply::{Applier, Outcome};
-use super::connection::{self, Session, check_policies};
+use super::connection::{self, Served, Session, check_policies};
 use super::credentials::{CredentialReader, CredentialSource};
 use super::hours::Accounts;
 use super::index::{Extra, Index};
@@ -137,6 +137,7 @@ enum Event {
     Probe(u64, Result<(), Finding>),
     Look(Result<Option<Fingerprint>, Finding>),
     PolicyTest(u64, Result<(), Finding>),
+    Served(u64, Result<Served, Finding>),
     Executed(u64, OwnerRef, Result<Outcome, String>),
     Released(u64, Result<(), Finding>),
 }
@@ -239,10 +240,14 @@ impl Worker {
                 }
                 if self.site.as_ref() != Some(&site) {
                     let kept = self.site.as_ref().is_some_and(|before| before.release) && !site.release;
+                    let slurm = self.site.as_ref().is_some_and(|before| before.slurm.is_some() != site.slurm.is_some());
                     self.site = Some(*site);
                     if kept {
                         // The claim may be given up already: contact writes it anew, or finds that it is somebody else's by now.
                         self.released = false;
+                    }
+                    // With a Slurm more is watched.
+                    if kept || slurm {
                         self.disconnect(None);
                     }
                     self.visit_everything();
@@ -293,9 +298,9 @@ impl Worker {
                 ];
                 if site.slurm.is_some() {
                     // Keys are never watched, since nobody but Slurm reads them.
-                    kinds.extend(&session.slinky);
+                    kinds.extend(&session.served.slinky);
                 }
-                if session.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
+                if session.served.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
                     kinds.push(ObjectKind::ClusterNetworkPolicy);
                 }
                 let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
@@ -332,6 +337,7 @@ impl Worker {
             }
             Event::Probe(session, result) => self.probed(session, result),
             Event::Look(result) => self.looked(result),
+            Event::Served(session, found) => self.served(session, found),
             Event::PolicyTest(session, result) => {
                 let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
                 let pause = if result.is_ok() { POLICY_TEST } else { CONTACT.1 };
@@ -433,8 +439,8 @@ impl Worker {
             refusals: &self.refusals,
             lost: &self.lost,
             hours: &self.hours,
-            engines: self.active.as_ref().map(|active| active.session.engines.as_slice()).unwrap_or_default(),
-            slinky: self.active.as_ref().map(|active| active.session.slinky.as_slice()).unwrap_or_default(),
+            engines: self.active.as_ref().map(|active| active.session.served.engines.as_slice()).unwrap_or_default(),
+            slinky: self.active.as_ref().map(|active| active.session.served.slinky.as_slice()).unwrap_or_default(),
             now: Timestamp::now(),
         };
         match self.intents.get(owner) {

@@ -118,6 +118,7 @@ fn controllers() -> Vec<Row> {
         row("jobs that are forgotten", controller(json!({"persistence": {"enabled": false}})), &[SHAPE]),
         row("a slurmctld elsewhere", controller(json!({"external": true, "externalConfig": {"host": "example.net", "port": 6817}})), &[SHAPE]),
         row("a program before each job", controller(json!({"extraConf": "GresTypes=gpu\nProlog=/tmp/x"})), &[SHAPE]),
+        row("a program in the cluster's name", controller(json!({"clusterName": "x\nProlog=/tmp/x"})), &[SHAPE]),
         row("a program on the same line", controller(json!({"extraConf": "GresTypes=gpu Prolog=/tmp/x"})), &[SHAPE]),
         row("another file", controller(json!({"extraConf": "GresTypes=gpu\nInclude /tmp/x"})), &[SHAPE]),
         row("an empty line, which hides nothing but is not ours", controller(json!({"extraConf": "GresTypes=gpu\n\n"})), &[SHAPE]),

@@ -80,6 +80,8 @@ fn resources() -> Vec<Row> {
         row("another device in an init container", initially, &[PODS]).words("example.org/fpga"),
         row("another vendor's GPU", asking("amd.com/gpu"), &[PODS]).words("amd.com/gpu"),
         row("a device class as a resource", asking("deviceclass.resource.kubernetes.io/gpu"), &[PODS]).words("may not ask for deviceclass"),
+        row("an end that takes a year", json!({"spec": {"terminationGracePeriodSeconds": 31_536_000}}), &[PODS])
+            .words("terminationGracePeriodSeconds is at most 600"),
         row("a resource claim", json!({"spec": {"resourceClaims": [{"name": "x", "resourceClaimTemplateName": "x"}]}}), &[PODS])
             .words("ask for accelerators in resources.limits"),
         row(

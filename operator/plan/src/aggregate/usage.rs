@@ -102,6 +102,8 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
     let mut through: Vec<Option<Timestamp>> = Vec::new();
     let mut resting: Vec<Timestamp> = Vec::new();
     let mut places = 0;
+    // A Kubernetes site that was not heard since the hub began: status keeps the sum of all sites, and never shows less.
+    let mut silent = false;
     for site in told {
         let pool = site.pool(name).filter(|_| site.placed);
         let usage = site.detail().and_then(|detail| detail.usage.get(name));
@@ -129,7 +131,8 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
                 }
             }
         }
-        let counts = usage.is_some() || pool.is_some_and(|_| slurm);
+        silent |= !slurm && pool.is_some() && usage.is_none() && !site.standing.reachable;
+        let counts = usage.is_some() || pool.is_some_and(|_| slurm || known.is_some_and(|known| known.used.is_some()));
         if counts && !site.standing.reachable {
             entry.stale.push(format!("{}: not reachable", site.name));
         } else if let Some(usage) = usage.filter(|usage| usage.stale) {
@@ -144,6 +147,11 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
         through.push(resting.into_iter().max());
     }
     entry.used = seconds.map(|seconds| budget::ten_thousandths(seconds, accounting));
+    if let Some(before) = known.filter(|_| silent).and_then(|known| budget::parse(known.used.as_deref()?)) {
+        entry.used = entry.used.max(Some(before));
+        entry.counted = true;
+        through.push(known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0));
+    }
     // Kubernetes stops nothing, so that the figure may pass what was granted.
     entry.exhausted |= !slurm && entry.used.is_some_and(|used| used >= granted.saturating_mul(10_000));
     entry.complete_through = through.into_iter().collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().min());
@@ -290,7 +298,7 @@ pub fn strip(status: &mut AccessGrantStatus, informational: &BTreeSet<String>) {
         pool.gpu_hours.used = None;
         pool.gpu_hours.complete_through = None;
     }
-    if status.pools.iter().all(|pool| informational.contains(&pool.name)) {
+    if !informational.is_empty() {
         for condition in status.conditions.iter_mut().filter(|condition| condition.type_ == ConditionType::WithinBudget.as_str()) {
             condition.message.clear();
         }

@@ -35,6 +35,20 @@ fn of_a_pod_only_devices_pool_and_times_are_kept() {
 }
 
 #[test]
+fn a_pod_whose_node_is_lost_has_not_ended_with_its_init_container() {
+    let condition = |kind: &str, status: &str, at: &str| json!({"type": kind, "status": status, "lastTransitionTime": at});
+    let ended = PodView::from_pod(&pod(json!({"status": {"phase": "Failed",
+        "conditions": [condition("PodScheduled", "True", "2027-01-15T08:00:00Z"), condition("DisruptionTarget", "True", "2027-01-25T08:00:00Z"),
+            condition("Ready", "False", "2027-01-15T08:00:01Z")],
+        "initContainerStatuses": [{"name": "i", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "finishedAt": "2027-01-15T08:00:05Z"}}}],
+        "containerStatuses": [{"name": "a", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}}]}})))
+    .unwrap()
+    .ended;
+    assert_eq!(ended, Some("2027-01-25T08:00:00Z".parse().unwrap()));
+}
+
+#[test]
 fn an_init_container_counts_where_it_asks_for_more_and_a_sidecar_always() {
     let ask = |count: &str| json!({"requests": {"nvidia.com/gpu": count}});
     let with = |init: serde_json::Value| {
@@ -75,6 +89,9 @@ fn a_checkpoint_outlives_the_process() {
     assert_eq!(next.through(at(30))["h100"], 30_000);
     assert_eq!(next.gaps().collect::<Vec<_>>(), [&(at(1), at(2))]);
     assert_eq!(Checkpoint::parse("{}"), None);
+    // A clock that is behind counts nothing twice.
+    let behind = next.checkpoint(at(5));
+    assert_eq!((behind.through, behind.milliseconds["h100"]), (at(10), 10_000));
 }
 
 proptest! {

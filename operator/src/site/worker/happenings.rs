@@ -78,18 +78,15 @@ impl Worker {
                     self.pods_moved(&namespace);
                 }
             }
-            Observation::PodsUnseen(why) => {
+            Observation::PodsUnseen(Some(why)) => {
+                listed = Some(Listing::Pods);
                 self.hours.unwatched(Timestamp::now());
-                match why {
-                    Some(why) => {
-                        listed = Some(Listing::Pods);
-                        if self.hours.blind(why) && self.synced() {
-                            self.visit_everything();
-                        }
-                    }
-                    None => active.probe_at = Instant::now(),
+                if self.hours.blind(why) && self.synced() {
+                    self.visit_everything();
                 }
             }
+            Observation::PodsUnseen(None) => active.probe_at = Instant::now(),
+            Observation::PodsUnwatched(since) => self.hours.unwatched(since),
             Observation::Policy(data) => {
                 listed = Some(Listing::Policy);
                 let data = data.unwrap_or_default();

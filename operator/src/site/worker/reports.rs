@@ -72,7 +72,7 @@ impl Worker {
             last_contact: self.last_contact.filter(|_| session.is_none()),
             cluster_uid: session.map(|session| session.cluster_uid.clone()),
             kubernetes_version: session.map(|session| session.version.clone()),
-            engines: session.map(|session| session.engines.clone()).unwrap_or_default(),
+            engines: session.map(|session| session.served.engines.clone()).unwrap_or_default(),
             credential_expires: session.and_then(|session| session.expires),
             held,
             orphans,

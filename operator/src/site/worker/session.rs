@@ -47,6 +47,17 @@ impl Worker {
         }
     }
 
+    /// What is watched is decided at contact, so an engine that was installed or taken away needs another.
+    pub(super) fn served(&mut self, session: u64, found: Result<Served, Finding>) {
+        let known = self.active.as_ref().filter(|active| active.id == session).map(|active| &active.session.served);
+        if let (Some(known), Ok(found)) = (known, found)
+            && *known != found
+        {
+            tracing::info!(site = %self.key, "The site serves other engines");
+            self.disconnect(None);
+        }
+    }
+
     pub(super) fn disconnect(&mut self, problem: Option<Finding>) {
         if self.active.is_some() {
             self.hours.unwatched(self.last_contact.unwrap_or_else(Timestamp::now));
@@ -88,8 +99,10 @@ impl Worker {
         }
         if active.policy_test_at <= now {
             active.policy_test_at = later;
-            let client = client.clone();
-            self.tasks.spawn(async move { Event::PolicyTest(id, check_policies(&client).await) });
+            let tested = client.clone();
+            self.tasks.spawn(async move { Event::PolicyTest(id, check_policies(&tested).await) });
+            let asked = client.clone();
+            self.tasks.spawn(async move { Event::Served(id, Served::by(&asked).await) });
         }
         if releasable && !active.releasing && !self.released {
             active.releasing = true;
