@@ -30,8 +30,8 @@ impl Account {
     /// Goes on from what is written on the namespace; not from later than now, whatever clock it was written by.
     fn of(namespace: &NamespaceView, now: Timestamp) -> Self {
         let written = namespace.annotations.get(labels::USED).and_then(|text| Checkpoint::parse(text));
-        let base = written.clone().map(|written| Checkpoint { through: written.through.min(now), ..written });
-        Self { tally: Tally::resume(base), written }
+        let written = written.map(|written| Checkpoint { through: written.through.min(now), ..written });
+        Self { tally: Tally::resume(written.clone()), written }
     }
 }
 
@@ -213,3 +213,6 @@ fn held<'a>(pod: &'a PodView, single: Option<&'a str>, grant: Option<&'a GrantIn
     };
     Some((pool, gpus, pod.bound?))
 }
+
+#[cfg(test)]
+mod tests;
