@@ -273,13 +273,13 @@ The federation goes on running. To look around:
 Four things to try:
 
   1. Delete a network policy at a site, and see it return:
-     kubectl --kubeconfig target/demo/bissen.kubeconfig delete networkpolicy aif-default-deny -n $(kubectl get grant -n {NAMESPACE} -o jsonpath='{{.items[0].status.sites[0].access.kubernetes.namespace}}')
+     kubectl --kubeconfig target/demo/bissen.kubeconfig delete networkpolicy aif-default-deny -n $(kubectl get grant voxelia-playground -n {NAMESPACE} -o jsonpath='{{.status.sites[?(@.name==\"bissen\")].access.kubernetes.namespace}}')
   2. Cut a site off and see what status says; then put it back:
      make demo-cut SITE=bissen          make demo-restore SITE=bissen
   3. Revoke a grant:
      kubectl patch grant voxelia-playground -n {NAMESPACE} --type=merge -p '{{\"spec\":{{\"state\":\"Revoked\"}}}}'
   4. Delete a grant by mistake, and be refused:
-     kubectl delete grant --all -n {NAMESPACE}
+     kubectl delete grant course-deep-learning -n {NAMESPACE}
 
 Stop it all with: make demo-stop"
     );
