@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 pub async fn of_site(site: &Cluster, prefix: &str) -> BTreeMap<String, Value> {
     let begin = format!("aif-{prefix}-");
     let mut picture = BTreeMap::new();
-    for kind in ObjectKind::ALL.into_iter().filter(|kind| !matches!(kind, ObjectKind::NodeSet | ObjectKind::ClusterNetworkPolicy)) {
+    for kind in ObjectKind::ALL
+        .into_iter()
+        .filter(|kind| !(kind.is_managed_slurm() || matches!(kind, ObjectKind::NodeSet | ObjectKind::ClusterNetworkPolicy)))
+    {
         let (group, version, name, plural) = kind.gvk();
         let resource =
             ApiResource { group: group.into(), version: version.into(), api_version: kind.api_version(), kind: name.into(), plural: plural.into() };
