@@ -18,8 +18,6 @@ const WRITE: SignedDuration = SignedDuration::from_secs(60);
 const MOVED: SignedDuration = SignedDuration::from_secs(10);
 /// How much later than it happened a former process may have seen something.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
-/// How long a new quota moves by itself.
-const NEW: SignedDuration = SignedDuration::from_secs(5);
 
 #[derive(Debug, Default)]
 struct Account {
@@ -105,11 +103,8 @@ impl Accounts {
     pub fn synced(&mut self, index: &Index, former: Option<Timestamp>, now: Timestamp) {
         for (namespace, view) in index.namespaces() {
             let moved_since = |since: Timestamp| index.moved(namespace).is_some_and(|moved| moved >= whole_seconds(since));
-            // A grant that was just made moves its quota, and has had no Pod.
-            let new = |since: Timestamp| index.created(namespace).and_then(|at| at.checked_add(NEW).ok()).is_some_and(|until| until >= since);
             if let Some(account) = self.accounts.get_mut(namespace) {
-                let begun = !account.tally.untouched();
-                let missed = self.unwatched.filter(|since| self.vanished.contains(namespace) || moved_since(*since) && (begun || !new(*since)));
+                let missed = self.unwatched.filter(|since| self.vanished.contains(namespace) || moved_since(*since));
                 if let Some(since) = missed {
                     account.tally.gap(since, now);
                 }
@@ -118,8 +113,7 @@ impl Accounts {
             let mut account = Account::of(view, now);
             // Where nothing is written down the former process had seen no Pod until its end.
             let since = account.written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
-            let begun = !account.tally.untouched();
-            if let Some(since) = since.filter(|since| moved_since(*since) && (begun || !new(*since))) {
+            if let Some(since) = since.filter(|since| moved_since(*since)) {
                 account.tally.gap(since, now);
             }
             self.accounts.insert(namespace.clone(), account);

@@ -53,8 +53,6 @@ pub struct QuotaView {
     pub used: BTreeMap<String, i64>,
     /// When it moved last: no Pod comes or goes without that.
     pub moved: Option<Timestamp>,
-    /// When it was made, which moves it as well.
-    pub created: Option<Timestamp>,
 }
 
 impl QuotaView {
@@ -70,7 +68,6 @@ impl QuotaView {
                 .filter(|entry| entry.get("subresource").and_then(Value::as_str) == Some("status"))
                 .filter_map(|entry| entry.get("time")?.as_str()?.parse().ok())
                 .max(),
-            created: object.pointer("/metadata/creationTimestamp").and_then(Value::as_str).and_then(|text| text.parse().ok()),
         }
     }
 }
@@ -316,11 +313,6 @@ impl Index {
     /// When a namespace's quota moved last.
     pub fn moved(&self, namespace: &str) -> Option<Timestamp> {
         self.quotas.get(namespace)?.moved
-    }
-
-    /// When a namespace's quota was made.
-    pub fn created(&self, namespace: &str) -> Option<Timestamp> {
-        self.quotas.get(namespace)?.created
     }
 
     /// Every tenant's namespace.
