@@ -18,6 +18,9 @@ const WRITE: SignedDuration = SignedDuration::from_secs(60);
 const MOVED: SignedDuration = SignedDuration::from_secs(10);
 /// How much later than it happened a former process may have seen something.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
+/// For how long at most nobody has watched where nothing is said of a namespace that has never had a Pod with GPUs: its quota moves by itself when it
+/// is made or changed.
+const SHORT: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Account {
@@ -103,8 +106,10 @@ impl Accounts {
     pub fn synced(&mut self, index: &Index, former: Option<Timestamp>, now: Timestamp) {
         for (namespace, view) in index.namespaces() {
             let moved_since = |since: Timestamp| index.moved(namespace).is_some_and(|moved| moved >= whole_seconds(since));
+            let long = |since: Timestamp| now.duration_since(since) > SHORT;
             if let Some(account) = self.accounts.get_mut(namespace) {
-                let missed = self.unwatched.filter(|since| self.vanished.contains(namespace) || moved_since(*since));
+                let begun = !account.tally.untouched();
+                let missed = self.unwatched.filter(|since| self.vanished.contains(namespace) || moved_since(*since) && (begun || long(*since)));
                 if let Some(since) = missed {
                     account.tally.gap(since, now);
                 }
@@ -113,7 +118,8 @@ impl Accounts {
             let mut account = Account::of(view, now);
             // Where nothing is written down the former process had seen no Pod until its end.
             let since = account.written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
-            if let Some(since) = since.filter(|since| moved_since(*since)) {
+            let begun = !account.tally.untouched();
+            if let Some(since) = since.filter(|since| moved_since(*since) && (begun || long(*since))) {
                 account.tally.gap(since, now);
             }
             self.accounts.insert(namespace.clone(), account);
