@@ -20,7 +20,7 @@ use kube::{Client, Config, client::ConfigExt as _};
 use tower::{BoxError, ServiceBuilder};
 
 use crate::{credential::AddressRules, lease::WriteGate};
-pub use explain::explain;
+pub use explain::{NO_ANSWER, explain};
 pub use observe::{RequestOutcome, RequestVerb, Requests};
 pub use resolve::ResolveError;
 use resolve::SiteResolver;

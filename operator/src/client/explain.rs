@@ -1,6 +1,13 @@
 //! Errors of the client in words for people.
 
+use std::io;
+
+use tokio::time::error::Elapsed;
+
 use crate::text;
+
+/// What is said of a server that is silent.
+pub const NO_ANSWER: &str = "no answer in time";
 
 /// Longest explanation; it goes into conditions.
 const MAX: usize = 600;
@@ -19,6 +26,10 @@ fn causes(error: &kube::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
+        // Which of the layers' clocks ran out first is chance; a condition that told it would change at each attempt.
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) || error.is::<Elapsed>() {
+            return NO_ANSWER.to_owned();
+        }
         parts.push(error.to_string());
         next = error.source();
     }

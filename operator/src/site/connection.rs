@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::credentials::{CredentialReader, CredentialSource};
 use super::watch::api_resource;
-use crate::client::Clients;
+use crate::client::{Clients, NO_ANSWER};
 use crate::credential::Fingerprint;
 
 /// Longest wait for one call while contact is made.
@@ -131,7 +131,7 @@ pub async fn check_policies(client: &Client) -> Result<(), Finding> {
 async fn must_be_refused(api: &Api<DynamicObject>, name: &str, object: serde_json::Value, policy: &str) -> Result<(), Finding> {
     let params = PatchParams { dry_run: true, ..PatchParams::apply(labels::SITE_MANAGER).force() };
     match tokio::time::timeout(CALL, api.patch(name, &params, &Patch::Apply(&object))).await {
-        Err(_) => Err(unreachable("no answer in time")),
+        Err(_) => Err(unreachable(NO_ANSWER)),
         Ok(Ok(_)) => Err(unguarded(&format!("{policy} would have let a write pass that it must refuse"))),
         Ok(Err(kube::Error::Api(status))) if status.message.contains("ValidatingAdmissionPolicy 'aifactory-site") => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_invalid() => {
@@ -174,7 +174,7 @@ async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
                 Ok(Ok(made)) => made,
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() => call(api.get(labels::CLAIM)).await?,
                 Ok(Err(error)) => return Err(explain(&error)),
-                Err(_) => return Err(unreachable("no answer in time")),
+                Err(_) => return Err(unreachable(NO_ANSWER)),
             }
         }
     };
@@ -244,7 +244,7 @@ async fn slinky(client: &Client) -> Result<Vec<ObjectKind>, Finding> {
 pub async fn probe(client: &Client) -> Result<(), Finding> {
     match tokio::time::timeout(PROBE, call(client.apiserver_version())).await {
         Ok(answer) => answer.map(|_| ()),
-        Err(_) => Err(unreachable("no answer in time")),
+        Err(_) => Err(unreachable(NO_ANSWER)),
     }
 }
 
@@ -252,7 +252,7 @@ async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Resul
     match tokio::time::timeout(CALL, request).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(explain(&error)),
-        Err(_) => Err(unreachable("no answer in time")),
+        Err(_) => Err(unreachable(NO_ANSWER)),
     }
 }
 
