@@ -128,6 +128,11 @@ impl Proxy {
         self.await_listening(true).await;
     }
 
+    /// Whether the line is cut.
+    pub fn is_cut(&self) -> bool {
+        matches!(self.wanted.borrow().line, Line::Cut(_))
+    }
+
     /// Delays every byte by this much, in each direction; zero ends it.
     pub fn delay(&self, each_way: Duration) {
         self.wanted.send_modify(|wanted| wanted.delay = each_way);

@@ -14,7 +14,7 @@ use super::index::Index;
 
 /// How often an account is written down, at most.
 const WRITE: SignedDuration = SignedDuration::from_secs(60);
-/// The same where Pods came or went, which nobody could tell if the process ended now.
+/// The same where Pods came or went, which nobody could tell if the process ended now, and where the last one did.
 const MOVED: SignedDuration = SignedDuration::from_secs(10);
 /// How much later than it happened a former process may have seen something.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
@@ -201,7 +201,7 @@ fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Ti
     let Some(written) = &account.written else { return (!account.tally.untouched()).then_some(now) };
     let changed = written.milliseconds != account.tally.through(now) || !written.gaps.iter().eq(account.tally.gaps());
     let moved = moved.is_some_and(|moved| moved >= whole_seconds(written.through));
-    let pause = if moved { MOVED } else { WRITE };
+    let pause = if moved || !account.tally.running(None, now) { MOVED } else { WRITE };
     (changed || moved).then(|| written.through.checked_add(pause).unwrap_or(now))
 }
 
