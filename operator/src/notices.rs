@@ -87,7 +87,9 @@ impl Notices {
         for condition in new.iter().filter(|condition| TOLD.iter().any(|told| told.as_str() == condition.type_)) {
             let Some((status, reason)) = before.get(&condition.type_) else { continue };
             let progress = matches!(condition.reason.as_str(), "Pending" | "InProgress" | "AccessGiven" | "NotApplicable");
-            if (status == &condition.status && reason == &condition.reason) || progress {
+            // The first call to a site is no news unless it fails.
+            let first = condition.type_ == ConditionType::SitesReachable.as_str() && reason == "Pending" && condition.status == "True";
+            if (status == &condition.status && reason == &condition.reason) || progress || first {
                 continue;
             }
             let Some(reason) = Reason::ALL.iter().copied().find(|reason| reason.as_str() == condition.reason) else { continue };

@@ -50,8 +50,11 @@ fn the_site_has_the_last_word() {
         assert!(said.elapsed() <= Duration::from_secs(5), "{:?}", said.elapsed());
         site_phase(&world, "one", "Bound").await;
         let one = world.ready::<AccessGrant>("one").await;
-        let members = one.status.unwrap().sites.into_iter().find(|site| site.name == "bissen").unwrap().members.unwrap();
+        let bissen = one.status.unwrap().sites.into_iter().find(|site| site.name == "bissen").unwrap();
+        let members = bissen.members.unwrap();
         assert_eq!((members.wanted, members.bound, members.waiting), (3, 2, 1));
+        let why = bissen.message.unwrap_or_default();
+        assert!(why.contains("MembersWaiting: members p-2 wait: they are listed under refuseMembers"), "{why}");
 
         site.apply(&policy(json!({"paused": "true"}))).await.unwrap();
         world.apply(grant("three")).await;

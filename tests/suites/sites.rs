@@ -11,6 +11,8 @@ mod credentials;
 mod fixture;
 #[path = "sites/hostile.rs"]
 mod hostile;
+#[path = "sites/members.rs"]
+mod members;
 #[path = "sites/outage.rs"]
 mod outage;
 #[path = "sites/residency.rs"]
@@ -97,6 +99,9 @@ fn written(site: &Cluster, mark: Mark) -> Requests {
 
 /// Nobody writes anything at a site for a while. The hub may still count.
 async fn sites_rest(world: &World, time: Duration) {
+    for site in world.federation.sites() {
+        fixture::written_down(site).await;
+    }
     let marks = world.federation.sites().iter().map(|site| (site, site.audit().mark().unwrap())).collect();
     fixture::assert_no_writes(&world.federation, &world.operator, marks, time).await;
 }

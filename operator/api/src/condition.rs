@@ -165,6 +165,8 @@ reasons! {
     UsageGap,
     /// A member has no local user at the site.
     LocalAccountMissing,
+    /// Members for whom nothing can be bound on Kubernetes, or nobody at all who can start work.
+    MembersWaiting,
     /// Slurm's REST serves no version that the operator knows.
     SlurmVersionUnknown,
     /// Slurm refuses the token: it is expired, of another cluster, or of no administrator.

@@ -10,7 +10,7 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Reason, labels};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::intent::{Desired, GrantIntent, Intent, Refusal, SiteIntent};
+use crate::intent::{Desired, GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
 use crate::network;
 use crate::object::{ObjectKey, ObjectKind, Ownership};
 use crate::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
@@ -251,10 +251,27 @@ impl Planner<'_> {
         plan.step(Purpose::Establish, applies(inside, observed));
         plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| !matches!(kind, ObjectKind::RoleBinding | ObjectKind::Namespace)));
         plan.findings.extend(rendered.findings.into_iter().map(|text| Finding::note(Reason::InvalidSpec, text)));
+        plan.findings.extend(self.waiting());
         if self.view.policy.paused {
             self.only_removals(&mut plan);
         }
         plan
+    }
+
+    /// Members who are given nothing here, and why.
+    fn waiting(&self) -> Vec<Finding> {
+        let (refused, others): (Vec<_>, Vec<_>) =
+            self.grant.members.iter().partition(|member| self.refused_member(&member.id, member.subject.as_ref()));
+        let named = |members: Vec<&MemberIntent>| members.into_iter().map(|member| member.id.clone()).collect::<Vec<_>>();
+        let missing = named(others.into_iter().filter(|member| member.subject.is_none()).collect());
+        let policy = format!("are listed under refuseMembers of the site's ConfigMap {}", labels::SITE_POLICY);
+        let subject =
+            "have no members[].kubernetes subject that begins as the factory's policy.subjectPrefixes say, for example oidc:4711".to_owned();
+        [(named(refused), policy), (missing, subject)]
+            .into_iter()
+            .filter(|(ids, _)| !ids.is_empty())
+            .map(|(ids, why)| Finding::note(Reason::MembersWaiting, format!("members {} wait: they {why}", bounded(&ids))))
+            .collect()
     }
 
     /// Takes access away and keeps data: locked for the retention, then kept or deleted.

@@ -130,7 +130,10 @@ fn egress(site: &SiteIntent, asked: &[EgressIntent], closed: &Closed, findings: 
     for entry in asked {
         let (what, ports, blocks) = match entry {
             EgressIntent::Service(name) => {
-                let Some(service) = services.get(name.as_str()) else { continue };
+                let Some(service) = services.get(name.as_str()) else {
+                    findings.insert(format!("service {}: the site names none such under network.services; it stays closed", quoted(name)));
+                    continue;
+                };
                 let blocks = service.cidrs.iter().map(|cidr| (cidr, closed.service(cidr))).collect();
                 (format!("service {}", quoted(name)), &service.ports, blocks)
             }

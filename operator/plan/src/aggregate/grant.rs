@@ -5,7 +5,7 @@ use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GrantSummary};
 use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
-use super::standing::{Standing, was_confirmed};
+use super::standing::{Reach, Standing, was_confirmed};
 use super::{Outcome, Reports, usage};
 use crate::conditions::{Conditions, Status};
 use crate::intent::{Body, Desired, Intent};
@@ -47,11 +47,15 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
     let asked = projection.asked;
     let ended = asked.ended();
     let open: Vec<&Row<'_>> = rows.iter().filter(|row| !row.confirmed).collect();
-    let lost: Vec<String> = rows.iter().filter(|row| !row.standing.reachable).map(|row| row.standing.unreachable_text(namespace)).collect();
+    let reach = Reach::of(rows.iter().map(|row| &row.standing), namespace);
     let awaiting: Vec<String> = rows
         .iter()
         .filter(|row| !row.access_removed)
-        .map(|row| if row.standing.reachable { format!("{}: in progress", row.label) } else { row.standing.unreachable_text(namespace) })
+        .map(|row| match row.standing.findings().first() {
+            _ if !row.standing.reachable => row.standing.unreachable_text(namespace),
+            Some(finding) => format!("{}: {}", row.label, shorten(&finding.message, 300)),
+            None => format!("{}: in progress", row.label),
+        })
         .collect();
     let site_refusals: Vec<(&Row<'_>, &Finding)> =
         rows.iter().filter(|row| row.refused).filter_map(|row| Some((row, row.standing.findings().first()?))).collect();
@@ -61,6 +65,8 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         .collect();
     let merged = sites::merge(&rows, ended);
     let bound = merged.iter().filter(|site| site.parts.iter().any(|row| row.phase == "Bound")).count();
+    let manned = |row: &&Row<'_>| row.phase == "Bound" && row.detail().is_some_and(|detail| detail.members_bound > 0);
+    let usable_at = merged.iter().filter(|site| site.parts.iter().any(manned)).count();
     let told: Vec<usage::Told<'_>> =
         rows.iter().map(|row| usage::Told { name: &row.name, placed: row.placed, standing: &row.standing, intent: row.intent }).collect();
     let owner = OwnerRef::new(Kind::AccessGrant, namespace, grant.metadata.name.as_deref().unwrap_or_default());
@@ -102,7 +108,7 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         (_, true) => conditions.set(ConditionType::Ready, true, ended_reason, ready_text(grant, asked, bound)),
         (Some((reason, message)), false) if !ended => conditions.set(ConditionType::Ready, false, *reason, message),
         _ => {
-            let reason = if lost.is_empty() { Reason::InProgress } else { Reason::SiteUnreachable };
+            let reason = if reach.lost.is_empty() { Reason::InProgress } else { reach.reason };
             conditions.set(ConditionType::Ready, false, reason, format!("not confirmed by: {}", waiting_text()));
         }
     }
@@ -125,7 +131,8 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         if stuck { refusal.as_ref().map_or(Reason::SiteError, |(reason, _)| *reason) } else { Reason::NotApplicable },
         stuck_text.filter(|_| stuck).unwrap_or_default(),
     );
-    let usable = asked == Asked::Active && bound > 0 && !exhausted;
+    let usable = asked == Asked::Active && usable_at > 0 && !exhausted;
+    let nobody = asked == Asked::Active && usable_at == 0 && bound > 0 && !exhausted;
     conditions.set(
         ConditionType::Usable,
         usable,
@@ -135,21 +142,22 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
             Reason::Exhausted
         } else if blocked {
             refusal.as_ref().map_or(Reason::Pending, |(reason, _)| *reason)
+        } else if nobody {
+            Reason::MembersWaiting
+        } else if asked == Asked::Active {
+            Reason::InProgress
         } else {
             ended_reason
         },
         if usable {
-            format!("members can start work at {bound} of {} sites", merged.iter().filter(|site| site.placed()).count())
+            format!("members can start work at {usable_at} of {} sites", merged.iter().filter(|site| site.placed()).count())
+        } else if nobody {
+            "nobody can start work: sites[].members counts them, sites[].message says what they wait for".to_owned()
         } else {
             String::new()
         },
     );
-    conditions.set(
-        ConditionType::SitesReachable,
-        lost.is_empty(),
-        if lost.is_empty() { Reason::AsSpecified } else { Reason::SiteUnreachable },
-        bounded(&lost),
-    );
+    conditions.set(ConditionType::SitesReachable, reach.status, reach.reason, bounded(&reach.lost));
     match &refusal {
         Some((reason, message)) if !ended => conditions.set(ConditionType::Authorised, false, *reason, message),
         _ => conditions.set(ConditionType::Authorised, true, Reason::AsSpecified, ""),
@@ -171,10 +179,18 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
     usage::within_budget(&mut conditions, &used);
     if ended {
         let gone = awaiting.is_empty();
+        // Sites that answer take it away in this moment; worth a word is the one that does not, or finds something.
+        let hindered = rows.iter().filter(|row| !row.access_removed).any(|row| !row.standing.reachable || !row.standing.findings().is_empty());
         conditions.set(
             ConditionType::AccessRemoved,
             gone,
-            if gone { Reason::AccessGone } else { Reason::AwaitingSite },
+            if gone {
+                Reason::AccessGone
+            } else if hindered {
+                Reason::AwaitingSite
+            } else {
+                Reason::InProgress
+            },
             if gone { "every site has confirmed that access is gone".to_owned() } else { format!("not confirmed by: {}", bounded(&awaiting)) },
         );
     } else {

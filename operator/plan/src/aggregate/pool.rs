@@ -5,7 +5,7 @@ use aifactory_api::pool::{GPUPool, GPUPoolStatus, NodeCount, PartitionStatus, Po
 use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
-use super::standing::Standing;
+use super::standing::{Reach, Standing};
 use super::{Outcome, Reports, usage};
 use crate::conditions::{Conditions, is_true};
 use crate::project::{PoolProjection, living};
@@ -36,7 +36,7 @@ pub fn pool<'a>(
     let was_ready =
         previous.is_some_and(|status| status.observed_generation == Some(generation) && is_true(&status.conditions, ConditionType::Ready));
     let confirmed = |standing: &Standing<'_>| standing.settled || (!standing.reachable && was_ready);
-    let lost: Vec<String> = standings.iter().filter(|standing| !standing.reachable).map(|standing| standing.unreachable_text(namespace)).collect();
+    let reach = Reach::of(standings.iter(), namespace);
     let open: Vec<&Standing<'_>> = standings.iter().filter(|standing| !confirmed(standing)).collect();
     let findings: Vec<(String, &Finding)> =
         standings.iter().flat_map(|standing| standing.findings().iter().map(move |finding| (standing.label(namespace), finding))).collect();
@@ -83,7 +83,7 @@ pub fn pool<'a>(
     } else {
         let first = open.iter().find_map(|standing| standing.findings().first());
         let reason = match first {
-            _ if open.iter().all(|standing| !standing.reachable) => Reason::SiteUnreachable,
+            _ if open.iter().all(|standing| !standing.reachable) => reach.reason,
             Some(finding) => finding.reason,
             None => Reason::InProgress,
         };
@@ -102,12 +102,7 @@ pub fn pool<'a>(
         problem.as_ref().map_or(if stuck { Reason::GrantsRemain } else { Reason::NotApplicable }, |(reason, _)| *reason),
         problem.as_ref().map(|(_, message)| message.clone()).unwrap_or_default(),
     );
-    conditions.set(
-        ConditionType::SitesReachable,
-        lost.is_empty(),
-        if lost.is_empty() { Reason::AsSpecified } else { Reason::SiteUnreachable },
-        bounded(&lost),
-    );
+    conditions.set(ConditionType::SitesReachable, reach.status, reach.reason, bounded(&reach.lost));
     let (wanted, ready_nodes, unhealthy) =
         (sum(|detail| detail.wanted.into()), sum(|detail| detail.ready.into()), sum(|detail| detail.unhealthy.into()));
     let nodes_ok = ready_nodes >= wanted && unhealthy == 0;

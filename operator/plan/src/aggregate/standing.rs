@@ -5,6 +5,7 @@ use aifactory_api::grant::AccessGrantStatus;
 use jiff::Timestamp;
 
 use super::Reports;
+use crate::conditions::Status;
 use crate::digest::digest_of;
 use crate::intent::Intent;
 use crate::report::{Detail, Finding, Report, SitePhase};
@@ -81,6 +82,29 @@ impl<'a> Standing<'a> {
             Part::Kubernetes => name,
             Part::Slurm => format!("{name} (Slurm)"),
         }
+    }
+}
+
+/// Whether sites answer, as `SitesReachable` says it.
+#[derive(Debug)]
+pub struct Reach {
+    pub status: Status,
+    pub reason: Reason,
+    /// Those that do not, each with why.
+    pub lost: Vec<String>,
+}
+
+impl Reach {
+    /// A site that nobody has called yet is not lost.
+    pub fn of<'s, 'a: 's>(standings: impl Iterator<Item = &'s Standing<'a>>, namespace: &str) -> Self {
+        let lost: Vec<&Standing<'_>> = standings.filter(|standing| !standing.reachable).collect();
+        let called = lost.iter().any(|standing| standing.problem.as_ref().is_none_or(|problem| problem.reason != Reason::Pending));
+        let (status, reason) = match (lost.is_empty(), called) {
+            (true, _) => (Status::True, Reason::AsSpecified),
+            (false, true) => (Status::False, Reason::SiteUnreachable),
+            (false, false) => (Status::Unknown, Reason::Pending),
+        };
+        Self { status, reason, lost: lost.iter().map(|standing| standing.unreachable_text(namespace)).collect() }
     }
 }
 

@@ -230,8 +230,8 @@ pub fn grant_within(
             projection.problems.push(refused.clone());
         }
         let factory = world.factory(&key.factory);
-        let Some((factory, site)) = factory.zip(world.site(key)) else { continue };
-        projection.sites.insert(key.clone(), placement.intent(world, owner, grant, key, factory, site, asked));
+        let Some(factory) = factory.filter(|_| world.site(key).is_some()) else { continue };
+        projection.sites.insert(key.clone(), placement.intent(world, owner, grant, key, factory, asked));
     }
     for key in holders {
         projection.sites.entry(key.clone()).or_insert_with(|| {
@@ -326,8 +326,7 @@ impl Placement {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn intent(&self, world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory, site: &Site, asked: Asked) -> Intent {
+    fn intent(&self, world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory, asked: Asked) -> Intent {
         let desired = match (&self.refused, asked.ended()) {
             (Some(refused), false) => Desired::Ended { because: refused.reason, message: refused.message.clone(), at: None },
             _ => asked.desired(grant),
@@ -347,9 +346,7 @@ impl Placement {
             .egress
             .iter()
             .filter_map(|egress| match (&egress.service, &egress.cidr) {
-                (Some(service), _) => {
-                    site.network.services.iter().any(|known| known.name == *service).then(|| EgressIntent::Service(service.clone()))
-                }
+                (Some(service), _) => Some(EgressIntent::Service(service.clone())),
                 (None, Some(cidr)) => Some(EgressIntent::Range { cidr: cidr.clone(), ports: egress.ports.clone() }),
                 (None, None) => None,
             })

@@ -75,6 +75,7 @@ fn everything_left_out_is_named() {
         r#"egress, "10.42.1.0/24": inside the protected range 10.42.0.0/16"#,
         r#"egress, "203.0.113.0/24": no usable port"#,
         r#"egress, "nonsense": not a CIDR"#,
+        r#"service "absent": the site names none such under network.services"#,
         r#"service "mute", "10.1.201.0/28": no usable port"#,
         r#"service "odd", "169.254.1.1/32": inside the protected range 169.254.0.0/16"#,
     ];
