@@ -171,6 +171,7 @@ async fn bring_up() -> Result<Demo, Failure> {
     say("all is Ready");
     if let Some(cluster) = &slurm {
         slurm::show(&federation, cluster, say).await?;
+        cluster.write_shell(&directory().join(slurm::SHELL))?;
     }
     slurm::explain(slurm.is_some());
     Ok(Demo { operator, slurm, federation, _stand_ins: stand_ins })

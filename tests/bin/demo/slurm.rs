@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::Failure;
 
 pub const SITE: &str = "remich";
+/// The script that runs a command in the cluster.
+pub const SHELL: &str = "remich.sh";
 const NAMESPACE: &str = "moselle";
 const GRANT: &str = "brennergy-fast-lane";
 const SECRET: &str = "remich-slurm";
@@ -105,7 +107,8 @@ pub fn explain(cluster: bool) {
     println!("\nSlurm at bissen and bettembourg: objects for Slinky's slurm-operator are real, the operator that would run them is a stand-in.");
     if cluster {
         println!(
-            "Slurm at {SITE}: real, with MariaDB, slurmdbd, slurmctld, slurmd and slurmrestd. Nodes and GPUs are this machine's processes and files."
+            "Slurm at {SITE}: real, with MariaDB, slurmdbd, slurmctld, slurmd and slurmrestd. Nodes and GPUs are this machine's processes and files.
+  sh target/demo/{SHELL} sinfo          (or squeue, sacct -a, sacctmgr show assoc, scontrol show assoc_mgr)"
         );
     } else {
         println!("Slurm at {SITE}: left out; the lines above say why.");

@@ -1,12 +1,15 @@
 //! What a Slurm administrator does by hand.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Result;
+use crate::kubeconfig::write_private;
 
 use super::cluster::Cluster;
 
 const LIFETIME: Duration = Duration::from_secs(600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Cluster {
     /// Runs `sacctmgr` as administrator, never asking, and returns what it wrote.
@@ -22,6 +25,11 @@ impl Cluster {
     /// The line of a QOS in slurmctld's memory: limits, and in brackets what is used of them.
     pub async fn assoc_mgr_qos(&self, name: &str) -> Result<String> {
         self.scontrol(&["-o", "show", "assoc_mgr", "flags=qos", &format!("qos={name}")]).await
+    }
+
+    /// Writes a script for `sh` that runs a command with its arguments as the cluster's administrator: `sh FILE squeue`. Its token lasts a day.
+    pub fn write_shell(&self, path: &Path) -> Result<()> {
+        write_private(path, &self.namespace.script("root:root", &self.environment(DAY)))
     }
 
     /// Makes a user known to the machines, not to the accounting.
@@ -44,8 +52,11 @@ impl Cluster {
     }
 
     async fn command_line(&self, words: &[&str]) -> Result<String> {
-        let environment = [("SLURM_CONF", format!("{}/slurm.conf", self.home.inside())), ("SLURM_JWT", self.token("root", LIFETIME))];
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        self.namespace.output("root:root", &environment, &words).await
+        self.namespace.output("root:root", &self.environment(LIFETIME), &words).await
+    }
+
+    fn environment(&self, lifetime: Duration) -> [(&'static str, String); 2] {
+        [("SLURM_CONF", format!("{}/slurm.conf", self.home.inside())), ("SLURM_JWT", self.token("root", lifetime))]
     }
 }

@@ -85,6 +85,13 @@ impl Namespace {
         if output.status.success() { Ok(text) } else { Err(failed(output.status.to_string(), text + &String::from_utf8_lossy(&output.stderr))) }
     }
 
+    /// A shell script that runs its arguments in the namespaces.
+    pub(super) fn script(&self, user: &str, environment: &[(&str, String)]) -> String {
+        let quoted = |word: OsString| format!("'{}'", word.to_string_lossy().replace('\'', r"'\''"));
+        let words: Vec<String> = self.arguments(user, environment, &[]).into_iter().map(quoted).collect();
+        format!("exec nsenter {} \"$@\"\n", words.join(" "))
+    }
+
     fn arguments(&self, user: &str, environment: &[(&str, String)], command: &[String]) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         arguments.extend(["--target".to_owned(), self.init.to_string()].map(Into::into));
