@@ -99,9 +99,7 @@ fn written(site: &Cluster, mark: Mark) -> Requests {
 
 /// Nobody writes anything at a site for a while. The hub may still count.
 async fn sites_rest(world: &World, time: Duration) {
-    for site in world.federation.sites() {
-        fixture::written_down(site).await;
-    }
+    fixture::written_down(&world.federation).await;
     let marks = world.federation.sites().iter().map(|site| (site, site.audit().mark().unwrap())).collect();
     fixture::assert_no_writes(&world.federation, &world.operator, marks, time).await;
 }
