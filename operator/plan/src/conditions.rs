@@ -55,6 +55,8 @@ impl<'a> Conditions<'a> {
             .previous
             .iter()
             .find(|condition| condition.type_ == type_.as_str() && condition.status == status)
+            // The schema's default, before anybody looked, has no time.
+            .filter(|condition| condition.last_transition_time.0 != Timestamp::UNIX_EPOCH)
             .map_or_else(|| Time(whole_seconds(self.now)), |condition| condition.last_transition_time.clone());
         self.list.push(Condition {
             type_: type_.as_str().to_owned(),

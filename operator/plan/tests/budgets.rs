@@ -251,6 +251,17 @@ fn what_was_used_is_shown_and_ends_the_work_until_more_is_granted() {
 }
 
 #[test]
+fn a_condition_that_only_the_schema_has_set_begins_when_somebody_looks() {
+    let mut fresh = grant(1, hours(100));
+    let unseen = |name: &str, status: &str| json!({"type": name, "status": status, "reason": "Pending", "message": "", "observedGeneration": 0, "lastTransitionTime": "1970-01-01T00:00:00Z"});
+    fresh["status"] = json!({"conditions": [unseen("Ready", "Unknown"), unseen("Reconciling", "True")]});
+    let (found, _) = status(&fresh, &mut Ledger::default(), [0, 0], Some("b"));
+    for condition in found["conditions"].as_array().expect("conditions") {
+        assert_eq!(condition["lastTransitionTime"], now().to_string(), "{condition}");
+    }
+}
+
+#[test]
 fn on_kubernetes_hours_are_counted_and_nobody_is_stopped() {
     let pods = json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]);
     let (found, _) = status(&grant(1, pods.clone()), &mut Ledger::default(), [3600, 1800], None);
