@@ -208,8 +208,8 @@ fn judge(api: Api, status: StatusCode, bytes: &[u8]) -> Result<Value, SlurmError
         (200, _) if error.is_none() && !body.is_null() => Ok(body),
         (401, _) | (511, _) => Err(SlurmError::TokenRefused),
         (502, 7000) => Err(SlurmError::DatabaseDown),
-        // A connection to slurmdbd that breaks in the middle comes back as the number of the operating system.
-        (_, 1..200) if api == Api::Slurmdb => Err(SlurmError::DatabaseDown),
+        // A connection to slurmdbd that breaks in the middle comes back as the number of the operating system, on the daemon's own paths too.
+        (_, 1..200) if api == Api::Slurmdb || text("description").contains("Slurmdb") => Err(SlurmError::DatabaseDown),
         (502, 1800) | (_, 1800) => Err(SlurmError::ControllerDown),
         (_, 2002 | 2010) => Err(SlurmError::Forbidden),
         (_, 7001) => Err(SlurmError::JobsActive),

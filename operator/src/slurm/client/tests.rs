@@ -28,6 +28,13 @@ fn each_failure_is_told_apart() {
     assert_eq!(answer(511, &error(1007, "auth")), Err(SlurmError::TokenRefused));
     assert_eq!(answer(502, &error(7000, "Unable to connect to database")), Err(SlurmError::DatabaseDown));
     assert_eq!(answer(500, &error(111, "Connection refused")), Err(SlurmError::DatabaseDown));
+    // The daemon's paths ask the database as well.
+    let of_daemon = |words: &str| {
+        let body = serde_json::json!({"errors": [{"error_number": 111, "error": "Connection refused", "description": words}]}).to_string();
+        judge(Api::Slurm, StatusCode::INTERNAL_SERVER_ERROR, body.as_bytes())
+    };
+    assert_eq!(of_daemon("Slurmdb query failed"), Err(SlurmError::DatabaseDown));
+    assert!(matches!(of_daemon("something else"), Err(SlurmError::Refused { number: 111, .. })));
     assert_eq!(answer(502, &error(1800, "Unable to contact slurm controller")), Err(SlurmError::ControllerDown));
     assert_eq!(answer(422, &error(2002, "Access denied")), Err(SlurmError::Forbidden));
     assert_eq!(answer(422, &error(7001, "Job(s) active")), Err(SlurmError::JobsActive));

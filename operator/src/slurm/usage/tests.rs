@@ -53,8 +53,10 @@ fn an_answer_that_is_not_whole_is_an_error() {
     }
     assert!(decoded(json!({"errors": []}).to_string(), 100).1.is_err());
     assert!(decoded(json!({"jobs": null}).to_string(), 100).1.is_err());
-    let refused = json!({"jobs": [job(1, &["COMPLETED"], gpus())], "errors": [{"error_number": 7000, "error": "x", "description": "y"}]});
-    assert_eq!(decoded(refused.to_string(), 100).1, Err(SlurmError::DatabaseDown));
+    for number in [7000, 111] {
+        let refused = json!({"jobs": [job(1, &["COMPLETED"], gpus())], "errors": [{"error_number": number, "error": "x", "description": "y"}]});
+        assert_eq!(decoded(refused.to_string(), 100).1, Err(SlurmError::DatabaseDown));
+    }
 }
 
 #[test]
