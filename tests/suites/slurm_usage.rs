@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::slurm::SlurmRest;
 use aifactory_operator::client::ClientSettings;
+use aifactory_operator::credential::AddressRules;
 use aifactory_operator::lease::WriteGate;
 use aifactory_operator::slurm::client::SlurmClient;
 use aifactory_operator::slurm::error::SlurmError;
@@ -31,7 +32,8 @@ struct Scene {
 fn client(url: &str, key: &[u8]) -> SlurmClient {
     let rest: SlurmRest = serde_json::from_value(json!({"url": url, "keySecretRef": {"name": "s", "key": "jwt.key"}})).unwrap();
     let token = Token::new(&rest, &key.to_vec().into()).unwrap();
-    SlurmClient::new(&rest, token, &ClientSettings { gate: WriteGate::always_open(), addresses: None, requests: None }).unwrap()
+    let here = AddressRules::allowing(["127.0.0.0/8".parse().unwrap()]);
+    SlurmClient::new(&rest, token, &ClientSettings { gate: WriteGate::always_open(), addresses: Some(here), requests: None }).unwrap()
 }
 
 impl Scene {

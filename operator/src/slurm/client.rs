@@ -68,7 +68,8 @@ impl SlurmClient {
     /// A client for what the settings name.
     pub fn new(rest: &SlurmRest, token: Token, settings: &ClientSettings) -> Result<Self, SettingsError> {
         let rules = settings.addresses.clone().unwrap_or_default();
-        let uri = parse_service(rest.url.trim_end_matches('/'), &rules).map_err(|error| SettingsError::Url(error.to_string()))?;
+        let uri = parse_service(rest.url.trim_end_matches('/'), &rules)
+            .map_err(|error| SettingsError::Url(error.to_string().replacen("cluster.server", "it", 1)))?;
         let mut config = Config::new(uri);
         if let Some(pem) = &rest.ca_bundle {
             config.root_cert = Some(certificates(pem)?);

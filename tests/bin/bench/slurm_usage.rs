@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::slurm::SlurmRest;
 use aifactory_operator::client::ClientSettings;
+use aifactory_operator::credential::AddressRules;
 use aifactory_operator::lease::WriteGate;
 use aifactory_operator::slurm::client::{Api, SlurmClient};
 use aifactory_operator::slurm::token::Token;
@@ -40,7 +41,8 @@ pub async fn records(table: &mut Table) -> Result<(), Failure> {
 
     let rest: SlurmRest = serde_json::from_value(json!({"url": slurm.rest_url(), "keySecretRef": {"name": "s", "key": "jwt.key"}}))?;
     let token = Token::new(&rest, &slurm.jwt_key().to_vec().into())?;
-    let settings = ClientSettings { gate: WriteGate::always_open(), addresses: None, requests: None };
+    let here = AddressRules::allowing(["127.0.0.0/8".parse()?]);
+    let settings = ClientSettings { gate: WriteGate::always_open(), addresses: Some(here), requests: None };
     let client = SlurmClient::new(&rest, token, &settings)?;
     let now = Timestamp::now() + SignedDuration::from_secs(1);
     let accounts = BTreeMap::from([(ACCOUNT.to_owned(), since)]);
