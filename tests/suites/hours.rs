@@ -6,14 +6,13 @@ mod fixture;
 
 use std::time::Duration;
 
-use aifactory_api::{AccessGrant, labels};
-use aifactory_plan::pod_time::Checkpoint;
+use aifactory_api::AccessGrant;
 use aifactory_tests::{Cluster, eventually, run};
-use fixture::{POOL, World, condition, grant};
+use fixture::{POOL, World, account, condition, grant, quota_moved};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -36,7 +35,7 @@ fn pods_are_counted_to_the_second_across_a_restart() {
 
         let noted = eventually(LONG, "both are written down", async || {
             let found = account(site, &namespace).await.ok_or("gone")?;
-            let moved = quota_moved(site, &namespace).await;
+            let moved = quota_moved(site, &namespace).await?.ok_or("no quota")?;
             if found.through > one && moved < found.through.as_second() { Ok(found) } else { Err(format!("{found:?}, quota {moved}").into()) }
         })
         .await
@@ -63,7 +62,7 @@ fn pods_are_counted_to_the_second_across_a_restart() {
         let wanted = 2 * millis(two, two_ended) + millis(one, one_ended);
         let settled = eventually(LONG, "the account is complete", async || {
             let found = account(site, &namespace).await.ok_or("gone")?;
-            let moved = quota_moved(site, &namespace).await;
+            let moved = quota_moved(site, &namespace).await?.ok_or("no quota")?;
             if found.through >= one_ended && moved < found.through.as_second() { Ok(found) } else { Err(format!("{found:?}, quota {moved}").into()) }
         })
         .await
@@ -131,7 +130,7 @@ fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
         end(site, &namespace, "seen").await;
         let kept = eventually(LONG, "the account is complete", async || {
             let found = account(site, &namespace).await.ok_or("gone")?;
-            let resting = quota_moved(site, &namespace).await < found.through.as_second();
+            let resting = quota_moved(site, &namespace).await?.ok_or("no quota")? < found.through.as_second();
             if found.through > noted.through && resting { Ok(found) } else { Err(format!("{found:?}").into()) }
         })
         .await
@@ -190,20 +189,6 @@ async fn end(site: &Cluster, namespace: &str, name: &str) -> Timestamp {
     let pods: Api<Pod> = Api::namespaced(site.admin(), namespace);
     pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
     Timestamp::now()
-}
-
-/// What the namespace itself says.
-async fn account(site: &Cluster, namespace: &str) -> Option<Checkpoint> {
-    let found = Api::<Namespace>::all(site.admin()).get(namespace).await.unwrap();
-    found.annotations().get(labels::USED).and_then(|text| Checkpoint::parse(text))
-}
-
-/// When the quota's status moved last, in seconds.
-async fn quota_moved(site: &Cluster, namespace: &str) -> i64 {
-    let quota = Api::<ResourceQuota>::namespaced(site.admin(), namespace).get("aifactory").await.unwrap();
-    let entries = quota.metadata.managed_fields.unwrap_or_default();
-    let times = entries.iter().filter(|entry| entry.subresource.as_deref() == Some("status")).filter_map(|entry| entry.time.as_ref());
-    times.map(|at| at.0.as_second()).max().unwrap_or_default()
 }
 
 /// Waits for a figure in status, in hours.

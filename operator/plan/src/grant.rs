@@ -223,7 +223,7 @@ impl Planner<'_> {
     }
 
     fn establish(&self, access: Access) -> Plan {
-        let members: Vec<_> = self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
+        let (members, _) = self.members();
         let rendered = network::policies(self.site, self.grant, &self.namespace, &self.ownership);
         let namespace = tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: self.used() }, &self.ownership);
         let mut fence = rendered.objects;
@@ -260,14 +260,13 @@ impl Planner<'_> {
 
     /// Members who are given nothing here, and why.
     fn waiting(&self) -> Vec<Finding> {
-        let (refused, others): (Vec<_>, Vec<_>) =
-            self.grant.members.iter().partition(|member| self.refused_member(&member.id, member.subject.as_ref()));
-        let named = |members: Vec<&MemberIntent>| members.into_iter().map(|member| member.id.clone()).collect::<Vec<_>>();
-        let missing = named(others.into_iter().filter(|member| member.subject.is_none()).collect());
+        let (mut missing, refused) = self.members();
+        missing.retain(|member| member.subject.is_none());
+        let named = |members: Vec<MemberIntent>| members.into_iter().map(|member| member.id).collect::<Vec<_>>();
         let policy = format!("are listed under refuseMembers of the site's ConfigMap {}", labels::SITE_POLICY);
         let subject =
             "have no members[].kubernetes subject that begins as the factory's policy.subjectPrefixes say, for example oidc:4711".to_owned();
-        [(named(refused), policy), (missing, subject)]
+        [(named(refused), policy), (named(missing), subject)]
             .into_iter()
             .filter(|(ids, _)| !ids.is_empty())
             .map(|(ids, why)| Finding::note(Reason::MembersWaiting, format!("members {} wait: they {why}", bounded(&ids))))
@@ -318,7 +317,7 @@ impl Planner<'_> {
         let mut fence = network::policies(self.site, &apart, &self.namespace, &self.ownership).objects;
         fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
-        let members: Vec<_> = self.grant.members.iter().filter(|member| !self.refused_member(&member.id, member.subject.as_ref())).cloned().collect();
+        let (members, _) = self.members();
         let mut inside = tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership);
         inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
         let keys: Vec<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
@@ -390,9 +389,12 @@ impl Planner<'_> {
         }
     }
 
-    fn refused_member(&self, id: &str, subject: Option<&aifactory_api::grant::KubernetesSubject>) -> bool {
+    /// Members whom the site takes, and those whom it refuses.
+    fn members(&self) -> (Vec<MemberIntent>, Vec<MemberIntent>) {
         let refused = &self.view.policy.refuse_members;
-        refused.contains(id) || subject.is_some_and(|subject| refused.contains(&subject.name))
+        let taken =
+            |member: &MemberIntent| !refused.contains(&member.id) && member.subject.as_ref().is_none_or(|subject| !refused.contains(&subject.name));
+        self.grant.members.iter().cloned().partition(taken)
     }
 
     fn detail(&self, bound: usize, access_removed: bool, present: bool) -> Detail {

@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::client::{ClientSettings, Clients};
+use crate::client::{ClientSettings, Clients, NO_ANSWER};
 use crate::credential::{AddressRules, Fingerprint, SiteCredential};
 
 /// Longest wait for one call to the hub.
@@ -233,7 +233,7 @@ where
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
         Ok(Err(error)) => Err(failed(brief(&error))),
-        Err(_) => Err(failed("no answer in time".to_owned())),
+        Err(_) => Err(failed(NO_ANSWER.to_owned())),
     }
 }
 

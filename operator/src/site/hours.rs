@@ -106,11 +106,10 @@ impl Accounts {
     pub fn synced(&mut self, index: &Index, former: Option<Timestamp>, now: Timestamp) {
         for (namespace, view) in index.namespaces() {
             let moved_since = |since: Timestamp| index.moved(namespace).is_some_and(|moved| moved >= whole_seconds(since));
-            let long = |since: Timestamp| now.duration_since(since) > SHORT;
+            let unseen =
+                |account: &Account, since: Timestamp| moved_since(since) && (!account.tally.untouched() || now.duration_since(since) > SHORT);
             if let Some(account) = self.accounts.get_mut(namespace) {
-                let begun = !account.tally.untouched();
-                let missed = self.unwatched.filter(|since| self.vanished.contains(namespace) || moved_since(*since) && (begun || long(*since)));
-                if let Some(since) = missed {
+                if let Some(since) = self.unwatched.filter(|since| self.vanished.contains(namespace) || unseen(account, *since)) {
                     account.tally.gap(since, now);
                 }
                 continue;
@@ -118,8 +117,7 @@ impl Accounts {
             let mut account = Account::of(view, now);
             // Where nothing is written down the former process had seen no Pod until its end.
             let since = account.written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
-            let begun = !account.tally.untouched();
-            if let Some(since) = since.filter(|since| moved_since(*since) && (begun || long(*since))) {
+            if let Some(since) = since.filter(|since| unseen(&account, *since)) {
                 account.tally.gap(since, now);
             }
             self.accounts.insert(namespace.clone(), account);

@@ -15,7 +15,7 @@ use kube::{Client, Config};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::error::SlurmError;
+use super::error::{SlurmError, of_system};
 use super::token::Token;
 use crate::client::{ClientSettings, Clients};
 use crate::credential::parse_service;
@@ -209,8 +209,8 @@ fn judge(api: Api, status: StatusCode, bytes: &[u8]) -> Result<Value, SlurmError
         (200, _) if error.is_none() && !body.is_null() => Ok(body),
         (401, _) | (511, _) => Err(SlurmError::TokenRefused),
         (502, 7000) => Err(SlurmError::DatabaseDown),
-        // A connection to slurmdbd that breaks in the middle comes back as the number of the operating system, on the daemon's own paths too.
-        (_, 1..200) if api == Api::Slurmdb || text("description").contains("Slurmdb") => Err(SlurmError::DatabaseDown),
+        // The daemon's own paths ask slurmdbd too.
+        (_, number) if of_system(number) && (api == Api::Slurmdb || text("description").contains("Slurmdb")) => Err(SlurmError::DatabaseDown),
         (502, 1800) | (_, 1800) => Err(SlurmError::ControllerDown),
         (_, 2002 | 2010) => Err(SlurmError::Forbidden),
         (_, 7001) => Err(SlurmError::JobsActive),

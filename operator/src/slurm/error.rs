@@ -53,6 +53,11 @@ pub enum SlurmError {
     Name(String),
 }
 
+/// Whether a number is the operating system's: a connection that breaks in the middle, to the database where slurmdbd is asked.
+pub fn of_system(number: i64) -> bool {
+    (1..200).contains(&number)
+}
+
 impl SlurmError {
     /// Whether it is about the way to Slurm, not about what was asked.
     pub fn is_transport(&self) -> bool {

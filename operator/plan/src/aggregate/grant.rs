@@ -48,15 +48,7 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
     let ended = asked.ended();
     let open: Vec<&Row<'_>> = rows.iter().filter(|row| !row.confirmed).collect();
     let reach = Reach::of(rows.iter().map(|row| &row.standing), namespace);
-    let awaiting: Vec<String> = rows
-        .iter()
-        .filter(|row| !row.access_removed)
-        .map(|row| match row.standing.findings().first() {
-            _ if !row.standing.reachable => row.standing.unreachable_text(namespace),
-            Some(finding) => format!("{}: {}", row.label, shorten(&finding.message, 300)),
-            None => format!("{}: in progress", row.label),
-        })
-        .collect();
+    let awaiting: Vec<&Standing<'_>> = rows.iter().filter(|row| !row.access_removed).map(|row| &row.standing).collect();
     let site_refusals: Vec<(&Row<'_>, &Finding)> =
         rows.iter().filter(|row| row.refused).filter_map(|row| Some((row, row.standing.findings().first()?))).collect();
     let stalled: Vec<String> = rows
@@ -131,8 +123,8 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         if stuck { refusal.as_ref().map_or(Reason::SiteError, |(reason, _)| *reason) } else { Reason::NotApplicable },
         stuck_text.filter(|_| stuck).unwrap_or_default(),
     );
-    let usable = asked == Asked::Active && usable_at > 0 && !exhausted;
-    let nobody = asked == Asked::Active && usable_at == 0 && bound > 0 && !exhausted;
+    let running = asked == Asked::Active && !exhausted;
+    let (usable, nobody) = (running && usable_at > 0, running && usable_at == 0 && bound > 0);
     conditions.set(
         ConditionType::Usable,
         usable,
@@ -180,7 +172,8 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
     if ended {
         let gone = awaiting.is_empty();
         // Sites that answer take it away in this moment; worth a word is the one that does not, or finds something.
-        let hindered = rows.iter().filter(|row| !row.access_removed).any(|row| !row.standing.reachable || !row.standing.findings().is_empty());
+        let hindered = awaiting.iter().any(|standing| !standing.reachable || !standing.findings().is_empty());
+        let names: Vec<String> = awaiting.iter().map(|standing| standing.progress_text(namespace)).collect();
         conditions.set(
             ConditionType::AccessRemoved,
             gone,
@@ -191,7 +184,7 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
             } else {
                 Reason::InProgress
             },
-            if gone { "every site has confirmed that access is gone".to_owned() } else { format!("not confirmed by: {}", bounded(&awaiting)) },
+            if gone { "every site has confirmed that access is gone".to_owned() } else { format!("not confirmed by: {}", bounded(&names)) },
         );
     } else {
         let reason = if blocked && bound == 0 { Reason::NotApplicable } else { Reason::AccessGiven };

@@ -60,15 +60,7 @@ pub fn pool<'a>(
     });
     let ready = open.is_empty() && problem.is_none() && down.is_empty() && !deleting;
     let progressing = !ready && open.iter().any(|standing| standing.reachable) && problem.is_none();
-    let text = |standing: &&Standing<'_>| {
-        let name = standing.label(namespace);
-        match standing.findings().first() {
-            _ if !standing.reachable => standing.unreachable_text(namespace),
-            Some(finding) => format!("{name}: {}", shorten(&finding.message, 300)),
-            None => format!("{name}: in progress"),
-        }
-    };
-    let open_text = bounded(&open.iter().map(text).collect::<Vec<_>>());
+    let open_text = bounded(&open.iter().map(|standing| standing.progress_text(namespace)).collect::<Vec<_>>());
     if deleting && !grants.is_empty() {
         let message = format!("these grants use the pool: {}. Delete them, or move them to another pool", bounded(&grants));
         conditions.set(ConditionType::Ready, false, Reason::GrantsRemain, message);

@@ -9,6 +9,7 @@ use crate::conditions::Status;
 use crate::digest::digest_of;
 use crate::intent::Intent;
 use crate::report::{Detail, Finding, Report, SitePhase};
+use crate::text::shorten;
 use crate::world::{Part, SiteKey};
 
 /// Where one resource stands at one site.
@@ -73,6 +74,16 @@ impl<'a> Standing<'a> {
         );
         let why = self.problem.as_ref().map(|problem| format!(" ({}: {})", problem.reason, problem.message)).unwrap_or_default();
         format!("{}: {since}{why}", self.label(namespace))
+    }
+
+    /// What stands in the way there, or that it is under way.
+    pub fn progress_text(&self, namespace: &str) -> String {
+        let name = self.label(namespace);
+        match self.findings().first() {
+            _ if !self.reachable => self.unreachable_text(namespace),
+            Some(finding) => format!("{name}: {}", shorten(&finding.message, 300)),
+            None => format!("{name}: in progress"),
+        }
     }
 
     /// The site's name, and which part of it where that is its Slurm.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokio::sync::mpsc;
 
-use super::super::error::SlurmError;
+use super::super::error::{SlurmError, of_system};
 use super::undecodable;
 
 /// Pieces of an answer that wait to be decoded.
@@ -48,8 +48,7 @@ pub(super) fn records(reader: impl Read, each: impl FnMut(RunRecord)) -> Result<
     let errors = Answer(each).deserialize(&mut json).map_err(|error| undecodable(error.to_string()))?;
     json.end().map_err(|error| undecodable(error.to_string()))?;
     match errors.into_iter().next() {
-        // 7000, or the number of the operating system for a connection that breaks in the middle.
-        Some(Problem { error_number: 7000 | 1..200, .. }) => Err(SlurmError::DatabaseDown),
+        Some(Problem { error_number: number, .. }) if number == 7000 || of_system(number) => Err(SlurmError::DatabaseDown),
         Some(Problem { error_number, error, description }) => {
             Err(SlurmError::Refused { number: error_number, text: if description.is_empty() { error } else { description } })
         }
