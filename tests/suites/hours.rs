@@ -10,7 +10,7 @@ use aifactory_api::AccessGrant;
 use aifactory_tests::{Cluster, eventually, run};
 use fixture::{POOL, World, account, condition, grant, quota_moved};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
@@ -88,7 +88,7 @@ fn pods_are_counted_to_the_second_across_a_restart() {
         assert_eq!(status.pools[0].gpu_hours.granted, "5000");
         let budget = condition(&status.conditions, "WithinBudget");
         assert_eq!((budget.status.as_str(), budget.reason.as_str()), ("True", "AsSpecified"));
-        assert!(budget.message.contains("nobody enforces"), "{}", budget.message);
+        assert!(budget.message.starts_with("h100: 0.0"), "{}", budget.message);
         assert_eq!(status.phase.as_deref(), Some("Active"));
 
         // Rest: nobody writes, and a process that starts anew finds nothing to say.
@@ -148,6 +148,104 @@ fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
     });
 }
 
+#[test]
+fn a_budget_that_is_used_up_lets_nothing_more_start_until_it_is_raised() {
+    run(async {
+        let world = World::bare("budget").await;
+        world.apply(fixture::factory()).await;
+        let mut minutes = fixture::pool(POOL);
+        minutes["spec"]["accounting"] = json!({"canonicalGPUHours": 60, "perDeviceHours": 1});
+        world.apply(minutes).await;
+        let mut small = wide();
+        small["spec"]["pools"][0]["gpuHours"] = json!(2);
+        world.apply(small).await;
+        let namespace = world.tenant(&world.ready::<AccessGrant>("alpha").await);
+        let (bissen, bettembourg) = (world.site("bissen"), world.site("bettembourg"));
+        let api: Api<AccessGrant> = world.api();
+        let row = async |site: &str| {
+            let status = api.get("alpha").await?.status.unwrap_or_default();
+            let row = status.sites.iter().find(|row| row.name == site).and_then(|row| row.message.clone());
+            Ok::<_, kube::Error>((status.phase.clone().unwrap_or_default(), row.unwrap_or_default(), status))
+        };
+
+        // A minute of a device for each site, of which half is held back: four GPUs have it after seven and a half seconds.
+        let began = begin(bissen, &namespace, "long", 4).await;
+        let closed = closed(bissen, &namespace).await;
+        let lasted = millis(began, closed);
+        eprintln!("closed {lasted} ms after the Pod was bound");
+        assert!((6_500..15_000).contains(&lasted), "{lasted}");
+        let refused = create(bissen, &namespace, "more", 1).await.unwrap_err().to_string();
+        assert!(refused.contains("no pool is granted here at present, so no Pod can start; see the ConfigMap aifactory-access"), "{refused}");
+        let notes: Api<ConfigMap> = Api::namespaced(bissen.client_as("oidc:2", &[]).await.unwrap(), &namespace);
+        let note = notes.get("aifactory-access").await.unwrap().data.unwrap_or_default();
+        assert_eq!(note["state"], "The GPU-hours for this site are used up: nothing new starts.");
+        let pods: Api<Pod> = Api::namespaced(bissen.admin(), &namespace);
+        assert!(pods.get("long").await.unwrap().metadata.deletion_timestamp.is_none(), "what runs may finish");
+        let said = eventually(LONG, "the site says so", async || {
+            let (phase, message, _) = row("bissen").await?;
+            if message.contains("Exhausted: pool h100") { Ok(phase) } else { Err(format!("{phase} {message}").into()) }
+        })
+        .await
+        .unwrap();
+        assert_eq!(said, "Active", "the other site has its part");
+
+        // Unless the grant says that what runs is cancelled: then the part is not passed.
+        world.patch_grant("alpha", json!({"spec": {"expiry": {"runningWork": "Cancel"}}})).await;
+        gone(bissen, &namespace, "long").await;
+        let began = begin(bettembourg, &namespace, "last", 4).await;
+        let ended = gone(bettembourg, &namespace, "last").await;
+        let lasted = millis(began, ended);
+        eprintln!("cancelled {lasted} ms after the Pod was bound");
+        assert!((6_500..15_000).contains(&lasted), "{lasted}");
+        let exhausted = eventually(LONG, "nothing is left", async || {
+            let (phase, message, status) = row("bettembourg").await?;
+            if phase == "Exhausted" { Ok(status) } else { Err(format!("{phase} {message}").into()) }
+        })
+        .await
+        .unwrap();
+        for (kind, status) in [("WithinBudget", "False"), ("Usable", "False"), ("Ready", "True")] {
+            let found = condition(&exhausted.conditions, kind);
+            assert_eq!((found.status.as_str(), found.reason.as_str()), (status, "Exhausted"), "{kind}");
+        }
+        let before = used(&world, |hours, running| hours > 0.0 && !running).await;
+
+        world.patch_grant("alpha", json!({"spec": {"pools": [{"name": POOL, "poolRef": {"name": POOL}, "gpuHours": 200, "maxGPUs": 8}]}})).await;
+        for site in [bissen, bettembourg] {
+            eventually(LONG, "new Pods are taken again", async || Ok(create(site, &namespace, "again", 1).await?)).await.unwrap();
+            end(site, &namespace, "again").await;
+        }
+        assert!(used(&world, |hours, _| hours >= before).await >= before, "what was used stays counted");
+        eventually(LONG, "the grant is in use again", async || {
+            let (phase, message, _) = row("bissen").await?;
+            if phase == "Active" && message.is_empty() { Ok(()) } else { Err(format!("{phase} {message}").into()) }
+        })
+        .await
+        .unwrap();
+        world.at_rest(Duration::from_secs(5)).await;
+    });
+}
+
+/// Waits until a Pod is gone, and returns when.
+async fn gone(site: &Cluster, namespace: &str, name: &str) -> Timestamp {
+    let pods: Api<Pod> = Api::namespaced(site.admin(), namespace);
+    eventually(LONG, format!("Pod {name} is cancelled"), async || {
+        if pods.get_opt(name).await?.is_none() { Ok(Timestamp::now()) } else { Err("it runs".into()) }
+    })
+    .await
+    .unwrap()
+}
+
+/// Waits until the site's quota lets no GPU be asked for, and returns when.
+async fn closed(site: &Cluster, namespace: &str) -> Timestamp {
+    let quotas: Api<ResourceQuota> = Api::namespaced(site.admin(), namespace);
+    eventually(LONG, format!("nothing more starts at {}", site.name()), async || {
+        let hard = quotas.get("aifactory").await?.spec.and_then(|spec| spec.hard).unwrap_or_default();
+        if hard["requests.nvidia.com/gpu"].0 == "0" { Ok(Timestamp::now()) } else { Err(format!("{hard:?}").into()) }
+    })
+    .await
+    .unwrap()
+}
+
 /// A grant with four GPUs at each of both sites.
 fn wide() -> Value {
     let mut grant = grant("alpha");
@@ -155,8 +253,8 @@ fn wide() -> Value {
     grant
 }
 
-/// Starts a Pod that runs until it is deleted, and returns when it was bound.
-async fn begin(site: &Cluster, namespace: &str, name: &str, gpus: i64) -> Timestamp {
+/// A member asks for a Pod that runs until it is deleted.
+async fn create(site: &Cluster, namespace: &str, name: &str, gpus: i64) -> kube::Result<Pod> {
     let gpus = gpus.to_string();
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
@@ -170,7 +268,12 @@ async fn begin(site: &Cluster, namespace: &str, name: &str, gpus: i64) -> Timest
         },
     });
     let pods: Api<Pod> = Api::namespaced(site.client_as("oidc:2", &[]).await.unwrap(), namespace);
-    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
+    pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await
+}
+
+/// Starts a Pod, and returns when it was bound.
+async fn begin(site: &Cluster, namespace: &str, name: &str, gpus: i64) -> Timestamp {
+    create(site, namespace, name, gpus).await.unwrap();
     let pods: Api<Pod> = Api::namespaced(site.admin(), namespace);
     eventually(LONG, format!("Pod {name} runs"), async || {
         let status = pods.get(name).await?.status.unwrap_or_default();

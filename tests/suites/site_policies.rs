@@ -34,7 +34,8 @@ mod word_of_the_site;
 
 use std::error::Error;
 
-use admission::{Row, all_refused, passes};
+use admission::request::namespaced;
+use admission::{Request, Row, all_refused, passes};
 use aifactory_tests::{Federation, run};
 use scene::Scene;
 use tokio::sync::OnceCell;
@@ -99,6 +100,21 @@ fn legitimate_work_passes() -> Outcome {
             passes(&scene.operator, what, &request).await?;
         }
         legitimate::taints(&scene.operator, "worked").await?;
+        Ok(())
+    })
+}
+
+/// Pods of a living grant end where its namespace says that GPU-hours are used up, one by one by name.
+#[test]
+fn pods_end_where_hours_are_used_up() -> Outcome {
+    run(async {
+        let scene = site().await?;
+        let one = format!("{}?fieldSelector=metadata.name%3D", namespaced("v1", scene::EXHAUSTED, "pods", ""));
+        let work = Request::get(namespaced("v1", scene::EXHAUSTED, "pods", "work"));
+        passes(&scene.operator, "another Pod ended", &Request::delete(format!("{one}other"))).await?;
+        work.send(&scene.cluster.admin()).await?;
+        passes(&scene.operator, "a Pod ended", &Request::delete(format!("{one}work"))).await?;
+        assert!(work.send(&scene.cluster.admin()).await.is_err(), "the Pod is there");
         Ok(())
     })
 }

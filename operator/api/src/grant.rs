@@ -283,7 +283,7 @@ pub struct GrantPool {
     /// The GPUPool.
     pub pool_ref: PoolRef,
     /// Budget in canonical GPU-hours, 1 to 1000000000000, for example 5000. Counts towards a consumer's cap. On a Slurm pool Slurm itself enforces it; on
-    /// Kubernetes it is informational.
+    /// Kubernetes nothing more starts when it is used up, and running Pods end where `expiry.runningWork` is Cancel.
     #[schemars(range(min = 1, max = 1_000_000_000_000_i64))]
     pub gpu_hours: i64,
     /// GPUs at the same time over all sites, 1 to 1000000, for example 16.
@@ -343,7 +343,8 @@ pub enum GrantState {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expiry {
-    /// Finish: running work may finish. Cancel: it is cancelled after `gracePeriod`.
+    /// Finish: running work may finish. Cancel: it is cancelled after `gracePeriod`; and on Kubernetes, Pods of a pool whose `gpuHours` are used up are
+    /// cancelled with 10 seconds to end.
     #[serde(default)]
     pub running_work: RunningWork,
     /// How long running work may go on when it is to be cancelled, for example `1h`, `30m` or `0s`.

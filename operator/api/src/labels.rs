@@ -39,6 +39,9 @@ pub const CODE: &str = "aifactory.dev/code";
 /// Annotation on a grant's namespace: device time of its Pods that was counted, and up to when.
 pub const USED: &str = "aifactory.dev/used";
 
+/// Annotation on a grant's namespace: the pools, comma separated, whose GPU-hours are used up here and whose Pods are cancelled for that.
+pub const CANCEL_PODS: &str = "aifactory.dev/cancel-pods";
+
 /// Annotation on a locked namespace: when access ended.
 pub const ENDED_AT: &str = "aifactory.dev/ended-at";
 /// Annotation on a locked namespace: why access ended.

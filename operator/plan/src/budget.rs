@@ -15,6 +15,19 @@ pub fn device_minutes(hours: i64, accounting: Accounting) -> i64 {
     i64::try_from(minutes).unwrap_or(i64::MAX)
 }
 
+/// How often a site looks at least at what running Pods use, in seconds.
+pub const PERIOD: i64 = 15;
+
+/// How long a Pod of a used-up budget has at most to end, in seconds: so much less than [`PERIOD`] that it is over in the time held back.
+pub const GRACE: u32 = 10;
+
+/// Device-seconds after which nothing more starts on Kubernetes: the part of the budget, less what the GPUs of a grant may use between two looks
+/// at them; at least half of the part, so that a small one is of use.
+pub fn closes_at(device_minutes: i64, max_gpus: i64) -> i64 {
+    let part = device_minutes.max(0).saturating_mul(60);
+    part - max_gpus.max(0).saturating_mul(PERIOD).min(part / 2)
+}
+
 /// Canonical GPU-hours in device-seconds, in ten-thousandths of an hour, rounded down.
 pub fn ten_thousandths(device_seconds: i64, accounting: Accounting) -> i64 {
     let exact = i128::from(device_seconds.max(0)) * i128::from(accounting.canonical_gpu_hours.max(1)) * 10_000;

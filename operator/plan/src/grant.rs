@@ -49,6 +49,8 @@ pub struct Hours {
     pub gaps: Vec<(Timestamp, Timestamp)>,
     /// What keeps Pods from being seen now.
     pub blind: Option<String>,
+    /// Pods that wait or run, by pool and name, and how many seconds each has where it is to end.
+    pub pods: BTreeMap<String, BTreeMap<String, u32>>,
 }
 
 /// What the site worker keeps of a grant's namespace.
@@ -225,14 +227,24 @@ impl Planner<'_> {
     fn establish(&self, access: Access) -> Plan {
         let (members, _) = self.members();
         let rendered = network::policies(self.site, self.grant, &self.namespace, &self.ownership);
-        let namespace = tenancy::namespace(self.site, self.grant, &self.namespace, access, &Mark { annotations: self.used() }, &self.ownership);
+        let closed = self.closed();
+        let mut granted = self.grant.clone();
+        for pool in granted.pools.iter_mut().filter(|pool| closed.contains(pool.pool.as_str())) {
+            pool.open = false;
+        }
+        let mut annotations = self.used();
+        let cancelled: BTreeSet<&str> = closed.iter().copied().filter(|_| self.grant.end.running_work == RunningWork::Cancel).collect();
+        if !cancelled.is_empty() {
+            annotations.insert(labels::CANCEL_PODS.to_owned(), cancelled.iter().copied().collect::<Vec<_>>().join(","));
+        }
+        let namespace = tenancy::namespace(self.site, &granted, &self.namespace, access, &Mark { annotations }, &self.ownership);
         let mut fence = rendered.objects;
-        fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, access, &self.ownership));
+        fence.extend(tenancy::limits(self.site, &granted, &self.namespace, access, &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
         let bindings = tenancy::bindings(&members, &self.namespace, access, &self.ownership);
         let bound = bindings.len();
         let mut inside = bindings;
-        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, access, &self.ownership));
+        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, access, &closed, &self.ownership));
 
         let keys: Vec<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
         let observed = self.view.objects;
@@ -250,12 +262,35 @@ impl Planner<'_> {
         plan.step(Purpose::Establish, applies(fence, observed));
         plan.step(Purpose::Establish, applies(inside, observed));
         plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| !matches!(kind, ObjectKind::RoleBinding | ObjectKind::Namespace)));
+        plan.step(Purpose::Establish, self.end_pods(&cancelled));
         plan.findings.extend(rendered.findings.into_iter().map(|text| Finding::note(Reason::InvalidSpec, text)));
         plan.findings.extend(self.waiting());
+        let running = if cancelled.is_empty() { "what runs may finish" } else { "what runs is cancelled" };
+        plan.findings.extend(closed.into_iter().map(|pool| {
+            Finding::note(Reason::Exhausted, format!("pool {pool}: the GPU-hours for this site are used up; nothing more starts, {running}"))
+        }));
         if self.view.policy.paused {
             self.only_removals(&mut plan);
         }
         plan
+    }
+
+    /// Pools of which the grant has used up what this site may let it use.
+    fn closed(&self) -> BTreeSet<&str> {
+        let Some(hours) = &self.view.hours else { return BTreeSet::new() };
+        let spent = |pool: &str| hours.used.get(pool).is_some_and(|usage| usage.used >= self.grant.closes_at(pool));
+        let pools = self.grant.pools.iter().filter(|pool| pool.partition.is_none());
+        pools.map(|pool| pool.pool.as_str()).filter(|pool| spent(pool)).collect()
+    }
+
+    /// The end of the Pods of these pools, once the namespace says that it is allowed and the quota that none comes after them.
+    fn end_pods(&self, cancelled: &BTreeSet<&str>) -> Vec<Action> {
+        let Some(hours) = &self.view.hours else { return Vec::new() };
+        let written = self.view.namespace.and_then(|found| found.annotation(labels::CANCEL_PODS)).unwrap_or_default();
+        let pools = written.split(',').filter(|pool| cancelled.contains(pool));
+        let pods: BTreeMap<String, u32> =
+            pools.filter_map(|pool| hours.pods.get(pool)).flatten().map(|(name, grace)| (name.clone(), *grace)).collect();
+        if pods.is_empty() { Vec::new() } else { vec![Action::EndPods { namespace: self.namespace.clone(), pods }] }
     }
 
     /// Members who are given nothing here, and why.
@@ -319,7 +354,7 @@ impl Planner<'_> {
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
         let (members, _) = self.members();
         let mut inside = tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership);
-        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
+        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, Access::Locked, &BTreeSet::new(), &self.ownership));
         let keys: Vec<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
 
         let observed = self.view.objects;
@@ -423,13 +458,15 @@ impl Planner<'_> {
     /// What was used of each entry whose pool is used through Kubernetes.
     fn usage(&self) -> BTreeMap<String, EntryUsage> {
         let Some(hours) = &self.view.hours else { return BTreeMap::new() };
+        let closed = self.closed();
         let mut seen = BTreeSet::new();
         let entries = self.grant.pools.iter().filter(|pool| pool.partition.is_none());
         entries
             .map(|pool| {
                 // What two entries share counts once.
                 let used = if seen.insert(&pool.pool) { hours.used.get(&pool.pool).cloned() } else { None };
-                (pool.entry.clone(), used.unwrap_or_else(|| EntryUsage { stale: hours.blind.is_some(), ..EntryUsage::default() }))
+                let usage = used.unwrap_or_else(|| EntryUsage { stale: hours.blind.is_some(), ..EntryUsage::default() });
+                (pool.entry.clone(), EntryUsage { closed: closed.contains(pool.pool.as_str()), ..usage })
             })
             .collect()
     }

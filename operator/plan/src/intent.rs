@@ -10,6 +10,8 @@ use aifactory_api::{OwnerRef, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::budget;
+
 /// Version of these types on the wire.
 pub const VERSION: u32 = 1;
 
@@ -236,6 +238,17 @@ pub struct GrantPoolIntent {
     pub budget: Budget,
     /// The Slurm partition; `None`: the pool is used through Kubernetes.
     pub partition: Option<String>,
+}
+
+impl GrantIntent {
+    /// Device-seconds after which nothing more starts in a pool on Kubernetes, over all entries that name it.
+    pub fn closes_at(&self, pool: &str) -> i64 {
+        let named = self.pools.iter().filter(|named| named.pool == pool && named.partition.is_none());
+        let (minutes, gpus) = named.fold((0_i64, 0_i64), |(minutes, gpus), named| {
+            (minutes.saturating_add(named.budget.device_minutes), gpus.saturating_add(named.max_gpus))
+        });
+        budget::closes_at(minutes, gpus)
+    }
 }
 
 /// A grant's budget in one pool at one site.

@@ -83,6 +83,13 @@ pub enum Action {
         /// The namespace.
         namespace: String,
     },
+    /// Order the end of Pods in a namespace.
+    EndPods {
+        /// The namespace.
+        namespace: String,
+        /// By name, how many seconds each has to end.
+        pods: BTreeMap<String, u32>,
+    },
     /// Change label and taint of a Node.
     PatchNode(NodePatch),
 }

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::GRACE;
+
 /// How the resource names begin that a pool may have.
 const ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "nvidia.com/mig-", "amd.com/gpu", "gpu.intel.com/", "habana.ai/gaudi"];
 /// Gaps that are remembered, the latest.
@@ -22,6 +24,8 @@ pub struct PodView {
     pub uid: String,
     /// Namespace.
     pub namespace: String,
+    /// Name.
+    pub name: String,
     /// The pool that it selects; `None`: the only one of its namespace.
     pub pool: Option<String>,
     /// Accelerators asked for, by resource name.
@@ -30,6 +34,10 @@ pub struct PodView {
     pub bound: Option<Timestamp>,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// Seconds that it asks for to end.
+    pub grace: i64,
+    /// Seconds that it was given to end, once it was told to.
+    pub ending: Option<i64>,
 }
 
 impl PodView {
@@ -46,11 +54,20 @@ impl PodView {
         Some(Self {
             uid: pod.metadata.uid.clone()?,
             namespace: namespace.clone(),
+            name: pod.metadata.name.clone()?,
             pool: spec.node_selector.as_ref().and_then(|selector| selector.get(labels::POOL)).cloned(),
             devices,
             bound: scheduled.and_then(|condition| condition.last_transition_time.as_ref()).map(|at| at.0),
             ended: ended(pod),
+            grace: spec.termination_grace_period_seconds.unwrap_or(30),
+            ending: pod.metadata.deletion_timestamp.as_ref().map(|_| pod.metadata.deletion_grace_period_seconds.unwrap_or_default()),
         })
+    }
+
+    /// Within how many seconds it is to end where it may not go on; `None` where it has ended, or will as soon.
+    pub fn to_end(&self) -> Option<u32> {
+        let seconds = u32::try_from(self.grace).unwrap_or(GRACE).clamp(1, GRACE);
+        (self.ended.is_none() && self.ending.is_none_or(|ending| ending > i64::from(seconds))).then_some(seconds)
     }
 }
 
@@ -178,6 +195,12 @@ impl Tally {
     /// Whether a Pod of the pool, or of any, holds devices at this moment.
     pub fn running(&self, pool: Option<&str>, at: Timestamp) -> bool {
         self.runs.values().any(|run| pool.is_none_or(|pool| run.pool == pool) && run.until.is_none_or(|until| until > at))
+    }
+
+    /// Devices of the pool that Pods hold at this moment.
+    pub fn held(&self, pool: &str, at: Timestamp) -> i64 {
+        let running = self.runs.values().filter(|run| run.pool == pool && run.from <= at && run.until.is_none_or(|until| until > at));
+        running.fold(0, |sum, run| sum.saturating_add(run.gpus))
     }
 
     /// Device-milliseconds by pool up to a moment.

@@ -159,6 +159,9 @@ pub struct EntryUsage {
     pub complete_through: Option<Timestamp>,
     /// The figure could not be brought up to date lately.
     pub stale: bool,
+    /// The site lets nothing more start, since the budget is used up. In Slurm its own counter tells.
+    #[serde(default)]
+    pub closed: bool,
 }
 
 /// What a site says about itself.

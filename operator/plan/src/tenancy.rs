@@ -7,7 +7,7 @@ use aifactory_api::labels;
 use aifactory_api::name::member_binding;
 use serde_json::{Map, Value, json};
 
-use crate::intent::{GrantIntent, MemberIntent, SiteIntent};
+use crate::intent::{GrantIntent, GrantPoolIntent, MemberIntent, SiteIntent};
 use crate::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::quantity;
 
@@ -172,8 +172,15 @@ pub fn bindings(members: &[MemberIntent], namespace: &str, access: Access, owner
     bindings.into_values().collect()
 }
 
-/// The ConfigMap that tells members where things are.
-pub fn access_note(site: &SiteIntent, grant: &GrantIntent, namespace: &str, access: Access, ownership: &Ownership) -> Object {
+/// The ConfigMap that tells members where things are, and of which pools the GPU-hours are used up.
+pub fn access_note(
+    site: &SiteIntent,
+    grant: &GrantIntent,
+    namespace: &str,
+    access: Access,
+    used_up: &BTreeSet<&str>,
+    ownership: &Ownership,
+) -> Object {
     let mut data = Map::new();
     let mut put = |key: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -181,6 +188,9 @@ pub fn access_note(site: &SiteIntent, grant: &GrantIntent, namespace: &str, acce
         }
     };
     let state = match access {
+        Access::Open if !used_up.is_empty() && grant.pools.iter().all(|pool| used_up.contains(pool.pool.as_str())) => {
+            "The GPU-hours for this site are used up: nothing new starts."
+        }
         Access::Open => "You can start work until the day under `expires`.",
         Access::Paused => "The grant is paused: nothing new starts. Ask the support below.",
         Access::Locked => "The grant has ended. Copy your data out before it goes; leads may run one Pod without GPU for that.",
@@ -195,7 +205,11 @@ pub fn access_note(site: &SiteIntent, grant: &GrantIntent, namespace: &str, acce
     put("loginHosts", Some(site.access.login_hosts.join(",")));
     put("docs", site.access.docs_url.clone());
     put("support", site.access.support_url.clone());
-    let pools: Vec<String> = grant.pools.iter().map(|pool| format!("{}: up to {} of {}", pool.pool, pool.max_gpus, pool.resource)).collect();
+    let pool = |pool: &GrantPoolIntent| {
+        let over = if used_up.contains(pool.pool.as_str()) { "; its GPU-hours are used up" } else { "" };
+        format!("{}: up to {} of {}{over}", pool.pool, pool.max_gpus, pool.resource)
+    };
+    let pools: Vec<String> = grant.pools.iter().map(pool).collect();
     put("pools", Some(pools.join("\n")));
     Object::new(ObjectKey::namespaced(ObjectKind::ConfigMap, namespace, "aifactory-access"), ownership, json!({"data": data}))
 }

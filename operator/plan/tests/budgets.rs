@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::aggregate::{self, Reports};
-use aifactory_plan::budget::Ledger;
+use aifactory_plan::budget::{self, Ledger};
 use aifactory_plan::digest::digest_of;
+use aifactory_plan::grant::{GrantView, Hours, NamespaceView};
 use aifactory_plan::intent::{Body, GrantIntent, Intent};
+use aifactory_plan::plan::{Action, ObservedObjects};
 use aifactory_plan::project;
 use aifactory_plan::report::{Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry};
+use aifactory_plan::site_policy::SitePolicy;
 use aifactory_plan::world::{SiteKey, World};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -166,7 +169,11 @@ fn without_rest_no_budget_and_no_binding() {
 
 fn report(intent: &Intent, used: i64, limit: i64) -> Report {
     let entry = SlurmEntry { qos: "grant-alpha-main".to_owned(), partition: "h100".to_owned(), limit: Some(limit) };
-    let usage = EntryUsage { used, complete_through: Some(now()), surcharge: 30, ..EntryUsage::default() };
+    let closed = match &intent.body {
+        Body::Grant(grant) => grant.pools[0].partition.is_none() && used >= grant.closes_at(&grant.pools[0].pool),
+        Body::Pool(_) => false,
+    };
+    let usage = EntryUsage { used, complete_through: Some(now()), surcharge: 30, closed, ..EntryUsage::default() };
     Report {
         owner: intent.owner.clone(),
         uid: intent.uid.clone(),
@@ -262,20 +269,37 @@ fn a_condition_that_only_the_schema_has_set_begins_when_somebody_looks() {
 }
 
 #[test]
-fn on_kubernetes_hours_are_counted_and_nobody_is_stopped() {
+fn on_kubernetes_the_last_seconds_are_held_back_and_a_site_that_passes_its_part_takes_it_from_the_other() {
     let pods = json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]);
-    let (found, _) = status(&grant(1, pods.clone()), &mut Ledger::default(), [3600, 1800], None);
+    let mut ledger = Ledger::default();
+    let (found, told) = status(&grant(1, pods.clone()), &mut ledger, [3600, 1800], None);
+    assert_eq!(told, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 6000)]));
     assert_eq!(found["pools"][0]["gpuHours"]["used"], "0.75");
     assert_eq!(found["summary"]["gpuHours"], "0/100");
     let (state, reason, text) = condition(&found, "WithinBudget");
     assert_eq!((state, reason), ("True", "AsSpecified"));
-    assert!(text.starts_with("main: 0.75 of 100 GPU-hours used. For information: main. On Kubernetes nobody enforces"), "{text}");
+    assert_eq!(text, "main: 0.75 of 100 GPU-hours used");
 
-    let (found, _) = status(&grant(1, pods), &mut Ledger::default(), [200 * 3600, 20 * 3600], None);
-    let (state, reason, text) = condition(&found, "WithinBudget");
-    assert_eq!((state, reason), ("False", "Exhausted"));
-    assert!(text.contains("main: 110 of 100 GPU-hours used. Used up: main. On Kubernetes nobody enforces GPU-hours: access stays"), "{text}");
-    assert_eq!((&found["phase"], condition(&found, "Usable").0, condition(&found, "Ready").1), (&json!("Active"), "True", "AsSpecified"));
+    // Four GPUs at each site, and a quarter of a minute.
+    let last = 6000 * 60 - 4 * 15;
+    let (found, _) = status(&grant(1, pods.clone()), &mut ledger, [last, last - 1], None);
+    assert_eq!((&found["phase"], condition(&found, "WithinBudget").0, condition(&found, "Usable").0), (&json!("Active"), "True", "True"));
+    let (found, _) = status(&grant(1, pods.clone()), &mut ledger, [last, last], None);
+    assert_eq!((condition(&found, "WithinBudget").1, condition(&found, "Usable").0), ("Exhausted", "False"));
+    assert_eq!((&found["phase"], condition(&found, "Ready").0, condition(&found, "Ready").1), (&json!("Exhausted"), "True", "Exhausted"));
+
+    // What ran when a closed may use more than its part.
+    let mut ledger = Ledger::default();
+    status(&grant(1, pods.clone()), &mut ledger, [7000 * 60, 600], None);
+    let (_, told) = status(&grant(1, pods), &mut ledger, [7000 * 60, 600], None);
+    assert_eq!(told, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
+}
+
+#[test]
+fn a_small_part_of_a_large_grant_is_of_use_all_the_same() {
+    assert_eq!(budget::closes_at(1, 1000), 30);
+    assert_eq!(budget::closes_at(100, 4), 5940);
+    assert_eq!(budget::closes_at(0, 4), 0);
 }
 
 #[test]
@@ -343,4 +367,52 @@ fn a_partition_that_is_down_is_not_ready() {
     assert_eq!(found["sites"].as_array().map(Vec::len), Some(2));
     assert_eq!(found["summary"], json!({"nodes": "2/2", "gpus": "0/8"}), "the nodes of a count once");
     assert_eq!(found["gpuHours"]["used"], 3);
+}
+
+#[test]
+fn pods_of_a_used_up_pool_are_cancelled_where_the_grant_says_so_once_the_namespace_does() {
+    let plan = |running_work: &str, used: i64, written: Option<&str>| {
+        let mut grant = grant(1, json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]));
+        grant["spec"]["expiry"] = json!({"runningWork": running_work});
+        let world = world(&grant);
+        let intent = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection").sites[&kubernetes("a")].clone();
+        let site = project::site(&world, "hub", &kubernetes("a"), None).expect("a site");
+        let annotations = written.map(|pools| (labels::CANCEL_PODS.to_owned(), pools.to_owned())).into_iter().collect();
+        let namespace = NamespaceView { uid: "1".to_owned(), state: labels::STATE_BOUND.to_owned(), annotations, ..NamespaceView::default() };
+        let hours = Hours {
+            used: BTreeMap::from([("pods".to_owned(), EntryUsage { used, ..EntryUsage::default() })]),
+            pods: BTreeMap::from([("pods".to_owned(), BTreeMap::from([("train".to_owned(), 10)]))]),
+            ..Hours::default()
+        };
+        let view = GrantView {
+            namespace: Some(&namespace),
+            objects: &ObservedObjects::new(),
+            foreign: &[],
+            policy: &SitePolicy::default(),
+            refused: None,
+            data_lost: false,
+            hours: Some(hours),
+        };
+        let plan = aifactory_plan::grant::plan(&site, &intent, body(&intent), &view, now());
+        let actions: Vec<Action> = plan.steps.into_iter().flat_map(|step| step.actions).collect();
+        let said = actions.iter().find_map(|action| match action {
+            Action::Apply(object) => object.content["metadata"]["annotations"][labels::CANCEL_PODS].as_str().map(str::to_owned),
+            _ => None,
+        });
+        let ended = actions.into_iter().find_map(|action| match action {
+            Action::EndPods { pods, .. } => Some(pods),
+            _ => None,
+        });
+        (said, ended, plan.findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("; "))
+    };
+    let last = 6000 * 60 - 4 * 15;
+    assert_eq!(plan("Cancel", last - 1, None), (None, None, String::new()));
+    let (said, ended, words) = plan("Finish", last, Some("pods"));
+    assert_eq!((said, ended), (None, None));
+    assert!(words.contains("pool pods: the GPU-hours for this site are used up; nothing more starts, what runs may finish"), "{words}");
+    let (said, ended, words) = plan("Cancel", last, None);
+    assert_eq!((said.as_deref(), ended), (Some("pods"), None));
+    assert!(words.contains("what runs is cancelled"), "{words}");
+    assert_eq!(plan("Cancel", last, Some("pods")).1, Some(BTreeMap::from([("train".to_owned(), 10)])));
+    assert_eq!(plan("Cancel", last, Some("other")).1, None);
 }

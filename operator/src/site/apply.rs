@@ -1,5 +1,6 @@
 //! Carrying out a plan's steps on a site: the only place that writes there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use aifactory_plan::report::Finding;
 use aifactory_plan::text::shorten;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{Node, Secret};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::discovery::ApiResource;
 use kube::{Api, Client};
@@ -99,6 +100,7 @@ impl Applier {
             Action::CreateKey { object, field, bytes } => self.create_key(object, &field, bytes).await,
             Action::Delete { key, uid } => self.delete(key, uid).await,
             Action::EndWork { namespace } => self.end_work(&namespace).await,
+            Action::EndPods { namespace, pods } => self.end_pods(&namespace, pods).await,
             Action::PatchNode(patch) => self.patch_node(patch).await,
         }
     }
@@ -213,6 +215,24 @@ impl Applier {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => failed = failed.or_else(|| Some(failure(&what(plural), &error))),
                 Err(_) => failed = failed.or_else(|| Some(timeout(&what(plural)))),
+            }
+        }
+        failed.map_or(Ok(Done::Nothing), Err)
+    }
+
+    /// By collections of one: the operator has no right to delete a Pod that it does not find so.
+    async fn end_pods(&self, namespace: &str, pods: BTreeMap<String, u32>) -> Result<Done, Failure> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let mut failed = None;
+        for (name, grace) in pods {
+            let what = format!("the end of Pod {name} in Namespace {namespace}");
+            let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
+            let one = ListParams::default().fields(&format!("metadata.name={name}"));
+            match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await {
+                Ok(Ok(_)) => {}
+                // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
+                Ok(Err(error)) => failed = failed.or_else(|| Some(Failure { refused: false, ..failure(&what, &error) })),
+                Err(_) => failed = failed.or_else(|| Some(timeout(&what))),
             }
         }
         failed.map_or(Ok(Done::Nothing), Err)

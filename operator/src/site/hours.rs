@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::labels;
+use aifactory_plan::budget::PERIOD;
 use aifactory_plan::conditions::whole_seconds;
 use aifactory_plan::grant::{Hours, NamespaceView};
-use aifactory_plan::intent::GrantIntent;
+use aifactory_plan::intent::{GrantIntent, GrantPoolIntent};
 use aifactory_plan::pod_time::{Checkpoint, PodView, Tally};
 use aifactory_plan::report::EntryUsage;
 use jiff::{SignedDuration, Timestamp};
@@ -130,7 +131,7 @@ impl Accounts {
 
     /// Brings a namespace's account up to date with its Pods, and writes it down where that is due.
     pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
-        let single = index.namespace(namespace).and_then(|view| view.annotations.get(labels::POOL)).map(String::as_str);
+        let single = single(namespace, index);
         let account = self
             .accounts
             .entry(namespace.to_owned())
@@ -154,15 +155,23 @@ impl Accounts {
         }
     }
 
-    /// When a namespace's account is to be looked at again though nothing happens: `running` later while Pods run.
-    pub fn wake(&self, namespace: &str, index: &Index, running: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+    /// When a namespace's account is to be looked at again though nothing happens: a period later while Pods run, and as soon as they have used up
+    /// what they may.
+    pub fn wake(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
         let account = self.accounts.get(namespace)?;
-        let report = if account.tally.running(None, now) { now.checked_add(running).ok() } else { None };
-        report.into_iter().chain(due(account, index.moved(namespace), now)).min()
+        let report = if account.tally.running(None, now) { now.checked_add(SignedDuration::from_secs(PERIOD)).ok() } else { None };
+        let sums = account.tally.through(now);
+        let closing = grant.pools.iter().filter_map(|entry| {
+            let left = grant.closes_at(&entry.pool).saturating_mul(1000).saturating_sub(sums.get(&entry.pool).copied().unwrap_or_default());
+            let held = account.tally.held(&entry.pool, now);
+            // A second more, since whole seconds count.
+            if left > 0 && held > 0 { now.checked_add(SignedDuration::from_millis(left / held + 1000)).ok() } else { None }
+        });
+        report.into_iter().chain(closing).chain(due(account, index.moved(namespace), now)).min()
     }
 
     /// What planning needs to know.
-    pub fn hours(&self, namespace: &str, grant: &GrantIntent, now: Timestamp) -> Hours {
+    pub fn hours(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
         let sums = account.tally.through(now);
@@ -179,11 +188,19 @@ impl Accounts {
             stale: self.blind.is_some(),
             ..EntryUsage::default()
         };
+        let single = single(namespace, index);
+        let mut pods: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
+        for view in self.pods.get(namespace).into_iter().flat_map(BTreeMap::values).filter(|known| known.removed.is_none()).map(|known| &known.view) {
+            if let (Some(pool), Some(grace)) = (pool_of(view, single, &grant.pools), view.to_end()) {
+                pods.entry(pool.to_owned()).or_default().insert(view.name.clone(), grace);
+            }
+        }
         Hours {
             annotation: account.written.as_ref().map(Checkpoint::text),
             used: grant.pools.iter().map(|entry| (entry.pool.clone(), usage(&entry.pool))).collect(),
             gaps: account.tally.gaps().copied().collect(),
             blind: self.blind.clone(),
+            pods,
         }
     }
 
@@ -203,14 +220,24 @@ fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Ti
     (changed || moved).then(|| written.through.checked_add(pause).unwrap_or(now))
 }
 
-/// The pool of which a Pod holds devices, how many, and since when.
-fn held<'a>(pod: &'a PodView, single: Option<&'a str>, grant: Option<&'a GrantIntent>) -> Option<(&'a str, i64, Timestamp)> {
-    let pools = grant.map(|grant| grant.pools.as_slice()).unwrap_or_default();
-    let only = || match pools {
+/// The only pool that a namespace's Pods can use now, as it says itself.
+fn single<'a>(namespace: &str, index: &'a Index) -> Option<&'a str> {
+    index.namespace(namespace)?.annotations.get(labels::POOL).map(String::as_str)
+}
+
+/// The pool that a Pod selects, or that alone it can mean.
+fn pool_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoolIntent]) -> Option<&'a str> {
+    let only = || match granted {
         [only] => Some(only.pool.as_str()),
         _ => None,
     };
-    let pool = pod.pool.as_deref().or(single).or_else(only)?;
+    pod.pool.as_deref().or(single).or_else(only)
+}
+
+/// The pool of which a Pod holds devices, how many, and since when.
+fn held<'a>(pod: &'a PodView, single: Option<&'a str>, grant: Option<&'a GrantIntent>) -> Option<(&'a str, i64, Timestamp)> {
+    let pools = grant.map(|grant| grant.pools.as_slice()).unwrap_or_default();
+    let pool = pool_of(pod, single, pools)?;
     let gpus = match pools.iter().find(|granted| granted.pool == pool) {
         Some(granted) => pod.devices.get(&granted.resource).copied().unwrap_or_default(),
         None => pod.devices.values().sum(),

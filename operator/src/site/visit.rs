@@ -103,7 +103,7 @@ impl Visit<'_> {
             policy: self.policy,
             refused: self.refusals.get(&intent.owner),
             data_lost: self.lost.contains(&intent.owner),
-            hours: Some(self.hours.hours(&namespace, grant, self.now)),
+            hours: Some(self.hours.hours(&namespace, self.index, grant, self.now)),
         };
         grant::plan(self.site, intent, grant, &view, self.now)
     }

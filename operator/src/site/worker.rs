@@ -18,7 +18,7 @@ use aifactory_plan::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::site_policy::SitePolicy;
 use aifactory_plan::world::SiteKey;
 use futures::FutureExt;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -48,8 +48,6 @@ const POLICY_TEST: Duration = Duration::from_secs(60);
 const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that the site refused is tried again.
 const REFUSED: Duration = Duration::from_secs(60);
-/// How often GPU time is reported while Pods run.
-const USAGE: SignedDuration = SignedDuration::from_secs(15);
 /// How often a site says something new about itself, at most.
 const SITE_REPORT: Duration = Duration::from_millis(200);
 
@@ -482,9 +480,7 @@ impl Worker {
         });
         let now = Timestamp::now();
         self.hours.count(&namespace, &self.index, grant, now);
-        if grant.is_some()
-            && let Some(wake) = self.hours.wake(&namespace, &self.index, USAGE, now)
-        {
+        if let Some(wake) = grant.and_then(|grant| self.hours.wake(&namespace, &self.index, grant, now)) {
             self.schedule.add_at(owner.clone(), instant(wake));
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::admission::objects::*;
 use crate::admission::request::namespaced;
 use crate::admission::{By, Request, Row};
-use crate::scene::{BOUND, FOREIGN, LOCKED, PLATFORM, SLURM, pod_spec};
+use crate::scene::{BOUND, EXHAUSTED, FOREIGN, LOCKED, PLATFORM, SLURM, pod_spec};
 
 const PLACE: By = By::Policy("aifactory-site-namespaced");
 
@@ -65,6 +65,9 @@ pub fn outside() -> Vec<Row> {
     }
     for path in work_paths(BOUND).into_iter().take(2) {
         rows.push(row("the work of a living grant ended", Request::delete(path), &[PLACE]));
+    }
+    for path in work_paths(EXHAUSTED).into_iter().skip(1).take(1) {
+        rows.push(row("more than the Pods of a grant whose GPU-hours are used up", Request::delete(path), &[PLACE]));
     }
     rows
 }

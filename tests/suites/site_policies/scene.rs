@@ -14,6 +14,7 @@ use crate::{self_test, slurm};
 
 pub const BOUND: &str = "aif-bound-0123456789";
 pub const LOCKED: &str = "aif-locked-0123456789";
+pub const EXHAUSTED: &str = "aif-exhausted-0123456789";
 pub const PLATFORM: &str = "platform";
 pub const FOREIGN: &str = "aif-foreign";
 pub const SLURM: &str = "slurm";
@@ -51,6 +52,9 @@ impl Scene {
         };
         put(cluster, namespace_path(BOUND), tenant(BOUND, "Bound", &["h100"])).await?;
         put(cluster, namespace_path(LOCKED), tenant(LOCKED, "Locked", &[])).await?;
+        let used_up = json!({"metadata": {"annotations": {"aifactory.dev/cancel-pods": "h100"}}});
+        put(cluster, namespace_path(EXHAUSTED), with(tenant(EXHAUSTED, "Bound", &["h100"]), used_up)).await?;
+        scene.work_in(EXHAUSTED).await?;
         scene.fill_tenant().await?;
         scene.fill_site(&admin).await?;
         await_refused(&scene.operator, &self_test::rows("offered", SLURM)).await?;

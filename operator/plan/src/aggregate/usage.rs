@@ -19,9 +19,6 @@ use crate::world::{SiteKey, World, pools_of_grant};
 /// What Slurm counts.
 const UNIT: &str = "gres/gpu-minutes";
 
-/// What a budget means where Pods use it.
-const INFORMATIONAL: &str = "On Kubernetes nobody enforces GPU-hours: access stays, and new work can start";
-
 /// One granted pool.
 pub struct Entry {
     name: String,
@@ -32,12 +29,10 @@ pub struct Entry {
     running: bool,
     /// Sites whose figure is old, with words.
     stale: Vec<String>,
-    /// Every site that counts it has less than a minute left.
+    /// No site lets more of it start.
     exhausted: bool,
     /// A site counts it, or would.
     counted: bool,
-    /// Somebody stops work when it is used up: Slurm does, Kubernetes does not.
-    enforced: bool,
 }
 
 /// A site's standing with the intent that it was sent.
@@ -94,9 +89,8 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
         complete_through: None,
         running: false,
         stale: Vec::new(),
-        exhausted: slurm,
+        exhausted: true,
         counted: slurm,
-        enforced: slurm,
     };
     let mut seconds: Option<i64> = None;
     let mut through: Vec<Option<Timestamp>> = Vec::new();
@@ -118,10 +112,10 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
             entry.running |= usage.running;
             entry.counted = true;
         }
-        if let Some(pool) = pool.filter(|_| slurm) {
+        if let Some(pool) = pool {
             places += 1;
-            entry.exhausted &= usage.is_some_and(|usage| left(site, pool, usage) < 60);
-            if usage.is_none() {
+            entry.exhausted &= usage.is_some_and(|usage| if slurm { left(site, pool, usage) < 60 } else { usage.closed });
+            if slurm && usage.is_none() {
                 // Not heard since the hub began: what status knew of the site stays in the sum.
                 let row = previous.and_then(|status| status.sites.iter().find(|row| row.name == site.name));
                 let before = row.and_then(|row| row.budgets.iter().find(|budget| budget.name == name)).and_then(|budget| budget.used);
@@ -152,8 +146,6 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
         entry.counted = true;
         through.push(known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0));
     }
-    // Kubernetes stops nothing, so that the figure may pass what was granted.
-    entry.exhausted |= !slurm && entry.used.is_some_and(|used| used >= granted.saturating_mul(10_000));
     entry.complete_through = through.into_iter().collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().min());
     entry
 }
@@ -209,15 +201,15 @@ pub fn summary(entries: &[Entry]) -> String {
     used.map_or_else(|| granted.to_string(), |used| format!("{}/{granted}", used / 10_000))
 }
 
-/// Whether every pool in which the budget is enforced is used up everywhere.
+/// Whether every pool that is counted is used up everywhere.
 pub fn used_up(entries: &[Entry]) -> bool {
-    let mut counted = entries.iter().filter(|entry| entry.counted && entry.enforced).peekable();
+    let mut counted = entries.iter().filter(|entry| entry.counted).peekable();
     counted.peek().is_some() && counted.all(|entry| entry.exhausted)
 }
 
 /// Whether no pool is left in which members can start anything.
 pub fn nothing_left(entries: &[Entry]) -> bool {
-    used_up(entries) && entries.iter().all(|entry| entry.counted && entry.enforced)
+    used_up(entries) && entries.iter().all(|entry| entry.counted)
 }
 
 /// Sets `WithinBudget`.
@@ -230,22 +222,16 @@ pub fn within_budget(conditions: &mut Conditions<'_>, entries: &[Entry]) {
     let figures = bounded(&counted.iter().map(|entry| figure(entry)).collect::<Vec<_>>());
     let stale: Vec<String> = counted.iter().flat_map(|entry| entry.stale.iter().map(|text| format!("{}, {text}", entry.name))).collect();
     let gone: Vec<String> = counted.iter().filter(|entry| entry.exhausted).map(|entry| entry.name.clone()).collect();
-    let over: Vec<String> = counted.iter().filter(|entry| entry.exhausted && !entry.enforced).map(|entry| entry.name.clone()).collect();
     let kind = ConditionType::WithinBudget;
     if counted.is_empty() {
         conditions.set(kind, Status::Unknown, Reason::NotApplicable, "nobody counts what is used of these pools");
     } else if used_up(entries) {
         let text = format!("{figures}. Nothing more can start; raise pools[].gpuHours to go on, what was used stays counted");
         conditions.set(kind, false, Reason::Exhausted, text);
-    } else if !over.is_empty() {
-        let text = format!("{figures}. Used up: {}. {INFORMATIONAL}", bounded(&over));
-        conditions.set(kind, false, Reason::Exhausted, text);
     } else if !stale.is_empty() {
         conditions.set(kind, Status::Unknown, Reason::UsageStale, format!("{figures}, at least; not up to date: {}", bounded(&stale)));
     } else if gone.is_empty() {
-        let free: Vec<String> = counted.iter().filter(|entry| !entry.enforced).map(|entry| entry.name.clone()).collect();
-        let note = if free.is_empty() { String::new() } else { format!(". For information: {}. {INFORMATIONAL}", bounded(&free)) };
-        conditions.set(kind, true, Reason::AsSpecified, format!("{figures}{note}"));
+        conditions.set(kind, true, Reason::AsSpecified, figures);
     } else {
         conditions.set(kind, true, Reason::AsSpecified, format!("{figures}. Used up: {}", bounded(&gone)));
     }
@@ -286,19 +272,19 @@ pub fn of_pool_by_site<'a>(world: &World, pool: &OwnerRef, reports: impl Fn(&Own
     by_site
 }
 
-/// The entries of a grant whose figures only inform: they grow all the time while Pods run, and nobody waits for them.
-pub fn informational(world: &World, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
+/// The entries of a grant whose figures grow all the time while Pods run, and nobody waits for them.
+pub fn growing(world: &World, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
     let pools = grant.spec.pools.iter().zip(pools_of_grant(owner, grant));
     pools.filter(|(_, pool)| world.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
 }
 
 /// Takes these entries' figures out of a status, to see whether anything else is new.
-pub fn strip(status: &mut AccessGrantStatus, informational: &BTreeSet<String>) {
-    for pool in status.pools.iter_mut().filter(|pool| informational.contains(&pool.name)) {
+pub fn strip(status: &mut AccessGrantStatus, growing: &BTreeSet<String>) {
+    for pool in status.pools.iter_mut().filter(|pool| growing.contains(&pool.name)) {
         pool.gpu_hours.used = None;
         pool.gpu_hours.complete_through = None;
     }
-    if !informational.is_empty() {
+    if !growing.is_empty() {
         for condition in status.conditions.iter_mut().filter(|condition| condition.type_ == ConditionType::WithinBudget.as_str()) {
             condition.message.clear();
         }

@@ -112,9 +112,13 @@ impl Ledger {
             let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
             let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
             let mut told = BTreeSet::new();
-            for pool in body.pools.iter().filter(|pool| pool.partition.is_some()) {
+            for pool in &body.pools {
                 told.insert(pool.entry.as_str());
-                let limit = detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit);
+                let limit = match pool.partition {
+                    Some(_) => detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit),
+                    // What this report answers is what is in force.
+                    None => Some(pool.budget.device_minutes),
+                };
                 moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held(&pool.entry));
             }
             // The site is not to have these any more: once access is gone nothing starts there, and what was used stays used.

@@ -180,18 +180,21 @@ pub fn grant_within(
         let parts = share::split(total, &hours);
         let part_of = |site: &PoolSite| parts.get(&site.name).copied().unwrap_or_default();
         let slurm = pool.spec.slurm.as_ref();
-        let told = match ledger.as_deref_mut().filter(|_| slurm.is_some()) {
+        let key_of = |site: &PoolSite| match slurm {
+            Some(_) => SiteKey::slurm(factory_ref.clone(), &site.name),
+            None => SiteKey::new(factory_ref.clone(), &site.name),
+        };
+        let told = match ledger.as_deref_mut() {
             Some(ledger) => {
-                let wanted = chosen.iter().map(|site| (SiteKey::slurm(factory_ref.clone(), &site.name), part_of(site))).collect();
-                ledger.settle(&entry.name, total, &wanted, &recalled(world, grant, owner, &factory_ref, &entry.name))
+                let wanted = chosen.iter().map(|site| (key_of(site), part_of(site))).collect();
+                // Kubernetes keeps no limit of its own that could outlive what the site was told last.
+                let recalled = if slurm.is_some() { recalled(world, grant, owner, &factory_ref, &entry.name) } else { BTreeMap::new() };
+                ledger.settle(&entry.name, total, &wanted, &recalled)
             }
             None => BTreeMap::new(),
         };
         for placed in chosen {
-            let key = match slurm {
-                Some(_) => SiteKey::slurm(factory_ref.clone(), &placed.name),
-                None => SiteKey::new(factory_ref.clone(), &placed.name),
-            };
+            let key = key_of(placed);
             let Some(site) = world.site(&key) else {
                 projection.problems.push(refusal(
                     Reason::SiteNotFound,

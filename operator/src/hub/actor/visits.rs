@@ -202,12 +202,12 @@ impl Hub {
             .flatten()
             .flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
         self.settings.notices.grant(grant, &outcome.status, findings);
-        let informational = aggregate::informational(&self.world, owner, grant);
+        let growing = aggregate::growing(&self.world, owner, grant);
         self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
             if let Some(summary) = &mut status.summary {
                 summary.gpu_hours.clear();
             }
-            aggregate::strip(status, &informational);
+            aggregate::strip(status, &growing);
         })
     }
 

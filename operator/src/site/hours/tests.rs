@@ -30,7 +30,17 @@ fn index(moved: i64, used: Option<&str>) -> Index {
 
 fn pod(uid: &str, gpus: i64) -> PodView {
     let devices = BTreeMap::from([("nvidia.com/gpu".to_owned(), gpus)]);
-    PodView { uid: uid.to_owned(), namespace: NAMESPACE.to_owned(), pool: Some("h100".to_owned()), devices, bound: Some(at(0)), ended: None }
+    PodView {
+        uid: uid.to_owned(),
+        namespace: NAMESPACE.to_owned(),
+        name: uid.to_owned(),
+        pool: Some("h100".to_owned()),
+        devices,
+        bound: Some(at(0)),
+        ended: None,
+        grace: 30,
+        ending: None,
+    }
 }
 
 fn seconds(accounts: &Accounts, now: i64) -> i64 {
