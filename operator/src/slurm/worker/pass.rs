@@ -1,5 +1,5 @@
-//! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until there is news: what is left then goes on
-//! together with that, so that nobody waits for a long pass, least of all who is to lose access.
+//! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until a grant changes or ends: what is left then goes
+//! on together with that, so that nobody waits for a long pass who is to lose access.
 
 use aifactory_plan::intent::GrantIntent;
 use aifactory_plan::site_policy::SitePolicy;
