@@ -20,7 +20,7 @@ use kube::{
 use sha2::{Digest as _, Sha256};
 
 pub use address::{AddressArgs, AddressRules};
-pub use error::CredentialError;
+pub use error::{CredentialError, UrlError};
 use identity::Identity;
 pub use server::parse_service;
 

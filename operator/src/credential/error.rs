@@ -1,5 +1,42 @@
 //! Why a site's credential was not taken. Messages name fields and rules, never a value: any value may be a secret that slipped.
 
+/// Why the URL of a server was not taken; read after the field that holds it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// No plain URL of host, port and path.
+    #[error("{rule}")]
+    Invalid {
+        /// Which rule it breaks.
+        rule: &'static str,
+    },
+    /// Without encryption.
+    #[error("must begin with https://")]
+    NotHttps,
+    /// At an address that no site has.
+    #[error("is {why}; --allow-site-cidr can permit an address range")]
+    AddressForbidden {
+        /// What is there.
+        why: &'static str,
+    },
+    /// A name that can not be a site's.
+    #[error("names {why}")]
+    HostForbidden {
+        /// What is there.
+        why: &'static str,
+    },
+}
+
+impl From<UrlError> for CredentialError {
+    fn from(url: UrlError) -> Self {
+        match url {
+            UrlError::Invalid { .. } => Self::InvalidServer { url },
+            UrlError::NotHttps => Self::NotHttps { url },
+            UrlError::AddressForbidden { .. } => Self::AddressForbidden { url },
+            UrlError::HostForbidden { .. } => Self::HostForbidden { url },
+        }
+    }
+}
+
 /// Declares the error with its reasons, so that no variant can lack one and documentation can list them all.
 macro_rules! credential_errors {
     ($($(#[doc = $doc:literal])+ #[error($($message:tt)+)] $name:ident $({ $($(#[doc = $fdoc:literal])+ $field:ident: $type:ty),+ $(,)? })?,)+) => {
@@ -130,25 +167,28 @@ credential_errors! {
         path: String
     },
     /// A server URL that is no plain https URL of host, port and path.
-    #[error("cluster.server {rule}")]
+    #[error("cluster.server {url}")]
     InvalidServer {
-        /// Which rule it breaks.
-        rule: &'static str
+        /// What is wrong.
+        url: UrlError
     },
     /// A server without encryption.
-    #[error("cluster.server must begin with https://")]
-    NotHttps,
+    #[error("cluster.server {url}")]
+    NotHttps {
+        /// What is wrong.
+        url: UrlError
+    },
     /// A server at an address that no site has.
-    #[error("cluster.server is {why}; --allow-site-cidr can permit an address range")]
+    #[error("cluster.server {url}")]
     AddressForbidden {
-        /// What is there.
-        why: &'static str
+        /// What is wrong.
+        url: UrlError
     },
     /// A server whose name can not be a site's.
-    #[error("cluster.server names {why}")]
+    #[error("cluster.server {url}")]
     HostForbidden {
-        /// What is there.
-        why: &'static str
+        /// What is wrong.
+        url: UrlError
     },
     /// No certificate authority.
     #[error("cluster.certificate-authority-data is missing; the certificate authorities of the host are not trusted for sites")]

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::error::CredentialError as Error;
+use super::error::{CredentialError as Error, UrlError};
 
 type Fields = Map<String, Value>;
 /// Builds the refusal of a forbidden field from its path.
@@ -70,7 +70,7 @@ pub(super) fn select(document: &Value) -> Result<Selected<'_>, Error> {
     let user = user.and_then(|name| named(&users, name)).ok_or(Error::MissingEntry { path: "context.user" })?;
 
     Ok(Selected {
-        server: text(cluster, "cluster", "server")?.ok_or(Error::InvalidServer { rule: "is missing" })?,
+        server: text(cluster, "cluster", "server")?.ok_or(UrlError::Invalid { rule: "is missing" })?,
         certificate_authority: text(cluster, "cluster", "certificate-authority-data")?,
         server_name: text(cluster, "cluster", "tls-server-name")?,
         token: text(user, "user", "token")?,

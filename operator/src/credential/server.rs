@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{address::AddressRules, error::CredentialError as Error};
+use super::{
+    address::AddressRules,
+    error::{CredentialError, UrlError as Error},
+};
 
 const MAX_URL: usize = 512;
 
 /// Checks the URL and judges its host.
 pub(super) fn parse(text: &str, rules: &AddressRules) -> Result<http::Uri, Error> {
-    let broken = |rule| Err(Error::InvalidServer { rule });
+    let broken = |rule| Err(Error::Invalid { rule });
     if text.len() > MAX_URL {
         return broken("is too long");
     }
@@ -44,19 +47,19 @@ pub fn parse_service(text: &str, rules: &AddressRules) -> Result<http::Uri, Erro
     let checked = parse(&format!("https://{rest}"), rules)?;
     let mut parts = checked.into_parts();
     parts.scheme = Some(http::uri::Scheme::HTTP);
-    http::Uri::from_parts(parts).map_err(|_| Error::InvalidServer { rule: "is not a URL" })
+    http::Uri::from_parts(parts).map_err(|_| Error::Invalid { rule: "is not a URL" })
 }
 
 /// Checks the name that the site's certificate must carry.
-pub(super) fn parse_name(text: &str) -> Result<String, Error> {
-    if is_host_name(text) || text.parse::<IpAddr>().is_ok() { Ok(text.to_owned()) } else { Err(Error::InvalidServerName) }
+pub(super) fn parse_name(text: &str) -> Result<String, CredentialError> {
+    if is_host_name(text) || text.parse::<IpAddr>().is_ok() { Ok(text.to_owned()) } else { Err(CredentialError::InvalidServerName) }
 }
 
 fn check_host(authority: &str, rules: &AddressRules) -> Result<(), Error> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
-            let (address, port) = rest.split_once(']').ok_or(Error::InvalidServer { rule: "is not a URL" })?;
-            let address: Ipv6Addr = address.parse().map_err(|_| Error::InvalidServer { rule: "holds an address that is none" })?;
+            let (address, port) = rest.split_once(']').ok_or(Error::Invalid { rule: "is not a URL" })?;
+            let address: Ipv6Addr = address.parse().map_err(|_| Error::Invalid { rule: "holds an address that is none" })?;
             (Err(IpAddr::V6(address)), port)
         }
         None => {
@@ -65,11 +68,11 @@ fn check_host(authority: &str, rules: &AddressRules) -> Result<(), Error> {
         }
     };
     if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
-        return Err(Error::InvalidServer { rule: "holds a port that is none" });
+        return Err(Error::Invalid { rule: "holds a port that is none" });
     }
     match host {
         Err(address) => rules.refusal(address).map_or(Ok(()), |why| Err(Error::AddressForbidden { why })),
-        Ok(name) if !is_host_name(name) => Err(Error::InvalidServer { rule: "holds a host that is neither a name nor an address" }),
+        Ok(name) if !is_host_name(name) => Err(Error::Invalid { rule: "holds a host that is neither a name nor an address" }),
         Ok(name) => rules.name_refusal(name).map_or(Ok(()), |why| Err(Error::HostForbidden { why })),
     }
 }
@@ -165,7 +168,7 @@ mod tests {
             ("https://a.example /", "InvalidServer"),
             ("https://bücher.example", "InvalidServer"),
         ] {
-            assert_eq!(parse(text, &AddressRules::default()).map_err(|error| error.reason()), Err(reason), "{text}");
+            assert_eq!(parse(text, &AddressRules::default()).map_err(|error| CredentialError::from(error).reason()), Err(reason), "{text}");
         }
     }
 

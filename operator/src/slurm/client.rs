@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::error::{SlurmError, of_system};
 use super::token::Token;
 use crate::client::{ClientSettings, Clients};
-use crate::credential::parse_service;
+use crate::credential::{UrlError, parse_service};
 
 /// Longest wait for an answer: slurmrestd itself gives up on slurmctld after ten seconds, and never on a database that hangs.
 const CALL: Duration = Duration::from_secs(15);
@@ -53,9 +53,9 @@ impl Api {
 /// What is wrong with the settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// Not a URL.
-    #[error("url: {0}")]
-    Url(String),
+    /// No URL that is taken.
+    #[error("url {0}")]
+    Url(#[from] UrlError),
     /// Not certificates.
     #[error("caBundle: it holds no PEM certificates")]
     CaBundle,
@@ -68,9 +68,7 @@ impl SlurmClient {
     /// A client for what the settings name.
     pub fn new(rest: &SlurmRest, token: Token, settings: &ClientSettings) -> Result<Self, SettingsError> {
         let rules = settings.addresses.clone().unwrap_or_default();
-        let uri = parse_service(rest.url.trim_end_matches('/'), &rules)
-            .map_err(|error| SettingsError::Url(error.to_string().replacen("cluster.server", "it", 1)))?;
-        let mut config = Config::new(uri);
+        let mut config = Config::new(parse_service(rest.url.trim_end_matches('/'), &rules)?);
         if let Some(pem) = &rest.ca_bundle {
             config.root_cert = Some(certificates(pem)?);
         }
