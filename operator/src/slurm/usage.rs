@@ -20,8 +20,8 @@ use super::error::SlurmError;
 
 /// The longest and the shortest window, in seconds.
 const SPAN: (i64, i64) = (24 * 3600, 60);
-/// The window that is begun with; it grows while answers are small.
-const FIRST: i64 = 3600;
+/// The window that is begun with, since nothing is known of the records; it grows while answers are small.
+const FIRST: i64 = 60;
 /// What an answer should hold at most, in records and bytes.
 const ANSWER: (usize, usize) = (1_500, 8 << 20);
 /// Accounts that one question names at most.

@@ -11,7 +11,7 @@ use aifactory_operator::slurm::client::{Api, SlurmClient};
 use aifactory_operator::slurm::token::Token;
 use aifactory_operator::slurm::usage::Usage;
 use aifactory_tests::eventually;
-use aifactory_tests::slurm::{Cluster, Options, unavailable};
+use aifactory_tests::slurm::{Cluster, Node, Options, unavailable};
 use http_body_util::BodyExt as _;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -33,7 +33,8 @@ pub async fn records(table: &mut Table) -> Result<(), Failure> {
         table.skip("P11", format!("{JOBS} {WHAT}"), time, why);
         return Ok(());
     }
-    let slurm = Cluster::start(Options::new("records").line("MinJobAge=5").line("MaxJobCount=20000")).await?;
+    let nodes = (1..=4).map(|number| Node::with_gpus(&format!("n{number}"), "a100", "a100", 8));
+    let slurm = Cluster::start(Options::new("records").nodes(nodes).line("MinJobAge=5").line("MaxJobCount=20000")).await?;
     slurm.create_account(ACCOUNT, "eu-aif").await?;
     slurm.create_association("alice", ACCOUNT, None).await?;
     let since = Timestamp::now();
