@@ -6,11 +6,11 @@ mod fixture;
 
 use std::time::Duration;
 
-use aifactory_api::AccessGrant;
+use aifactory_api::{AccessGrant, labels};
 use aifactory_tests::{Cluster, eventually, run};
 use fixture::{POOL, World, account, condition, grant, quota_moved};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
@@ -176,6 +176,9 @@ fn a_budget_that_is_used_up_lets_nothing_more_start_until_it_is_raised() {
         assert!((6_500..15_000).contains(&lasted), "{lasted}");
         let refused = create(bissen, &namespace, "more", 1).await.unwrap_err().to_string();
         assert!(refused.contains("no pool is granted here at present, so no Pod can start; see the ConfigMap aifactory-access"), "{refused}");
+        let quotas: Api<ResourceQuota> = Api::namespaced(bissen.admin(), &namespace);
+        let quota = async || quotas.get("aifactory").await.unwrap().spec.unwrap().hard.unwrap()["requests.nvidia.com/gpu"].0.clone();
+        assert_eq!(quota().await, "4", "what runs keeps its GPUs");
         let notes: Api<ConfigMap> = Api::namespaced(bissen.client_as("oidc:2", &[]).await.unwrap(), &namespace);
         let note = notes.get("aifactory-access").await.unwrap().data.unwrap_or_default();
         assert_eq!(note["state"], "The GPU-hours for this site are used up: nothing new starts.");
@@ -235,12 +238,12 @@ async fn gone(site: &Cluster, namespace: &str, name: &str) -> Timestamp {
     .unwrap()
 }
 
-/// Waits until the site's quota lets no GPU be asked for, and returns when.
+/// Waits until the site's namespace lists no open pool, and returns when.
 async fn closed(site: &Cluster, namespace: &str) -> Timestamp {
-    let quotas: Api<ResourceQuota> = Api::namespaced(site.admin(), namespace);
+    let namespaces: Api<Namespace> = Api::all(site.admin());
     eventually(LONG, format!("nothing more starts at {}", site.name()), async || {
-        let hard = quotas.get("aifactory").await?.spec.and_then(|spec| spec.hard).unwrap_or_default();
-        if hard["requests.nvidia.com/gpu"].0 == "0" { Ok(Timestamp::now()) } else { Err(format!("{hard:?}").into()) }
+        let labels = namespaces.get(namespace).await?.metadata.labels.unwrap_or_default();
+        if labels.contains_key(&format!("{}{POOL}", labels::POOL_PREFIX)) { Err("the pool is open".into()) } else { Ok(Timestamp::now()) }
     })
     .await
     .unwrap()

@@ -111,7 +111,7 @@ fn pods_end_where_hours_are_used_up() -> Outcome {
         let scene = site().await?;
         let one = format!("{}?fieldSelector=metadata.name%3D", namespaced("v1", scene::EXHAUSTED, "pods", ""));
         let work = Request::get(namespaced("v1", scene::EXHAUSTED, "pods", "work"));
-        passes(&scene.operator, "another Pod ended", &Request::delete(format!("{one}other"))).await?;
+        passes(&scene.operator, "another Pod ended", &Request::delete(format!("{one}none"))).await?;
         work.send(&scene.cluster.admin()).await?;
         passes(&scene.operator, "a Pod ended", &Request::delete(format!("{one}work"))).await?;
         assert!(work.send(&scene.cluster.admin()).await.is_err(), "the Pod is there");

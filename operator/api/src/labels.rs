@@ -39,7 +39,8 @@ pub const CODE: &str = "aifactory.dev/code";
 /// Annotation on a grant's namespace: device time of its Pods that was counted, and up to when.
 pub const USED: &str = "aifactory.dev/used";
 
-/// Annotation on a grant's namespace: the pools, comma separated, whose GPU-hours are used up here and whose Pods are cancelled for that.
+/// Annotation on a grant's namespace: the pools, comma separated, whose GPU-hours are used up here: their Pods that wait may be deleted, and those
+/// that run where the grant says so.
 pub const CANCEL_PODS: &str = "aifactory.dev/cancel-pods";
 
 /// Annotation on a locked namespace: when access ended.

@@ -7,7 +7,7 @@ mod ledger;
 
 use aifactory_api::pool::Accounting;
 
-pub use ledger::{Ledger, Recalled};
+pub use ledger::{Former, Ledger, Recalled};
 
 /// Device-minutes in `hours` canonical GPU-hours, rounded down.
 pub fn device_minutes(hours: i64, accounting: Accounting) -> i64 {

@@ -49,8 +49,19 @@ pub struct Hours {
     pub gaps: Vec<(Timestamp, Timestamp)>,
     /// What keeps Pods from being seen now.
     pub blind: Option<String>,
-    /// Pods that wait or run, by pool and name, and how many seconds each has where it is to end.
-    pub pods: BTreeMap<String, BTreeMap<String, u32>>,
+    /// Pods that wait or run, by pool and name.
+    pub pods: BTreeMap<String, BTreeMap<String, LivePod>>,
+}
+
+/// A Pod with GPUs that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LivePod {
+    /// Its GPUs.
+    pub gpus: i64,
+    /// Whether it was bound to a node.
+    pub bound: bool,
+    /// How many seconds it has where it is to end; `None`: it was given as few.
+    pub grace: Option<u32>,
 }
 
 /// What the site worker keeps of a grant's namespace.
@@ -233,13 +244,12 @@ impl Planner<'_> {
             pool.open = false;
         }
         let mut annotations = self.used();
-        let cancelled: BTreeSet<&str> = closed.iter().copied().filter(|_| self.grant.end.running_work == RunningWork::Cancel).collect();
-        if !cancelled.is_empty() {
-            annotations.insert(labels::CANCEL_PODS.to_owned(), cancelled.iter().copied().collect::<Vec<_>>().join(","));
+        if !closed.is_empty() {
+            annotations.insert(labels::CANCEL_PODS.to_owned(), closed.iter().copied().collect::<Vec<_>>().join(","));
         }
         let namespace = tenancy::namespace(self.site, &granted, &self.namespace, access, &Mark { annotations }, &self.ownership);
         let mut fence = rendered.objects;
-        fence.extend(tenancy::limits(self.site, &granted, &self.namespace, access, &self.ownership));
+        fence.extend(tenancy::limits(self.site, &granted, &self.namespace, access, &self.held(&closed), &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
         let bindings = tenancy::bindings(&members, &self.namespace, access, &self.ownership);
         let bound = bindings.len();
@@ -262,10 +272,21 @@ impl Planner<'_> {
         plan.step(Purpose::Establish, applies(fence, observed));
         plan.step(Purpose::Establish, applies(inside, observed));
         plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| !matches!(kind, ObjectKind::RoleBinding | ObjectKind::Namespace)));
-        plan.step(Purpose::Establish, self.end_pods(&cancelled));
+        // What is not written yet is not in force: until then more may start.
+        let fenced = !plan.steps.iter().flat_map(|step| &step.actions).any(|action| match action {
+            Action::Apply(object) => matches!(object.key.kind, ObjectKind::Namespace | ObjectKind::ResourceQuota),
+            _ => false,
+        });
+        if let Detail::Grant(detail) = &mut plan.detail {
+            detail.usage.values_mut().for_each(|usage| usage.closed &= fenced);
+        }
+        plan.step(Purpose::Establish, self.end_pods(&closed));
         plan.findings.extend(rendered.findings.into_iter().map(|text| Finding::note(Reason::InvalidSpec, text)));
         plan.findings.extend(self.waiting());
-        let running = if cancelled.is_empty() { "what runs may finish" } else { "what runs is cancelled" };
+        let running = match self.grant.end.running_work {
+            RunningWork::Cancel => "what runs is cancelled",
+            RunningWork::Finish => "what runs may finish",
+        };
         plan.findings.extend(closed.into_iter().map(|pool| {
             Finding::note(Reason::Exhausted, format!("pool {pool}: the GPU-hours for this site are used up; nothing more starts, {running}"))
         }));
@@ -283,13 +304,20 @@ impl Planner<'_> {
         pools.map(|pool| pool.pool.as_str()).filter(|pool| spent(pool)).collect()
     }
 
-    /// The end of the Pods of these pools, once the namespace says that it is allowed and the quota that none comes after them.
-    fn end_pods(&self, cancelled: &BTreeSet<&str>) -> Vec<Action> {
+    /// GPUs of these pools that Pods still hold: the quota is one over all pools of a resource, and those that are open are not to wait for them.
+    fn held(&self, closed: &BTreeSet<&str>) -> BTreeMap<String, i64> {
+        let pods = self.view.hours.iter().flat_map(|hours| &hours.pods).filter(|(pool, _)| closed.contains(pool.as_str()));
+        pods.map(|(pool, pods)| (pool.clone(), pods.values().fold(0_i64, |sum, pod| sum.saturating_add(pod.gpus)))).collect()
+    }
+
+    /// The end of the Pods of these pools, of those that wait for a node in any case, once the namespace says so.
+    fn end_pods(&self, closed: &BTreeSet<&str>) -> Vec<Action> {
         let Some(hours) = &self.view.hours else { return Vec::new() };
         let written = self.view.namespace.and_then(|found| found.annotation(labels::CANCEL_PODS)).unwrap_or_default();
-        let pools = written.split(',').filter(|pool| cancelled.contains(pool));
-        let pods: BTreeMap<String, u32> =
-            pools.filter_map(|pool| hours.pods.get(pool)).flatten().map(|(name, grace)| (name.clone(), *grace)).collect();
+        let pools = written.split(',').filter(|pool| closed.contains(pool));
+        let cancelled = pools.filter_map(|pool| hours.pods.get(pool)).flatten();
+        let cancelled = cancelled.filter(|(_, pod)| !pod.bound || self.grant.end.running_work == RunningWork::Cancel);
+        let pods: BTreeMap<String, u32> = cancelled.filter_map(|(name, pod)| Some((name.clone(), pod.grace?))).collect();
         if pods.is_empty() { Vec::new() } else { vec![Action::EndPods { namespace: self.namespace.clone(), pods }] }
     }
 
@@ -350,7 +378,7 @@ impl Planner<'_> {
         // The grant's addresses at other sites may be another's as soon as this one is gone.
         let apart = GrantIntent { cross_site: None, ..self.grant.clone() };
         let mut fence = network::policies(self.site, &apart, &self.namespace, &self.ownership).objects;
-        fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, Access::Locked, &self.ownership));
+        fence.extend(tenancy::limits(self.site, self.grant, &self.namespace, Access::Locked, &BTreeMap::new(), &self.ownership));
         fence.push(tenancy::service_account(&self.namespace, &self.ownership));
         let (members, _) = self.members();
         let mut inside = tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership);
@@ -459,16 +487,22 @@ impl Planner<'_> {
     fn usage(&self) -> BTreeMap<String, EntryUsage> {
         let Some(hours) = &self.view.hours else { return BTreeMap::new() };
         let closed = self.closed();
-        let mut seen = BTreeSet::new();
-        let entries = self.grant.pools.iter().filter(|pool| pool.partition.is_none());
-        entries
-            .map(|pool| {
-                // What two entries share counts once.
-                let used = if seen.insert(&pool.pool) { hours.used.get(&pool.pool).cloned() } else { None };
-                let usage = used.unwrap_or_else(|| EntryUsage { stale: hours.blind.is_some(), ..EntryUsage::default() });
-                (pool.entry.clone(), EntryUsage { closed: closed.contains(pool.pool.as_str()), ..usage })
-            })
-            .collect()
+        let mut left: BTreeMap<&str, i64> = hours.used.iter().map(|(pool, usage)| (pool.as_str(), usage.used)).collect();
+        let entries: Vec<_> = self.grant.pools.iter().filter(|pool| pool.partition.is_none()).collect();
+        let named = |at: usize| {
+            let pool = entries.get(at)?;
+            // What two entries share counts once: each as far as its budget goes, the last one for the rest.
+            let last = !entries.iter().skip(at + 1).any(|other| other.pool == pool.pool);
+            let left = left.get_mut(pool.pool.as_str());
+            let used = left.map_or(0, |left| {
+                let used = if last { *left } else { (*left).min(pool.budget.device_minutes.saturating_mul(60)) };
+                *left -= used;
+                used
+            });
+            let usage = hours.used.get(&pool.pool).cloned().unwrap_or_else(|| EntryUsage { stale: hours.blind.is_some(), ..EntryUsage::default() });
+            Some((pool.entry.clone(), EntryUsage { used, closed: closed.contains(pool.pool.as_str()), ..usage }))
+        };
+        (0..entries.len()).filter_map(named).collect()
     }
 
     fn unseen(&self) -> Vec<Finding> {

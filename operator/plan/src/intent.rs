@@ -241,13 +241,14 @@ pub struct GrantPoolIntent {
 }
 
 impl GrantIntent {
-    /// Device-seconds after which nothing more starts in a pool on Kubernetes, over all entries that name it.
+    /// Device-seconds after which nothing more starts in a pool on Kubernetes, over all entries that name it. Pools with the same resource share one
+    /// quota, so that all of its GPUs may be in use in one of them.
     pub fn closes_at(&self, pool: &str) -> i64 {
-        let named = self.pools.iter().filter(|named| named.pool == pool && named.partition.is_none());
-        let (minutes, gpus) = named.fold((0_i64, 0_i64), |(minutes, gpus), named| {
-            (minutes.saturating_add(named.budget.device_minutes), gpus.saturating_add(named.max_gpus))
-        });
-        budget::closes_at(minutes, gpus)
+        let here = || self.pools.iter().filter(|named| named.partition.is_none());
+        let minutes = here().filter(|named| named.pool == pool).fold(0_i64, |sum, named| sum.saturating_add(named.budget.device_minutes));
+        let resource = here().find(|named| named.pool == pool).map(|named| named.resource.as_str());
+        let sharing = here().filter(|named| Some(named.resource.as_str()) == resource);
+        budget::closes_at(minutes, sharing.fold(0, |sum, named| sum.saturating_add(named.max_gpus)))
     }
 }
 

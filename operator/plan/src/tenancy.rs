@@ -72,13 +72,22 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
     Object::with_metadata(ObjectKey::cluster(ObjectKind::Namespace, name), ownership, more, annotations, Value::Null)
 }
 
-/// Quotas and limits.
-pub fn limits(site: &SiteIntent, grant: &GrantIntent, namespace: &str, access: Access, ownership: &Ownership) -> Vec<Object> {
+/// Quotas and limits. `held`: GPUs that Pods of closed pools still hold, by pool.
+pub fn limits(
+    site: &SiteIntent,
+    grant: &GrantIntent,
+    namespace: &str,
+    access: Access,
+    held: &BTreeMap<String, i64>,
+    ownership: &Ownership,
+) -> Vec<Object> {
     let mut gpus: BTreeMap<&str, i64> = KNOWN_ACCELERATORS.iter().map(|name| (*name, 0)).collect();
     gpus.extend(site.accelerators.iter().map(|name| (name.as_str(), 0)));
     let (mut cpus, mut memory, mut total): (i64, i64, i64) = (0, 0, 0);
+    let mut held: BTreeMap<&str, i64> = held.iter().filter(|_| access == Access::Open).map(|(pool, gpus)| (pool.as_str(), *gpus)).collect();
     for pool in &grant.pools {
-        let share = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
+        let open = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
+        let share = open.saturating_add(held.remove(pool.pool.as_str()).unwrap_or(0));
         *gpus.entry(pool.resource.as_str()).or_default() += share;
         total = total.saturating_add(share);
         cpus = cpus.saturating_add(share.saturating_mul(pool.per_gpu.cpus.into()));
@@ -209,7 +218,7 @@ pub fn access_note(
         let over = if used_up.contains(pool.pool.as_str()) { "; its GPU-hours are used up" } else { "" };
         format!("{}: up to {} of {}{over}", pool.pool, pool.max_gpus, pool.resource)
     };
-    let pools: Vec<String> = grant.pools.iter().map(pool).collect();
+    let pools: Vec<String> = grant.pools.iter().filter(|pool| pool.max_gpus > 0).map(pool).collect();
     put("pools", Some(pools.join("\n")));
     Object::new(ObjectKey::namespaced(ObjectKind::ConfigMap, namespace, "aifactory-access"), ownership, json!({"data": data}))
 }

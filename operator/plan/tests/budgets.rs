@@ -8,9 +8,10 @@ use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::aggregate::{self, Reports};
 use aifactory_plan::budget::{self, Ledger};
 use aifactory_plan::digest::digest_of;
-use aifactory_plan::grant::{GrantView, Hours, NamespaceView};
+use aifactory_plan::grant::{GrantView, Hours, LivePod, NamespaceView};
 use aifactory_plan::intent::{Body, GrantIntent, Intent};
-use aifactory_plan::plan::{Action, ObservedObjects};
+use aifactory_plan::object::ObjectKind;
+use aifactory_plan::plan::{Action, ObservedObjects, Plan};
 use aifactory_plan::project;
 use aifactory_plan::report::{Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry};
 use aifactory_plan::site_policy::SitePolicy;
@@ -88,6 +89,7 @@ fn world(grant: &Value) -> World {
         ("h100", pool("slurm", json!({"partition": "h100"}), placed, true)),
         ("bare", pool("slurm", json!({"partition": "h100"}), json!([{"name": "a"}, {"name": "b"}, {"name": "c"}]), false)),
         ("pods", pool("kubernetes", json!({}), json!([{"name": "a"}, {"name": "c"}]), true)),
+        ("more", pool("kubernetes", json!({}), json!([{"name": "a"}, {"name": "c"}]), true)),
     ] {
         world.put_pool(owner(Kind::GPUPool, name), Arc::new(serde_json::from_value(manifest(name, 1, spec)).expect("a pool")));
     }
@@ -370,49 +372,144 @@ fn a_partition_that_is_down_is_not_ready() {
 }
 
 #[test]
-fn pods_of_a_used_up_pool_are_cancelled_where_the_grant_says_so_once_the_namespace_does() {
-    let plan = |running_work: &str, used: i64, written: Option<&str>| {
-        let mut grant = grant(1, json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]));
-        grant["spec"]["expiry"] = json!({"runningWork": running_work});
-        let world = world(&grant);
-        let intent = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection").sites[&kubernetes("a")].clone();
-        let site = project::site(&world, "hub", &kubernetes("a"), None).expect("a site");
-        let annotations = written.map(|pools| (labels::CANCEL_PODS.to_owned(), pools.to_owned())).into_iter().collect();
-        let namespace = NamespaceView { uid: "1".to_owned(), state: labels::STATE_BOUND.to_owned(), annotations, ..NamespaceView::default() };
-        let hours = Hours {
-            used: BTreeMap::from([("pods".to_owned(), EntryUsage { used, ..EntryUsage::default() })]),
-            pods: BTreeMap::from([("pods".to_owned(), BTreeMap::from([("train".to_owned(), 10)]))]),
-            ..Hours::default()
-        };
-        let view = GrantView {
-            namespace: Some(&namespace),
-            objects: &ObservedObjects::new(),
-            foreign: &[],
-            policy: &SitePolicy::default(),
-            refused: None,
-            data_lost: false,
-            hours: Some(hours),
-        };
-        let plan = aifactory_plan::grant::plan(&site, &intent, body(&intent), &view, now());
-        let actions: Vec<Action> = plan.steps.into_iter().flat_map(|step| step.actions).collect();
-        let said = actions.iter().find_map(|action| match action {
-            Action::Apply(object) => object.content["metadata"]["annotations"][labels::CANCEL_PODS].as_str().map(str::to_owned),
-            _ => None,
-        });
-        let ended = actions.into_iter().find_map(|action| match action {
-            Action::EndPods { pods, .. } => Some(pods),
-            _ => None,
-        });
-        (said, ended, plan.findings.into_iter().map(|finding| finding.message).collect::<Vec<_>>().join("; "))
+fn a_hub_that_begins_anew_takes_nothing_for_unused_that_a_kubernetes_site_has_told() {
+    let entry = |sites: Value| json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8, "sites": sites}]);
+    let both = entry(json!([]));
+    // What ran when a closed used more than its part.
+    let (found, _) = status(&grant(1, both.clone()), &mut Ledger::default(), [7000 * 60, 600], None);
+    assert_eq!(found["sites"][0]["budgets"][0], json!({"name": "main", "unit": "device-minutes", "limit": 6000, "used": 7000}));
+    let mut again = grant(1, both.clone());
+    again["status"] = found.clone();
+    let (_, told) = status(&again, &mut Ledger::default(), [7000 * 60, 600], Some("a"));
+    assert_eq!(told, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
+
+    // Moved to c alone: a may still use its part, until it says what it used.
+    let mut moved = grant(2, entry(json!([{"name": "c"}])));
+    moved["status"] = found;
+    let (_, told) = status(&moved, &mut Ledger::default(), [600, 600], None);
+    assert_eq!(told, BTreeMap::from([(kubernetes("c"), 5000)]), "what a used is spent, and what it may still use was never c's");
+}
+
+#[test]
+fn a_kubernetes_site_that_has_nothing_to_give_any_more_goes_on_telling_what_was_used() {
+    let grant = grant(1, json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "c"}]}]));
+    let world = world(&grant);
+    let mut ledger = Ledger::default();
+    let holders = BTreeSet::from([kubernetes("a")]);
+    let projection = project::grant_within(&world, &alpha(), &holders, Some(&mut ledger), now()).expect("a projection");
+    let left = &body(&projection.sites[&kubernetes("a")]).pools[0];
+    assert_eq!((left.entry.as_str(), left.pool.as_str(), left.max_gpus, left.open, left.budget.device_minutes), ("main", "pods", 0, false, 0));
+}
+
+/// What a site plans for a grant whose Pods have used so much, in device-seconds.
+fn planned(grant: &Value, used: i64, pods: &[(&str, &[(&str, bool)])], written: Option<&str>) -> Plan {
+    let world = world(grant);
+    let intent = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection").sites[&kubernetes("a")].clone();
+    let site = project::site(&world, "hub", &kubernetes("a"), None).expect("a site");
+    let annotations = written.map(|pools| (labels::CANCEL_PODS.to_owned(), pools.to_owned())).into_iter().collect();
+    let namespace = NamespaceView { uid: "1".to_owned(), state: labels::STATE_BOUND.to_owned(), annotations, ..NamespaceView::default() };
+    let live = |bound: bool| LivePod { gpus: 2, bound, grace: Some(10) };
+    let of = |pods: &[(&str, bool)]| pods.iter().map(|(name, bound)| ((*name).to_owned(), live(*bound))).collect();
+    let hours = Hours {
+        used: BTreeMap::from([("pods".to_owned(), EntryUsage { used, ..EntryUsage::default() })]),
+        pods: pods.iter().map(|(pool, pods)| ((*pool).to_owned(), of(pods))).collect(),
+        ..Hours::default()
     };
-    let last = 6000 * 60 - 4 * 15;
-    assert_eq!(plan("Cancel", last - 1, None), (None, None, String::new()));
-    let (said, ended, words) = plan("Finish", last, Some("pods"));
-    assert_eq!((said, ended), (None, None));
-    assert!(words.contains("pool pods: the GPU-hours for this site are used up; nothing more starts, what runs may finish"), "{words}");
-    let (said, ended, words) = plan("Cancel", last, None);
-    assert_eq!((said.as_deref(), ended), (Some("pods"), None));
-    assert!(words.contains("what runs is cancelled"), "{words}");
-    assert_eq!(plan("Cancel", last, Some("pods")).1, Some(BTreeMap::from([("train".to_owned(), 10)])));
-    assert_eq!(plan("Cancel", last, Some("other")).1, None);
+    let view = GrantView {
+        namespace: Some(&namespace),
+        objects: &ObservedObjects::new(),
+        foreign: &[],
+        policy: &SitePolicy::default(),
+        refused: None,
+        data_lost: false,
+        hours: Some(hours),
+    };
+    aifactory_plan::grant::plan(&site, &intent, body(&intent), &view, now())
+}
+
+fn actions(plan: &Plan) -> impl Iterator<Item = &Action> {
+    plan.steps.iter().flat_map(|step| &step.actions)
+}
+
+/// The content of an object that the plan writes.
+fn content<'p>(plan: &'p Plan, kind: ObjectKind, name: &str) -> &'p Value {
+    let found = actions(plan).find_map(|action| match action {
+        Action::Apply(object) if object.key.kind == kind && (name.is_empty() || object.key.name == name) => Some(&object.content),
+        _ => None,
+    });
+    found.expect("the object")
+}
+
+fn ended(plan: &Plan) -> Vec<&str> {
+    let pods = actions(plan).find_map(|action| match action {
+        Action::EndPods { pods, .. } => Some(pods),
+        _ => None,
+    });
+    pods.into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+}
+
+/// Of 6000 device-minutes for each site, four GPUs at each.
+const LAST: i64 = 6000 * 60 - 4 * 15;
+
+fn on_pods(running_work: &str) -> Value {
+    let mut grant = grant(1, json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]));
+    grant["spec"]["expiry"] = json!({"runningWork": running_work});
+    grant
+}
+
+#[test]
+fn pods_of_a_used_up_pool_are_cancelled_once_the_namespace_says_so_running_ones_where_the_grant_does() {
+    let pods: &[(&str, &[(&str, bool)])] = &[("pods", &[("train", true), ("waits", false)])];
+    let mark = |plan: &Plan| content(plan, ObjectKind::Namespace, "")["metadata"]["annotations"][labels::CANCEL_PODS].clone();
+    let words = |plan: &Plan| plan.findings.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>().join("; ");
+
+    let open = planned(&on_pods("Cancel"), LAST - 1, pods, None);
+    assert_eq!((mark(&open), ended(&open), words(&open)), (Value::Null, Vec::new(), String::new()));
+    let finish = planned(&on_pods("Finish"), LAST, pods, Some("pods"));
+    assert_eq!((mark(&finish), ended(&finish)), (json!("pods"), vec!["waits"]));
+    assert!(words(&finish).contains("pool pods: the GPU-hours for this site are used up; nothing more starts, what runs may finish"));
+    let cancel = planned(&on_pods("Cancel"), LAST, pods, None);
+    assert_eq!((mark(&cancel), ended(&cancel)), (json!("pods"), Vec::new()), "first the namespace");
+    assert!(words(&cancel).contains("what runs is cancelled"));
+    assert_eq!(ended(&planned(&on_pods("Cancel"), LAST, pods, Some("pods"))), ["train", "waits"]);
+    assert!(ended(&planned(&on_pods("Cancel"), LAST, pods, Some("other"))).is_empty());
+    assert!(ended(&planned(&on_pods("Cancel"), LAST - 1, pods, Some("pods"))).is_empty());
+}
+
+#[test]
+fn a_pool_counts_as_closed_when_that_is_written() {
+    let plan = planned(&on_pods("Finish"), LAST, &[], None);
+    let Detail::Grant(detail) = &plan.detail else { panic!("a grant") };
+    assert!(!plan.steps.is_empty() && !detail.usage["main"].closed, "until then more may start");
+}
+
+#[test]
+fn pods_of_a_used_up_pool_keep_their_gpus_and_take_none_from_the_others() {
+    let grant = grant(
+        1,
+        json!([
+            {"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8},
+            {"name": "more", "poolRef": {"name": "more"}, "gpuHours": 100, "maxGPUs": 6},
+        ]),
+    );
+    let quota = |used: i64| {
+        let plan = planned(&grant, used, &[("pods", &[("train", true)]), ("more", &[("other", true)])], None);
+        content(&plan, ObjectKind::ResourceQuota, "aifactory")["spec"]["hard"]["requests.nvidia.com/gpu"].clone()
+    };
+    assert_eq!(quota(0), "7", "four and three at this site");
+    assert_eq!(quota(LAST), "5", "two that still run, and three");
+}
+
+#[test]
+fn two_entries_of_one_pool_are_used_up_one_after_the_other() {
+    let entry = |name: &str| json!({"name": name, "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8});
+    let grant = grant(1, json!([entry("first"), entry("second")]));
+    let used = |used: i64| {
+        let plan = planned(&grant, used, &[], None);
+        let Detail::Grant(detail) = &plan.detail else { panic!("a grant") };
+        (detail.usage["first"].used, detail.usage["second"].used)
+    };
+    assert_eq!(used(5000 * 60), (5000 * 60, 0));
+    assert_eq!(used(8000 * 60), (6000 * 60, 2000 * 60));
+    assert_eq!(used(13_000 * 60), (6000 * 60, 7000 * 60));
 }

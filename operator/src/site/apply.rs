@@ -27,6 +27,8 @@ use aifactory_plan::nodes::NodeView;
 
 /// Longest wait for one write.
 const WRITE: Duration = Duration::from_secs(15);
+/// Pods of a used-up budget that are told to end at a time.
+const ENDING: usize = 16;
 
 /// What became of a plan's steps.
 #[derive(Debug, Default)]
@@ -223,19 +225,21 @@ impl Applier {
     /// By collections of one: the operator has no right to delete a Pod that it does not find so.
     async fn end_pods(&self, namespace: &str, pods: BTreeMap<String, u32>) -> Result<Done, Failure> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let mut failed = None;
-        for (name, grace) in pods {
+        let api = &api;
+        let end = |(name, grace): (String, u32)| async move {
             let what = format!("the end of Pod {name} in Namespace {namespace}");
             let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
             let one = ListParams::default().fields(&format!("metadata.name={name}"));
             match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await {
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => None,
                 // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
-                Ok(Err(error)) => failed = failed.or_else(|| Some(Failure { refused: false, ..failure(&what, &error) })),
-                Err(_) => failed = failed.or_else(|| Some(timeout(&what))),
+                Ok(Err(error)) => Some(Failure { refused: false, ..failure(&what, &error) }),
+                Err(_) => Some(timeout(&what)),
             }
-        }
-        failed.map_or(Ok(Done::Nothing), Err)
+        };
+        let ended = futures::stream::iter(pods).map(end).buffer_unordered(ENDING);
+        let failed = ended.filter_map(std::future::ready).collect::<Vec<_>>().await;
+        failed.into_iter().next().map_or(Ok(Done::Nothing), Err)
     }
 
     async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::labels;
 use aifactory_plan::budget::PERIOD;
 use aifactory_plan::conditions::whole_seconds;
-use aifactory_plan::grant::{Hours, NamespaceView};
+use aifactory_plan::grant::{Hours, LivePod, NamespaceView};
 use aifactory_plan::intent::{GrantIntent, GrantPoolIntent};
 use aifactory_plan::pod_time::{Checkpoint, PodView, Tally};
 use aifactory_plan::report::EntryUsage;
@@ -150,6 +150,7 @@ impl Accounts {
                 self.pods.remove(namespace);
             }
         }
+        let now = self.unwatched.map_or(now, |since| since.min(now));
         if due(account, index.moved(namespace), now).is_some_and(|at| at <= now) {
             account.written = Some(account.tally.checkpoint(now));
         }
@@ -174,12 +175,14 @@ impl Accounts {
     pub fn hours(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
+        // Of a time in which nobody watches nothing is guessed.
+        let now = self.unwatched.map_or(now, |since| since.min(now));
         let sums = account.tally.through(now);
         let through = match &account.written {
             // At rest nothing moves, the time of the last look neither.
             Some(written) if written.milliseconds == sums && !account.tally.running(None, now) => Some(written.through),
             None if sums.is_empty() => None,
-            _ => Some(self.unwatched.unwrap_or(now)),
+            _ => Some(now),
         };
         let usage = |pool: &str| EntryUsage {
             used: sums.get(pool).copied().unwrap_or_default() / 1000,
@@ -189,10 +192,12 @@ impl Accounts {
             ..EntryUsage::default()
         };
         let single = single(namespace, index);
-        let mut pods: BTreeMap<String, BTreeMap<String, u32>> = BTreeMap::new();
-        for view in self.pods.get(namespace).into_iter().flat_map(BTreeMap::values).filter(|known| known.removed.is_none()).map(|known| &known.view) {
-            if let (Some(pool), Some(grace)) = (pool_of(view, single, &grant.pools), view.to_end()) {
-                pods.entry(pool.to_owned()).or_default().insert(view.name.clone(), grace);
+        let mut pods: BTreeMap<String, BTreeMap<String, LivePod>> = BTreeMap::new();
+        let here = self.pods.get(namespace).into_iter().flat_map(BTreeMap::values);
+        for view in here.filter(|known| known.removed.is_none() && known.view.ended.is_none()).map(|known| &known.view) {
+            if let Some((pool, gpus)) = devices_of(view, single, &grant.pools) {
+                let pod = LivePod { gpus, bound: view.bound.is_some(), grace: view.to_end() };
+                pods.entry(pool.to_owned()).or_default().insert(view.name.clone(), pod);
             }
         }
         Hours {
@@ -234,14 +239,20 @@ fn pool_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoo
     pod.pool.as_deref().or(single).or_else(only)
 }
 
-/// The pool of which a Pod holds devices, how many, and since when.
-fn held<'a>(pod: &'a PodView, single: Option<&'a str>, grant: Option<&'a GrantIntent>) -> Option<(&'a str, i64, Timestamp)> {
-    let pools = grant.map(|grant| grant.pools.as_slice()).unwrap_or_default();
-    let pool = pool_of(pod, single, pools)?;
-    let gpus = match pools.iter().find(|granted| granted.pool == pool) {
+/// The pool of which a Pod asks for devices, and how many.
+fn devices_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoolIntent]) -> Option<(&'a str, i64)> {
+    let pool = pool_of(pod, single, granted)?;
+    let gpus = match granted.iter().find(|granted| granted.pool == pool) {
         Some(granted) => pod.devices.get(&granted.resource).copied().unwrap_or_default(),
         None => pod.devices.values().sum(),
     };
+    Some((pool, gpus))
+}
+
+/// The pool of which a Pod holds devices, how many, and since when.
+fn held<'a>(pod: &'a PodView, single: Option<&'a str>, grant: Option<&'a GrantIntent>) -> Option<(&'a str, i64, Timestamp)> {
+    let granted = grant.map(|grant| grant.pools.as_slice()).unwrap_or_default();
+    let (pool, gpus) = devices_of(pod, single, granted)?;
     Some((pool, gpus, pod.bound?))
 }
 

@@ -66,6 +66,8 @@ pub fn outside() -> Vec<Row> {
     for path in work_paths(BOUND).into_iter().take(2) {
         rows.push(row("the work of a living grant ended", Request::delete(path), &[PLACE]));
     }
+    let other = format!("{}?fieldSelector=metadata.name%3Dother", namespaced("v1", EXHAUSTED, "pods", ""));
+    rows.push(row("a Pod of an open pool, whatever the annotation lists", Request::delete(other), &[PLACE]));
     for path in work_paths(EXHAUSTED).into_iter().skip(1).take(1) {
         rows.push(row("more than the Pods of a grant whose GPU-hours are used up", Request::delete(path), &[PLACE]));
     }

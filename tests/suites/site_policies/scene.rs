@@ -52,9 +52,12 @@ impl Scene {
         };
         put(cluster, namespace_path(BOUND), tenant(BOUND, "Bound", &["h100"])).await?;
         put(cluster, namespace_path(LOCKED), tenant(LOCKED, "Locked", &[])).await?;
-        let used_up = json!({"metadata": {"annotations": {"aifactory.dev/cancel-pods": "h100"}}});
-        put(cluster, namespace_path(EXHAUSTED), with(tenant(EXHAUSTED, "Bound", &["h100"]), used_up)).await?;
+        put(cluster, namespace_path(EXHAUSTED), tenant(EXHAUSTED, "Bound", &["h100", "a100"])).await?;
         scene.work_in(EXHAUSTED).await?;
+        let other = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other"}, "spec": with(pod_spec(), json!({"nodeSelector": {"aifactory.dev/pool": "a100"}}))});
+        put(cluster, namespaced("v1", EXHAUSTED, "pods", "other"), other).await?;
+        let used_up = json!({"metadata": {"annotations": {"aifactory.dev/cancel-pods": "h100,a100"}}});
+        put(cluster, namespace_path(EXHAUSTED), with(tenant(EXHAUSTED, "Bound", &["a100"]), used_up)).await?;
         scene.fill_tenant().await?;
         scene.fill_site(&admin).await?;
         await_refused(&scene.operator, &self_test::rows("offered", SLURM)).await?;

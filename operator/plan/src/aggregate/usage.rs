@@ -18,6 +18,8 @@ use crate::world::{SiteKey, World, pools_of_grant};
 
 /// What Slurm counts.
 const UNIT: &str = "gres/gpu-minutes";
+/// What is counted of Pods.
+const OF_PODS: &str = "device-minutes";
 
 /// One granted pool.
 pub struct Entry {
@@ -160,6 +162,22 @@ fn left(site: &Told<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
     limit.saturating_mul(60).saturating_sub(usage.used.saturating_add(usage.surcharge))
 }
 
+/// A grant's budgets at one Kubernetes site, as it enforces them. `confirmed`: the report is about what was told last.
+pub fn of_pods(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> Vec<LocalBudget> {
+    let Body::Grant(grant) = &intent.body else { return Vec::new() };
+    let budget = |pool: &GrantPoolIntent| {
+        let usage = detail.usage.get(&pool.entry)?;
+        let limit = confirmed.then_some(pool.budget.device_minutes);
+        Some(LocalBudget { name: pool.entry.clone(), unit: OF_PODS.to_owned(), limit, used: Some(usage.used / 60), counter: None })
+    };
+    grant.pools.iter().filter_map(budget).collect()
+}
+
+/// Whether a row is about Pods, and not about Slurm.
+pub fn is_of_pods(budget: &LocalBudget) -> bool {
+    budget.unit == OF_PODS
+}
+
 /// A grant's budgets at one site as its Slurm shows them. `confirmed`: the report is about what was told last.
 pub fn local(detail: &GrantDetail, confirmed: bool) -> Vec<LocalBudget> {
     let entries = detail.slurm.iter().flat_map(|slurm| &slurm.entries);
@@ -283,6 +301,9 @@ pub fn strip(status: &mut AccessGrantStatus, growing: &BTreeSet<String>) {
     for pool in status.pools.iter_mut().filter(|pool| growing.contains(&pool.name)) {
         pool.gpu_hours.used = None;
         pool.gpu_hours.complete_through = None;
+    }
+    for budget in status.sites.iter_mut().flat_map(|site| &mut site.budgets).filter(|budget| growing.contains(&budget.name)) {
+        budget.used = None;
     }
     if !growing.is_empty() {
         for condition in status.conditions.iter_mut().filter(|condition| condition.type_ == ConditionType::WithinBudget.as_str()) {

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::digest::digest_of;
-use crate::intent::{Body, Intent};
+use crate::intent::{Body, Desired, Intent};
 use crate::report::{Detail, Report};
 use crate::world::SiteKey;
 
@@ -35,7 +35,16 @@ struct Share {
 
 /// What is known of a site from before the hub began to keep this account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recalled {
+pub struct Recalled {
+    /// What it was told.
+    pub former: Former,
+    /// Device-minutes that status says were used there.
+    pub used: i64,
+}
+
+/// What a site was told before the hub began to keep this account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Former {
     /// It was told nothing that its present part does not cover.
     Part,
     /// Status named this limit in device-minutes, and the grant has not changed since.
@@ -112,10 +121,13 @@ impl Ledger {
             let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
             let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
             let mut told = BTreeSet::new();
+            let ended = matches!(body.desired, Desired::Ended { .. });
             for pool in &body.pools {
                 told.insert(pool.entry.as_str());
                 let limit = match pool.partition {
                     Some(_) => detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit),
+                    // Until access is gone there, more may start.
+                    None if ended && !detail.access_removed => continue,
                     // What this report answers is what is in force.
                     None => Some(pool.budget.device_minutes),
                 };
@@ -132,6 +144,11 @@ impl Ledger {
             }
         }
         moved
+    }
+
+    /// Device-minutes that a site was told last of an entry, with the serial of the telling.
+    pub fn told(&self, entry: &str, key: &SiteKey) -> (i64, u64) {
+        self.entries.get(entry).and_then(|shares| shares.get(key)).map(|share| (share.told, share.serial)).unwrap_or_default()
     }
 
     /// Device-minutes of an entry that can not be given to any site now, since sites that have not confirmed a lower limit may still use them.
@@ -168,13 +185,15 @@ fn recall(wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled
     let keys: BTreeSet<&SiteKey> = wanted.keys().chain(recalled.keys()).collect();
     let share = |key: &SiteKey| {
         let part = wanted.get(key).copied().unwrap_or(0);
-        let (told, may) = match recalled.get(key).copied().unwrap_or(Recalled::Part) {
-            Recalled::Part => (part, part),
-            Recalled::Limit(limit) => (limit, limit.max(part)),
+        let recalled = recalled.get(key).copied().unwrap_or(Recalled { former: Former::Part, used: 0 });
+        let (told, may) = match recalled.former {
+            Former::Part => (part, part),
+            Former::Limit(limit) => (limit, limit.max(part)),
             // Totals that came and went meanwhile are unknown: nothing is raised elsewhere before the site is heard.
-            Recalled::Unsure(limit) => (limit.unwrap_or(0), i64::MAX),
+            Former::Unsure(limit) => (limit.unwrap_or(0), i64::MAX),
         };
-        Share { told, serial: 0, may: seconds(may), known: seconds(told), held: 0 }
+        let held = seconds(recalled.used);
+        Share { told, serial: 0, may: seconds(may).max(held), known: seconds(told).max(held), held }
     };
     keys.into_iter().map(|key| (key.clone(), share(key))).collect()
 }

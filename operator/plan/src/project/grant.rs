@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::age::created;
 use super::authorise::authorise;
 use super::{residency, share};
-use crate::budget::{self, Ledger, Recalled};
+use crate::budget::{self, Former, Ledger, Recalled};
 use crate::duration;
 use crate::intent::{
     Body, Budget, CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, GrantPoolIntent, Intent, MemberCaps, MemberIntent, Refusal, VERSION,
@@ -186,9 +186,9 @@ pub fn grant_within(
         };
         let told = match ledger.as_deref_mut() {
             Some(ledger) => {
-                let wanted = chosen.iter().map(|site| (key_of(site), part_of(site))).collect();
-                // Kubernetes keeps no limit of its own that could outlive what the site was told last.
-                let recalled = if slurm.is_some() { recalled(world, grant, owner, &factory_ref, &entry.name) } else { BTreeMap::new() };
+                let wanted: BTreeMap<SiteKey, i64> = chosen.iter().map(|site| (key_of(site), part_of(site))).collect();
+                let part = if slurm.is_some() { Part::Slurm } else { Part::Kubernetes };
+                let recalled = recalled(world, grant, owner, (&factory_ref, part), &entry.name, &wanted);
                 ledger.settle(&entry.name, total, &wanted, &recalled)
             }
             None => BTreeMap::new(),
@@ -243,7 +243,8 @@ pub fn grant_within(
             } else {
                 Desired::Ended { because: Reason::PlacementRemoved, message: format!("the grant is not placed at {} any more", key.site), at: None }
             };
-            make(owner, grant, GrantIntent { desired, ..skeleton(grant) })
+            let pools = counted(world, owner, grant, key, ledger.as_deref());
+            make(owner, grant, GrantIntent { desired, pools, ..skeleton(grant) })
         });
     }
     if projection.unresolved && !asked.ended() {
@@ -272,25 +273,55 @@ fn lacking(key: &SiteKey, site: &Site, pool: &str) -> Option<Refusal> {
     }
 }
 
-/// What status says of the limits that the sites of a pool's factory had in force.
-fn recalled(world: &World, grant: &AccessGrant, owner: &OwnerRef, factory: &OwnerRef, entry: &str) -> BTreeMap<SiteKey, Recalled> {
+/// The pools of which a Kubernetes site has nothing to give any more, and goes on telling what was used.
+fn counted(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, ledger: Option<&Ledger>) -> Vec<GrantPoolIntent> {
+    let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|_| key.part == Part::Kubernetes);
+    named
+        .filter_map(|(entry, pool)| {
+            let pool = world.pool(&pool).filter(|pool| pool.spec.slurm.is_none())?;
+            let (device_minutes, serial) = ledger.map(|ledger| ledger.told(&entry.name, key)).unwrap_or_default();
+            Some(GrantPoolIntent {
+                pool: entry.pool_ref.name.clone(),
+                resource: pool.spec.accelerator.resource_name.clone(),
+                max_gpus: 0,
+                per_gpu: pool.spec.per_gpu,
+                open: false,
+                entry: entry.name.clone(),
+                budget: Budget { device_minutes, accounting: pool.spec.accounting, serial },
+                partition: None,
+            })
+        })
+        .collect()
+}
+
+/// What status says of the limits that the sites of a pool's factory had in force, and of what was used there.
+fn recalled(
+    world: &World,
+    grant: &AccessGrant,
+    owner: &OwnerRef,
+    (factory, part): (&OwnerRef, Part),
+    entry: &str,
+    wanted: &BTreeMap<SiteKey, i64>,
+) -> BTreeMap<SiteKey, Recalled> {
     let Some(status) = &grant.status else { return BTreeMap::new() };
     let generation = grant.metadata.generation.unwrap_or_default();
     let same = status.observed_generation == Some(generation);
     let sites = world.factory(factory).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
     sites
         .iter()
-        .map(|site| SiteKey::slurm(factory.clone(), &site.name))
+        .map(|site| SiteKey { part, ..SiteKey::new(factory.clone(), &site.name) })
         .filter_map(|key| {
             let name = key.display(&owner.namespace);
             let row = status.sites.iter().find(|row| row.name == name)?;
             let budget = row.budgets.iter().find(|budget| budget.name == entry);
-            let recalled = match budget.and_then(|budget| budget.limit) {
-                Some(limit) if same => Recalled::Limit(limit),
-                None if same && generation <= 1 => Recalled::Part,
-                limit => Recalled::Unsure(limit),
+            let former = match budget.and_then(|budget| budget.limit) {
+                Some(limit) if same => Former::Limit(limit),
+                None if same && generation <= 1 => Former::Part,
+                // A lower part may end Pods: none is told for want of knowledge.
+                None if part == Part::Kubernetes => Former::Unsure(wanted.get(&key).copied()),
+                limit => Former::Unsure(limit),
             };
-            Some((key, recalled))
+            Some((key, Recalled { former, used: budget.and_then(|budget| budget.used).unwrap_or(0) }))
         })
         .collect()
 }

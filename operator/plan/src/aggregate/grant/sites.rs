@@ -77,15 +77,22 @@ impl Merged<'_, '_> {
     }
 
     fn budgets(&self, grant: &AccessGrant, name: &str) -> Vec<LocalBudget> {
-        let Some(part) = self.parts.iter().find(|part| part.standing.key.part == Part::Slurm) else { return Vec::new() };
-        if let Some(detail) = part.detail() {
-            return usage::local(detail, part.standing.current);
+        self.parts.iter().flat_map(|part| self.budgets_of(part, grant, name)).collect()
+    }
+
+    fn budgets_of(&self, part: &Row<'_>, grant: &AccessGrant, name: &str) -> Vec<LocalBudget> {
+        match (part.detail(), part.standing.key.part) {
+            (Some(detail), Part::Slurm) => usage::local(detail, part.standing.current),
+            (Some(detail), Part::Kubernetes) => usage::of_pods(detail, part.intent, part.standing.current),
+            // Not heard since the hub began: what was known then, and still limits what other sites may have.
+            (None, engine) => {
+                let Some(status) = &grant.status else { return Vec::new() };
+                let same = status.observed_generation == grant.metadata.generation;
+                let rows = status.sites.iter().filter(|row| row.name == name).flat_map(|row| &row.budgets);
+                let known = rows.filter(|budget| usage::is_of_pods(budget) == (engine == Part::Kubernetes));
+                known.map(|known| LocalBudget { limit: known.limit.filter(|_| same), ..known.clone() }).collect()
+            }
         }
-        // Not heard since the hub began: what was known then, and still limits what other sites may have.
-        let same = |status: &&aifactory_api::grant::AccessGrantStatus| status.observed_generation == grant.metadata.generation;
-        let row = grant.status.as_ref().and_then(|status| Some((same(&status), status.sites.iter().find(|row| row.name == name)?)));
-        row.map(|(same, row)| row.budgets.iter().map(|known| LocalBudget { limit: known.limit.filter(|_| same), ..known.clone() }).collect())
-            .unwrap_or_default()
     }
 
     fn message(&self, grant: &AccessGrant) -> Option<String> {

@@ -19,6 +19,10 @@ fn told(found: &BTreeMap<SiteKey, (i64, u64)>) -> Vec<i64> {
     found.values().map(|(minutes, _)| *minutes).collect()
 }
 
+fn before(former: Former) -> Recalled {
+    Recalled { former, used: 0 }
+}
+
 #[test]
 fn a_part_moves_only_when_the_other_site_has_confirmed() {
     let mut ledger = Ledger::default();
@@ -58,17 +62,21 @@ fn what_a_cut_site_may_use_is_taken_from_the_others() {
     // What only might have been told before counts where a part is raised, and takes nothing away.
     let mut ledger = Ledger::default();
     ledger.unreachable(BTreeSet::from([key(1)]));
-    let recalled = BTreeMap::from([(key(0), Recalled::Limit(20)), (key(1), Recalled::Unsure(Some(30)))]);
+    let recalled = BTreeMap::from([(key(0), before(Former::Limit(20))), (key(1), before(Former::Unsure(Some(30))))]);
     assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &recalled)), [20, 10]);
 }
 
 #[test]
 fn a_grant_that_got_smaller_while_nobody_looked_is_not_raised_anywhere() {
-    let recalled = |at| BTreeMap::from([(key(0), at), (key(1), Recalled::Limit(20))]);
+    let recalled = |at| BTreeMap::from([(key(0), at), (key(1), before(Former::Limit(20)))]);
     let mut ledger = Ledger::default();
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(Recalled::Limit(80)))), [20, 20]);
+    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(before(Former::Limit(80))))), [20, 20]);
     let mut ledger = Ledger::default();
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(Recalled::Unsure(None)))), [20, 20], "it may have anything in force");
+    assert_eq!(
+        told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(before(Former::Unsure(None))))),
+        [20, 20],
+        "it may have anything in force"
+    );
 }
 
 /// A Slurm with one QOS: starts a job only where all of its time fits, and never ends one.
@@ -140,9 +148,9 @@ impl Federation {
                 .iter()
                 .map(|(key, limit)| {
                     let recalled = match limit {
-                        Some(limit) if *generation == self.generation => Recalled::Limit(*limit),
-                        None if *generation == self.generation && self.generation <= 1 => Recalled::Part,
-                        limit => Recalled::Unsure(*limit),
+                        Some(limit) if *generation == self.generation => before(Former::Limit(*limit)),
+                        None if *generation == self.generation && self.generation <= 1 => before(Former::Part),
+                        limit => before(Former::Unsure(*limit)),
                     };
                     (key.clone(), recalled)
                 })
