@@ -391,6 +391,30 @@ fn a_hub_that_begins_anew_takes_nothing_for_unused_that_a_kubernetes_site_has_to
 }
 
 #[test]
+fn a_hub_that_begins_anew_raises_one_entry_whatever_other_entries_are_elsewhere() {
+    let pools = |hours: i64| {
+        json!([
+            {"name": "main", "poolRef": {"name": "pods"}, "gpuHours": hours, "maxGPUs": 8, "sites": [{"name": "a"}]},
+            {"name": "more", "poolRef": {"name": "more"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "c"}]},
+        ])
+    };
+    let (found, _) = status(&grant(2, pools(100)), &mut Ledger::default(), [600, 0], None);
+    let mut raised = grant(3, pools(200));
+    raised["status"] = found.clone();
+    // Status is still about the former generation: the part is told as it is wanted now, and never a lower one for want of knowledge.
+    let (_, told) = status(&raised, &mut Ledger::default(), [600, 0], None);
+    assert_eq!(told[&kubernetes("a")], 24_000);
+
+    let mut again = grant(2, pools(100));
+    again["status"] = found;
+    let mut ledger = Ledger::default();
+    status(&again, &mut ledger, [600, 0], None);
+    raised["status"] = Value::Null;
+    let (_, told) = status(&raised, &mut ledger, [600, 0], None);
+    assert_eq!(told[&kubernetes("a")], 24_000, "site c never had anything of this entry");
+}
+
+#[test]
 fn a_kubernetes_site_that_has_nothing_to_give_any_more_goes_on_telling_what_was_used() {
     let grant = grant(1, json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "c"}]}]));
     let world = world(&grant);

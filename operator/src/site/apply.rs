@@ -239,7 +239,10 @@ impl Applier {
         };
         let ended = futures::stream::iter(pods).map(end).buffer_unordered(ENDING);
         let failed = ended.filter_map(std::future::ready).collect::<Vec<_>>().await;
-        failed.into_iter().next().map_or(Ok(Done::Nothing), Err)
+        let unreachable = failed.iter().any(|failure| failure.unreachable);
+        // The same one each time, whichever came first: or what is told changed with every try.
+        let told = failed.into_iter().min_by(|one, other| one.finding.message.cmp(&other.finding.message));
+        told.map_or(Ok(Done::Nothing), |failure| Err(Failure { unreachable, ..failure }))
     }
 
     async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {

@@ -53,6 +53,8 @@ pub struct Accounts {
     accounts: BTreeMap<String, Account>,
     /// Since when the watch on Pods may have missed something.
     unwatched: Option<Timestamp>,
+    /// Up to when figures were given out while all was seen.
+    counted: Option<Timestamp>,
     /// Namespaces with Pods that went unseen.
     vanished: BTreeSet<String>,
     /// What keeps Pods from being seen.
@@ -131,7 +133,10 @@ impl Accounts {
 
     /// Brings a namespace's account up to date with its Pods, and writes it down where that is due.
     pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
-        let single = single(namespace, index);
+        if self.unwatched.is_none() {
+            self.counted = Some(now);
+        }
+        let (single, seen) = (single(namespace, index), self.seen(now));
         let account = self
             .accounts
             .entry(namespace.to_owned())
@@ -150,10 +155,14 @@ impl Accounts {
                 self.pods.remove(namespace);
             }
         }
-        let now = self.unwatched.map_or(now, |since| since.min(now));
-        if due(account, index.moved(namespace), now).is_some_and(|at| at <= now) {
-            account.written = Some(account.tally.checkpoint(now));
+        if due(account, index.moved(namespace), seen).is_some_and(|at| at <= seen) {
+            account.written = Some(account.tally.checkpoint(seen));
         }
+    }
+
+    /// Up to when is counted: of a time in which nobody watches nothing is guessed, and no figure goes back.
+    fn seen(&self, now: Timestamp) -> Timestamp {
+        self.unwatched.map_or(now, |since| self.counted.map_or(since, |counted| counted.max(since)).min(now))
     }
 
     /// When a namespace's account is to be looked at again though nothing happens: a period later while Pods run, and as soon as they have used up
@@ -161,22 +170,23 @@ impl Accounts {
     pub fn wake(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
         let account = self.accounts.get(namespace)?;
         let report = if account.tally.running(None, now) { now.checked_add(SignedDuration::from_secs(PERIOD)).ok() } else { None };
-        let sums = account.tally.through(now);
+        let seen = self.seen(now);
+        let sums = account.tally.through(seen);
         let closing = grant.pools.iter().filter_map(|entry| {
             let left = grant.closes_at(&entry.pool).saturating_mul(1000).saturating_sub(sums.get(&entry.pool).copied().unwrap_or_default());
             let held = account.tally.held(&entry.pool, now);
             // A second more, since whole seconds count.
             if left > 0 && held > 0 { now.checked_add(SignedDuration::from_millis(left / held + 1000)).ok() } else { None }
         });
-        report.into_iter().chain(closing).chain(due(account, index.moved(namespace), now)).min()
+        // While nobody watches, what is due can not be done; what comes back brings a look of its own.
+        report.into_iter().chain(closing).chain(due(account, index.moved(namespace), seen).filter(|_| seen == now)).min()
     }
 
     /// What planning needs to know.
     pub fn hours(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
-        // Of a time in which nobody watches nothing is guessed.
-        let now = self.unwatched.map_or(now, |since| since.min(now));
+        let now = self.seen(now);
         let sums = account.tally.through(now);
         let through = match &account.written {
             // At rest nothing moves, the time of the last look neither.

@@ -127,7 +127,7 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
                 }
             }
         }
-        silent |= !slurm && pool.is_some() && usage.is_none() && !site.standing.reachable;
+        silent |= !slurm && site.pool(name).is_some() && usage.is_none() && !site.standing.reachable;
         let counts = usage.is_some() || pool.is_some_and(|_| slurm || known.is_some_and(|known| known.used.is_some()));
         if counts && !site.standing.reachable {
             entry.stale.push(format!("{}: not reachable", site.name));
@@ -163,7 +163,7 @@ fn left(site: &Told<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
 }
 
 /// A grant's budgets at one Kubernetes site, as it enforces them. `confirmed`: the report is about what was told last.
-pub fn of_pods(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> Vec<LocalBudget> {
+pub fn at_kubernetes(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> Vec<LocalBudget> {
     let Body::Grant(grant) = &intent.body else { return Vec::new() };
     let budget = |pool: &GrantPoolIntent| {
         let usage = detail.usage.get(&pool.entry)?;
@@ -174,12 +174,12 @@ pub fn of_pods(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> Vec<Lo
 }
 
 /// Whether a row is about Pods, and not about Slurm.
-pub fn is_of_pods(budget: &LocalBudget) -> bool {
+pub fn of_pods(budget: &LocalBudget) -> bool {
     budget.unit == OF_PODS
 }
 
-/// A grant's budgets at one site as its Slurm shows them. `confirmed`: the report is about what was told last.
-pub fn local(detail: &GrantDetail, confirmed: bool) -> Vec<LocalBudget> {
+/// A grant's budgets at one Slurm, as it shows them. `confirmed`: the report is about what was told last.
+pub fn at_slurm(detail: &GrantDetail, confirmed: bool) -> Vec<LocalBudget> {
     let entries = detail.slurm.iter().flat_map(|slurm| &slurm.entries);
     entries
         .map(|(name, entry)| {

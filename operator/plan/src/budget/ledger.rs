@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::digest::digest_of;
 use crate::intent::{Body, Desired, Intent};
 use crate::report::{Detail, Report};
-use crate::world::SiteKey;
+use crate::world::{Part, SiteKey};
 
 /// The account of one grant: by name of its entry, what each site was told and may have in force.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -94,9 +94,11 @@ impl Ledger {
     /// What a site said about a telling: the limit that was read in force, and what is used and reserved there in device-seconds, read after the
     /// limit. Says whether more room may have come of it. Words about an earlier telling change nothing.
     pub fn heard(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
-        let Some(share) = self.entries.get_mut(entry).and_then(|shares| shares.get_mut(key)).filter(|share| share.serial == serial) else {
+        let Some(shares) = self.entries.get_mut(entry) else { return false };
+        let share = shares.entry(key.clone()).or_default();
+        if share.serial != serial {
             return false;
-        };
+        }
         let before = (share.may, share.held);
         let limit = seconds(limit.unwrap_or(0).max(share.told));
         match held {
@@ -120,6 +122,8 @@ impl Ledger {
             let Some(report) = about.get(key).filter(|report| report.uid == intent.uid && report.answers == digest_of(intent)) else { continue };
             let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
             let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
+            // Where Pods are counted and no word is said of an entry, nothing of it is there: what is known was used.
+            let silent = |entry: &str| key.part == Part::Kubernetes && !detail.usage.contains_key(entry);
             let mut told = BTreeSet::new();
             let ended = matches!(body.desired, Desired::Ended { .. });
             for pool in &body.pools {
@@ -131,12 +135,15 @@ impl Ledger {
                     // What this report answers is what is in force.
                     None => Some(pool.budget.device_minutes),
                 };
-                moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held(&pool.entry));
+                let known = || self.entries.get(&pool.entry).and_then(|shares| shares.get(key)).map_or(0, |share| share.held);
+                let held = held(&pool.entry).or_else(|| silent(&pool.entry).then(known));
+                moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held);
             }
-            // The site is not to have these any more: once access is gone nothing starts there, and what was used stays used.
-            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| detail.access_removed && !told.contains(entry.as_str())) {
+            // The site is not to have these any more: once access is gone, or the pool is, nothing starts there, and what was used stays used.
+            let closed = detail.access_removed || (key.part == Part::Kubernetes && report.settled);
+            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| closed && !told.contains(entry.as_str())) {
                 if let Some(share) = shares.get_mut(key)
-                    && let Some(held) = held(entry).or((share.may == 0).then_some(0))
+                    && let Some(held) = held(entry).or((share.may == 0).then_some(0)).or_else(|| silent(entry).then_some(share.held))
                 {
                     moved |= share.may != held;
                     (share.may, share.known, share.held) = (held, held, held);

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::age::created;
 use super::authorise::authorise;
 use super::{residency, share};
+use crate::aggregate::of_pods;
 use crate::budget::{self, Former, Ledger, Recalled};
 use crate::duration;
 use crate::intent::{
@@ -313,12 +314,17 @@ fn recalled(
         .filter_map(|key| {
             let name = key.display(&owner.namespace);
             let row = status.sites.iter().find(|row| row.name == name)?;
-            let budget = row.budgets.iter().find(|budget| budget.name == entry);
+            let pods = part == Part::Kubernetes;
+            let budget = row.budgets.iter().find(|budget| budget.name == entry && of_pods(budget) == pods);
+            if same && budget.is_none() && !wanted.contains_key(&key) {
+                // The row is there for something else.
+                return None;
+            }
             let former = match budget.and_then(|budget| budget.limit) {
                 Some(limit) if same => Former::Limit(limit),
-                None if same && generation <= 1 => Former::Part,
+                None if same && generation <= 1 && (budget.is_none() || !pods) => Former::Part,
                 // A lower part may end Pods: none is told for want of knowledge.
-                None if part == Part::Kubernetes => Former::Unsure(wanted.get(&key).copied()),
+                limit if pods => Former::Unsure(limit.max(wanted.get(&key).copied())),
                 limit => Former::Unsure(limit),
             };
             Some((key, Recalled { former, used: budget.and_then(|budget| budget.used).unwrap_or(0) }))

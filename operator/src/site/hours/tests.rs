@@ -121,3 +121,35 @@ fn a_clock_that_was_ahead_stops_nothing() {
     accounts.count(NAMESPACE, &index, None, at(160));
     assert_eq!(seconds(&accounts, 160), 1 + 60);
 }
+
+/// Eight GPUs and a hundred hours of a device.
+fn grant() -> GrantIntent {
+    serde_json::from_value(json!({
+        "code": "EHPC-AIF-2026PG99-0001", "organisation": "Example SARL", "desired": "Bound", "only_if_held": null, "members": [],
+        "pools": [{
+            "pool": "h100", "resource": "nvidia.com/gpu", "max_gpus": 8, "per_gpu": {"cpus": 1, "memoryGiB": 1}, "open": true, "entry": "main",
+            "budget": {"device_minutes": 6000, "accounting": {"canonicalGPUHours": 1, "perDeviceHours": 1}, "serial": 0}, "partition": null,
+        }],
+        "caps": {"max_gpus": null, "max_jobs": null, "max_wall_minutes": null},
+        "end": {"running_work": "Cancel", "grace_seconds": 0, "retention_seconds": 0, "after_retention": "Retain"},
+        "not_after": at(1_000_000).to_string(), "storage": "1Gi", "egress": [], "cross_site": null, "adopt_previous": false,
+    }))
+    .unwrap()
+}
+
+#[test]
+fn of_a_time_in_which_nobody_may_look_nothing_is_guessed_and_no_figure_goes_back() {
+    let mut accounts = begun();
+    let (index, grant) = (index(0, None), grant());
+    let used = |accounts: &Accounts, now: i64| accounts.hours(NAMESPACE, &index, &grant, at(now)).used["h100"].used;
+    accounts.count(NAMESPACE, &index, Some(&grant), at(50));
+    assert_eq!(used(&accounts, 50), 450);
+    // It is noticed ten seconds later than it was.
+    accounts.unwatched(at(40));
+    accounts.blind("pods is forbidden".to_owned());
+    for now in [60, 4000, 400_000] {
+        accounts.count(NAMESPACE, &index, Some(&grant), at(now));
+        assert_eq!(used(&accounts, now), 450, "{now}");
+        assert!(accounts.wake(NAMESPACE, &index, &grant, at(now)).unwrap() > at(now), "nobody turns in a circle");
+    }
+}

@@ -77,19 +77,27 @@ impl Merged<'_, '_> {
     }
 
     fn budgets(&self, grant: &AccessGrant, name: &str) -> Vec<LocalBudget> {
-        self.parts.iter().flat_map(|part| self.budgets_of(part, grant, name)).collect()
+        let parts = self.parts.iter().filter(|part| part.placed).chain(self.parts.iter().filter(|part| !part.placed));
+        let mut budgets: Vec<LocalBudget> = Vec::new();
+        for budget in parts.flat_map(|part| self.budgets_of(part, grant, name)) {
+            // An entry whose pool has changed its engine may be known at both parts.
+            if budgets.iter().all(|known| known.name != budget.name) {
+                budgets.push(budget);
+            }
+        }
+        budgets
     }
 
     fn budgets_of(&self, part: &Row<'_>, grant: &AccessGrant, name: &str) -> Vec<LocalBudget> {
         match (part.detail(), part.standing.key.part) {
-            (Some(detail), Part::Slurm) => usage::local(detail, part.standing.current),
-            (Some(detail), Part::Kubernetes) => usage::of_pods(detail, part.intent, part.standing.current),
+            (Some(detail), Part::Slurm) => usage::at_slurm(detail, part.standing.current),
+            (Some(detail), Part::Kubernetes) => usage::at_kubernetes(detail, part.intent, part.standing.current),
             // Not heard since the hub began: what was known then, and still limits what other sites may have.
             (None, engine) => {
                 let Some(status) = &grant.status else { return Vec::new() };
                 let same = status.observed_generation == grant.metadata.generation;
                 let rows = status.sites.iter().filter(|row| row.name == name).flat_map(|row| &row.budgets);
-                let known = rows.filter(|budget| usage::is_of_pods(budget) == (engine == Part::Kubernetes));
+                let known = rows.filter(|budget| usage::of_pods(budget) == (engine == Part::Kubernetes));
                 known.map(|known| LocalBudget { limit: known.limit.filter(|_| same), ..known.clone() }).collect()
             }
         }
