@@ -26,7 +26,7 @@ test: control-plane lint ## Format, lints, docs, CRD drift, unit, property, gold
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 	cargo build --locked --workspace
 	cargo run --locked --quiet --bin aifactory-operator -- crds --check
-	cargo test --locked --workspace -- --test-threads=1
+	cargo test --locked --workspace -- --test-threads=2
 
 test-slurm: ## Suites on real Slurm clusters; needs Debian or Ubuntu, and root.
 	tests/slurm/build

@@ -1,10 +1,10 @@
 //! One runtime for all tests of a suite, so that they can share a federation.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tokio::runtime::{Builder, Runtime};
 
-/// Runs a test on the runtime that all tests of this process share.
+/// Runs a test on the runtime that all tests of this process share. Tests of a suite take turns, since they may share a world.
 ///
 /// Clients and proxies belong to the runtime they were made on, so a federation that several tests use can not be
 /// started under `#[tokio::test]`, whose runtime ends with the test. A federation in a static is never dropped; the
@@ -27,8 +27,18 @@ use tokio::runtime::{Builder, Runtime};
 ///
 /// # Panics
 /// When the system gives no thread for the runtime.
-#[expect(clippy::expect_used, reason = "a test process without threads can not report anything better")]
 pub fn run<T>(test: impl Future<Output = T>) -> T {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    run_beside(test)
+}
+
+/// The same for a test with a world of its own, or one that nothing disturbs: it runs beside others.
+///
+/// # Panics
+/// When the system gives no thread for the runtime.
+#[expect(clippy::expect_used, reason = "a test process without threads can not report anything better")]
+pub fn run_beside<T>(test: impl Future<Output = T>) -> T {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Builder::new_multi_thread().enable_all().build().expect("a runtime"));
     runtime.block_on(test)

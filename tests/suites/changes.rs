@@ -7,7 +7,7 @@ mod fixture;
 use std::time::{Duration, Instant};
 
 use aifactory_api::{AccessGrant, GPUPool};
-use aifactory_tests::{Cluster, GpuNode, eventually, run};
+use aifactory_tests::{Cluster, GpuNode, eventually, run_beside};
 use fixture::{POOL, World, condition, grant, ours, pool};
 use k8s_openapi::api::core::v1::{Namespace, Node, ResourceQuota};
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(40);
 
 #[test]
 fn the_site_has_the_last_word() {
-    run(async {
+    run_beside(async {
         let world = World::start("site-word").await;
         for name in ["one", "two"] {
             world.apply(grant(name)).await;
@@ -99,7 +99,7 @@ async fn no_bindings(world: &World, site: &Cluster, grant: &str) {
 
 #[test]
 fn placements_move_and_shares_shrink_and_exactly_the_right_objects_go() {
-    run(async {
+    run_beside(async {
         let world = World::start("moving").await;
         let (bissen, bettembourg) = (world.site("bissen"), world.site("bettembourg"));
         for site in world.federation.sites() {

@@ -7,7 +7,7 @@ mod fixture;
 use std::time::{Duration, Instant};
 
 use aifactory_api::AccessGrant;
-use aifactory_tests::{Cluster, eventually, run};
+use aifactory_tests::{Cluster, eventually, run_beside};
 use fixture::{World, at, grant};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -21,7 +21,7 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_grant_begins_ends_and_leaves_in_time() {
-    run(async {
+    run_beside(async {
         let world = World::start("ending").await;
         let site = world.site("bissen");
         // Begins in 4 s, ends in 16 s; what runs is cancelled 3 s later, and data goes 6 s after the end.
@@ -82,7 +82,7 @@ fn a_grant_begins_ends_and_leaves_in_time() {
 
 #[test]
 fn pause_suspension_and_taking_back() {
-    run(async {
+    run_beside(async {
         let world = World::start("pausing").await;
         let site = world.site("bissen");
         world.apply(grant("alpha")).await;

@@ -7,7 +7,7 @@ mod fixture;
 use std::time::Duration;
 
 use aifactory_api::{AccessGrant, labels};
-use aifactory_tests::{Cluster, eventually, run};
+use aifactory_tests::{Cluster, eventually, run_beside};
 use fixture::{POOL, World, account, condition, grant, quota_moved};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ResourceQuota};
@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 #[test]
 fn pods_are_counted_to_the_second_across_a_restart() {
-    run(async {
+    run_beside(async {
         let world = World::start("hours").await;
         let site = world.site("bissen");
         world.apply(wide()).await;
@@ -104,7 +104,7 @@ fn pods_are_counted_to_the_second_across_a_restart() {
 
 #[test]
 fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
-    run(async {
+    run_beside(async {
         let world = World::start("gaps").await;
         let site = world.site("bissen");
         world.apply(wide()).await;
@@ -150,7 +150,7 @@ fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
 
 #[test]
 fn a_budget_that_is_used_up_lets_nothing_more_start_until_it_is_raised() {
-    run(async {
+    run_beside(async {
         let world = World::bare("budget").await;
         world.apply(fixture::factory()).await;
         let mut minutes = fixture::pool(POOL);

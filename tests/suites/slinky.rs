@@ -21,7 +21,7 @@ use aifactory_plan::project;
 use aifactory_plan::slinky::{self, IDLE_SINCE, NodeSetView, PartitionState, RemovalStep};
 use aifactory_plan::world::{SiteKey, World};
 use aifactory_tests::slinky::{SlinkyStandIn, definitions, node_sets, real_definitions};
-use aifactory_tests::{Cluster, ClusterOptions, Federation, GpuNode, eventually, run};
+use aifactory_tests::{Cluster, ClusterOptions, Federation, GpuNode, eventually, run_beside};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
@@ -263,7 +263,7 @@ async fn a_partition_comes_and_goes(cluster: &Cluster, operator: &Client) {
 
 #[test]
 fn our_strict_definitions_take_all_that_we_render() {
-    run(async {
+    run_beside(async {
         let federation = federation("slinky-strict").await;
         let cluster = federation.hub();
         cluster.apply_path(definitions()).await.unwrap();
@@ -275,7 +275,7 @@ fn our_strict_definitions_take_all_that_we_render() {
 
 #[test]
 fn the_real_definitions_take_all_that_we_render() {
-    run(async {
+    run_beside(async {
         let definitions = real_definitions();
         if !definitions.is_dir() {
             assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must have Slinky's definitions in {}", definitions.display());
@@ -318,7 +318,7 @@ async fn patch_node(client: &Client, patch: &nodes::NodePatch) -> kube::Result<N
 
 #[test]
 fn nodes_take_label_and_taint_and_give_them_back() {
-    run(async {
+    run_beside(async {
         let federation = federation("pool-nodes").await;
         let cluster = federation.hub();
         let operator = site_client(cluster).await;

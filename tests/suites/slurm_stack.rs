@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use aifactory_tests::slurm::{Cluster, Daemon, JobSpec, Options};
-use aifactory_tests::{Cut, eventually, run};
+use aifactory_tests::{Cut, eventually, run_beside};
 use tokio::sync::OnceCell;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -26,7 +26,7 @@ async fn shared() -> &'static Cluster {
 
 #[test]
 fn two_clusters_start_side_by_side_and_leave_nothing() {
-    run(async {
+    run_beside(async {
         let (one, other) = tokio::join!(Cluster::start(Options::new("bissen")), Cluster::start(Options::new("bettembourg")));
         let (one, other) = (one.unwrap(), other.unwrap());
         eprintln!("two Slurm clusters at once: idle after {:?} and {:?}", one.start_time(), other.start_time());
@@ -57,7 +57,7 @@ fn two_clusters_start_side_by_side_and_leave_nothing() {
 
 #[test]
 fn a_member_computes_and_a_stranger_is_refused() {
-    run(async {
+    run_beside(async {
         let cluster = shared().await;
         let job = cluster.submit("alice", JobSpec { gpus: 2, ..JobSpec::new("vision", "h100") }).await.unwrap();
         let done = cluster.wait_job(job, "COMPLETED", LONG).await.unwrap();
@@ -73,7 +73,7 @@ fn a_member_computes_and_a_stranger_is_refused() {
 
 #[test]
 fn a_frozen_database_goes_on_where_it_was() {
-    run(async {
+    run_beside(async {
         let cluster = shared().await;
         cluster.freeze(Daemon::Database).await.unwrap();
         let asked = cluster.rest("GET", "/slurmdb/v0.0.44/accounts/", None);
@@ -85,7 +85,7 @@ fn a_frozen_database_goes_on_where_it_was() {
 
 #[test]
 fn a_restart_keeps_accounts_and_jobs() {
-    run(async {
+    run_beside(async {
         let cluster = shared().await;
         let job = cluster.submit("alice", JobSpec { seconds: 600, minutes: 20, ..JobSpec::new("vision", "a100") }).await.unwrap();
         cluster.wait_job(job, "RUNNING", LONG).await.unwrap();
@@ -105,7 +105,7 @@ fn a_restart_keeps_accounts_and_jobs() {
 
 #[test]
 fn the_line_counts_requests_and_can_be_cut() {
-    run(async {
+    run_beside(async {
         let cluster = shared().await;
         let before = cluster.requests().requests().len();
         accounts(cluster).await;

@@ -14,7 +14,7 @@ use aifactory_operator::slurm::token::Token;
 use aifactory_operator::slurm::usage::{Cycle, Usage};
 use aifactory_plan::report::EntryUsage;
 use aifactory_tests::slurm::{Cluster, Daemon, JobSpec, Options};
-use aifactory_tests::{eventually, run};
+use aifactory_tests::{eventually, run_beside};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ async fn until(scene: &Scene, usage: &mut Usage, what: &str, wished: impl Fn(&En
 
 #[test]
 fn every_kind_of_job_is_counted_to_the_second() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("usage").await;
         let mut usage = Usage::new();
         assert_eq!(scene.used(&mut usage).await.used, 0);
@@ -158,7 +158,7 @@ fn every_kind_of_job_is_counted_to_the_second() {
 
 #[test]
 fn what_a_database_learns_late_is_counted_once() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("late").await;
         let mut usage = Usage::new();
         let before = scene.used(&mut usage).await;

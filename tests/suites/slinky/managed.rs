@@ -201,7 +201,7 @@ async fn nothing_is_told(world: &Running, made: &BTreeMap<String, (String, Strin
 
 #[test]
 fn a_slurm_that_the_operator_sets_up() {
-    run(comes_and_goes("slurm-managed", &[definitions()], false));
+    run_beside(comes_and_goes("slurm-managed", &[definitions()], false));
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn the_real_definitions_take_a_slurm_of_ours() {
     }
     let kinds = ["nodesets", "controllers", "accountings", "restapis", "tokens"];
     let paths: Vec<PathBuf> = kinds.map(|kind| file(&directory, kind)).to_vec();
-    run(comes_and_goes("slurm-managed-real", &paths, true));
+    run_beside(comes_and_goes("slurm-managed-real", &paths, true));
 }
 
 fn file(directory: &Path, kind: &str) -> PathBuf {

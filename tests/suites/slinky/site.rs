@@ -55,7 +55,7 @@ async fn until(what: &str, world: &Running, look: impl AsyncFn() -> kube::Result
 
 #[test]
 fn a_partition_under_the_operator() {
-    run(async {
+    run_beside(async {
         let federation = Federation::builder().name("slinky-site").sites([SITE, "bettembourg"]).start().await.unwrap();
         let site = federation.site(SITE).unwrap();
         let slinky = SlinkyStandIn::install(site, "slurm", "slurm").await.unwrap();

@@ -1,7 +1,7 @@
 //! Budgets: what does not fit does not start, more hours start it, and nothing gets round it.
 
 use aifactory_api::AccessGrant;
-use aifactory_tests::run;
+use aifactory_tests::run_beside;
 use aifactory_tests::slurm::JobSpec;
 use serde_json::json;
 
@@ -17,7 +17,7 @@ fn at_first(name: &str, hours: i64) -> serde_json::Value {
 
 #[test]
 fn what_does_not_fit_waits_and_more_hours_start_it() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-budget").await;
         let slurm = &scene.slurm[0];
         for name in ["small", "other"] {
@@ -57,7 +57,7 @@ fn what_does_not_fit_waits_and_more_hours_start_it() {
 
 #[test]
 fn a_budget_used_up_is_exhausted_and_comes_back() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-exhausted").await;
         let slurm = &scene.slurm[0];
         // One canonical hour is one device-minute here, so that a budget is used up within a minute.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::{AccessGrant, GPUPool};
 use aifactory_tests::slurm::{Cluster as Slurm, JobSpec};
-use aifactory_tests::{Cut, run};
+use aifactory_tests::{Cut, run_beside};
 use serde_json::{Value, json};
 
 use crate::fixture::{condition, summary};
@@ -32,7 +32,7 @@ fn spec((total, split): (i64, [i64; 2])) -> Value {
 
 #[test]
 fn a_cut_site_and_the_rest_stay_within_the_grant() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-cut").await;
         let mut fast = pool("fast", "h100");
         fast["spec"]["accounting"] = json!({"canonicalGPUHours": 60, "perDeviceHours": 1});

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aifactory_api::AccessGrant;
-use aifactory_tests::run;
+use aifactory_tests::run_beside;
 use aifactory_tests::slurm::{Daemon, JobSpec};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::scene::{CYCLE, Scene, Work, grant, job, until, used};
 
 #[test]
 fn paused_resumed_suspended_and_revoked() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-ending").await;
         let slurm = &scene.slurm[0];
         let mut wanted = grant("vision", 20);
@@ -85,7 +85,7 @@ fn paused_resumed_suspended_and_revoked() {
 
 #[test]
 fn revoked_while_the_database_is_down() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-revoked-down").await;
         scene.world.apply(grant("vision", 20)).await;
         let bound: AccessGrant = scene.world.ready("vision").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant};
-use aifactory_tests::run;
+use aifactory_tests::run_beside;
 use aifactory_tests::slurm::Daemon;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ async fn reason(scene: &Scene, wanted: &str) -> String {
 
 #[test]
 fn each_fault_has_its_own_words() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-faults").await;
         let slurm = &scene.slurm[1];
         let healthy = async |name: &str| {

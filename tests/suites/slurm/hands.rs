@@ -1,14 +1,14 @@
 //! What people do by sacctmgr comes back; what is theirs is left alone.
 
 use aifactory_api::AccessGrant;
-use aifactory_tests::run;
+use aifactory_tests::run_beside;
 
 use crate::fixture::POOL;
 use crate::scene::{CYCLE, Scene, grant, until};
 
 #[test]
 fn edits_come_back_and_what_is_foreign_stays() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-hands").await;
         let slurm = &scene.slurm[0];
         // Before the grant bob has a national project, and alice gets one later.
@@ -64,7 +64,7 @@ fn edits_come_back_and_what_is_foreign_stays() {
 
 #[test]
 fn a_foreign_account_of_our_name_is_named_and_untouched() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-foreign").await;
         let slurm = &scene.slurm[0];
         scene.world.apply(grant("vision", 20)).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::AccessGrant;
 use aifactory_tests::slurm::JobSpec;
-use aifactory_tests::{Operator, run};
+use aifactory_tests::{Operator, run_beside};
 use futures::future::join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
@@ -26,7 +26,7 @@ const KINDS: usize = 9;
 
 #[test]
 fn a_kill_at_any_moment_lets_nobody_run_outside_a_budget() {
-    run(async {
+    run_beside(async {
         let mut scene = Scene::start("slurm-kills").await;
         scene.world.operator.kill();
         // What is told apart here is the end of a process; its lease shall not end before.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool};
-use aifactory_tests::run;
+use aifactory_tests::run_beside;
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
@@ -15,7 +15,7 @@ use crate::scene::{CYCLE, Scene, Work, grant, job, key, until};
 
 #[test]
 fn a_member_without_a_local_user_waits_until_the_site_names_one() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-members").await;
         let slurm = &scene.slurm[0];
         let mut wanted = grant("vision", 20);
@@ -48,7 +48,7 @@ fn a_member_without_a_local_user_waits_until_the_site_names_one() {
 
 #[test]
 fn a_slurm_alone_is_let_go() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-let-go").await;
         scene.world.apply(grant("vision", 20)).await;
         scene.world.ready::<AccessGrant>("vision").await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aifactory_api::AccessGrant;
-use aifactory_tests::run;
+use aifactory_tests::run_beside;
 use aifactory_tests::slurm::JobSpec;
 
 use crate::fixture::{POOL, condition};
@@ -11,7 +11,7 @@ use crate::scene::{CYCLE, Scene, Work, access, grant, job, until, used};
 
 #[test]
 fn a_grant_over_two_sites() {
-    run(async {
+    run_beside(async {
         let scene = Scene::start("slurm-work").await;
         let begun = Instant::now();
         scene.world.apply(grant("vision", 2)).await;
