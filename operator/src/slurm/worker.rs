@@ -43,10 +43,8 @@ const ROTATION: Duration = Duration::from_secs(2);
 const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that failed is tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Intents are gathered until none came for so long.
-const GATHER: Duration = Duration::from_millis(100);
-/// But no longer than their pass will take: so long, and so long for each grant.
-const PASS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_millis(30));
+/// Intents are gathered until none came for so long, and at most so long: a pass costs half a second for one grant, and six for two hundred.
+const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// How long the records wait for grants that are in work: both are the database's.
 const USAGE_WAITS: Duration = Duration::from_secs(5);
 
@@ -267,8 +265,7 @@ impl Worker {
                         if urgent {
                             self.dirty_at = Some(now);
                         } else if self.dirty_at.is_none_or(|at| at > now) {
-                            let grants = u32::try_from(self.dirty.len()).unwrap_or(u32::MAX);
-                            self.dirty_at = Some((now + GATHER).min(since + PASS.0 + PASS.1.saturating_mul(grants)));
+                            self.dirty_at = Some((now + GATHER.0).min(since + GATHER.1));
                         }
                     }
                     Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),

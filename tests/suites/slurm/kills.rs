@@ -141,11 +141,12 @@ async fn life(scene: &Scene, name: String, kind: usize, pauses: [Duration; 3]) {
     let suspended = json!([{"id": "p-1", "role": "Lead"}, {"id": "p-2", "state": "Suspended"}, {"id": "p-3"}]);
     // The end of what never began leaves nothing: both runs end what is in force.
     if matches!(kind, 4..=8) {
-        world.phase(&name, "Active").await;
-        until(&format!("{name} is at both clusters"), fixture::PATIENCE, async || {
+        // As long as it is killed every second or two an operator gets nowhere, or nearly so.
+        until(&format!("{name} is at both clusters"), 4 * fixture::PATIENCE, async || {
             let grant: AccessGrant = world.api().get(&name).await?;
-            let sites = grant.status.unwrap_or_default().sites;
-            if sites.len() == 2 && sites.iter().all(|site| site.access.is_some()) { Ok(()) } else { Err(format!("{sites:?}").into()) }
+            let status = grant.status.unwrap_or_default();
+            let both = status.sites.len() == 2 && status.sites.iter().all(|site| site.access.is_some());
+            if both && status.phase.as_deref() == Some("Active") { Ok(()) } else { Err(format!("{:?} {:?}", status.phase, status.sites).into()) }
         })
         .await;
     }
