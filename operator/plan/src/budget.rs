@@ -5,14 +5,27 @@
 
 mod ledger;
 
+use aifactory_api::grant::LocalBudget;
 use aifactory_api::pool::Accounting;
 
 pub use ledger::{Former, Ledger, Recalled};
+
+use crate::world::Part;
 
 /// Device-minutes in `hours` canonical GPU-hours, rounded down.
 pub fn device_minutes(hours: i64, accounting: Accounting) -> i64 {
     let minutes = i128::from(hours.max(0)) * 60 * i128::from(accounting.per_device_hours.max(1)) / i128::from(accounting.canonical_gpu_hours.max(1));
     i64::try_from(minutes).unwrap_or(i64::MAX)
+}
+
+/// The unit in which Slurm counts jobs.
+pub const OF_JOBS: &str = "gres/gpu-minutes";
+/// The unit in which Pods are counted.
+pub const OF_PODS: &str = "device-minutes";
+
+/// The part of a site that a row of status is about.
+pub fn part_of(budget: &LocalBudget) -> Part {
+    if budget.unit == OF_PODS { Part::Kubernetes } else { Part::Slurm }
 }
 
 /// How often a site looks at least at what running Pods use, in seconds.

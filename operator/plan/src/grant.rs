@@ -317,8 +317,8 @@ impl Planner<'_> {
         let pools = written.split(',').filter(|pool| closed.contains(pool));
         let cancelled = pools.filter_map(|pool| hours.pods.get(pool)).flatten();
         let cancelled = cancelled.filter(|(_, pod)| !pod.bound || self.grant.end.running_work == RunningWork::Cancel);
-        let pods: BTreeMap<String, u32> = cancelled.filter_map(|(name, pod)| Some((name.clone(), pod.grace?))).collect();
-        if pods.is_empty() { Vec::new() } else { vec![Action::EndPods { namespace: self.namespace.clone(), pods }] }
+        let end = |name: &String, grace: u32| Action::EndPod { namespace: self.namespace.clone(), name: name.clone(), grace };
+        cancelled.filter_map(|(name, pod)| Some(end(name, pod.grace?))).collect()
     }
 
     /// Members who are given nothing here, and why.
@@ -487,22 +487,19 @@ impl Planner<'_> {
     fn usage(&self) -> BTreeMap<String, EntryUsage> {
         let Some(hours) = &self.view.hours else { return BTreeMap::new() };
         let closed = self.closed();
-        let mut left: BTreeMap<&str, i64> = hours.used.iter().map(|(pool, usage)| (pool.as_str(), usage.used)).collect();
+        let mut left: BTreeMap<&str, i64> = BTreeMap::new();
         let entries: Vec<_> = self.grant.pools.iter().filter(|pool| pool.partition.is_none()).collect();
-        let named = |at: usize| {
-            let pool = entries.get(at)?;
-            // What two entries share counts once: each as far as its budget goes, the last one for the rest.
-            let last = !entries.iter().skip(at + 1).any(|other| other.pool == pool.pool);
-            let left = left.get_mut(pool.pool.as_str());
-            let used = left.map_or(0, |left| {
-                let used = if last { *left } else { (*left).min(pool.budget.device_minutes.saturating_mul(60)) };
-                *left -= used;
-                used
-            });
+        let mut found = BTreeMap::new();
+        for (at, pool) in entries.iter().enumerate() {
             let usage = hours.used.get(&pool.pool).cloned().unwrap_or_else(|| EntryUsage { stale: hours.blind.is_some(), ..EntryUsage::default() });
-            Some((pool.entry.clone(), EntryUsage { used, closed: closed.contains(pool.pool.as_str()), ..usage }))
-        };
-        (0..entries.len()).filter_map(named).collect()
+            // What two entries share counts once: each as far as its budget goes, the last one for the rest.
+            let left = left.entry(&pool.pool).or_insert(usage.used);
+            let last = !entries.iter().skip(at + 1).any(|other| other.pool == pool.pool);
+            let used = if last { *left } else { (*left).min(pool.budget.device_minutes.saturating_mul(60)) };
+            *left -= used;
+            found.insert(pool.entry.clone(), EntryUsage { used, closed: closed.contains(pool.pool.as_str()), ..usage });
+        }
+        found
     }
 
     fn unseen(&self) -> Vec<Finding> {

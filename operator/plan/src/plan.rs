@@ -83,12 +83,14 @@ pub enum Action {
         /// The namespace.
         namespace: String,
     },
-    /// Order the end of Pods in a namespace.
-    EndPods {
-        /// The namespace.
+    /// Order the end of a Pod.
+    EndPod {
+        /// Its namespace.
         namespace: String,
-        /// By name, how many seconds each has to end.
-        pods: BTreeMap<String, u32>,
+        /// Its name.
+        name: String,
+        /// Seconds that it has to end.
+        grace: u32,
     },
     /// Change label and taint of a Node.
     PatchNode(NodePatch),

@@ -465,11 +465,11 @@ fn content<'p>(plan: &'p Plan, kind: ObjectKind, name: &str) -> &'p Value {
 }
 
 fn ended(plan: &Plan) -> Vec<&str> {
-    let pods = actions(plan).find_map(|action| match action {
-        Action::EndPods { pods, .. } => Some(pods),
+    let pods = actions(plan).filter_map(|action| match action {
+        Action::EndPod { name, .. } => Some(name.as_str()),
         _ => None,
     });
-    pods.into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+    pods.collect()
 }
 
 /// Of 6000 device-minutes for each site, four GPUs at each.

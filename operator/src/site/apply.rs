@@ -1,6 +1,5 @@
 //! Carrying out a plan's steps on a site: the only place that writes there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +26,6 @@ use aifactory_plan::nodes::NodeView;
 
 /// Longest wait for one write.
 const WRITE: Duration = Duration::from_secs(15);
-/// Pods of a used-up budget that are told to end at a time.
-const ENDING: usize = 16;
 
 /// What became of a plan's steps.
 #[derive(Debug, Default)]
@@ -102,7 +99,7 @@ impl Applier {
             Action::CreateKey { object, field, bytes } => self.create_key(object, &field, bytes).await,
             Action::Delete { key, uid } => self.delete(key, uid).await,
             Action::EndWork { namespace } => self.end_work(&namespace).await,
-            Action::EndPods { namespace, pods } => self.end_pods(&namespace, pods).await,
+            Action::EndPod { namespace, name, grace } => self.end_pod(&namespace, &name, grace).await,
             Action::PatchNode(patch) => self.patch_node(patch).await,
         }
     }
@@ -222,27 +219,18 @@ impl Applier {
         failed.map_or(Ok(Done::Nothing), Err)
     }
 
-    /// By collections of one: the operator has no right to delete a Pod that it does not find so.
-    async fn end_pods(&self, namespace: &str, pods: BTreeMap<String, u32>) -> Result<Done, Failure> {
+    /// By a collection of one: the operator has no right to delete a Pod that it does not find so.
+    async fn end_pod(&self, namespace: &str, name: &str, grace: u32) -> Result<Done, Failure> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let api = &api;
-        let end = |(name, grace): (String, u32)| async move {
-            let what = format!("the end of Pod {name} in Namespace {namespace}");
-            let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
-            let one = ListParams::default().fields(&format!("metadata.name={name}"));
-            match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await {
-                Ok(Ok(_)) => None,
-                // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
-                Ok(Err(error)) => Some(Failure { refused: false, ..failure(&what, &error) }),
-                Err(_) => Some(timeout(&what)),
-            }
-        };
-        let ended = futures::stream::iter(pods).map(end).buffer_unordered(ENDING);
-        let failed = ended.filter_map(std::future::ready).collect::<Vec<_>>().await;
-        let unreachable = failed.iter().any(|failure| failure.unreachable);
-        // The same one each time, whichever came first: or what is told changed with every try.
-        let told = failed.into_iter().min_by(|one, other| one.finding.message.cmp(&other.finding.message));
-        told.map_or(Ok(Done::Nothing), |failure| Err(Failure { unreachable, ..failure }))
+        let what = format!("the end of Pod {name} in Namespace {namespace}");
+        let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
+        let one = ListParams::default().fields(&format!("metadata.name={name}"));
+        match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await {
+            Ok(Ok(_)) => Ok(Done::Nothing),
+            // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
+            Ok(Err(error)) => Err(Failure { refused: false, ..failure(&what, &error) }),
+            Err(_) => Err(timeout(&what)),
+        }
     }
 
     async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {

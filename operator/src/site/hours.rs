@@ -240,18 +240,13 @@ fn single<'a>(namespace: &str, index: &'a Index) -> Option<&'a str> {
     index.namespace(namespace)?.annotations.get(labels::POOL).map(String::as_str)
 }
 
-/// The pool that a Pod selects, or that alone it can mean.
-fn pool_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoolIntent]) -> Option<&'a str> {
+/// The pool that a Pod selects, or that alone it can mean, and how many of its devices it asks for.
+fn devices_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoolIntent]) -> Option<(&'a str, i64)> {
     let only = || match granted {
         [only] => Some(only.pool.as_str()),
         _ => None,
     };
-    pod.pool.as_deref().or(single).or_else(only)
-}
-
-/// The pool of which a Pod asks for devices, and how many.
-fn devices_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoolIntent]) -> Option<(&'a str, i64)> {
-    let pool = pool_of(pod, single, granted)?;
+    let pool = pod.pool.as_deref().or(single).or_else(only)?;
     let gpus = match granted.iter().find(|granted| granted.pool == pool) {
         Some(granted) => pod.devices.get(&granted.resource).copied().unwrap_or_default(),
         None => pod.devices.values().sum(),

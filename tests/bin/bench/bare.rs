@@ -100,7 +100,7 @@ fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
                 .flat_map(|step| step.actions)
                 .filter_map(|action| match action {
                     Action::Apply(object) => Some(object),
-                    Action::CreateKey { .. } | Action::Delete { .. } | Action::EndWork { .. } | Action::EndPods { .. } | Action::PatchNode(_) => None,
+                    Action::CreateKey { .. } | Action::Delete { .. } | Action::EndWork { .. } | Action::EndPod { .. } | Action::PatchNode(_) => None,
                 })
                 .collect(),
         );

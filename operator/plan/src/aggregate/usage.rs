@@ -16,11 +16,6 @@ use crate::report::{Detail, EntryUsage, GrantDetail, Report};
 use crate::text::bounded;
 use crate::world::{SiteKey, World, pools_of_grant};
 
-/// What Slurm counts.
-const UNIT: &str = "gres/gpu-minutes";
-/// What is counted of Pods.
-const OF_PODS: &str = "device-minutes";
-
 /// One granted pool.
 pub struct Entry {
     name: String,
@@ -168,14 +163,9 @@ pub fn at_kubernetes(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> 
     let budget = |pool: &GrantPoolIntent| {
         let usage = detail.usage.get(&pool.entry)?;
         let limit = confirmed.then_some(pool.budget.device_minutes);
-        Some(LocalBudget { name: pool.entry.clone(), unit: OF_PODS.to_owned(), limit, used: Some(usage.used / 60), counter: None })
+        Some(LocalBudget { name: pool.entry.clone(), unit: budget::OF_PODS.to_owned(), limit, used: Some(usage.used / 60), counter: None })
     };
     grant.pools.iter().filter_map(budget).collect()
-}
-
-/// Whether a row is about Pods, and not about Slurm.
-pub fn of_pods(budget: &LocalBudget) -> bool {
-    budget.unit == OF_PODS
 }
 
 /// A grant's budgets at one Slurm, as it shows them. `confirmed`: the report is about what was told last.
@@ -186,7 +176,7 @@ pub fn at_slurm(detail: &GrantDetail, confirmed: bool) -> Vec<LocalBudget> {
             let usage = detail.usage.get(name);
             LocalBudget {
                 name: name.clone(),
-                unit: UNIT.to_owned(),
+                unit: budget::OF_JOBS.to_owned(),
                 limit: entry.limit.filter(|_| confirmed),
                 used: usage.map(|usage| usage.used / 60),
                 counter: usage.map(|usage| usage.used.saturating_add(usage.surcharge) / 60),

@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use super::age::created;
 use super::authorise::authorise;
 use super::{residency, share};
-use crate::aggregate::of_pods;
 use crate::budget::{self, Former, Ledger, Recalled};
 use crate::duration;
 use crate::intent::{
@@ -315,7 +314,7 @@ fn recalled(
             let name = key.display(&owner.namespace);
             let row = status.sites.iter().find(|row| row.name == name)?;
             let pods = part == Part::Kubernetes;
-            let budget = row.budgets.iter().find(|budget| budget.name == entry && of_pods(budget) == pods);
+            let budget = row.budgets.iter().find(|budget| budget.name == entry && budget::part_of(budget) == part);
             if same && budget.is_none() && !wanted.contains_key(&key) {
                 // The row is there for something else.
                 return None;

@@ -4,6 +4,7 @@ use aifactory_api::grant::{AccessGrant, GrantAccess, GrantSiteStatus, Kubernetes
 
 use super::Row;
 use crate::aggregate::usage;
+use crate::budget;
 use crate::text::shorten;
 use crate::world::{Part, World};
 
@@ -97,7 +98,7 @@ impl Merged<'_, '_> {
                 let Some(status) = &grant.status else { return Vec::new() };
                 let same = status.observed_generation == grant.metadata.generation;
                 let rows = status.sites.iter().filter(|row| row.name == name).flat_map(|row| &row.budgets);
-                let known = rows.filter(|budget| usage::of_pods(budget) == (engine == Part::Kubernetes));
+                let known = rows.filter(|budget| budget::part_of(budget) == engine);
                 known.map(|known| LocalBudget { limit: known.limit.filter(|_| same), ..known.clone() }).collect()
             }
         }

@@ -54,7 +54,7 @@ fn carry_out(objects: &mut ObservedObjects, steps: &[Step]) {
             }
             // Secrets are never seen again.
             Action::CreateKey { .. } => {}
-            Action::EndWork { .. } | Action::EndPods { .. } | Action::PatchNode(_) => panic!("{action:?}"),
+            Action::EndWork { .. } | Action::EndPod { .. } | Action::PatchNode(_) => panic!("{action:?}"),
         }
     }
 }
@@ -64,7 +64,7 @@ fn names(plan: &Plan) -> Vec<Vec<String>> {
         Action::Apply(object) => object.key.to_string(),
         Action::CreateKey { object, field, bytes } => format!("{} {field} {bytes}", object.key),
         Action::Delete { key, .. } => format!("- {key}"),
-        Action::EndWork { .. } | Action::EndPods { .. } | Action::PatchNode(_) => panic!("{action:?}"),
+        Action::EndWork { .. } | Action::EndPod { .. } | Action::PatchNode(_) => panic!("{action:?}"),
     };
     plan.steps.iter().map(|step| step.actions.iter().map(name).collect()).collect()
 }
