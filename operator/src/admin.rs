@@ -17,7 +17,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::metrics::{self, Metrics};
+use crate::telemetry::metrics::{self, Metrics};
 
 /// The flags of the admin server.
 #[derive(Clone, Debug, clap::Args)]
@@ -141,7 +141,7 @@ mod tests {
     };
 
     use super::{AdminArgs, AdminServer, Readiness};
-    use crate::metrics::Metrics;
+    use crate::telemetry::metrics::Metrics;
 
     async fn get(server: std::net::SocketAddr, path: &str) -> String {
         let mut stream = TcpStream::connect(server).await.unwrap();

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::admin::AdminArgs;
 use crate::credential::AddressArgs;
 use crate::lease::LeaseArgs;
-use crate::telemetry::LogArgs;
+use crate::telemetry::logging::LogArgs;
 
 /// Runs AI factories over federated sites from three custom resources.
 #[derive(Debug, Parser)]

@@ -8,6 +8,7 @@ mod address;
 mod error;
 mod identity;
 mod kubeconfig;
+pub mod reader;
 mod server;
 
 use std::{fmt, time::Duration};

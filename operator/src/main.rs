@@ -8,7 +8,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(options) => aifactory_operator::telemetry::init(&options.log).map_err(|error| error.to_string()).and_then(|()| {
+        Command::Run(options) => aifactory_operator::telemetry::logging::init(&options.log).map_err(|error| error.to_string()).and_then(|()| {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| error.to_string())?;
             runtime.block_on(aifactory_operator::run::run(*options)).map_err(|error| error.to_string())
         }),

@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use crate::admin::{AdminError, AdminServer, Readiness};
 use crate::cli::Run;
 use crate::client::{ClientSettings, Clients};
-use crate::events::Events;
+use crate::credential::reader::CredentialReader;
 use crate::hub::{Hub, HubIdError, HubSettings, hub_id};
 use crate::lease::{Elector, LeaseError, WriteGate};
-use crate::metrics::Metrics;
-use crate::notices::Notices;
-use crate::site::credentials::CredentialReader;
+use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::events::Events;
+use crate::telemetry::metrics::Metrics;
 
 /// Longest wait for what was begun when the operator ends.
 const ENDING: Duration = Duration::from_secs(15);

@@ -1,9 +1,9 @@
 //! What hub and sites say to each other. Carried in memory for push and local sites.
 
 use aifactory_api::OwnerRef;
-use aifactory_plan::intent::{Intent, SiteIntent};
-use aifactory_plan::report::{Report, SiteReport};
-use aifactory_plan::world::SiteKey;
+use aifactory_plan::model::intent::{Intent, SiteIntent};
+use aifactory_plan::model::report::{Report, SiteReport};
+use aifactory_plan::model::site_key::SiteKey;
 use tokio::sync::mpsc;
 
 /// From the hub to a site.

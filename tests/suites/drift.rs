@@ -13,7 +13,7 @@ mod lost;
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool};
-use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_tests::{Cluster, Federation, GpuNode, Mark, SlinkyStandIn, eventually};
 use fixture::{FACTORY, NAMESPACE, PATIENCE, World};
 use jiff::Timestamp;

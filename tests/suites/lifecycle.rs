@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
-use aifactory_plan::grant::{self, GrantView};
-use aifactory_plan::intent::{Body, PoolEngine};
-use aifactory_plan::plan::{Action, ObservedObjects};
-use aifactory_plan::project;
-use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::world::World;
+use aifactory_plan::hub::project;
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::intent::{Body, PoolEngine};
+use aifactory_plan::model::plan::{Action, ObservedObjects};
+use aifactory_plan::site::grant::{self, GrantView};
+use aifactory_plan::site::policy::SitePolicy;
 use aifactory_tests::{Federation, Operator, SlinkyStandIn, eventually, examples, layout, two_sites_nodes};
 use fixture::{Conditioned, options, ours, summary};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};

@@ -13,13 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, GPUPool, Kind, OwnerRef, labels};
-use aifactory_plan::digest::owned_digest;
-use aifactory_plan::intent::{Body, Intent, PoolIntent, Presence, SiteIntent};
-use aifactory_plan::nodes::{self, NodeView, PoolNodes};
-use aifactory_plan::object::{Object, Ownership};
-use aifactory_plan::project;
-use aifactory_plan::slinky::{self, IDLE_SINCE, NodeSetView, PartitionState, RemovalStep};
-use aifactory_plan::world::{SiteKey, World};
+use aifactory_plan::engine::nodes::{self, NodeView, PoolNodes};
+use aifactory_plan::engine::slinky::{self, IDLE_SINCE, NodeSetView, PartitionState, RemovalStep};
+use aifactory_plan::hub::project;
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::digest::owned_digest;
+use aifactory_plan::model::intent::{Body, Intent, PoolIntent, Presence, SiteIntent};
+use aifactory_plan::model::object::{Object, Ownership};
+use aifactory_plan::model::site_key::SiteKey;
 use aifactory_tests::slinky::{SlinkyStandIn, definitions, node_sets, real_definitions};
 use aifactory_tests::{Cluster, ClusterOptions, Federation, GpuNode, eventually, run_beside};
 use jiff::{SignedDuration, Timestamp};
@@ -310,7 +311,7 @@ async fn settle(client: &Client, pools: &BTreeMap<OwnerRef, &PoolIntent>) -> kub
     panic!("nodes do not come to rest");
 }
 
-async fn patch_node(client: &Client, patch: &nodes::NodePatch) -> kube::Result<Node> {
+async fn patch_node(client: &Client, patch: &aifactory_plan::model::plan::NodePatch) -> kube::Result<Node> {
     let operations = serde_json::from_value(patch.operations.clone()).unwrap();
     let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
     Api::<Node>::all(client.clone()).patch(&patch.node, &params, &Patch::<Node>::Json(operations)).await

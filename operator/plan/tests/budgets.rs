@@ -5,17 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
-use aifactory_plan::aggregate::{self, Reports};
-use aifactory_plan::budget::{self, Ledger};
-use aifactory_plan::digest::digest_of;
-use aifactory_plan::grant::{GrantView, Hours, LivePod, NamespaceView};
-use aifactory_plan::intent::{Body, GrantIntent, Intent};
-use aifactory_plan::object::ObjectKind;
-use aifactory_plan::plan::{Action, ObservedObjects, Plan};
-use aifactory_plan::project;
-use aifactory_plan::report::{Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry};
-use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::world::{SiteKey, World};
+use aifactory_plan::hub::aggregate::{self, Reports};
+use aifactory_plan::hub::ledger::Ledger;
+use aifactory_plan::hub::project;
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::budget;
+use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent};
+use aifactory_plan::model::object::ObjectKind;
+use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
+use aifactory_plan::model::report::{
+    Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry,
+};
+use aifactory_plan::model::site_key::SiteKey;
+use aifactory_plan::site::grant::{GrantView, Hours, LivePod, NamespaceView};
+use aifactory_plan::site::policy::SitePolicy;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -448,7 +452,7 @@ fn planned(grant: &Value, used: i64, pods: &[(&str, &[(&str, bool)])], written: 
         data_lost: false,
         hours: Some(hours),
     };
-    aifactory_plan::grant::plan(&site, &intent, body(&intent), &view, now())
+    aifactory_plan::site::grant::plan(&site, &intent, body(&intent), &view, now())
 }
 
 fn actions(plan: &Plan) -> impl Iterator<Item = &Action> {

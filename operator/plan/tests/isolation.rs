@@ -13,9 +13,9 @@ use std::collections::BTreeSet;
 
 use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::reference::{Kind, OwnerRef};
-use aifactory_plan::intent::{CrossSiteIntent, EgressIntent};
-use aifactory_plan::network;
-use aifactory_plan::object::Ownership;
+use aifactory_plan::engine::network;
+use aifactory_plan::model::intent::{CrossSiteIntent, EgressIntent};
+use aifactory_plan::model::object::Ownership;
 use evaluator::{Cluster, Peer, Pod, Range, Traffic};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};

@@ -11,9 +11,9 @@ mod slurm;
 use aifactory_api::Reason;
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
-use aifactory_plan::intent::{Desired, Refusal};
-use aifactory_plan::report::SitePhase;
-use aifactory_plan::slurm_accounts::{Call, Limit, Record, RowKey, Stage, held};
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, held};
+use aifactory_plan::model::intent::{Desired, Refusal};
+use aifactory_plan::model::report::SitePhase;
 use grants::{HUB, World, ended, grant, member, owner, pool};
 use slurm::{key, set};
 
@@ -245,7 +245,7 @@ fn an_earlier_grant_of_the_name_keeps_what_it_used() {
     let mut world = bound();
     world.grant("alpha").desired = ended();
     world.settle();
-    world.grants.insert(owner("alpha"), ("uid-2".to_owned(), aifactory_plan::intent::GrantIntent { code: "OTHER".to_owned(), ..grant() }));
+    world.grants.insert(owner("alpha"), ("uid-2".to_owned(), aifactory_plan::model::intent::GrantIntent { code: "OTHER".to_owned(), ..grant() }));
     assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::PreviousIncarnation]));
     world.grant("alpha").adopt_previous = true;
     world.settle();

@@ -14,8 +14,8 @@ use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::{slurm_account, slurm_qos};
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::intent::{Desired, GrantIntent, Refusal};
-use aifactory_plan::slurm_accounts::{Call, Limit, Record, RowKey, RowMark, State};
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, RowMark, State};
+use aifactory_plan::model::intent::{Desired, GrantIntent, Refusal};
 use grants::{HUB, World, grant, member, owner, pool};
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -240,7 +240,7 @@ fn settled(world: &World) {
         if world.users.is_some() {
             assert!(admitted.iter().all(may), "{name}: {admitted:?}");
         }
-        if plan.phase == aifactory_plan::report::SitePhase::Bound && world.users.is_some() {
+        if plan.phase == aifactory_plan::model::report::SitePhase::Bound && world.users.is_some() {
             let open: Vec<_> = body.pools.iter().filter(|pool| pool.open).filter_map(|pool| pool.partition.clone()).collect();
             assert_eq!(admitted.len(), members.len() * open.len(), "{name}: {admitted:?} of {members:?}");
             assert!(open.is_empty() || usize::try_from(plan.detail.members_bound) == Ok(members.len()), "{name}: {:?}", plan.detail);

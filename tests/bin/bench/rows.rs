@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aifactory_api::{AIFactory, AccessGrant};
-use aifactory_plan::object::ObjectKind;
+use aifactory_plan::model::object::ObjectKind;
 use aifactory_tests::{Cut, eventually};
 use futures::stream::{self, TryStreamExt};
 use jiff::Timestamp;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool};
-use aifactory_plan::object::ObjectKind;
+use aifactory_plan::model::object::ObjectKind;
 use aifactory_tests::{Cluster, Federation, GpuNode, Operator, OperatorOptions, eventually};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;

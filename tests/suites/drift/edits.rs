@@ -1,7 +1,7 @@
 //! Every kind, edited and deleted by somebody else.
 
 use aifactory_api::labels;
-use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_tests::{Cluster, eventually, run};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};

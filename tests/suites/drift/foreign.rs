@@ -2,7 +2,7 @@
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{AccessGrant, Kind, OwnerRef, labels};
-use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_tests::{Cluster, eventually, run};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};

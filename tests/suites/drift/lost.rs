@@ -1,7 +1,7 @@
 //! A grant's Namespace, deleted by somebody else: it is made anew at once, and people are told that what was in it is lost.
 
 use aifactory_api::AccessGrant;
-use aifactory_plan::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_tests::{eventually, run};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::DeleteParams;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::AccessGrant;
-use aifactory_plan::object::ObjectKind;
+use aifactory_plan::model::object::ObjectKind;
 use aifactory_tests::Cluster;
 use kube::api::{DynamicObject, ListParams};
 use kube::discovery::ApiResource;

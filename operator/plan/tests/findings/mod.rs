@@ -2,9 +2,9 @@
 
 use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::reference::{Kind, OwnerRef};
-use aifactory_plan::intent::{CrossSiteIntent, EgressIntent};
-use aifactory_plan::network::{self, CROSS_SITE, EGRESS, Rendered};
-use aifactory_plan::object::Ownership;
+use aifactory_plan::engine::network::{self, CROSS_SITE, EGRESS, Rendered};
+use aifactory_plan::model::intent::{CrossSiteIntent, EgressIntent};
+use aifactory_plan::model::object::Ownership;
 use serde_json::json;
 
 use crate::scene::{HUB, grant_intent, site_intent};

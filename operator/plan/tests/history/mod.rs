@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::{OwnerRef, labels};
-use aifactory_plan::object::ObjectKind;
-use aifactory_plan::world::World;
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::object::ObjectKind;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;

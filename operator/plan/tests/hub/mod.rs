@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
-use aifactory_plan::world::{SiteKey, World};
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -206,7 +207,7 @@ fn grant(name: &'static str, wish: scene::Wish) -> impl Strategy<Value = Value> 
 }
 
 fn network(wish: &scene::Wish) -> Value {
-    use aifactory_plan::intent::EgressIntent;
+    use aifactory_plan::model::intent::EgressIntent;
     let egress: Vec<Value> = wish
         .egress
         .iter()

@@ -9,9 +9,9 @@ use aifactory_api::factory::{Dns, FactoryPolicy, NetworkPort, NetworkService, Pr
 use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::reference::{Kind, OwnerRef};
-use aifactory_plan::intent::{CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, SiteIntent, VERSION};
-use aifactory_plan::network::{self, Rendered};
-use aifactory_plan::object::Ownership;
+use aifactory_plan::engine::network::{self, Rendered};
+use aifactory_plan::model::intent::{CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, SiteIntent, VERSION};
+use aifactory_plan::model::object::Ownership;
 use proptest::prelude::*;
 
 use crate::evaluator::{Cluster, Labels, Pod, Range, Traffic};
@@ -177,7 +177,7 @@ pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteInten
         only_if_held: None,
         members: Vec::new(),
         pools: Vec::new(),
-        caps: aifactory_plan::intent::MemberCaps::default(),
+        caps: aifactory_plan::model::intent::MemberCaps::default(),
         end: End { running_work: RunningWork::Finish, grace_seconds: 0, retention_seconds: 0, after_retention: AfterRetention::Retain },
         not_after: jiff::Timestamp::UNIX_EPOCH,
         storage: "0".to_owned(),

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::name::owner_label;
 use aifactory_api::{OwnerRef, labels};
-use aifactory_plan::digest::digest_of;
-use aifactory_plan::grant::{self, GrantView, NamespaceView};
-use aifactory_plan::intent::{Body, Intent, SiteIntent};
-use aifactory_plan::object::{Object, ObjectKey, ObjectKind};
-use aifactory_plan::plan::{Action, Observed, ObservedObjects, Plan};
-use aifactory_plan::project;
-use aifactory_plan::report::Report;
-use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::world::{SiteKey, World};
+use aifactory_plan::hub::project;
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
+use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind};
+use aifactory_plan::model::plan::{Action, Observed, ObservedObjects, Plan};
+use aifactory_plan::model::report::Report;
+use aifactory_plan::model::site_key::SiteKey;
+use aifactory_plan::site::grant::{self, GrantView, NamespaceView};
+use aifactory_plan::site::policy::SitePolicy;
 use jiff::Timestamp;
 
 use crate::evaluator::{Cluster, Labels};

@@ -7,9 +7,9 @@ use aifactory_api::grant::{AfterRetention, MemberRole, RunningWork};
 use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::intent::*;
-use aifactory_plan::site_policy::SitePolicy;
-use aifactory_plan::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, account_name, held, plan_gone, plan_grant, qos_name};
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, account_name, held, plan_gone, plan_grant, qos_name};
+use aifactory_plan::model::intent::*;
+use aifactory_plan::site::policy::SitePolicy;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::slurm::Cluster;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_plan::slurm_accounts::{Account, Call, Limit, Qos, Row, RowKey, Snapshot};
+use aifactory_plan::engine::slurm_accounts::{Account, Call, Limit, Qos, Row, RowKey, Snapshot};
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,159 @@
+//! The end of a grant in a Slurm cluster: the lock first, then work, and what was used is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::Reason;
+use aifactory_api::grant::{AfterRetention, RunningWork};
+use jiff::Timestamp;
+
+use super::call::{Call, Stage};
+use super::decide::{Planner, after};
+use super::found::Place;
+use super::record::{Record, State};
+use super::state::{Limit, RowKey};
+use super::target::{self, Ceiling, Target};
+use crate::model::intent::{GrantIntent, Intent};
+use crate::model::report::SitePhase;
+use crate::model::text::shorten;
+
+/// Limits of locked QOS by entry, where the grant still says them.
+pub(super) type EntryLimits = BTreeMap<String, BTreeMap<Limit, Option<i64>>>;
+
+impl Planner<'_> {
+    /// Takes access away from what is held, and keeps it for the retention.
+    pub fn ended(&mut self, intent: &Intent, grant: &GrantIntent, why: (Reason, &str), at: Option<Timestamp>, phase: SitePhase) {
+        let Some(found) = self.found.record.clone() else {
+            self.phase = if phase == SitePhase::Refused { phase } else { SitePhase::Gone };
+            return;
+        };
+        let already = found.state == State::Locked;
+        let before = already.then_some(&found);
+        let ended_at = before.and_then(|found| found.ended_at).or(at).unwrap_or(self.now);
+        // The reason of the first lock stays: later ones (a deletion after an expiry) end nothing that has not ended.
+        let because = before.and_then(|found| found.ended_because.clone()).unwrap_or_else(|| format!("{}: {}", why.0, shorten(why.1, 400)));
+        let record = Record {
+            ended_at: Some(ended_at),
+            ended_because: Some(because),
+            cancel_at: (grant.end.running_work == RunningWork::Cancel).then(|| after(ended_at, grant.end.grace_seconds)),
+            queue_ended_at: before.and_then(|found| found.queue_ended_at),
+            cancelled_at: before.and_then(|found| found.cancelled_at),
+            retained_until: Some(after(ended_at, grant.end.retention_seconds)),
+            after_retention: Some(grant.end.after_retention),
+            ..Record::new(&self.site.hub, self.owner, &intent.uid, &grant.code, State::Locked, found.since)
+        };
+        let ceiling = self.ceiling();
+        let limits: EntryLimits = grant
+            .pools
+            .iter()
+            .filter(|pool| pool.partition.is_some())
+            .map(|pool| (pool.entry.clone(), target::limits(pool, &grant.caps, ceiling, true)))
+            .collect();
+        self.keep(&record, &limits);
+        if phase == SitePhase::Refused {
+            self.phase = phase;
+        }
+    }
+
+    /// What a locked record asks for, whether or not its grant is still there.
+    pub fn keep(&mut self, record: &Record, limits: &EntryLimits) {
+        self.phase = SitePhase::Locked;
+        let mut record = record.clone();
+        let deletes = record.after_retention == Some(AfterRetention::Delete);
+        if deletes && record.retained_until.is_some_and(|until| until <= self.now) {
+            if !self.view.policy.keep_namespaces {
+                self.delete(&record, limits);
+                return;
+            }
+            self.kept_by_site();
+        }
+        // Jobs end when the lock was read: none is queued anew then.
+        let locked = self.found.locked() && self.found.record.as_ref().is_some_and(|found| found.state == State::Locked);
+        let due = record.cancel_at.is_some_and(|at| at <= self.now) && record.cancelled_at.is_none();
+        if locked && due {
+            self.end_jobs(false);
+            record.queue_ended_at.get_or_insert(self.now);
+            record.cancelled_at = Some(self.now);
+        } else if locked && record.queue_ended_at.is_none() {
+            self.end_jobs(true);
+            record.queue_ended_at = Some(self.now);
+        }
+        self.lock(&record, limits);
+        if let Some(at) = record.cancel_at.filter(|_| record.cancelled_at.is_none()) {
+            self.wake_at(at);
+        }
+        if let Some(until) = record.retained_until.filter(|_| deletes) {
+            self.wake_at(until);
+        }
+    }
+
+    /// Locks every QOS, and has this record written; what leads past the QOS is locked too.
+    pub fn lock(&mut self, record: &Record, limits: &EntryLimits) {
+        let mut calls = Vec::new();
+        for (name, (qos, said)) in &self.found.qos {
+            let entry = said.entry.clone().unwrap_or_default();
+            let limits = limits.get(&entry).cloned().unwrap_or_else(|| target::lock(&qos.limits));
+            let description = record.for_qos(&self.found.account, &entry).render();
+            let target = Target { name: (*name).to_owned(), description, limits, locked: true };
+            calls.extend(target.call(Some(qos)));
+        }
+        calls.extend(self.describe(record));
+        calls.into_iter().for_each(|call| self.note_down(call));
+        self.lock_strays(&BTreeSet::new());
+    }
+
+    /// Has an account of ours say this record.
+    pub fn describe(&self, record: &Record) -> Option<Call> {
+        if self.found.place != Place::Ours {
+            return None;
+        }
+        let account = self.view.snapshot.accounts.get(&self.found.account)?;
+        let description = record.render();
+        (account.description != description).then(|| Call::Describe {
+            name: self.found.account.clone(),
+            description,
+            organization: account.organization.clone(),
+        })
+    }
+
+    /// Locks associations that lead past our QOS, but for those that are put right in the same pass.
+    pub fn lock_strays(&mut self, mended: &BTreeSet<RowKey>) {
+        let mut calls = Vec::new();
+        for (key, row) in self.found.rows(self.view.snapshot, &self.site.hub, self.owner) {
+            if !self.found.strays(row) || row.locked() || mended.contains(key) {
+                continue;
+            }
+            let mut mark = self.mark(key, row);
+            mark.locked_at.get_or_insert(self.now);
+            calls.extend(self.lock_row(key, row, &mark, Stage::LockRows));
+        }
+        calls.into_iter().for_each(|call| self.note_down(call));
+    }
+
+    /// Ends jobs of the account; of an account that is the site's own, only those of our associations.
+    pub fn end_jobs(&mut self, pending: bool) {
+        let account = self.found.account.clone();
+        match self.found.place {
+            Place::Ours => self.ask(Call::EndJobs { account, user: None, partition: None, pending }),
+            Place::Adopted => {
+                let keys: Vec<_> = self.found.rows(self.view.snapshot, &self.site.hub, self.owner).map(|(key, _)| key.clone()).collect();
+                for key in keys.into_iter().filter(|key| !key.partition.is_empty()) {
+                    self.ask(Call::EndJobs { account: key.account, user: Some(key.user), partition: Some(key.partition), pending });
+                }
+            }
+            Place::Absent | Place::Foreign => {}
+        }
+    }
+
+    /// What the accounts above allow.
+    pub fn ceiling(&self) -> Ceiling {
+        let parent = self.parent();
+        let account = if self.found.place == Place::Adopted { self.found.account.as_str() } else { parent };
+        Ceiling::read(self.view.snapshot, account)
+    }
+
+    /// The account that ours are made below.
+    pub fn parent(&self) -> &str {
+        let rest = self.site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref());
+        rest.map_or("root", |rest| rest.parent_account.as_str())
+    }
+}

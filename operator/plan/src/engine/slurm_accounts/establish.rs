@@ -1,0 +1,291 @@
+//! What a living grant is in a Slurm cluster: first its QOS, then the account, then the account's association, then the members'.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::Reason;
+use aifactory_api::name::slurm_qos;
+
+use super::call::{Call, Stage};
+use super::decide::Planner;
+use super::found::{Place, adopt_mark, adoptable};
+use super::members::{Members, member_hash};
+use super::record::{Record, RowMark, State};
+use super::state::{Row, RowKey};
+use super::target::{self, Target};
+use crate::model::intent::{GrantIntent, GrantPoolIntent, Intent};
+use crate::model::report::{Finding, SitePhase};
+use crate::model::text::{bounded, shorten};
+
+/// A granted pool at this site, as Slurm sees it.
+struct Entry<'p> {
+    pool: &'p GrantPoolIntent,
+    partition: &'p str,
+    target: Target,
+}
+
+/// An association that is wanted.
+struct Wanted {
+    qos: String,
+    member: String,
+}
+
+impl Planner<'_> {
+    /// Makes what members need, locked unless `open`.
+    pub fn establish(&mut self, intent: &Intent, grant: &GrantIntent, open: bool) {
+        self.phase = if open { SitePhase::Bound } else { SitePhase::Paused };
+        let nothing = grant.pools.iter().all(|pool| pool.partition.is_none());
+        if nothing && self.found.record.is_none() {
+            return;
+        }
+        if self.foreign(intent, grant) {
+            return;
+        }
+        let state = if open { State::Bound } else { State::Paused };
+        let since = self.found.record.as_ref().map_or(self.now, |record| record.since);
+        let record = Record::new(&self.site.hub, self.owner, &intent.uid, &grant.code, state, since);
+        let entries = self.entries(grant, &record, open);
+        let blocked = self.blocked(&entries);
+
+        self.qos(&entries, &record);
+        let ready = |entry: &&Entry<'_>| self.found.qos.get(entry.target.name.as_str()).is_some_and(|(qos, _)| entry.target.holds(qos));
+        let all_ready = !entries.is_empty() && entries.iter().all(|entry| ready(&entry));
+        let names: Vec<String> = entries.iter().filter(ready).map(|entry| entry.target.name.clone()).collect();
+        let usable = match self.found.place {
+            Place::Ours | Place::Absent => self.account(grant, &record, &names, all_ready),
+            Place::Adopted => all_ready && self.view.snapshot.rows.contains_key(&RowKey::account(&self.found.account)),
+            Place::Foreign => false,
+        };
+        self.rows(grant, &entries, usable && !blocked && !self.view.policy.paused);
+        if blocked {
+            self.only_removals();
+            self.phase = SitePhase::Refused;
+        }
+    }
+
+    fn entries<'p>(&mut self, grant: &'p GrantIntent, record: &Record, open: bool) -> Vec<Entry<'p>> {
+        let ceiling = self.ceiling();
+        let mut entries: Vec<Entry<'p>> = Vec::new();
+        for pool in &grant.pools {
+            let Some(partition) = pool.partition.as_deref() else { continue };
+            if let Some(other) = entries.iter().find(|entry| entry.partition == partition) {
+                let message =
+                    format!("pools {:?} and {:?} are both partition {partition} here; the first one is given", other.pool.entry, pool.entry);
+                self.findings.push(Finding::stalled(Reason::InvalidSpec, message));
+                continue;
+            }
+            let name = slurm_qos(&self.site.hub, self.owner, &pool.entry);
+            let locked = !open || !pool.open;
+            // What drains is not made for it.
+            if !pool.open && !self.found.qos.contains_key(name.as_str()) {
+                continue;
+            }
+            if ceiling.lowers(pool) {
+                let message = format!(
+                    "QOS {name} gets less than the grant says, since an account above has GrpTRES gres/gpu={} and GrpTRESMins gres/gpu={}",
+                    shown(ceiling.gpus),
+                    shown(ceiling.gpu_minutes)
+                );
+                self.findings.push(Finding::note(Reason::RefusedBySite, message));
+            }
+            let limits = target::limits(pool, &grant.caps, ceiling, locked);
+            let description = record.for_qos(&self.found.account, &pool.entry).render();
+            entries.push(Entry { pool, partition, target: Target { name, description, limits, locked } });
+        }
+        entries
+    }
+
+    /// Whether an object of our name is somebody else's; then nothing is done.
+    fn foreign(&mut self, intent: &Intent, grant: &GrantIntent) -> bool {
+        let account = self.found.account.clone();
+        let adopt = adopt_mark(&grant.code);
+        if self.found.place == Place::Adopted && !adoptable(self.view.snapshot, &grant.code).any(|name| name == account) {
+            let message = format!("account {account} does not say {adopt} any more: the site has taken it back. Put it into its description again");
+            self.refuse(intent, grant, Reason::RefusedBySite, &message);
+            return true;
+        }
+        let mut messages = Vec::new();
+        if self.found.place == Place::Foreign {
+            messages.push(format!(
+                "account {account} is there and not ours. Delete it, or let this grant use it: sacctmgr modify account {account} set description=\"{adopt}\""
+            ));
+        }
+        for pool in grant.pools.iter().filter(|pool| pool.partition.is_some()) {
+            let name = slurm_qos(&self.site.hub, self.owner, &pool.entry);
+            if self.view.snapshot.qos.contains_key(&name) && !self.found.qos.contains_key(name.as_str()) {
+                let record = Record::new(&self.site.hub, self.owner, &intent.uid, &grant.code, State::Paused, intent.created);
+                let text = record.for_qos(&account, &pool.entry).render();
+                messages.push(format!(
+                    "QOS {name} is there and not ours. Delete it, or hand it over: sacctmgr modify qos {name} set description=\"{text}\""
+                ));
+            }
+        }
+        self.phase = if messages.is_empty() { self.phase } else { SitePhase::Refused };
+        let found = !messages.is_empty();
+        self.findings.extend(messages.into_iter().map(|message| Finding::stalled(Reason::ForeignObject, message)));
+        found
+    }
+
+    /// Whether this cluster can not give what the grant asks for.
+    fn blocked(&mut self, entries: &[Entry<'_>]) -> bool {
+        let before = self.findings.len();
+        let snapshot = self.view.snapshot;
+        if !entries.is_empty() && !snapshot.tres.contains("gres/gpu") {
+            let message = "this Slurm does not count gres/gpu, so no budget works. Add to slurm.conf: AccountingStorageTRES=gres/gpu";
+            self.findings.push(Finding::stalled(Reason::SlurmConfiguration, message));
+        }
+        for entry in entries.iter().filter(|entry| entry.pool.open && !snapshot.partitions.contains(entry.partition)) {
+            let message = format!("pool {:?}: this Slurm has no partition {}", entry.pool.pool, entry.partition);
+            self.findings.push(Finding::stalled(Reason::PartitionNotReady, message));
+        }
+        let parent = self.parent();
+        if self.found.place == Place::Absent && !entries.is_empty() && !snapshot.accounts.contains_key(parent) {
+            let message = format!("account {parent}, below which grants' accounts are made, is not there. Make it: sacctmgr add account {parent}");
+            self.findings.push(Finding::stalled(Reason::ParentAccountMissing, message));
+        }
+        self.findings.len() > before
+    }
+
+    fn qos(&mut self, entries: &[Entry<'_>], record: &Record) {
+        let mut calls = Vec::new();
+        for entry in entries {
+            calls.extend(entry.target.call(self.found.qos.get(entry.target.name.as_str()).map(|(qos, _)| *qos)));
+        }
+        // An entry that was dropped: its QOS stays, locked, for what was used of it.
+        for (name, (qos, said)) in &self.found.qos {
+            if entries.iter().any(|entry| entry.target.name == *name) {
+                continue;
+            }
+            let description = record.for_qos(&self.found.account, said.entry.as_deref().unwrap_or_default()).render();
+            let target = Target { name: (*name).to_owned(), description, limits: target::lock(&qos.limits), locked: true };
+            calls.extend(target.call(Some(qos)));
+        }
+        calls.into_iter().for_each(|call| self.ask(call));
+    }
+
+    /// Makes the account and its own association; whether both were read as they shall be.
+    fn account(&mut self, grant: &GrantIntent, record: &Record, names: &[String], all_ready: bool) -> bool {
+        let (snapshot, account) = (self.view.snapshot, self.found.account.clone());
+        let key = RowKey::account(&account);
+        let parent = self.parent().to_owned();
+        let organization: String = shorten(&grant.organisation, 200).chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\'' | '\\')).collect();
+        let Some(row) = snapshot.rows.get(&key).filter(|_| self.found.place == Place::Ours) else {
+            if all_ready && snapshot.accounts.contains_key(&parent) {
+                self.ask(Call::Account { name: account, parent, description: record.render(), organization });
+            }
+            return false;
+        };
+        if let Some(found) = snapshot.accounts.get(&account)
+            && (found.description != record.render() || found.organization != organization)
+        {
+            self.ask(Call::Describe { name: account, description: record.render(), organization });
+        }
+        let qos: BTreeSet<String> = names.iter().cloned().collect();
+        let Some(default_qos) = names.first().filter(|_| all_ready).cloned() else { return false };
+        if row.qos == qos && row.default_qos == default_qos && row.parent == parent && row.submitted_jobs.is_none() && row.running_jobs.is_none() {
+            return true;
+        }
+        let comment = RowMark::new(&self.site.hub, self.owner, None).render();
+        self.ask(Call::Row { stage: Stage::Rows, key, qos, default_qos, parent: Some(parent), locked: false, comment });
+        false
+    }
+
+    /// Makes members' associations once all that they refer to was read, and removes what is not wanted.
+    fn rows(&mut self, grant: &GrantIntent, entries: &[Entry<'_>], usable: bool) {
+        let members = Members::read(grant, self.view.users, self.view.policy);
+        self.say(&members);
+        let snapshot = self.view.snapshot;
+        let account = self.found.account.clone();
+        let mut wanted: BTreeMap<RowKey, Wanted> = BTreeMap::new();
+        for (id, user) in &members.users {
+            for entry in entries.iter().filter(|entry| entry.pool.open) {
+                let key = RowKey { account: account.clone(), user: user.clone(), partition: entry.partition.to_owned() };
+                wanted.insert(key, Wanted { qos: entry.target.name.clone(), member: member_hash(id) });
+            }
+        }
+        let ours: BTreeMap<RowKey, Row> =
+            self.found.rows(snapshot, &self.site.hub, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
+        let mut mended = BTreeSet::new();
+        let mut missing: BTreeSet<&str> = BTreeSet::new();
+        for (key, wanted) in &wanted {
+            match ours.get(key) {
+                None if snapshot.rows.contains_key(key) => {
+                    let message = format!("{key} is the site's own and stays as it is; delete it there, and the grant gets one of its own");
+                    self.findings.push(Finding::stalled(Reason::ForeignObject, message));
+                    missing.insert(&wanted.member);
+                    continue;
+                }
+                Some(row) if self.right(key, row, wanted) => {
+                    if !lineage(key, row) {
+                        let message =
+                            format!("{key} was made with the wrong lineage {:?}; delete it with sacctmgr, and it is made anew", row.lineage);
+                        self.findings.push(Finding::stalled(Reason::NotWritten, message));
+                        missing.insert(&wanted.member);
+                    }
+                    continue;
+                }
+                // Until the site's map is read it may be that another user is meant.
+                None if self.view.users.is_none() => {}
+                _ if !usable => {}
+                _ => {
+                    mended.insert(key.clone());
+                    let comment = RowMark::new(&self.site.hub, self.owner, Some(wanted.member.clone())).render();
+                    let qos = BTreeSet::from([wanted.qos.clone()]);
+                    let call = Call::Row {
+                        stage: Stage::Rows,
+                        key: key.clone(),
+                        qos,
+                        default_qos: wanted.qos.clone(),
+                        parent: None,
+                        locked: false,
+                        comment,
+                    };
+                    self.ask(call);
+                }
+            }
+            missing.insert(&wanted.member);
+        }
+        let any_open = entries.iter().any(|entry| entry.pool.open);
+        self.members_bound = members.users.keys().filter(|id| any_open && !missing.contains(member_hash(id).as_str())).count();
+        self.lock_strays(&mended);
+        let ids: BTreeSet<String> = grant.members.iter().map(|member| member_hash(&member.id)).collect();
+        for (key, row) in ours.iter().filter(|(key, _)| !wanted.contains_key(key)) {
+            let open = entries.iter().any(|entry| entry.pool.open && entry.partition == key.partition);
+            let unsure = self.view.users.is_none() && RowMark::parse(&row.comment).and_then(|mark| mark.member).is_some_and(|id| ids.contains(&id));
+            // One that strays and is open was locked above.
+            let locked_first = self.found.strays(row) && !row.locked();
+            if locked_first || (open && unsure) {
+                continue;
+            }
+            self.remove_row(key, row);
+        }
+    }
+
+    fn right(&self, key: &RowKey, row: &Row, wanted: &Wanted) -> bool {
+        row.qos.len() == 1
+            && row.qos.contains(&wanted.qos)
+            && row.default_qos == wanted.qos
+            && row.submitted_jobs.is_none()
+            && row.running_jobs.is_none()
+            && !key.partition.is_empty()
+    }
+
+    fn say(&mut self, members: &Members) {
+        for (ids, text) in [
+            (&members.waiting, "have no user in this Slurm; the site names it in aifactory-slurm-users (member id: user)"),
+            (&members.taken, "have the user of another member, who has it; the site names another in aifactory-slurm-users"),
+            (&members.unfit, "have a user of the system or a name that can not be one; the site names another in aifactory-slurm-users"),
+        ] {
+            if !ids.is_empty() {
+                self.findings.push(Finding::note(Reason::LocalAccountMissing, format!("members {} {text}", bounded(ids))));
+            }
+        }
+    }
+}
+
+fn lineage(key: &RowKey, row: &Row) -> bool {
+    row.lineage.ends_with(&format!("/{}/0-{}/{}/", key.account, key.user, key.partition))
+}
+
+fn shown(limit: Option<i64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}

@@ -1,0 +1,224 @@
+//! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and the note that tells members where things are.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::grant::MemberRole;
+use aifactory_api::labels;
+use aifactory_api::name::member_binding;
+use serde_json::{Map, Value, json};
+
+use crate::model::intent::{GrantIntent, GrantPoolIntent, MemberIntent, SiteIntent};
+use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
+use crate::model::quantity;
+
+/// Accelerators that get quota 0 wherever they are not granted, whether or not a pool names them.
+const KNOWN_ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"];
+
+/// What members may do in the namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Work.
+    Open,
+    /// See what is there; start nothing.
+    Paused,
+    /// Copy data out.
+    Locked,
+}
+
+/// What a namespace says beside whose it is: its account of GPU time, and where it is locked, on what the site acts even when the grant is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// The namespace.
+pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Access, mark: &Mark, ownership: &Ownership) -> Object {
+    let level = site.policy.pod_security.as_str();
+    let mut more = Map::new();
+    more.insert(labels::TENANT.to_owned(), json!("true"));
+    let state = match access {
+        Access::Open => labels::STATE_BOUND,
+        Access::Paused => labels::STATE_PAUSED,
+        Access::Locked => labels::STATE_LOCKED,
+    };
+    more.insert(labels::STATE.to_owned(), json!(state));
+    for mode in ["enforce", "warn", "audit"] {
+        more.insert(format!("pod-security.kubernetes.io/{mode}"), json!(level));
+        more.insert(format!("pod-security.kubernetes.io/{mode}-version"), json!("latest"));
+    }
+    let mut annotations = Map::new();
+    annotations.insert(labels::CODE.to_owned(), json!(grant.code));
+    let resources: BTreeSet<&str> = grant.pools.iter().map(|pool| pool.resource.as_str()).collect();
+    annotations.insert(labels::RESOURCES.to_owned(), json!(resources.into_iter().collect::<Vec<_>>().join(",")));
+    annotations.extend(mark.annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
+    match access {
+        Access::Open => {
+            let open: Vec<_> = grant.pools.iter().filter(|pool| pool.open).collect();
+            for pool in &open {
+                more.insert(format!("{}{}", labels::POOL_PREFIX, pool.pool), json!("true"));
+            }
+            if let [only] = open.as_slice() {
+                more.insert(labels::SINGLE_POOL.to_owned(), json!("true"));
+                annotations.insert(labels::POOL.to_owned(), json!(only.pool));
+                annotations.insert(labels::POOL_RESOURCE.to_owned(), json!(only.resource));
+            }
+        }
+        Access::Paused => {}
+        Access::Locked => {
+            more.insert(labels::CPU_PODS.to_owned(), json!("true"));
+        }
+    }
+    Object::with_metadata(ObjectKey::cluster(ObjectKind::Namespace, name), ownership, more, annotations, Value::Null)
+}
+
+/// Quotas and limits. `held`: GPUs that Pods of closed pools still hold, by pool.
+pub fn limits(
+    site: &SiteIntent,
+    grant: &GrantIntent,
+    namespace: &str,
+    access: Access,
+    held: &BTreeMap<String, i64>,
+    ownership: &Ownership,
+) -> Vec<Object> {
+    let mut gpus: BTreeMap<&str, i64> = KNOWN_ACCELERATORS.iter().map(|name| (*name, 0)).collect();
+    gpus.extend(site.accelerators.iter().map(|name| (name.as_str(), 0)));
+    let (mut cpus, mut memory, mut total): (i64, i64, i64) = (0, 0, 0);
+    let mut held: BTreeMap<&str, i64> = held.iter().filter(|_| access == Access::Open).map(|(pool, gpus)| (pool.as_str(), *gpus)).collect();
+    for pool in &grant.pools {
+        let open = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
+        let share = open.saturating_add(held.remove(pool.pool.as_str()).unwrap_or(0));
+        *gpus.entry(pool.resource.as_str()).or_default() += share;
+        total = total.saturating_add(share);
+        cpus = cpus.saturating_add(share.saturating_mul(pool.per_gpu.cpus.into()));
+        memory = memory.saturating_add(share.saturating_mul(pool.per_gpu.memory_gib.into()));
+    }
+    let pods = match access {
+        Access::Open if total > 0 => total.saturating_mul(4).saturating_add(16),
+        Access::Open | Access::Paused => 0,
+        // Room for one Pod without accelerator, to copy data out.
+        Access::Locked => {
+            (cpus, memory) = (4, 16);
+            1
+        }
+    };
+    let jobs = if access == Access::Open { 1000 } else { 0 };
+    let mut hard = Map::new();
+    for (name, value) in gpus {
+        hard.insert(format!("requests.{name}"), json!(quantity::count(value)));
+    }
+    hard.insert("requests.cpu".to_owned(), json!(quantity::count(cpus)));
+    hard.insert("requests.memory".to_owned(), json!(quantity::gibibytes(memory)));
+    hard.insert("limits.memory".to_owned(), json!(quantity::gibibytes(memory)));
+    hard.insert("pods".to_owned(), json!(quantity::count(pods)));
+    hard.insert("requests.storage".to_owned(), json!(quantity::storage(&grant.storage).unwrap_or_else(|| "0".to_owned())));
+    hard.insert("services.loadbalancers".to_owned(), json!("0"));
+    hard.insert("services.nodeports".to_owned(), json!("0"));
+    hard.insert("count/configmaps".to_owned(), json!("200"));
+    hard.insert("count/secrets".to_owned(), json!("200"));
+    hard.insert("count/persistentvolumeclaims".to_owned(), json!("100"));
+    hard.insert("count/services".to_owned(), json!("50"));
+    hard.insert("count/jobs.batch".to_owned(), json!(quantity::count(jobs)));
+    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
+    vec![
+        Object::new(key(ObjectKind::ResourceQuota, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
+        // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
+        Object::new(
+            key(ObjectKind::ResourceQuota, "aifactory-affinity"),
+            ownership,
+            json!({"spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
+                {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}}}),
+        ),
+        Object::new(
+            key(ObjectKind::LimitRange, "aifactory"),
+            ownership,
+            json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "4Gi"},
+                "defaultRequest": {"cpu": "1", "memory": "4Gi"}}]}}),
+        ),
+    ]
+}
+
+/// A quota under which nothing starts, for a namespace of which no more is known than whose it was.
+pub fn closed_quota(site: &SiteIntent, namespace: &str, ownership: &Ownership) -> Object {
+    let accelerators = KNOWN_ACCELERATORS.iter().copied().chain(site.accelerators.iter().map(String::as_str));
+    let mut hard: Map<String, Value> = accelerators.map(|name| (format!("requests.{name}"), json!("0"))).collect();
+    hard.extend(["pods", "requests.cpu", "requests.memory", "count/jobs.batch"].map(|name| (name.to_owned(), json!("0"))));
+    let key = ObjectKey::namespaced(ObjectKind::ResourceQuota, namespace, "aifactory");
+    Object::new(key, ownership, json!({"spec": {"hard": hard}}))
+}
+
+/// The ServiceAccount of members' workloads. It is bound to nothing.
+pub fn service_account(namespace: &str, ownership: &Ownership) -> Object {
+    let key = ObjectKey::namespaced(ObjectKind::ServiceAccount, namespace, "aifactory");
+    Object::new(key, ownership, json!({"automountServiceAccountToken": false}))
+}
+
+/// One RoleBinding a member, so that revoking one never touches another.
+pub fn bindings(members: &[MemberIntent], namespace: &str, access: Access, ownership: &Ownership) -> Vec<Object> {
+    let mut bindings: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+    for member in members {
+        let Some(subject) = &member.subject else { continue };
+        let role = match (access, member.role) {
+            (Access::Open, MemberRole::Lead) => "lead",
+            (Access::Open, MemberRole::Member) => "member",
+            (Access::Open | Access::Paused | Access::Locked, MemberRole::Reader)
+            | (Access::Paused, MemberRole::Lead | MemberRole::Member)
+            | (Access::Locked, MemberRole::Member) => "reader",
+            (Access::Locked, MemberRole::Lead) => "keeper",
+        };
+        let name = member_binding(role, &member.id, &format!("{}:{}", subject.kind.as_str(), subject.name));
+        let key = ObjectKey::namespaced(ObjectKind::RoleBinding, namespace, name);
+        let object = Object::new(
+            key.clone(),
+            ownership,
+            json!({
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("aifactory-{role}")},
+                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": subject.kind.as_str(), "name": subject.name}],
+            }),
+        );
+        bindings.insert(key, object);
+    }
+    bindings.into_values().collect()
+}
+
+/// The ConfigMap that tells members where things are, and of which pools the GPU-hours are used up.
+pub fn access_note(
+    site: &SiteIntent,
+    grant: &GrantIntent,
+    namespace: &str,
+    access: Access,
+    used_up: &BTreeSet<&str>,
+    ownership: &Ownership,
+) -> Object {
+    let mut data = Map::new();
+    let mut put = |key: &str, value: Option<String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            data.insert(key.to_owned(), json!(value));
+        }
+    };
+    let state = match access {
+        Access::Open if !used_up.is_empty() && grant.pools.iter().all(|pool| used_up.contains(pool.pool.as_str())) => {
+            "The GPU-hours for this site are used up: nothing new starts."
+        }
+        Access::Open => "You can start work until the day under `expires`.",
+        Access::Paused => "The grant is paused: nothing new starts. Ask the support below.",
+        Access::Locked => "The grant has ended. Copy your data out before it goes; leads may run one Pod without GPU for that.",
+    };
+    put("state", Some(state.to_owned()));
+    put("site", Some(site.site.clone()));
+    put("grant", Some(format!("{}/{}", ownership.owner.namespace, ownership.owner.name)));
+    put("code", Some(grant.code.clone()));
+    put("namespace", Some(namespace.to_owned()));
+    put("expires", Some(grant.not_after.to_string()));
+    put("server", site.access.api_server.clone());
+    put("loginHosts", Some(site.access.login_hosts.join(",")));
+    put("docs", site.access.docs_url.clone());
+    put("support", site.access.support_url.clone());
+    let pool = |pool: &GrantPoolIntent| {
+        let over = if used_up.contains(pool.pool.as_str()) { "; its GPU-hours are used up" } else { "" };
+        format!("{}: up to {} of {}{over}", pool.pool, pool.max_gpus, pool.resource)
+    };
+    let pools: Vec<String> = grant.pools.iter().filter(|pool| pool.max_gpus > 0).map(pool).collect();
+    put("pools", Some(pools.join("\n")));
+    Object::new(ObjectKey::namespaced(ObjectKind::ConfigMap, namespace, "aifactory-access"), ownership, json!({"data": data}))
+}

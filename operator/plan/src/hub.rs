@@ -1,0 +1,7 @@
+//! The hub's side: from resources to intents, and from reports to status.
+
+pub mod aggregate;
+pub mod conditions;
+pub mod ledger;
+pub mod project;
+pub mod world;

@@ -1,0 +1,240 @@
+//! The status of a factory.
+
+use std::collections::BTreeMap;
+
+use aifactory_api::factory::{AIFactory, AIFactoryStatus, FactorySiteStatus, FactorySummary, GpuCount, Site};
+use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
+use jiff::Timestamp;
+
+mod site;
+
+use site::PartRow;
+
+use super::Outcome;
+use crate::hub::conditions::{Conditions, Status};
+use crate::hub::world::World;
+use crate::model::report::{Held, Report, SiteReport};
+use crate::model::site_key::{Part, SiteKey};
+use crate::model::text::bounded;
+
+/// Aggregates a factory. `about` holds the latest report of every resource at each of its sites; `abandoned` the sites that were given up.
+pub fn factory<'a>(
+    world: &World,
+    factory: &AIFactory,
+    sites: &BTreeMap<SiteKey, SiteReport>,
+    about: impl Fn(&SiteKey) -> Vec<&'a Report>,
+    abandoned: &std::collections::BTreeSet<SiteKey>,
+    now: Timestamp,
+) -> Outcome<AIFactoryStatus> {
+    let generation = factory.metadata.generation.unwrap_or_default();
+    let namespace = factory.metadata.namespace.as_deref().unwrap_or_default();
+    let owner = OwnerRef::new(Kind::AIFactory, namespace, factory.metadata.name.as_deref().unwrap_or_default());
+    let previous = factory.status.as_ref();
+    let deleting = factory.metadata.deletion_timestamp.is_some();
+    let rows: Vec<FactorySiteStatus> = factory
+        .spec
+        .sites
+        .iter()
+        .map(|site| {
+            let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == site.name));
+            let parts: Vec<PartRow<'_>> = parts(&owner, site)
+                .into_iter()
+                .map(|key| PartRow { part: key.part, report: sites.get(&key), about: about(&key), abandoned: abandoned.contains(&key) })
+                .collect();
+            site::row(site, known, &parts)
+        })
+        .collect();
+    let lost: Vec<String> = rows
+        .iter()
+        .filter(|row| !row.reachable && !matches!(row.reason.as_deref(), Some("NotApplicable" | "Pending")))
+        .map(|row| {
+            let since = row.last_contact_time.as_ref().map(|at| format!(", last contact {}", at.0)).unwrap_or_default();
+            format!("{}: {}{since}", row.name, row.message.as_deref().unwrap_or("not contacted yet"))
+        })
+        .collect();
+    let pending = rows.iter().any(|row| row.reason.as_deref() == Some(Reason::Pending.as_str()));
+    let troubled: Vec<&FactorySiteStatus> = rows
+        .iter()
+        .filter(|row| row.reason.as_deref().is_some_and(|reason| !matches!(reason, "NotApplicable" | "Pending" | "SiteUnreachable")))
+        .collect();
+    let orphans: i32 = rows.iter().map(|row| row.orphans).fold(0, i32::saturating_add);
+    let pools: Vec<String> = world.pools_of(&owner).map(|pool| pool.name.clone()).collect();
+    let grants: Vec<String> = world.grants_by(&owner).map(|grant| grant.name.clone()).collect();
+
+    let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
+    let ready = lost.is_empty() && troubled.is_empty() && !pending && !deleting;
+    // A site lost after it was confirmed for this generation leaves Ready as it was; SitesReachable tells.
+    let was_ready = previous.is_some_and(|status| {
+        status.observed_generation == Some(generation) && crate::hub::conditions::is_true(&status.conditions, ConditionType::Ready)
+    });
+    let only_lost = troubled.is_empty() && !deleting;
+    let text = bounded(
+        &troubled
+            .iter()
+            .map(|row| format!("{}: {}", row.name, row.message.clone().unwrap_or_default()))
+            .chain(lost.iter().cloned())
+            .collect::<Vec<_>>(),
+    );
+    if deleting && !(pools.is_empty() && grants.is_empty()) {
+        let names: Vec<String> =
+            pools.iter().map(|name| format!("GPUPool {name}")).chain(grants.iter().map(|name| format!("AccessGrant {name}"))).collect();
+        conditions.set(ConditionType::Ready, false, Reason::PoolsRemain, format!("still there: {}. Delete them first", bounded(&names)));
+    } else if deleting {
+        let names: Vec<String> = rows.iter().map(|row| row.name.clone()).collect();
+        conditions.set(ConditionType::Ready, false, Reason::SitesRemain, format!("not released: {}", bounded(&names)));
+    } else if ready || (was_ready && only_lost) {
+        conditions.set(ConditionType::Ready, true, Reason::AsSpecified, format!("{} sites", rows.len()));
+    } else {
+        let reason = troubled.first().and_then(|row| reason(row)).unwrap_or(if lost.is_empty() { Reason::Pending } else { Reason::SiteUnreachable });
+        conditions.set(ConditionType::Ready, false, reason, &text);
+    }
+    let stuck = !troubled.is_empty() || (deleting && !(pools.is_empty() && grants.is_empty()));
+    let progressing = !ready && !stuck && (pending || deleting || !was_ready);
+    conditions.set(
+        ConditionType::Reconciling,
+        progressing,
+        if progressing { Reason::InProgress } else { Reason::NotApplicable },
+        if progressing { text.clone() } else { String::new() },
+    );
+    conditions.set(
+        ConditionType::Stalled,
+        stuck,
+        troubled.first().and_then(|row| reason(row)).unwrap_or(if stuck { Reason::PoolsRemain } else { Reason::NotApplicable }),
+        if stuck { text } else { String::new() },
+    );
+    conditions.set(
+        ConditionType::SitesReachable,
+        if pending && lost.is_empty() { Status::Unknown } else { lost.is_empty().into() },
+        if !lost.is_empty() {
+            Reason::SiteUnreachable
+        } else if pending {
+            Reason::Pending
+        } else {
+            Reason::AsSpecified
+        },
+        bounded(&lost),
+    );
+    engines(&mut conditions, &owner, factory, &rows, sites);
+    conditions.set(
+        ConditionType::OrphansFound,
+        orphans > 0,
+        if orphans > 0 { Reason::OrphansFound } else { Reason::NoOrphans },
+        if orphans > 0 { bounded(&orphan_names(&owner, factory, sites)) } else { String::new() },
+    );
+    let reachable = rows.iter().filter(|row| row.reachable).count();
+    let gpus = rows
+        .iter()
+        .filter_map(|row| row.gpus)
+        .fold(GpuCount::default(), |sum, gpus| GpuCount { capacity: sum.capacity + gpus.capacity, allocated: sum.allocated + gpus.allocated });
+    let released = factory
+        .spec
+        .sites
+        .iter()
+        .flat_map(|site| parts(&owner, site))
+        .all(|key| abandoned.contains(&key) || sites.get(&key).is_some_and(|report| gone(&key, report) || never_ours(&key, report, previous)));
+    let status = AIFactoryStatus {
+        observed_generation: Some(generation),
+        conditions: conditions.finish(),
+        summary: Some(FactorySummary {
+            sites: format!("{reachable}/{}", rows.len()),
+            gpus: format!("{}/{}", gpus.allocated, gpus.capacity),
+            grants: i32::try_from(grants.len()).unwrap_or(i32::MAX),
+        }),
+        sites: rows,
+    };
+    Outcome { status, in_progress: progressing, finished: deleting && pools.is_empty() && grants.is_empty() && released }
+}
+
+fn reason(row: &FactorySiteStatus) -> Option<Reason> {
+    Reason::ALL.iter().copied().find(|reason| Some(reason.as_str()) == row.reason.as_deref())
+}
+
+/// The parts of a site that there are.
+fn parts(owner: &OwnerRef, site: &Site) -> Vec<SiteKey> {
+    let kubernetes = site.kubernetes.as_ref().map(|_| SiteKey::new(owner.clone(), &site.name));
+    let rest = site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref());
+    kubernetes.into_iter().chain(rest.map(|_| SiteKey::slurm(owner.clone(), &site.name))).collect()
+}
+
+/// Slurm bears no claim: it is let go once all was seen and nothing of ours lives there.
+fn gone(key: &SiteKey, report: &SiteReport) -> bool {
+    report.released || (key.part == Part::Slurm && report.reachable && report.synced && !report.held.values().any(|held| *held == Held::Live))
+}
+
+/// A site that was never claimed holds nothing of ours: its credential never worked, or it belongs to somebody else.
+fn never_ours(key: &SiteKey, report: &SiteReport, previous: Option<&AIFactoryStatus>) -> bool {
+    let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == key.site));
+    let met = known.is_some_and(|known| match key.part {
+        Part::Kubernetes => known.cluster_uid.is_some(),
+        Part::Slurm => known.engines.iter().any(|engine| engine.name == site::SLURM),
+    });
+    let refused = report.problem.as_ref().is_some_and(|problem| {
+        matches!(
+            problem.reason,
+            Reason::SiteClaimed
+                | Reason::CredentialInvalid
+                | Reason::SecretNotFound
+                | Reason::SecretForbidden
+                | Reason::PullNotServed
+                | Reason::SlurmTokenRefused
+                | Reason::SlurmClusterMismatch
+                | Reason::SlurmVersionUnknown
+        )
+    });
+    refused && !met
+}
+
+fn engines(
+    conditions: &mut Conditions<'_>,
+    owner: &OwnerRef,
+    factory: &AIFactory,
+    rows: &[FactorySiteStatus],
+    sites: &BTreeMap<SiteKey, SiteReport>,
+) {
+    let unserved = factory
+        .spec
+        .sites
+        .iter()
+        .filter(|site| site.slurm.as_ref().is_some_and(|slurm| slurm.slinky.is_some()))
+        .filter(|site| sites.get(&SiteKey::new(owner.clone(), &site.name)).is_some_and(|report| report.reachable))
+        .filter(|site| rows.iter().any(|row| row.name == site.name && !row.engines.iter().any(|engine| engine.name == "Slinky")))
+        .map(|site| (Reason::EngineMissing, format!("{}: Slinky (slinky.slurm.net/v1beta1) is not served", site.name)));
+    let slurm = factory.spec.sites.iter().filter_map(|site| {
+        let problem = sites.get(&SiteKey::slurm(owner.clone(), &site.name))?.problem.as_ref().filter(|problem| of_slurm(problem.reason))?;
+        Some((problem.reason, format!("{}: Slurm: {}", site.name, problem.message)))
+    });
+    let troubles: Vec<(Reason, String)> = unserved.chain(slurm).collect();
+    conditions.set(
+        ConditionType::EnginesReady,
+        troubles.is_empty(),
+        troubles.first().map_or(Reason::AsSpecified, |(reason, _)| *reason),
+        bounded(&troubles.into_iter().map(|(_, text)| text).collect::<Vec<_>>()),
+    );
+}
+
+fn of_slurm(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::SlurmVersionUnknown
+            | Reason::SlurmTokenRefused
+            | Reason::SlurmDatabaseDown
+            | Reason::SlurmControllerDown
+            | Reason::SlurmClusterMismatch
+            | Reason::SlurmConfiguration
+            | Reason::ParentAccountMissing
+    )
+}
+
+fn orphan_names(owner: &OwnerRef, factory: &AIFactory, sites: &BTreeMap<SiteKey, SiteReport>) -> Vec<String> {
+    factory
+        .spec
+        .sites
+        .iter()
+        .flat_map(|site| parts(owner, site))
+        .filter_map(|key| Some((key.clone(), sites.get(&key)?)))
+        .flat_map(|(key, report)| {
+            let slurm = if key.part == Part::Slurm { " (Slurm)" } else { "" };
+            report.orphans.iter().map(move |orphan| format!("{}{slurm}: {orphan}", key.site))
+        })
+        .collect()
+}

@@ -1,0 +1,136 @@
+//! The row of one site, from its parts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::factory::{CredentialStatus, EngineStatus, FactorySiteStatus, GpuCount, Site};
+use aifactory_api::{OwnerRef, Reason, labels};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::model::report::{Detail, PoolDetail, Report, SitePhase, SiteReport};
+use crate::model::site_key::Part;
+use crate::model::text::shorten;
+use crate::model::time::whole_seconds;
+
+/// Name of the engine behind Slurm's own REST.
+pub const SLURM: &str = "Slurm";
+
+/// What is known of one part.
+pub struct PartRow<'a> {
+    pub part: Part,
+    pub report: Option<&'a SiteReport>,
+    pub about: Vec<&'a Report>,
+    pub abandoned: bool,
+}
+
+/// Why a part is not well, and in words.
+type Trouble = (Option<Reason>, Option<String>);
+
+pub fn row(site: &Site, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>]) -> FactorySiteStatus {
+    let mut row =
+        FactorySiteStatus { name: site.name.clone(), cluster_uid: known.and_then(|known| known.cluster_uid.clone()), ..FactorySiteStatus::default() };
+    if parts.is_empty() {
+        row.reason = Some(Reason::NotApplicable.as_str().to_owned());
+        row.message = Some("neither kubernetes nor slurm.rest: the operator does nothing here".to_owned());
+        return row;
+    }
+    row.reachable = parts.iter().all(|part| part.report.is_some_and(|report| report.reachable));
+    say(&mut row, parts);
+    let before = known.map(|known| known.engines.as_slice()).unwrap_or_default();
+    for part in parts {
+        let reachable = part.report.filter(|report| report.reachable);
+        match reachable {
+            Some(report) => row.engines.extend(report.engines.iter().cloned()),
+            None => {
+                let of_part = |engine: &&EngineStatus| (engine.name == SLURM) == (part.part == Part::Slurm);
+                row.engines.extend(before.iter().filter(of_part).cloned());
+                let known = known.and_then(|known| known.last_contact_time.clone());
+                let last = part.report.and_then(|report| report.last_contact).map(|at| Time(whole_seconds(at))).or(known);
+                row.last_contact_time = [row.last_contact_time.take(), last].into_iter().flatten().min();
+            }
+        }
+        if part.part == Part::Kubernetes {
+            row.cluster_uid = reachable.and_then(|report| report.cluster_uid.clone()).or(row.cluster_uid);
+            row.kubernetes_version = match (reachable, part.report) {
+                (Some(report), _) => report.kubernetes_version.clone(),
+                (None, Some(_)) => known.and_then(|known| known.kubernetes_version.clone()),
+                (None, None) => None,
+            };
+        }
+        if let Some(report) = part.report {
+            row.orphans = row.orphans.saturating_add(i32::try_from(report.orphans.len()).unwrap_or(i32::MAX));
+        }
+    }
+    let expires = parts.iter().filter_map(|part| part.report?.credential_expires).min();
+    row.credential = expires.map(|at| CredentialStatus { expires_at: Some(Time(whole_seconds(at))) });
+    if parts.iter().any(|part| part.report.is_some()) {
+        count(&mut row, parts);
+    }
+    row
+}
+
+/// The part in trouble decides on the reason; each one's words are there.
+fn say(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
+    let troubles: Vec<(Part, Trouble)> = parts.iter().map(|part| (part.part, trouble(part))).collect();
+    let rank = |reason: &Reason| match reason {
+        Reason::NotApplicable => 2,
+        Reason::Pending => 1,
+        _ => 0,
+    };
+    let reason = troubles.iter().filter_map(|(_, (reason, _))| *reason).min_by_key(rank);
+    row.reason = reason.map(|reason| reason.as_str().to_owned());
+    let mut texts: Vec<String> = Vec::new();
+    for (part, (_, text)) in troubles {
+        // Both parts of a site that was given up say the same.
+        if let Some(text) = text.filter(|text| !texts.contains(text)) {
+            let named = part == Part::Slurm && !text.starts_with("given up");
+            texts.push(if named { format!("Slurm: {text}") } else { text });
+        }
+    }
+    row.message = (!texts.is_empty()).then(|| shorten(&texts.join("; "), 1000));
+}
+
+fn trouble(part: &PartRow<'_>) -> Trouble {
+    let Some(report) = part.report else { return (Some(Reason::Pending), Some("not contacted yet".to_owned())) };
+    if part.abandoned {
+        let reason = if report.reachable { Reason::SiteAbandoned } else { Reason::NotApplicable };
+        return (Some(reason), Some(format!("given up by annotation {}", labels::ABANDON_SITE)));
+    }
+    if let Some(problem) = &report.problem {
+        (Some(problem.reason), Some(problem.message.clone()))
+    } else if !report.synced {
+        (Some(Reason::Pending), None)
+    } else {
+        (None, report.policy_problems.first().map(|problem| format!("{}: {problem}", labels::SITE_POLICY)))
+    }
+}
+
+/// Pools and grants count once, though both parts tell of them.
+fn count(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
+    let mut pools: BTreeMap<&OwnerRef, (Option<&PoolDetail>, Option<&PoolDetail>)> = BTreeMap::new();
+    let mut grants: BTreeSet<&OwnerRef> = BTreeSet::new();
+    for part in parts {
+        for report in &part.about {
+            match &report.detail {
+                Detail::Pool(detail) if report.phase != SitePhase::Gone => {
+                    let slot = pools.entry(&report.owner).or_default();
+                    match part.part {
+                        Part::Kubernetes => slot.0 = Some(detail),
+                        Part::Slurm => slot.1 = Some(detail),
+                    }
+                }
+                Detail::Grant(_) if matches!(report.phase, SitePhase::Bound | SitePhase::Paused) => {
+                    grants.insert(&report.owner);
+                }
+                Detail::Pool(_) | Detail::Grant(_) | Detail::None => {}
+            }
+        }
+    }
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    (row.pools, row.grants) = (count(pools.len()), count(grants.len()));
+    let gpus = pools.into_values().fold(GpuCount::default(), |sum, (kubernetes, slurm)| {
+        let capacity = kubernetes.or(slurm).map_or(0, |detail| detail.gpus);
+        let allocated = slurm.and_then(|detail| detail.allocated).or(kubernetes.and_then(|detail| detail.allocated)).unwrap_or_default();
+        GpuCount { capacity: sum.capacity.saturating_add(capacity), allocated: sum.allocated.saturating_add(allocated) }
+    });
+    row.gpus = Some(gpus);
+}

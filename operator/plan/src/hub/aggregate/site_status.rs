@@ -1,0 +1,129 @@
+//! Where one resource stands at one site, as far as the hub can tell.
+
+use aifactory_api::Reason;
+use aifactory_api::grant::AccessGrantStatus;
+use jiff::Timestamp;
+
+use super::Reports;
+use crate::hub::conditions::Status;
+use crate::model::digest::digest_of;
+use crate::model::intent::Intent;
+use crate::model::report::{Detail, Finding, Report, SitePhase};
+use crate::model::site_key::{Part, SiteKey};
+use crate::model::text::shorten;
+
+/// Where one resource stands at one site.
+#[derive(Debug)]
+pub struct Standing<'a> {
+    pub key: &'a SiteKey,
+    pub report: Option<&'a Report>,
+    /// The site answers and all that is ours there was seen.
+    pub reachable: bool,
+    /// Why not.
+    pub problem: Option<Finding>,
+    pub last_contact: Option<Timestamp>,
+    /// The report answers the present intent.
+    pub current: bool,
+    /// The site holds just what the present intent asks for.
+    pub settled: bool,
+    /// The site was given up.
+    pub abandoned: bool,
+}
+
+impl<'a> Standing<'a> {
+    pub fn of(key: &'a SiteKey, intent: &Intent, reports: &Reports<'a>) -> Self {
+        let report = reports.about.get(key).copied().filter(|report| report.uid == intent.uid);
+        let site = reports.sites.get(key);
+        let current = report.is_some_and(|report| report.answers == digest_of(intent));
+        Self {
+            key,
+            report,
+            reachable: site.is_some_and(|site| site.reachable),
+            problem: match site {
+                Some(site) => site.problem.clone(),
+                None => Some(Finding::note(Reason::Pending, "not contacted yet")),
+            },
+            last_contact: site.and_then(|site| site.last_contact),
+            current,
+            settled: current && report.is_some_and(|report| report.settled),
+            abandoned: reports.abandoned.contains(key),
+        }
+    }
+
+    pub fn phase(&self) -> Option<SitePhase> {
+        self.report.filter(|_| self.current).map(|report| report.phase)
+    }
+
+    pub fn findings(&self) -> &'a [Finding] {
+        self.report.filter(|_| self.current).map_or(&[], |report| report.findings.as_slice())
+    }
+
+    pub fn access_removed(&self) -> bool {
+        self.current
+            && self.report.is_some_and(|report| match &report.detail {
+                Detail::Grant(detail) => detail.access_removed,
+                Detail::Pool(_) | Detail::None => report.phase == SitePhase::Gone,
+            })
+    }
+
+    /// `bissen: no answer since 2026-12-01T00:00:00Z (connection refused)`.
+    pub fn unreachable_text(&self, namespace: &str) -> String {
+        let since = self.last_contact.map_or_else(
+            || "never reached since the operator started".to_owned(),
+            |at| format!("last contact {}", crate::model::time::whole_seconds(at)),
+        );
+        let why = self.problem.as_ref().map(|problem| format!(" ({}: {})", problem.reason, problem.message)).unwrap_or_default();
+        format!("{}: {since}{why}", self.label(namespace))
+    }
+
+    /// What stands in the way there, or that it is under way.
+    pub fn progress_text(&self, namespace: &str) -> String {
+        let name = self.label(namespace);
+        match self.findings().first() {
+            _ if !self.reachable => self.unreachable_text(namespace),
+            Some(finding) => format!("{name}: {}", shorten(&finding.message, 300)),
+            None => format!("{name}: in progress"),
+        }
+    }
+
+    /// The site's name, and which part of it where that is its Slurm.
+    pub fn label(&self, namespace: &str) -> String {
+        let name = self.key.display(namespace);
+        match self.key.part {
+            Part::Kubernetes => name,
+            Part::Slurm => format!("{name} (Slurm)"),
+        }
+    }
+}
+
+/// Whether sites answer, as `SitesReachable` says it.
+#[derive(Debug)]
+pub struct Reach {
+    pub status: Status,
+    pub reason: Reason,
+    /// Those that do not, each with why.
+    pub lost: Vec<String>,
+}
+
+impl Reach {
+    /// A site that nobody has called yet is not lost.
+    pub fn of<'s, 'a: 's>(standings: impl Iterator<Item = &'s Standing<'a>>, namespace: &str) -> Self {
+        let lost: Vec<&Standing<'_>> = standings.filter(|standing| !standing.reachable).collect();
+        let called = lost.iter().any(|standing| standing.problem.as_ref().is_none_or(|problem| problem.reason != Reason::Pending));
+        let (status, reason) = match (lost.is_empty(), called) {
+            (true, _) => (Status::True, Reason::AsSpecified),
+            (false, true) => (Status::False, Reason::SiteUnreachable),
+            (false, false) => (Status::Unknown, Reason::Pending),
+        };
+        Self { status, reason, lost: lost.iter().map(|standing| standing.unreachable_text(namespace)).collect() }
+    }
+}
+
+/// Whether the last status said, for this generation, that the site was in this phase.
+pub fn was_confirmed(status: Option<&AccessGrantStatus>, generation: i64, name: &str, phase: &str) -> bool {
+    status.is_some_and(|status| {
+        status.observed_generation == Some(generation)
+            && crate::hub::conditions::is_true(&status.conditions, aifactory_api::ConditionType::Ready)
+            && status.sites.iter().any(|site| site.name == name && site.phase == phase)
+    })
+}

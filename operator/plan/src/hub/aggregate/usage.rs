@@ -1,0 +1,305 @@
+//! What a grant has used of its budgets, and whether anything is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GpuHours, GrantPoolStatus, LocalBudget};
+use aifactory_api::pool::Accounting;
+use aifactory_api::{ConditionType, OwnerRef, Reason};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::site_status::Standing;
+use crate::hub::conditions::{Conditions, Status};
+use crate::hub::world::{World, pools_of_grant};
+use crate::model::budget;
+use crate::model::intent::{Body, GrantPoolIntent, Intent};
+use crate::model::report::{Detail, EntryUsage, GrantDetail, Report};
+use crate::model::site_key::SiteKey;
+use crate::model::text::bounded;
+use crate::model::time::whole_seconds;
+
+/// One granted pool.
+pub struct Entry {
+    name: String,
+    granted: i64,
+    /// Ten-thousandths of canonical hours; `None` where nobody counts.
+    used: Option<i64>,
+    complete_through: Option<Timestamp>,
+    running: bool,
+    /// Sites whose figure is old, with words.
+    stale: Vec<String>,
+    /// No site lets more of it start.
+    exhausted: bool,
+    /// A site counts it, or would.
+    counted: bool,
+}
+
+/// A site's standing with the intent that it was sent.
+pub struct Told<'a> {
+    pub name: &'a str,
+    pub placed: bool,
+    pub standing: &'a Standing<'a>,
+    pub intent: &'a Intent,
+}
+
+impl Told<'_> {
+    fn detail(&self) -> Option<&GrantDetail> {
+        self.standing.report.and_then(detail)
+    }
+
+    fn pool(&self, entry: &str) -> Option<&GrantPoolIntent> {
+        match &self.intent.body {
+            Body::Grant(grant) => grant.pools.iter().find(|pool| pool.entry == entry),
+            Body::Pool(_) => None,
+        }
+    }
+}
+
+fn detail(report: &Report) -> Option<&GrantDetail> {
+    match &report.detail {
+        Detail::Grant(detail) => Some(detail),
+        Detail::Pool(_) | Detail::None => None,
+    }
+}
+
+/// The figures of every entry.
+pub fn entries(world: &World, owner: &OwnerRef, grant: &AccessGrant, told: &[Told<'_>]) -> Vec<Entry> {
+    let pools = pools_of_grant(owner, grant);
+    grant
+        .spec
+        .pools
+        .iter()
+        .zip(pools)
+        .map(|(entry, pool)| {
+            let pool = world.pool(&pool);
+            let accounting = pool.map(|pool| pool.spec.accounting).unwrap_or_default();
+            let slurm = pool.is_some_and(|pool| pool.spec.slurm.is_some());
+            one(&entry.name, entry.gpu_hours, accounting, slurm, grant.status.as_ref(), told)
+        })
+        .collect()
+}
+
+fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: Option<&AccessGrantStatus>, told: &[Told<'_>]) -> Entry {
+    let known = previous.and_then(|status| status.pools.iter().find(|pool| pool.name == name)).map(|pool| &pool.gpu_hours);
+    let mut entry = Entry {
+        name: name.to_owned(),
+        granted,
+        used: None,
+        complete_through: None,
+        running: false,
+        stale: Vec::new(),
+        exhausted: true,
+        counted: slurm,
+    };
+    let mut seconds: Option<i64> = None;
+    let mut through: Vec<Option<Timestamp>> = Vec::new();
+    let mut resting: Vec<Timestamp> = Vec::new();
+    let mut places = 0;
+    // A Kubernetes site that was not heard since the hub began: status keeps the sum of all sites, and never shows less.
+    let mut silent = false;
+    for site in told {
+        let pool = site.pool(name).filter(|_| site.placed);
+        let usage = site.detail().and_then(|detail| detail.usage.get(name));
+        if let Some(usage) = usage {
+            seconds = Some(seconds.unwrap_or(0).saturating_add(usage.used));
+            // Where no Pod runs and all are seen, nothing is added whatever the time.
+            if slurm || usage.running || usage.stale {
+                through.push(usage.complete_through);
+            } else {
+                resting.extend(usage.complete_through);
+            }
+            entry.running |= usage.running;
+            entry.counted = true;
+        }
+        if let Some(pool) = pool {
+            places += 1;
+            entry.exhausted &= usage.is_some_and(|usage| if slurm { left(site, pool, usage) < 60 } else { usage.closed });
+            if slurm && usage.is_none() {
+                // Not heard since the hub began: what status knew of the site stays in the sum.
+                let row = previous.and_then(|status| status.sites.iter().find(|row| row.name == site.name));
+                let before = row.and_then(|row| row.budgets.iter().find(|budget| budget.name == name)).and_then(|budget| budget.used);
+                if let Some(before) = before {
+                    seconds = Some(seconds.unwrap_or(0).saturating_add(before.saturating_mul(60)));
+                    through.push(known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0));
+                }
+            }
+        }
+        silent |= !slurm && site.pool(name).is_some() && usage.is_none() && !site.standing.reachable;
+        let counts = usage.is_some() || pool.is_some_and(|_| slurm || known.is_some_and(|known| known.used.is_some()));
+        if counts && !site.standing.reachable {
+            entry.stale.push(format!("{}: not reachable", site.name));
+        } else if let Some(usage) = usage.filter(|usage| usage.stale) {
+            let since = usage.complete_through.map(|at| format!(" since {}", whole_seconds(at))).unwrap_or_default();
+            entry.stale.push(format!("{}: usage could not be read{since}", site.name));
+        } else if counts && usage.is_none() && site.standing.settled {
+            entry.stale.push(format!("{}: usage was not read yet", site.name));
+        }
+    }
+    entry.exhausted &= places > 0;
+    if through.is_empty() {
+        through.push(resting.into_iter().max());
+    }
+    entry.used = seconds.map(|seconds| budget::ten_thousandths(seconds, accounting));
+    if let Some(before) = known.filter(|_| silent).and_then(|known| budget::parse(known.used.as_deref()?)) {
+        entry.used = entry.used.max(Some(before));
+        entry.counted = true;
+        through.push(known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0));
+    }
+    entry.complete_through = through.into_iter().collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().min());
+    entry
+}
+
+/// Device-seconds that the site's own counter leaves, by the limit in force or the one that is on its way.
+fn left(site: &Told<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
+    let read = site.detail().and_then(|detail| detail.slurm.as_ref()?.entries.get(&pool.entry)?.limit);
+    let limit = match read {
+        Some(read) if site.standing.settled => read,
+        read => read.unwrap_or(0).max(pool.budget.device_minutes),
+    };
+    limit.saturating_mul(60).saturating_sub(usage.used.saturating_add(usage.surcharge))
+}
+
+/// A grant's budgets at one Kubernetes site, as it enforces them. `confirmed`: the report is about what was told last.
+pub fn at_kubernetes(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> Vec<LocalBudget> {
+    let Body::Grant(grant) = &intent.body else { return Vec::new() };
+    let budget = |pool: &GrantPoolIntent| {
+        let usage = detail.usage.get(&pool.entry)?;
+        let limit = confirmed.then_some(pool.budget.device_minutes);
+        Some(LocalBudget { name: pool.entry.clone(), unit: budget::OF_PODS.to_owned(), limit, used: Some(usage.used / 60), counter: None })
+    };
+    grant.pools.iter().filter_map(budget).collect()
+}
+
+/// A grant's budgets at one Slurm, as it shows them. `confirmed`: the report is about what was told last.
+pub fn at_slurm(detail: &GrantDetail, confirmed: bool) -> Vec<LocalBudget> {
+    let entries = detail.slurm.iter().flat_map(|slurm| &slurm.entries);
+    entries
+        .map(|(name, entry)| {
+            let usage = detail.usage.get(name);
+            LocalBudget {
+                name: name.clone(),
+                unit: budget::OF_JOBS.to_owned(),
+                limit: entry.limit.filter(|_| confirmed),
+                used: usage.map(|usage| usage.used / 60),
+                counter: usage.map(|usage| usage.used.saturating_add(usage.surcharge) / 60),
+            }
+        })
+        .collect()
+}
+
+/// The figures as status shows them.
+pub fn pools(entries: &[Entry]) -> Vec<GrantPoolStatus> {
+    entries
+        .iter()
+        .filter(|entry| entry.counted)
+        .map(|entry| GrantPoolStatus {
+            name: entry.name.clone(),
+            gpu_hours: GpuHours {
+                granted: entry.granted.to_string(),
+                used: entry.used.map(budget::shown),
+                complete_through: entry.complete_through.map(|at| Time(whole_seconds(at))),
+                includes_running: entry.used.map(|_| entry.running),
+            },
+        })
+        .collect()
+}
+
+/// `1234/5000`, or `5000` where nobody counts.
+pub fn summary(entries: &[Entry]) -> String {
+    let granted = entries.iter().fold(0, |sum: i64, entry| sum.saturating_add(entry.granted));
+    let used = entries.iter().filter_map(|entry| entry.used).reduce(i64::saturating_add);
+    used.map_or_else(|| granted.to_string(), |used| format!("{}/{granted}", used / 10_000))
+}
+
+/// Whether every pool that is counted is used up everywhere.
+pub fn used_up(entries: &[Entry]) -> bool {
+    let mut counted = entries.iter().filter(|entry| entry.counted).peekable();
+    counted.peek().is_some() && counted.all(|entry| entry.exhausted)
+}
+
+/// Whether no pool is left in which members can start anything.
+pub fn nothing_left(entries: &[Entry]) -> bool {
+    used_up(entries) && entries.iter().all(|entry| entry.counted)
+}
+
+/// Sets `WithinBudget`.
+pub fn within_budget(conditions: &mut Conditions<'_>, entries: &[Entry]) {
+    let figure = |entry: &Entry| {
+        let used = entry.used.map_or_else(|| "an unknown part".to_owned(), budget::shown);
+        format!("{}: {used} of {} GPU-hours used", entry.name, entry.granted)
+    };
+    let counted: Vec<&Entry> = entries.iter().filter(|entry| entry.counted).collect();
+    let figures = bounded(&counted.iter().map(|entry| figure(entry)).collect::<Vec<_>>());
+    let stale: Vec<String> = counted.iter().flat_map(|entry| entry.stale.iter().map(|text| format!("{}, {text}", entry.name))).collect();
+    let gone: Vec<String> = counted.iter().filter(|entry| entry.exhausted).map(|entry| entry.name.clone()).collect();
+    let kind = ConditionType::WithinBudget;
+    if counted.is_empty() {
+        conditions.set(kind, Status::Unknown, Reason::NotApplicable, "nobody counts what is used of these pools");
+    } else if used_up(entries) {
+        let text = format!("{figures}. Nothing more can start; raise pools[].gpuHours to go on, what was used stays counted");
+        conditions.set(kind, false, Reason::Exhausted, text);
+    } else if !stale.is_empty() {
+        conditions.set(kind, Status::Unknown, Reason::UsageStale, format!("{figures}, at least; not up to date: {}", bounded(&stale)));
+    } else if gone.is_empty() {
+        conditions.set(kind, true, Reason::AsSpecified, figures);
+    } else {
+        conditions.set(kind, true, Reason::AsSpecified, format!("{figures}. Used up: {}", bounded(&gone)));
+    }
+}
+
+/// Whole canonical hours that grants' reports name for a pool; `None` where nobody counts.
+pub fn of_pool<'a>(world: &World, pool: &OwnerRef, accounting: Accounting, reports: impl Fn(&OwnerRef) -> Vec<&'a Report>) -> Option<i64> {
+    let mut by_entry: BTreeMap<(&OwnerRef, &str), i64> = BTreeMap::new();
+    for owner in world.grants_of(pool) {
+        let Some(grant) = world.grant(owner) else { continue };
+        let reports = reports(owner);
+        let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|(_, named)| named == pool);
+        for (entry, _) in named {
+            for usage in reports.iter().filter_map(|report| detail(report)?.usage.get(&entry.name)) {
+                let sum = by_entry.entry((owner, &entry.name)).or_default();
+                *sum = sum.saturating_add(usage.used);
+            }
+        }
+    }
+    let seconds = by_entry.into_values().reduce(i64::saturating_add)?;
+    Some(budget::ten_thousandths(seconds, accounting) / 10_000)
+}
+
+/// Device-seconds that grants' reports name for a pool, by site.
+pub fn of_pool_by_site<'a>(world: &World, pool: &OwnerRef, reports: impl Fn(&OwnerRef) -> Vec<(&'a SiteKey, &'a Report)>) -> BTreeMap<SiteKey, i64> {
+    let mut by_site: BTreeMap<SiteKey, i64> = BTreeMap::new();
+    for owner in world.grants_of(pool) {
+        let Some(grant) = world.grant(owner) else { continue };
+        let reports = reports(owner);
+        let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|(_, named)| named == pool);
+        for (entry, _) in named {
+            for (site, usage) in reports.iter().filter_map(|(site, report)| Some((*site, detail(report)?.usage.get(&entry.name)?))) {
+                let sum = by_site.entry(site.clone()).or_default();
+                *sum = sum.saturating_add(usage.used);
+            }
+        }
+    }
+    by_site
+}
+
+/// The entries of a grant whose figures grow all the time while Pods run, and nobody waits for them.
+pub fn growing(world: &World, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
+    let pools = grant.spec.pools.iter().zip(pools_of_grant(owner, grant));
+    pools.filter(|(_, pool)| world.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
+}
+
+/// Takes these entries' figures out of a status, to see whether anything else is new.
+pub fn strip(status: &mut AccessGrantStatus, growing: &BTreeSet<String>) {
+    for pool in status.pools.iter_mut().filter(|pool| growing.contains(&pool.name)) {
+        pool.gpu_hours.used = None;
+        pool.gpu_hours.complete_through = None;
+    }
+    for budget in status.sites.iter_mut().flat_map(|site| &mut site.budgets).filter(|budget| growing.contains(&budget.name)) {
+        budget.used = None;
+    }
+    if !growing.is_empty() {
+        for condition in status.conditions.iter_mut().filter(|condition| condition.type_ == ConditionType::WithinBudget.as_str()) {
+            condition.message.clear();
+        }
+    }
+}

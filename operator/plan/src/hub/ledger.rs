@@ -1,0 +1,235 @@
+//! What each site may possibly still let a grant use.
+//!
+//! A site that does not answer may have any limit in force that it was ever told and that nothing has confirmed as replaced. So a part is
+//! lowered at once, and raised only so far that the sum of all that every site may possibly use stays within what was granted. Slurm never ends
+//! a running job when a limit is lowered: what running jobs have reserved counts as used.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::digest::digest_of;
+use crate::model::intent::{Body, Desired, Intent};
+use crate::model::report::{Detail, Report};
+use crate::model::site_key::{Part, SiteKey};
+
+/// The account of one grant: by name of its entry, what each site was told and may have in force.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    entries: BTreeMap<String, BTreeMap<SiteKey, Share>>,
+    /// Sites that are known not to answer.
+    cut: BTreeSet<SiteKey>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Share {
+    /// Device-minutes told last.
+    told: i64,
+    /// How often another value was told: a report about an earlier one confirms nothing.
+    serial: u64,
+    /// Device-seconds that the site may have let the grant use in the end, if it never hears anything more.
+    may: i64,
+    /// The same as far as it is known: without what only might have been told before the hub began to keep this account.
+    known: i64,
+    /// Device-seconds used and reserved when last heard.
+    held: i64,
+}
+
+/// What is known of a site from before the hub began to keep this account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recalled {
+    /// What it was told.
+    pub former: Former,
+    /// Device-minutes that status says were used there.
+    pub used: i64,
+}
+
+/// What a site was told before the hub began to keep this account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Former {
+    /// It was told nothing that its present part does not cover.
+    Part,
+    /// Status named this limit in device-minutes, and the grant has not changed since.
+    Limit(i64),
+    /// Status named this limit, or none, and something else may have been told since.
+    Unsure(Option<i64>),
+}
+
+impl Ledger {
+    /// Says which sites do not answer. They can not be lowered, so that what was given to them counts as spent.
+    pub fn unreachable(&mut self, sites: BTreeSet<SiteKey>) {
+        self.cut = sites;
+    }
+
+    /// Decides what each site is told of an entry, in device-minutes, with the serial of the telling. `total` is what was granted, `wanted` how it
+    /// is to be split; `recalled` is asked for entries of which the account knows nothing yet, for every site that may hold something.
+    pub fn settle(
+        &mut self,
+        entry: &str,
+        total: i64,
+        wanted: &BTreeMap<SiteKey, i64>,
+        recalled: &BTreeMap<SiteKey, Recalled>,
+    ) -> BTreeMap<SiteKey, (i64, u64)> {
+        let shares = self.entries.entry(entry.to_owned()).or_insert_with(|| recall(wanted, recalled));
+        for key in wanted.keys() {
+            shares.entry(key.clone()).or_default();
+        }
+        let targets = targets(total, wanted, shares, &self.cut);
+        let target = |key: &SiteKey| targets.get(key).copied().unwrap_or(0);
+        for (key, share) in shares.iter_mut() {
+            if share.told > target(key) {
+                share.tell(target(key));
+            }
+        }
+        let keys: Vec<SiteKey> = targets.keys().cloned().collect();
+        for key in keys {
+            let others = shares.iter().filter(|(other, _)| **other != key).map(|(_, share)| share.counts()).fold(0, i64::saturating_add);
+            let room = seconds(total).saturating_sub(others).max(0) / 60;
+            let goal = target(&key).min(room);
+            if let Some(share) = shares.get_mut(&key).filter(|share| share.told < goal) {
+                share.tell(goal);
+            }
+        }
+        wanted.keys().filter_map(|key| shares.get(key).map(|share| (key.clone(), (share.told, share.serial)))).collect()
+    }
+
+    /// What a site said about a telling: the limit that was read in force, and what is used and reserved there in device-seconds, read after the
+    /// limit. Says whether more room may have come of it. Words about an earlier telling change nothing.
+    pub fn heard(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
+        let Some(shares) = self.entries.get_mut(entry) else { return false };
+        let share = shares.entry(key.clone()).or_default();
+        if share.serial != serial {
+            return false;
+        }
+        let before = (share.may, share.held);
+        let limit = seconds(limit.unwrap_or(0).max(share.told));
+        match held {
+            Some(held) => {
+                share.held = held;
+                share.may = limit.max(held);
+                share.known = share.may;
+            }
+            None => {
+                share.may = share.may.max(limit);
+                share.known = share.known.max(limit);
+            }
+        }
+        before != (share.may, share.held)
+    }
+
+    /// Takes in what sites report about the intents that they were sent last. Says whether the grant is to be projected again.
+    pub fn hear(&mut self, sites: &BTreeMap<SiteKey, Intent>, about: &BTreeMap<SiteKey, &Report>) -> bool {
+        let mut moved = false;
+        for (key, intent) in sites {
+            let Some(report) = about.get(key).filter(|report| report.uid == intent.uid && report.answers == digest_of(intent)) else { continue };
+            let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
+            let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
+            // Where Pods are counted and no word is said of an entry, nothing of it is there: what is known was used.
+            let silent = |entry: &str| key.part == Part::Kubernetes && !detail.usage.contains_key(entry);
+            let mut told = BTreeSet::new();
+            let ended = matches!(body.desired, Desired::Ended { .. });
+            for pool in &body.pools {
+                told.insert(pool.entry.as_str());
+                let limit = match pool.partition {
+                    Some(_) => detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit),
+                    // Until access is gone there, more may start.
+                    None if ended && !detail.access_removed => continue,
+                    // What this report answers is what is in force.
+                    None => Some(pool.budget.device_minutes),
+                };
+                let known = || self.entries.get(&pool.entry).and_then(|shares| shares.get(key)).map_or(0, |share| share.held);
+                let held = held(&pool.entry).or_else(|| silent(&pool.entry).then(known));
+                moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held);
+            }
+            // The site is not to have these any more: once access is gone, or the pool is, nothing starts there, and what was used stays used.
+            let closed = detail.access_removed || (key.part == Part::Kubernetes && report.settled);
+            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| closed && !told.contains(entry.as_str())) {
+                if let Some(share) = shares.get_mut(key)
+                    && let Some(held) = held(entry).or((share.may == 0).then_some(0)).or_else(|| silent(entry).then_some(share.held))
+                {
+                    moved |= share.may != held;
+                    (share.may, share.known, share.held) = (held, held, held);
+                }
+            }
+        }
+        moved
+    }
+
+    /// Device-minutes that a site was told last of an entry, with the serial of the telling.
+    pub fn told(&self, entry: &str, key: &SiteKey) -> (i64, u64) {
+        self.entries.get(entry).and_then(|shares| shares.get(key)).map(|share| (share.told, share.serial)).unwrap_or_default()
+    }
+
+    /// Device-minutes of an entry that can not be given to any site now, since sites that have not confirmed a lower limit may still use them.
+    pub fn withheld(&self, entry: &str, key: &SiteKey, wanted: i64) -> i64 {
+        let told = self.entries.get(entry).and_then(|shares| shares.get(key)).map_or(wanted, |share| share.told);
+        wanted.saturating_sub(told).max(0)
+    }
+
+    /// Forgets entries that the grant does not name any more.
+    pub fn retain(&mut self, entries: &BTreeSet<&str>) {
+        self.entries.retain(|entry, _| entries.contains(entry.as_str()));
+    }
+}
+
+impl Share {
+    fn tell(&mut self, minutes: i64) {
+        self.told = minutes;
+        self.serial = self.serial.saturating_add(1);
+        self.may = self.may.max(seconds(minutes));
+        self.known = self.known.max(seconds(minutes));
+    }
+
+    fn counts(&self) -> i64 {
+        self.may.max(seconds(self.told)).max(self.held)
+    }
+}
+
+fn seconds(minutes: i64) -> i64 {
+    minutes.saturating_mul(60)
+}
+
+/// Without a memory of its own, the hub goes by spec and status.
+fn recall(wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled>) -> BTreeMap<SiteKey, Share> {
+    let keys: BTreeSet<&SiteKey> = wanted.keys().chain(recalled.keys()).collect();
+    let share = |key: &SiteKey| {
+        let part = wanted.get(key).copied().unwrap_or(0);
+        let recalled = recalled.get(key).copied().unwrap_or(Recalled { former: Former::Part, used: 0 });
+        let (told, may) = match recalled.former {
+            Former::Part => (part, part),
+            Former::Limit(limit) => (limit, limit.max(part)),
+            // Totals that came and went meanwhile are unknown: nothing is raised elsewhere before the site is heard.
+            Former::Unsure(limit) => (limit.unwrap_or(0), i64::MAX),
+        };
+        let held = seconds(recalled.used);
+        Share { told, serial: 0, may: seconds(may).max(held), known: seconds(told).max(held), held }
+    };
+    keys.into_iter().map(|key| (key.clone(), share(key))).collect()
+}
+
+/// The parts as wanted, less what other sites have used beyond theirs, or may use since they can not be told.
+fn targets(total: i64, wanted: &BTreeMap<SiteKey, i64>, shares: &BTreeMap<SiteKey, Share>, cut: &BTreeSet<SiteKey>) -> BTreeMap<SiteKey, i64> {
+    let held = |key: &SiteKey| shares.get(key).map_or(0, |share| if cut.contains(key) { share.held.max(share.known) } else { share.held });
+    let mut parts: BTreeMap<SiteKey, i64> = wanted.iter().map(|(key, part)| (key.clone(), (*part).max(0))).collect();
+    let mut spent: BTreeSet<SiteKey> = shares.keys().filter(|key| !wanted.contains_key(key)).cloned().collect();
+    // Each round finds another site that has used its part up, or ends.
+    for _ in 0..=shares.len() {
+        spent.extend(parts.iter().filter(|(key, part)| held(key) >= seconds(**part)).map(|(key, _)| key.clone()));
+        let gone: i128 = spent.iter().map(|key| i128::from(held(key))).sum();
+        let left = (i128::from(total) * 60 - gone).max(0) / 60;
+        let asked: i128 = wanted.iter().filter(|(key, _)| !spent.contains(*key)).map(|(_, part)| i128::from((*part).max(0))).sum();
+        if asked <= left {
+            break;
+        }
+        let before = spent.len();
+        for (key, part) in parts.iter_mut().filter(|(key, _)| !spent.contains(*key)) {
+            let fair = i128::from(wanted.get(key).copied().unwrap_or(0).max(0)) * left / asked;
+            *part = i64::try_from(fair).unwrap_or(0);
+        }
+        if !parts.iter().any(|(key, part)| !spent.contains(key) && held(key) >= seconds(*part)) && spent.len() == before {
+            break;
+        }
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! A pool at each of its sites.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::factory::Site;
+use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
+use aifactory_api::{OwnerRef, Reason};
+
+use crate::hub::world::{World, factory_of_pool};
+use crate::model::duration;
+use crate::model::intent::{Body, Intent, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
+use crate::model::site_key::{Part, SiteKey};
+
+/// A pool's intents.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolProjection {
+    /// Intents, by site.
+    pub sites: BTreeMap<SiteKey, Intent>,
+    /// Why the pool can not be placed, or not everywhere.
+    pub problems: Vec<Refusal>,
+}
+
+/// Projects a pool. `holders` are sites that hold something of it, whether or not it names them.
+pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> PoolProjection {
+    let mut projection = PoolProjection::default();
+    let Some(pool) = world.pool(owner) else { return projection };
+    let factory_ref = factory_of_pool(owner, pool);
+    let deleting = pool.metadata.deletion_timestamp.is_some();
+    if world.factory(&factory_ref).is_none() {
+        projection.problems.push(Refusal {
+            reason: Reason::FactoryNotFound,
+            message: format!("spec.factoryRef: there is no AIFactory {} in namespace {}", factory_ref.name, factory_ref.namespace),
+        });
+    }
+    // A pool leaves its sites only after its grants have.
+    let absent = deleting && world.grants_of(owner).next().is_none();
+    let mut keys: BTreeSet<SiteKey> = holders.clone();
+    for placed in &pool.spec.sites {
+        let key = SiteKey::new(factory_ref.clone(), &placed.name);
+        if let Some(site) = world.site(&key) {
+            let parts = parts(pool, site);
+            if parts.is_empty() {
+                projection.problems.push(lacking(pool, site));
+            }
+            if parts.contains(&Part::Kubernetes) && selector(pool, Some(placed)).is_none() {
+                projection.problems.push(Refusal {
+                    reason: Reason::InvalidSpec,
+                    message: format!(
+                        "nodes: site {} runs Slurm through Slinky, so the pool must say which nodes its slurmd run on; example: `nodes: {{adopt: {{selector: \
+                         {{matchLabels: {{nvidia.com/gpu.product: NVIDIA-H200}}}}}}}}`",
+                        placed.name
+                    ),
+                });
+            }
+            keys.extend(parts.into_iter().map(|part| SiteKey { part, ..key.clone() }));
+        } else if world.factory(&factory_ref).is_some() {
+            projection.problems.push(Refusal {
+                reason: Reason::SiteNotFound,
+                message: format!("spec.sites: AIFactory {} has no site {:?}", factory_ref.name, placed.name),
+            });
+        }
+    }
+    for key in keys {
+        if let Some(body) = body(world, pool, &key, absent) {
+            let intent = Intent {
+                version: VERSION,
+                owner: owner.clone(),
+                uid: pool.metadata.uid.clone().unwrap_or_default(),
+                generation: pool.metadata.generation.unwrap_or_default(),
+                created: super::age::created(&pool.metadata),
+                body: Body::Pool(body),
+            };
+            projection.sites.insert(key, intent);
+        }
+    }
+    projection
+}
+
+/// The parts of a site that a pool uses.
+fn parts(pool: &GPUPool, site: &Site) -> Vec<Part> {
+    let slurm = site.slurm.as_ref();
+    let (kubernetes, rest) = match &pool.spec.slurm {
+        None => (site.kubernetes.is_some(), false),
+        Some(_) => (site.kubernetes.is_some() && slurm.is_some_and(|slurm| slurm.slinky.is_some()), slurm.is_some_and(|slurm| slurm.rest.is_some())),
+    };
+    kubernetes.then_some(Part::Kubernetes).into_iter().chain(rest.then_some(Part::Slurm)).collect()
+}
+
+fn lacking(pool: &GPUPool, site: &Site) -> Refusal {
+    let message = match &pool.spec.slurm {
+        Some(_) => format!(
+            "site {} declares neither slurm.rest, through which a partition that exists is used, nor slurm.slinky, through which one is made; a Slurm \
+             pool needs one of them",
+            site.name
+        ),
+        None => format!("site {} has no Kubernetes, which a pool with `kubernetes` needs", site.name),
+    };
+    Refusal { reason: Reason::EngineMissing, message }
+}
+
+fn selector(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<BTreeMap<String, String>> {
+    let nodes = placed.and_then(|placed| placed.nodes.as_ref()).or(pool.spec.nodes.as_ref());
+    nodes.map(|nodes| nodes.adopt.selector.match_labels.clone())
+}
+
+fn body(world: &World, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
+    let placed = pool.spec.sites.iter().find(|placed| placed.name == key.site);
+    let used = world.site(key).is_none_or(|site| parts(pool, site).contains(&key.part));
+    let presence = match placed {
+        _ if absent || !used => Presence::Absent,
+        None => Presence::Absent,
+        Some(placed) => match placed.state {
+            PlacementState::Active if pool.metadata.deletion_timestamp.is_none() => Presence::Active,
+            PlacementState::Active | PlacementState::Draining => Presence::Draining,
+        },
+    };
+    let selector = selector(pool, placed);
+    // Without a selector every node would match: what is there stays as it is.
+    if selector.is_none() && key.part == Part::Kubernetes && presence != Presence::Absent {
+        return None;
+    }
+    let selector = selector.unwrap_or_default();
+    let engine = match &pool.spec.slurm {
+        Some(slurm) => PoolEngine::Slurm {
+            partition: placed.and_then(|placed| placed.slurm.as_ref()).map_or(&slurm.partition, |own| &own.partition).clone(),
+            max_wall_minutes: slurm.max_wall_time.as_deref().and_then(duration::seconds).and_then(|seconds| u32::try_from(seconds / 60).ok()),
+            rank: Rank { default: slurm.default, priority_tier: slurm.priority_tier, preemption: slurm.preemption },
+        },
+        None => PoolEngine::Kubernetes,
+    };
+    Some(PoolIntent {
+        presence,
+        accelerator: pool.spec.accelerator.clone(),
+        per_gpu: pool.spec.per_gpu,
+        wanted: placed.and_then(|placed| placed.count).and_then(|count| u32::try_from(count).ok()),
+        selector,
+        engine,
+    })
+}

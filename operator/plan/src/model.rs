@@ -1,0 +1,13 @@
+//! What hub and sites say to each other, and what a plan is made of.
+
+pub mod budget;
+pub mod digest;
+pub mod duration;
+pub mod intent;
+pub mod object;
+pub mod plan;
+pub mod quantity;
+pub mod report;
+pub mod site_key;
+pub mod text;
+pub mod time;

@@ -1,0 +1,325 @@
+//! Intent: what one site must know of one resource. Versioned and serialisable, so that any transport can carry it.
+
+use std::collections::BTreeMap;
+
+use aifactory_api::factory::{FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
+use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork};
+use aifactory_api::pool::{Accelerator, Accounting, PerGpu, Preemption};
+use aifactory_api::slurm::SiteSlurm;
+use aifactory_api::{OwnerRef, Reason};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::budget;
+
+/// Version of these types on the wire.
+pub const VERSION: u32 = 1;
+
+/// What a site must know of the factory that it belongs to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteIntent {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Id of the hub.
+    pub hub: String,
+    /// The factory.
+    pub factory: OwnerRef,
+    /// The factory's UID.
+    pub factory_uid: String,
+    /// Name of the site.
+    pub site: String,
+    /// UID of the cluster that the site was so far, if known.
+    pub expected_uid: Option<String>,
+    /// UID of a cluster that a person has accepted as the site's new identity.
+    pub accepted_uid: Option<String>,
+    /// Whether the site is to be let go: its claim is given up once nothing of ours is left.
+    pub release: bool,
+    /// Ranges of the whole factory that tenants' egress never opens: pods, services, nodes, management.
+    pub protected: Vec<String>,
+    /// Where this site's Pods resolve names.
+    pub dns: aifactory_api::factory::Dns,
+    /// Services of this site that grants may name.
+    pub services: Vec<NetworkService>,
+    /// What members are told.
+    pub access: SiteAccess,
+    /// The site's Slurm.
+    pub slurm: Option<SiteSlurm>,
+    /// Rules for all grants.
+    pub policy: FactoryPolicy,
+    /// Resource names of all pools at this site: each gets quota 0 where it is not granted.
+    pub accelerators: Vec<String>,
+    /// Types of GPU in the partitions of all Slurm pools at this site, sorted.
+    #[serde(default)]
+    pub gres_types: Vec<String>,
+    /// What the site itself says to its Slurm, where it says so on its Kubernetes. `None`: not read yet.
+    pub word: Option<SiteWord>,
+}
+
+/// What a site says itself to both of its parts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteWord {
+    /// ConfigMap `aifactory-site-policy`, as it is.
+    pub policy: BTreeMap<String, String>,
+    /// ConfigMap `aifactory-slurm-users`: member id to local user.
+    pub users: BTreeMap<String, String>,
+}
+
+/// What a site must know of one pool or grant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intent {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The resource.
+    pub owner: OwnerRef,
+    /// Its UID.
+    pub uid: String,
+    /// The generation that this intent was made from.
+    pub generation: i64,
+    /// When the resource was created: earlier ones win where something is scarce.
+    pub created: Timestamp,
+    /// What is wanted.
+    pub body: Body,
+}
+
+/// What is wanted of a pool or a grant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// A pool.
+    Pool(PoolIntent),
+    /// A grant.
+    Grant(Box<GrantIntent>),
+}
+
+/// A pool at one site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolIntent {
+    /// Active, draining or absent.
+    pub presence: Presence,
+    /// The accelerator.
+    pub accelerator: Accelerator,
+    /// What one GPU brings with it.
+    pub per_gpu: PerGpu,
+    /// Nodes wanted; `None`: all that match.
+    pub wanted: Option<u32>,
+    /// Labels that a node must have.
+    pub selector: BTreeMap<String, String>,
+    /// How the pool is used.
+    pub engine: PoolEngine,
+}
+
+/// Whether a pool is at a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// In use.
+    Active,
+    /// No new work.
+    Draining,
+    /// Not there, or not there any more: nothing of it remains.
+    Absent,
+}
+
+/// How a pool is used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PoolEngine {
+    /// As Kubernetes nodes.
+    Kubernetes,
+    /// As a Slurm partition.
+    Slurm {
+        /// The partition's name at this site.
+        partition: String,
+        /// Longest run time in minutes.
+        max_wall_minutes: Option<u32>,
+        /// Its place among the site's partitions.
+        #[serde(default)]
+        rank: Rank,
+    },
+}
+
+/// A partition's place among those of its site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rank {
+    /// Whether jobs that name no partition go there.
+    pub default: bool,
+    /// PriorityTier; `None`: Slurm's own default.
+    pub priority_tier: Option<i32>,
+    /// What its jobs must bear when a higher tier needs their nodes; `None`: what the cluster says.
+    pub preemption: Option<Preemption>,
+}
+
+/// A grant at one site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrantIntent {
+    /// The project code.
+    pub code: String,
+    /// Name of the organisation.
+    pub organisation: String,
+    /// What the site shall hold now.
+    pub desired: Desired,
+    /// Why the site must not take the grant if it does not hold it yet.
+    pub only_if_held: Option<Refusal>,
+    /// Active members only.
+    pub members: Vec<MemberIntent>,
+    /// The granted pools at this site.
+    pub pools: Vec<GrantPoolIntent>,
+    /// Caps for each member, where Slurm runs the work.
+    pub caps: MemberCaps,
+    /// What happens at the end.
+    pub end: End,
+    /// When the grant ends, exclusive.
+    pub not_after: Timestamp,
+    /// Storage quota, a Kubernetes quantity.
+    pub storage: String,
+    /// Where Pods may go.
+    pub egress: Vec<EgressIntent>,
+    /// Addresses of this grant, here and at linked sites.
+    pub cross_site: Option<CrossSiteIntent>,
+    /// Take over what an earlier grant of this name with another code left.
+    pub adopt_previous: bool,
+}
+
+/// What a site shall hold of a grant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Desired {
+    /// Not in force yet: nothing, and if something is held already, paused.
+    Scheduled,
+    /// Members work.
+    Bound,
+    /// No new work.
+    Paused,
+    /// No access any more.
+    Ended {
+        /// Why.
+        because: Reason,
+        /// Why, in words.
+        message: String,
+        /// When, where the clock says so; otherwise the moment when the site first hears of it.
+        at: Option<Timestamp>,
+    },
+}
+
+/// A refusal, with words for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// Why, in words, and what to do.
+    pub message: String,
+}
+
+/// An active member.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct MemberIntent {
+    /// Pseudonym.
+    pub id: String,
+    /// Role.
+    pub role: MemberRole,
+    /// The member at Kubernetes sites; `None`: waits.
+    pub subject: Option<KubernetesSubject>,
+    /// The member's user in Slurm, unless the site's own map says otherwise; `None`: waits.
+    pub slurm_user: Option<String>,
+}
+
+/// A granted pool at one site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GrantPoolIntent {
+    /// Name of the pool, which is the node label's value.
+    pub pool: String,
+    /// The extended resource.
+    pub resource: String,
+    /// GPUs at the same time at this site.
+    pub max_gpus: i64,
+    /// What one GPU brings with it.
+    pub per_gpu: PerGpu,
+    /// Whether new work may start: not while the placement drains.
+    pub open: bool,
+    /// Name of the grant's entry.
+    pub entry: String,
+    /// What the site may still let the grant use, of which the hub keeps account.
+    pub budget: Budget,
+    /// The Slurm partition; `None`: the pool is used through Kubernetes.
+    pub partition: Option<String>,
+}
+
+impl GrantIntent {
+    /// Device-seconds after which nothing more starts in a pool on Kubernetes, over all entries that name it. Pools with the same resource share one
+    /// quota, so that all of its GPUs may be in use in one of them.
+    pub fn closes_at(&self, pool: &str) -> i64 {
+        let here = || self.pools.iter().filter(|named| named.partition.is_none());
+        let minutes = here().filter(|named| named.pool == pool).fold(0_i64, |sum, named| sum.saturating_add(named.budget.device_minutes));
+        let resource = here().find(|named| named.pool == pool).map(|named| named.resource.as_str());
+        let sharing = here().filter(|named| Some(named.resource.as_str()) == resource);
+        budget::closes_at(minutes, sharing.fold(0, |sum, named| sum.saturating_add(named.max_gpus)))
+    }
+}
+
+/// A grant's budget in one pool at one site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Device-minutes that the site may let the grant use from its beginning on, used ones included.
+    pub device_minutes: i64,
+    /// The pool's exact conversion.
+    pub accounting: Accounting,
+    /// How often the hub has told another figure: a report that answers an earlier one confirms nothing, though the figure may be the same.
+    pub serial: u64,
+}
+
+/// Caps for each member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberCaps {
+    /// GPUs at the same time.
+    pub max_gpus: Option<i64>,
+    /// Jobs that run at the same time.
+    pub max_jobs: Option<i64>,
+    /// Run time of a job, in minutes.
+    pub max_wall_minutes: Option<i64>,
+}
+
+/// What happens at the end of a grant. Durations in seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// Finish or cancel what runs.
+    pub running_work: RunningWork,
+    /// How long what is to be cancelled may go on.
+    pub grace_seconds: i64,
+    /// How long data is kept.
+    pub retention_seconds: i64,
+    /// What happens then.
+    pub after_retention: AfterRetention,
+}
+
+/// Somewhere that Pods may go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum EgressIntent {
+    /// A service that this site names.
+    Service(String),
+    /// A range, less what is protected.
+    Range {
+        /// The range.
+        cidr: String,
+        /// Ports; at least one.
+        ports: Vec<NetworkPort>,
+    },
+}
+
+/// A grant's addresses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CrossSiteIntent {
+    /// Addresses at this site.
+    pub own: Vec<String>,
+    /// Addresses at linked sites, by site. Only those that no other grant names.
+    pub peers: BTreeMap<String, Vec<String>>,
+}
+
+impl PoolIntent {
+    /// A pool of which nothing but its name is known, and of which nothing shall remain.
+    pub fn absent() -> Self {
+        Self {
+            presence: Presence::Absent,
+            accelerator: Accelerator { vendor: String::new(), model: String::new(), resource_name: String::new(), per_node: 1 },
+            per_gpu: PerGpu { cpus: 1, memory_gib: 1 },
+            wanted: Some(0),
+            selector: BTreeMap::new(),
+            engine: PoolEngine::Kubernetes,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Objects on a site: identity, content, and the digest of the fields that we own.
+
+use std::fmt;
+
+use aifactory_api::OwnerRef;
+use aifactory_api::labels;
+use aifactory_api::name::owner_label;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::model::digest::{Digest, planned_digest};
+
+/// The closed set of kinds that we write on a site, Nodes aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum ObjectKind {
+    Namespace,
+    NetworkPolicy,
+    ResourceQuota,
+    LimitRange,
+    ServiceAccount,
+    RoleBinding,
+    ConfigMap,
+    NodeSet,
+    Controller,
+    Accounting,
+    RestApi,
+    Token,
+    Secret,
+    ClusterNetworkPolicy,
+}
+
+impl ObjectKind {
+    /// Every kind.
+    pub const ALL: [ObjectKind; 14] = [
+        ObjectKind::Namespace,
+        ObjectKind::NetworkPolicy,
+        ObjectKind::ResourceQuota,
+        ObjectKind::LimitRange,
+        ObjectKind::ServiceAccount,
+        ObjectKind::RoleBinding,
+        ObjectKind::ConfigMap,
+        ObjectKind::NodeSet,
+        ObjectKind::Controller,
+        ObjectKind::Accounting,
+        ObjectKind::RestApi,
+        ObjectKind::Token,
+        ObjectKind::Secret,
+        ObjectKind::ClusterNetworkPolicy,
+    ];
+
+    /// Those of Slinky.
+    pub const OF_SLINKY: [ObjectKind; 5] =
+        [ObjectKind::NodeSet, ObjectKind::Controller, ObjectKind::Accounting, ObjectKind::RestApi, ObjectKind::Token];
+
+    /// API group, version, kind and plural.
+    pub fn gvk(self) -> (&'static str, &'static str, &'static str, &'static str) {
+        match self {
+            ObjectKind::Namespace => ("", "v1", "Namespace", "namespaces"),
+            ObjectKind::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+            ObjectKind::ResourceQuota => ("", "v1", "ResourceQuota", "resourcequotas"),
+            ObjectKind::LimitRange => ("", "v1", "LimitRange", "limitranges"),
+            ObjectKind::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
+            ObjectKind::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
+            ObjectKind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
+            ObjectKind::NodeSet => ("slinky.slurm.net", "v1beta1", "NodeSet", "nodesets"),
+            ObjectKind::Controller => ("slinky.slurm.net", "v1beta1", "Controller", "controllers"),
+            ObjectKind::Accounting => ("slinky.slurm.net", "v1beta1", "Accounting", "accountings"),
+            ObjectKind::RestApi => ("slinky.slurm.net", "v1beta1", "RestApi", "restapis"),
+            ObjectKind::Token => ("slinky.slurm.net", "v1beta1", "Token", "tokens"),
+            ObjectKind::Secret => ("", "v1", "Secret", "secrets"),
+            ObjectKind::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies"),
+        }
+    }
+
+    /// Whether it is part of a Slurm that we set up.
+    pub fn is_managed_slurm(self) -> bool {
+        matches!(self, ObjectKind::Controller | ObjectKind::Accounting | ObjectKind::RestApi | ObjectKind::Token | ObjectKind::Secret)
+    }
+
+    /// Whether all of `spec` is ours: what somebody else adds to a network policy widens it.
+    pub fn owns_spec(self) -> bool {
+        self == ObjectKind::NetworkPolicy
+    }
+
+    /// `group/version`, or `version` for the core group.
+    pub fn api_version(self) -> String {
+        let (group, version, _, _) = self.gvk();
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+    }
+}
+
+/// Identity of an object on a site.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectKey {
+    /// Kind.
+    pub kind: ObjectKind,
+    /// Namespace; empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A namespaced object.
+    pub fn namespaced(kind: ObjectKind, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into() }
+    }
+
+    /// A cluster-scoped object.
+    pub fn cluster(kind: ObjectKind, name: impl Into<String>) -> Self {
+        Self { kind, namespace: String::new(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, _, kind, _) = self.kind.gvk();
+        if self.namespace.is_empty() { write!(f, "{kind} {}", self.name) } else { write!(f, "{kind} {}/{}", self.namespace, self.name) }
+    }
+}
+
+/// A wanted object: exactly the fields that we own.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Object {
+    /// Identity.
+    #[serde(skip)]
+    pub key: ObjectKey,
+    /// Content, as it is applied.
+    pub content: Value,
+}
+
+impl Object {
+    /// An object with our labels and annotations; `body` holds everything beside `apiVersion`, `kind` and `metadata`.
+    pub fn new(key: ObjectKey, ownership: &Ownership, body: Value) -> Self {
+        Self::with_metadata(key, ownership, Map::new(), Map::new(), body)
+    }
+
+    /// The same with more labels and annotations.
+    pub fn with_metadata(
+        key: ObjectKey,
+        ownership: &Ownership,
+        mut more_labels: Map<String, Value>,
+        mut more_annotations: Map<String, Value>,
+        body: Value,
+    ) -> Self {
+        more_labels.insert(labels::MANAGED.to_owned(), json!("true"));
+        more_labels.insert(labels::OWNER.to_owned(), json!(ownership.label));
+        more_annotations.insert(labels::OWNER.to_owned(), json!(ownership.owner.to_string()));
+        more_annotations.insert(labels::OWNER_UID.to_owned(), json!(ownership.uid));
+        more_annotations.insert(labels::HUB.to_owned(), json!(ownership.hub));
+        let mut metadata = Map::new();
+        metadata.insert("name".to_owned(), json!(key.name));
+        if !key.namespace.is_empty() {
+            metadata.insert("namespace".to_owned(), json!(key.namespace));
+        }
+        metadata.insert("labels".to_owned(), Value::Object(more_labels));
+        metadata.insert("annotations".to_owned(), Value::Object(more_annotations));
+        let mut content = Map::new();
+        content.insert("apiVersion".to_owned(), json!(key.kind.api_version()));
+        content.insert("kind".to_owned(), json!(key.kind.gvk().2));
+        content.insert("metadata".to_owned(), Value::Object(metadata));
+        if let Value::Object(body) = body {
+            content.extend(body);
+        }
+        Self { key, content: Value::Object(content) }
+    }
+
+    /// Digest of the fields that we own; equals the observed one when the site holds just this.
+    pub fn digest(&self) -> Digest {
+        planned_digest(&self.content)
+    }
+}
+
+/// Who owns an object, as written on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// Id of the hub.
+    pub hub: String,
+    /// The owner.
+    pub owner: OwnerRef,
+    /// The owner's UID.
+    pub uid: String,
+    /// Value of the label [`labels::OWNER`].
+    pub label: String,
+}
+
+impl Ownership {
+    /// Ownership by this resource of this hub.
+    pub fn new(hub: &str, owner: &OwnerRef, uid: &str) -> Self {
+        Self { hub: hub.to_owned(), owner: owner.clone(), uid: uid.to_owned(), label: owner_label(hub, owner) }
+    }
+}

@@ -1,0 +1,205 @@
+//! Report: what one site says back about one resource, or about itself. Versioned and serialisable.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::factory::EngineStatus;
+use aifactory_api::{OwnerRef, Reason};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::digest::Digest;
+use crate::model::intent::SiteWord;
+
+/// What a site says about one resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The resource.
+    pub owner: OwnerRef,
+    /// The UID in the intent that this answers.
+    pub uid: String,
+    /// The generation in the intent that this answers.
+    pub generation: i64,
+    /// Digest of the intent that this answers.
+    pub answers: Digest,
+    /// Where the resource stands.
+    pub phase: SitePhase,
+    /// Whether the site holds just what the intent asks for, now.
+    pub settled: bool,
+    /// What people should know, the most important first.
+    pub findings: Vec<Finding>,
+    /// More, by kind of resource.
+    pub detail: Detail,
+}
+
+/// Where a resource stands at a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum SitePhase {
+    /// Work is under way, or fails.
+    Pending,
+    /// A pool serves; a grant's members can work.
+    Bound,
+    /// No new work.
+    Paused,
+    /// A pool's placement is being drained.
+    Draining,
+    /// Access is gone, data is kept.
+    Locked,
+    /// Nothing is there.
+    Gone,
+    /// The site does not take it.
+    Refused,
+}
+
+/// Something that people should know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// What.
+    pub reason: Reason,
+    /// What and where, and what to do.
+    pub message: String,
+    /// Whether only a person can help.
+    pub stalled: bool,
+}
+
+impl Finding {
+    /// Something that passes, or is only worth knowing.
+    pub fn note(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), stalled: false }
+    }
+
+    /// Something that only a person can mend.
+    pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), stalled: true }
+    }
+}
+
+/// More, by kind of resource.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Detail {
+    /// Nothing more.
+    None,
+    /// A pool.
+    Pool(PoolDetail),
+    /// A grant.
+    Grant(GrantDetail),
+}
+
+/// A pool at a site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolDetail {
+    /// Nodes asked for, or those that match.
+    pub wanted: i32,
+    /// Ready nodes.
+    pub ready: i32,
+    /// Nodes of the pool that are not ready.
+    pub unhealthy: i32,
+    /// GPUs of ready nodes.
+    pub gpus: i64,
+    /// GPUs that Pods of grants hold; `None` where quotas do not tell pools apart.
+    pub allocated: Option<i64>,
+    /// The Slurm partition and its state.
+    pub partition: Option<(String, String)>,
+}
+
+/// A grant at a site.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantDetail {
+    /// Its namespace.
+    pub namespace: String,
+    /// Active members.
+    pub members_wanted: i32,
+    /// Those with access.
+    pub members_bound: i32,
+    /// Whether nobody can start work or reach the tenant's objects any more, readers of retained data apart.
+    pub access_removed: bool,
+    /// Whether default deny is in place.
+    pub isolated: bool,
+    /// Until when data is kept.
+    pub retained_until: Option<Timestamp>,
+    /// What it is in Slurm; `None`: nothing.
+    pub slurm: Option<SlurmDetail>,
+    /// What was used, by name of the grant's entry; empty where nobody counts.
+    pub usage: BTreeMap<String, EntryUsage>,
+}
+
+/// A grant in one Slurm cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlurmDetail {
+    /// ClusterName.
+    pub cluster: String,
+    /// The account.
+    pub account: String,
+    /// QOS and partition by name of the grant's entry.
+    pub entries: BTreeMap<String, SlurmEntry>,
+}
+
+/// One granted pool in one Slurm cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlurmEntry {
+    /// The QOS.
+    pub qos: String,
+    /// The partition.
+    pub partition: String,
+    /// The budget that was read there, in device-minutes; `None`: no QOS of ours was read there.
+    pub limit: Option<i64>,
+}
+
+/// What was used of one granted pool at one site. Device-seconds; integers, so that nothing is rounded twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryUsage {
+    /// Used, what runs included.
+    pub used: i64,
+    /// What running work may still use before its time limits end it.
+    pub reserved: i64,
+    /// What Slurm's own counter charges beyond `used`: suspended time, and the waiting of heterogeneous jobs.
+    pub surcharge: i64,
+    /// Whether any of it still runs.
+    pub running: bool,
+    /// Up to when the records were complete.
+    pub complete_through: Option<Timestamp>,
+    /// The figure could not be brought up to date lately.
+    pub stale: bool,
+    /// The site lets nothing more start, since the budget is used up. In Slurm its own counter tells.
+    #[serde(default)]
+    pub closed: bool,
+}
+
+/// What a site says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiteReport {
+    /// Whether the site answers.
+    pub reachable: bool,
+    /// Whether everything that is ours there has been seen since the connection was made.
+    pub synced: bool,
+    /// What is wrong.
+    pub problem: Option<Finding>,
+    /// Last time that the site answered.
+    pub last_contact: Option<Timestamp>,
+    /// UID of the cluster.
+    pub cluster_uid: Option<String>,
+    /// Version of its API server.
+    pub kubernetes_version: Option<String>,
+    /// Engines that were found.
+    pub engines: Vec<EngineStatus>,
+    /// When the credential expires.
+    pub credential_expires: Option<Timestamp>,
+    /// Resources of which objects were found, with what is retained after its end.
+    pub held: BTreeMap<OwnerRef, Held>,
+    /// Resources of which objects were found though they are gone, and nothing is retained.
+    pub orphans: BTreeSet<OwnerRef>,
+    /// Problems in the site's own policy.
+    pub policy_problems: Vec<String>,
+    /// What the site says itself to both of its parts; `None`: not read yet.
+    pub word: Option<SiteWord>,
+    /// Whether the claim was given up as asked.
+    pub released: bool,
+}
+
+/// How objects of a resource are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    /// In use.
+    Live,
+    /// A locked namespace that says itself until when it is kept.
+    Retained,
+}

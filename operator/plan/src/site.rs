@@ -1,0 +1,10 @@
+//! A site's side: what is there, and from an intent to a plan.
+
+pub mod factory;
+pub mod grant;
+pub mod index;
+pub mod orphan;
+pub mod policy;
+pub mod pool;
+pub mod reconcile;
+pub mod usage;

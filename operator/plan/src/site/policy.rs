@@ -1,0 +1,107 @@
+//! The site's own word: the ConfigMap `aifactory-site-policy`, which the site admin writes and we obey.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::{OwnerRef, Reason, labels};
+use serde::{Deserialize, Serialize};
+
+use crate::model::intent::{Body, Desired, Intent, Refusal};
+
+/// What the site allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SitePolicy {
+    /// Nothing is written but the removal of access.
+    pub paused: bool,
+    /// The site refuses the deletion of namespaces.
+    pub keep_namespaces: bool,
+    /// Grants that the site does not take: `namespace/name` on the hub, or a project code.
+    pub refuse_grants: BTreeSet<String>,
+    /// Members that the site does not take: pseudonyms or subjects.
+    pub refuse_members: BTreeSet<String>,
+    /// Sum of the GPUs that grants may hold here.
+    pub max_gpus: Option<i64>,
+    /// What could not be read, for people.
+    pub problems: Vec<String>,
+}
+
+impl SitePolicy {
+    /// Reads the ConfigMap's data. What can not be read is taken in the site's favour.
+    pub fn parse(data: &BTreeMap<String, String>) -> Self {
+        let mut policy = Self::default();
+        for (key, value) in data {
+            let value = value.trim();
+            match key.as_str() {
+                "paused" => policy.paused = policy.flag(key, value, true),
+                "allowDeletion" => policy.keep_namespaces = !policy.flag(key, value, false),
+                "refuseGrants" => policy.refuse_grants = list(value),
+                "refuseMembers" => policy.refuse_members = list(value),
+                "maxGPUs" => {
+                    policy.max_gpus = Some(value.parse::<i64>().ok().filter(|n| *n >= 0).unwrap_or_else(|| {
+                        policy.problems.push(format!("{key}: {value:?} is not a whole number; 0 is assumed. Example: \"64\""));
+                        0
+                    }));
+                }
+                // The API server enforces it as the parameter of an admission policy.
+                "imagePrefixes" => {}
+                other => policy.problems.push(format!("{other}: not a known key, ignored")),
+            }
+        }
+        policy
+    }
+
+    fn flag(&mut self, key: &str, value: &str, cautious: bool) -> bool {
+        value.parse().unwrap_or_else(|_| {
+            self.problems.push(format!("{key}: {value:?} is neither \"true\" nor \"false\"; \"{cautious}\" is assumed"));
+            cautious
+        })
+    }
+
+    /// The grants that the site refuses, with words: by name, or since the GPUs of earlier grants reach `maxGPUs`.
+    pub fn refusals<'a>(&self, intents: impl Iterator<Item = &'a Intent>) -> BTreeMap<OwnerRef, Refusal> {
+        let mut refused = BTreeMap::new();
+        if self.refuse_grants.is_empty() && self.max_gpus.is_none() {
+            return refused;
+        }
+        let mut living = Vec::new();
+        for intent in intents {
+            let Body::Grant(grant) = &intent.body else { continue };
+            let name = format!("{}/{}", intent.owner.namespace, intent.owner.name);
+            if self.refuse_grants.contains(&name) || self.refuse_grants.contains(&grant.code) {
+                refused.insert(
+                    intent.owner.clone(),
+                    refusal(format!("the site refuses this grant: {name} is listed under refuseGrants of its ConfigMap {}", policy_name())),
+                );
+            } else if matches!(grant.desired, Desired::Bound | Desired::Paused) && grant.only_if_held.is_none() {
+                let gpus: i64 = grant.pools.iter().map(|pool| pool.max_gpus).sum();
+                living.push((intent.created, &intent.owner, gpus));
+            }
+        }
+        let Some(cap) = self.max_gpus else { return refused };
+        living.sort();
+        let mut sum: i64 = 0;
+        for (_, owner, gpus) in living {
+            if sum.saturating_add(gpus) <= cap {
+                sum += gpus;
+            } else {
+                let message = format!(
+                    "the site allows {cap} GPUs (maxGPUs of its ConfigMap {}); earlier grants hold {sum} and this one asks for {gpus}",
+                    policy_name()
+                );
+                refused.insert(owner.clone(), refusal(message));
+            }
+        }
+        refused
+    }
+}
+
+fn policy_name() -> String {
+    format!("{}/{}", labels::SYSTEM_NAMESPACE, labels::SITE_POLICY)
+}
+
+fn refusal(message: String) -> Refusal {
+    Refusal { reason: Reason::RefusedBySite, message }
+}
+
+fn list(text: &str) -> BTreeSet<String> {
+    text.split([',', '\n']).map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+}

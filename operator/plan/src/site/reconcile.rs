@@ -1,0 +1,167 @@
+//! Reconciling one owner at a site: gathers what the index knows of it, and plans.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::engine::nodes;
+use crate::engine::slinky::managed::ManagedView;
+use crate::model::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
+use crate::model::object::{ObjectKind, Ownership};
+use crate::model::plan::{ObservedObjects, Plan};
+use crate::model::report::{Detail, SitePhase};
+use crate::site::grant::{self, GrantView};
+use crate::site::policy::SitePolicy;
+use crate::site::pool::{self, PoolView};
+use aifactory_api::factory::{EngineStatus, OrphanPolicy};
+use aifactory_api::name::tenant_namespace;
+use aifactory_api::{Kind, OwnerRef, labels};
+use jiff::Timestamp;
+
+use super::index::Index;
+use super::usage::Accounts;
+use super::{factory, orphan};
+
+/// Everything that planning looks at.
+pub struct Reconciler<'a> {
+    /// What the site must know of its factory.
+    pub site: &'a SiteIntent,
+    /// Every intent for this site.
+    pub intents: &'a BTreeMap<OwnerRef, Intent>,
+    /// What is there.
+    pub index: &'a Index,
+    /// The site's own policy.
+    pub policy: &'a SitePolicy,
+    /// Grants that the site refuses.
+    pub refusals: &'a BTreeMap<OwnerRef, Refusal>,
+    /// Grants whose namespace somebody else has deleted.
+    pub lost: &'a BTreeSet<OwnerRef>,
+    /// GPU time of Pods.
+    pub hours: &'a Accounts,
+    /// Engines that the site serves.
+    pub engines: &'a [EngineStatus],
+    /// Kinds of Slinky that the site serves.
+    pub slinky: &'a [ObjectKind],
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Reconciler<'_> {
+    /// The plan for what the hub wants.
+    pub fn intent(&self, intent: &Intent) -> Plan {
+        match &intent.body {
+            Body::Pool(pool) => self.pool(intent, pool),
+            Body::Grant(grant) => self.grant(intent, grant),
+        }
+    }
+
+    /// The plan for an owner that the hub does not know any more.
+    pub fn gone(&self, owner: &OwnerRef) -> Option<Plan> {
+        let none = ObservedObjects::new();
+        let objects = self.index.objects(owner).unwrap_or(&none);
+        let namespace = self.index.namespace_of(owner);
+        if let Some((name, view)) = namespace
+            && view.retained()
+        {
+            return Some(grant::plan_retained(name, view, objects, self.policy.keep_namespaces, self.now));
+        }
+        match self.site.policy.orphans {
+            OrphanPolicy::Report => Some(Plan::nothing(SitePhase::Locked, Detail::None)),
+            OrphanPolicy::Lock => {
+                let uid = namespace.and_then(|(_, view)| view.annotations.get(labels::OWNER_UID)).cloned().unwrap_or_default();
+                Some(orphan::lock(self.site, &Ownership::new(&self.site.hub, owner, &uid), objects))
+            }
+            OrphanPolicy::Delete if owner.kind == Kind::GPUPool => Some(self.orphaned_pool(owner, objects)),
+            OrphanPolicy::Delete => Some(orphan::delete(objects)),
+        }
+    }
+
+    /// A pool's way out is the same with and without its resource: no partition goes while jobs run in it.
+    fn orphaned_pool(&self, owner: &OwnerRef, objects: &ObservedObjects) -> Plan {
+        let absent = PoolIntent::absent();
+        let uid = objects.keys().find_map(|key| self.index.node_set(key)).map(|found| found.owner_uid.clone());
+        let intent = Intent {
+            version: VERSION,
+            owner: owner.clone(),
+            uid: uid.unwrap_or_default(),
+            generation: 0,
+            created: self.now,
+            body: Body::Pool(absent.clone()),
+        };
+        self.pool(&intent, &absent)
+    }
+
+    /// The plan for the factory's own objects.
+    pub fn factory(&self) -> Plan {
+        let none = ObservedObjects::new();
+        let served = self.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy");
+        let view = ManagedView {
+            served: ObjectKind::OF_SLINKY.iter().all(|kind| self.slinky.contains(kind)),
+            objects: self.index.objects(&self.site.factory).unwrap_or(&none),
+            node_sets: self.index.node_sets(),
+        };
+        factory::plan(self.site, served, &view)
+    }
+
+    fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
+        let none = ObservedObjects::new();
+        let namespace = tenant_namespace(&self.site.hub, &intent.owner);
+        let foreign = self.index.foreign(&namespace);
+        let view = GrantView {
+            namespace: self.index.namespace(&namespace),
+            objects: self.index.objects(&intent.owner).unwrap_or(&none),
+            foreign: &foreign,
+            policy: self.policy,
+            refused: self.refusals.get(&intent.owner),
+            data_lost: self.lost.contains(&intent.owner),
+            hours: Some(self.hours.hours(&namespace, self.index, grant, self.now)),
+        };
+        grant::plan(self.site, intent, grant, &view, self.now)
+    }
+
+    fn pool(&self, intent: &Intent, pool: &PoolIntent) -> Plan {
+        let pools: BTreeMap<OwnerRef, &PoolIntent> = self
+            .intents
+            .values()
+            .filter_map(|other| match &other.body {
+                Body::Pool(pool) => Some((other.owner.clone(), pool)),
+                Body::Grant(_) => None,
+            })
+            .chain([(intent.owner.clone(), pool)])
+            .collect();
+        let nodes = self.index.nodes();
+        let mut assigned = nodes::assign(&pools, &nodes);
+        let none = ObservedObjects::new();
+        let objects = self.index.objects(&intent.owner).unwrap_or(&none);
+        let node_sets = objects.keys().filter_map(|key| Some((key, self.index.node_set(key)?))).collect();
+        let view = PoolView {
+            nodes: assigned.remove(&intent.owner).unwrap_or_default(),
+            objects,
+            node_sets,
+            controllers: self.index.controllers(),
+            slinky: self.slinky.contains(&ObjectKind::NodeSet),
+            allocated: self.allocated(&intent.owner, pool),
+            paused: self.policy.paused,
+            now: self.now,
+        };
+        pool::plan(self.site, intent, pool, view)
+    }
+
+    /// GPUs of this pool that Pods of grants hold, as quotas count them; `None` where a quota covers several pools.
+    fn allocated(&self, owner: &OwnerRef, pool: &PoolIntent) -> Option<i64> {
+        let resource = &pool.accelerator.resource_name;
+        let mut sum = 0_i64;
+        for intent in self.intents.values() {
+            let Body::Grant(grant) = &intent.body else { continue };
+            let same: Vec<_> = grant.pools.iter().filter(|granted| granted.resource == *resource).collect();
+            if !same.iter().any(|granted| granted.pool == owner.name) {
+                continue;
+            }
+            let namespace = tenant_namespace(&self.site.hub, &intent.owner);
+            let used = self.index.used(&namespace).and_then(|used| used.get(resource)).copied().unwrap_or_default();
+            if used > 0 && same.len() > 1 {
+                return None;
+            }
+            sum = sum.saturating_add(used);
+        }
+        Some(sum)
+    }
+}

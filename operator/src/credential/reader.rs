@@ -1,0 +1,246 @@
+//! Where a site's credential is, and how it is kept while in use.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aifactory_api::{Reason, labels};
+use aifactory_plan::model::report::Finding;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::client::{ClientSettings, Clients, NO_ANSWER};
+use crate::credential::{AddressRules, Fingerprint, SiteCredential};
+
+/// Longest wait for one call to the hub.
+const HUB_CALL: Duration = Duration::from_secs(10);
+
+/// Where a site's credential is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialSource {
+    /// In a Secret of the hub.
+    Secret {
+        /// Namespace of the Secret, which is the factory's.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The key in it.
+        key: String,
+    },
+    /// The hub is the site: the operator's own identity.
+    Local,
+}
+
+/// A credential as it was found.
+pub struct Found {
+    /// Tells it from another one.
+    pub fingerprint: Fingerprint,
+    /// Clients made with it.
+    pub clients: Clients,
+    /// When it expires, where it says so.
+    pub expires: Option<jiff::Timestamp>,
+}
+
+/// Reads and keeps credentials, with the hub's client.
+#[derive(Clone)]
+pub struct CredentialReader {
+    /// Client for the hub.
+    pub hub: Client,
+    /// The hub's own clients, for a local site.
+    pub local: Clients,
+    /// Addresses that sites may have.
+    pub rules: AddressRules,
+    /// What site clients share.
+    pub settings: ClientSettings,
+}
+
+impl CredentialReader {
+    /// The fingerprint of what is there now, so that a change is noticed. `None`: local.
+    pub async fn fingerprint(&self, source: &CredentialSource) -> Result<Option<Fingerprint>, Finding> {
+        match source {
+            CredentialSource::Local => Ok(None),
+            CredentialSource::Secret { namespace, name, key } => Ok(Some(Fingerprint::of(&self.bytes(namespace, name, key).await?.0))),
+        }
+    }
+
+    /// Reads the credential, makes clients, and marks it as in use.
+    pub async fn connect(&self, source: &CredentialSource) -> Result<Found, Finding> {
+        match source {
+            CredentialSource::Local => Ok(Found { fingerprint: Fingerprint::of(b"local"), clients: self.local.clone(), expires: None }),
+            CredentialSource::Secret { namespace, name, key } => {
+                let (bytes, secret) = self.bytes(namespace, name, key).await?;
+                let credential = SiteCredential::parse(&bytes, &self.rules)
+                    .map_err(|error| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: {}: {error}", error.reason())))?;
+                let clients = Clients::new(&credential.config(None), &self.settings)
+                    .map_err(|_| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: no client can be made with it")))?;
+                let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
+                let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
+                hold(&secrets, &secret).await?;
+                if let Ok(Ok(binding)) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
+                    hold(&bindings, &binding).await?;
+                }
+                Ok(Found { fingerprint: Fingerprint::of(&bytes), clients, expires: credential.expires_at() })
+            }
+        }
+    }
+
+    /// Reads a key of a Secret, and those of `others` that are there as text, and marks the Secret as in use.
+    pub async fn secret(&self, source: &CredentialSource, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>), Finding> {
+        let CredentialSource::Secret { namespace, name, key } = source else {
+            return Err(Finding::stalled(Reason::InvalidSpec, "a Slurm is reached with a Secret"));
+        };
+        let (value, found, secret) = self.read(namespace, name, key, others).await?;
+        hold(&Api::namespaced(self.hub.clone(), namespace), &secret).await?;
+        let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
+        if let Ok(Ok(binding)) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
+            hold(&bindings, &binding).await?;
+        }
+        Ok((value, found))
+    }
+
+    /// Lets the Secret go.
+    pub async fn release_secret(&self, source: &CredentialSource) -> Result<(), Finding> {
+        let CredentialSource::Secret { namespace, name, .. } = source else { return Ok(()) };
+        let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
+        let Some(secret) = held(fetch(&secrets, name).await)? else { return Ok(()) };
+        release(&secrets, &secret).await
+    }
+
+    /// Lets the RoleBinding of a namespace go, by which the operator reads credentials there.
+    pub async fn release_binding(&self, namespace: &str) -> Result<(), Finding> {
+        let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
+        let Some(binding) = held(fetch(&bindings, labels::CREDENTIALS).await)? else { return Ok(()) };
+        release(&bindings, &binding).await
+    }
+
+    async fn bytes(&self, namespace: &str, name: &str, key: &str) -> Result<(Vec<u8>, Secret), Finding> {
+        let (value, _, secret) = self.read(namespace, name, key, &[]).await?;
+        Ok((value, secret))
+    }
+
+    async fn read(&self, namespace: &str, name: &str, key: &str, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>, Secret), Finding> {
+        let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
+        let Some(mut secret) = fetch(&secrets, name).await? else {
+            return Err(Finding::stalled(
+                Reason::SecretNotFound,
+                format!(
+                    "there is no Secret {name} in namespace {namespace}. Make it: kubectl create secret generic {name} -n {namespace} --from-file={key}=FILE"
+                ),
+            ));
+        };
+        let value = secret.data.as_mut().and_then(|data| data.remove(key));
+        let mut found = BTreeMap::new();
+        for other in others {
+            if let Some(value) = secret.data.as_mut().and_then(|data| data.remove(*other)) {
+                let text = String::from_utf8(value.0)
+                    .map_err(|_| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {other}: it is no text")))?;
+                found.insert((*other).to_owned(), text);
+            }
+        }
+        // The rest of the Secret is nobody's business.
+        secret.data = None;
+        match value {
+            Some(value) => Ok((value.0, found, secret)),
+            None => Err(Finding::stalled(Reason::SecretNotFound, format!("Secret {name} in namespace {namespace} has no key {key}"))),
+        }
+    }
+}
+
+/// The RoleBinding is held together with the Secrets. Where it is gone nothing was ever held, and to wait for it would keep a factory for ever in
+/// a namespace that is being deleted.
+fn held<K>(found: Result<Option<K>, Finding>) -> Result<Option<K>, Finding> {
+    match found {
+        Err(finding) if finding.reason == Reason::SecretForbidden => Ok(None),
+        found => found,
+    }
+}
+
+async fn fetch<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Finding>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match tokio::time::timeout(HUB_CALL, api.get_opt(name)).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
+            let namespace = api.namespace().unwrap_or_default();
+            Err(Finding::stalled(
+                Reason::SecretForbidden,
+                format!(
+                    "the operator may not read {} {name} in namespace {namespace}. Allow it: kubectl create rolebinding {role} -n {namespace} \
+                     --clusterrole={role} --serviceaccount={system}:aifactory-operator",
+                    K::kind(&()),
+                    role = labels::CREDENTIALS,
+                    system = labels::SYSTEM_NAMESPACE,
+                ),
+            ))
+        }
+        Ok(Err(error)) => {
+            Err(Finding::note(Reason::InternalError, format!("the hub does not answer for {} {name}: {}", K::kind(&()), brief(&error))))
+        }
+        Err(_) => Err(Finding::note(Reason::InternalError, format!("the hub does not answer for {} {name} in time", K::kind(&())))),
+    }
+}
+
+async fn hold<K>(api: &Api<K>, object: &K) -> Result<(), Finding>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    if object.finalizers().iter().any(|finalizer| finalizer == labels::FINALIZER) || object.meta().deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let patch = if object.finalizers().is_empty() {
+        json!([
+            {"op": "test", "path": "/metadata/uid", "value": object.uid()},
+            {"op": "add", "path": "/metadata/finalizers", "value": [labels::FINALIZER]},
+        ])
+    } else {
+        json!([
+            {"op": "test", "path": "/metadata/uid", "value": object.uid()},
+            {"op": "test", "path": "/metadata/finalizers", "value": object.finalizers()},
+            {"op": "add", "path": "/metadata/finalizers/-", "value": labels::FINALIZER},
+        ])
+    };
+    patch_finalizers(api, object, patch).await
+}
+
+async fn release<K>(api: &Api<K>, object: &K) -> Result<(), Finding>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let Some(index) = object.finalizers().iter().position(|finalizer| finalizer == labels::FINALIZER) else { return Ok(()) };
+    let path = format!("/metadata/finalizers/{index}");
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": object.uid()},
+        {"op": "test", "path": path, "value": labels::FINALIZER},
+        {"op": "remove", "path": path},
+    ]);
+    patch_finalizers(api, object, patch).await
+}
+
+async fn patch_finalizers<K>(api: &Api<K>, object: &K, patch: serde_json::Value) -> Result<(), Finding>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    let failed = |text: String| {
+        Finding::note(Reason::InternalError, format!("{} {}: its finalizer can not be changed: {text}", K::kind(&()), object.name_any()))
+    };
+    let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| failed(error.to_string()))?;
+    let params = PatchParams { field_manager: Some(labels::HUB_MANAGER.to_owned()), ..PatchParams::default() };
+    match tokio::time::timeout(HUB_CALL, api.patch(&object.name_any(), &params, &Patch::<()>::Json(patch))).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
+        Ok(Err(error)) => Err(failed(brief(&error))),
+        Err(_) => Err(failed(NO_ANSWER.to_owned())),
+    }
+}
+
+/// An error in words, without what a server may have put into it.
+fn brief(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+        _ => "no answer".to_owned(),
+    }
+}

@@ -1,0 +1,11 @@
+//! The hub: watches the three kinds, tells sites what they must know, and writes down what became of it.
+
+mod controller;
+mod deletion_protection;
+mod identity;
+mod sites;
+mod watch;
+mod writes;
+
+pub use controller::{Hub, HubSettings};
+pub use identity::{HubIdError, hub_id};

@@ -1,0 +1,530 @@
+//! The hub's actor: owns the world as last seen, what sites report, and the schedule; decides in one place, and leaves waiting to tasks.
+
+mod reconcile;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aifactory_api::factory::Site;
+use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
+use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
+use aifactory_plan::hub::ledger::Ledger;
+use aifactory_plan::hub::project;
+use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
+use aifactory_plan::model::intent::{SiteIntent, SiteWord};
+use aifactory_plan::model::report::{Report, SiteReport};
+use aifactory_plan::model::site_key::{Part, SiteKey};
+use jiff::Timestamp;
+use kube::Client;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::deletion_protection;
+use super::sites::{Registry, parts};
+use super::watch::{Resourced, Seen, version, watch};
+use super::writes::{Write, WriteError, raw_status, write};
+use crate::credential::reader::{CredentialReader, CredentialSource};
+use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::metrics::{Metrics, ReconcileResult};
+use crate::transport::FromSite;
+use crate::workqueue::WorkQueue;
+use status::broken_status;
+
+/// Writes to the hub at a time.
+const WRITES: usize = 16;
+/// How long a status that says "in progress" waits for one that does not.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How often it says anew how far it is.
+const STILL: Duration = Duration::from_secs(30);
+/// How often mere numbers change in status.
+const NUMBERS: Duration = Duration::from_secs(30);
+/// How long a status that was true before a restart stands until sites were heard of again.
+const HEARING: Duration = Duration::from_secs(15);
+/// How soon pools and factories count again after a change of a grant.
+const RECOUNT: Duration = Duration::from_secs(1);
+
+/// What the hub needs to run.
+pub struct HubSettings {
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// Client for calls.
+    pub client: Client,
+    /// Client for watches.
+    pub watch: Client,
+    /// Reads sites' credentials.
+    pub reader: CredentialReader,
+    /// Tells people of transitions.
+    pub notices: Notices,
+    /// Counts.
+    pub metrics: Arc<Metrics>,
+    /// Honours annotations that make the operator fail, for its own tests.
+    pub test_hooks: bool,
+}
+
+/// The hub's actor.
+pub struct Hub {
+    settings: HubSettings,
+    /// Id of the hub, known once this process leads.
+    id: String,
+    world: World,
+    /// The last version seen of each resource, of those that are gone as well until the next listing.
+    versions: BTreeMap<OwnerRef, u64>,
+    unlisted: BTreeSet<Kind>,
+    undecodable: BTreeMap<OwnerRef, String>,
+    registry: Registry,
+    from_sites: mpsc::UnboundedReceiver<FromSite>,
+    site_reports: BTreeMap<SiteKey, SiteReport>,
+    /// What sites say themselves, as last read.
+    words: BTreeMap<SiteKey, SiteWord>,
+    reports: BTreeMap<OwnerRef, BTreeMap<SiteKey, Report>>,
+    by_site: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
+    holders: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    /// What each site may still let a grant use.
+    ledgers: BTreeMap<OwnerRef, Ledger>,
+    abandoned: BTreeSet<SiteKey>,
+    schedule: WorkQueue<OwnerRef>,
+    progress: BTreeMap<OwnerRef, Progress>,
+    living: BTreeSet<String>,
+    living_stored: bool,
+    grants_changed: bool,
+    storing: bool,
+    begun: Instant,
+    tasks: JoinSet<Done>,
+    ready: tokio::sync::watch::Sender<bool>,
+}
+
+/// Since when a resource is on its way, and when its status was written last.
+struct Progress {
+    generation: i64,
+    since: Instant,
+    written: Option<Instant>,
+}
+
+enum Done {
+    Written(OwnerRef, Result<Option<Resourced>, WriteError>, bool),
+    Released(OwnerRef, bool),
+    Living(bool),
+}
+
+/// What a visit ends with.
+enum Next {
+    Nothing,
+    Write(Write),
+    /// Release credentials, then take the finalizer off.
+    Release(Vec<CredentialSource>),
+}
+
+impl Hub {
+    /// An actor that has not begun yet, and where to see that its caches are full.
+    pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
+        let (to_hub, from_sites) = mpsc::unbounded_channel();
+        let (ready, is_ready) = tokio::sync::watch::channel(false);
+        let registry = Registry::new(settings.reader.clone(), to_hub, settings.metrics.clone());
+        let hub = Self {
+            settings,
+            id: String::new(),
+            world: World::default(),
+            versions: BTreeMap::new(),
+            unlisted: BTreeSet::from([Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant]),
+            undecodable: BTreeMap::new(),
+            registry,
+            from_sites,
+            site_reports: BTreeMap::new(),
+            words: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            by_site: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
+            schedule: WorkQueue::default(),
+            progress: BTreeMap::new(),
+            living: BTreeSet::new(),
+            living_stored: false,
+            grants_changed: true,
+            storing: false,
+            begun: Instant::now(),
+            tasks: JoinSet::new(),
+            ready,
+        };
+        (hub, is_ready)
+    }
+
+    /// Watches from now on, and works from when `lead` gives the hub's id until `stop` is done.
+    pub async fn run<E>(mut self, lead: impl Future<Output = Result<String, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
+        let (to, mut seen) = mpsc::channel(1024);
+        let mut watches = JoinSet::new();
+        watches.spawn(watch::<AIFactory>(self.settings.watch.clone(), to.clone()));
+        watches.spawn(watch::<GPUPool>(self.settings.watch.clone(), to.clone()));
+        watches.spawn(watch::<AccessGrant>(self.settings.watch.clone(), to));
+        tokio::pin!(lead, stop);
+        let mut leading = false;
+        loop {
+            if leading && self.unlisted.is_empty() {
+                self.dispatch();
+                self.store_living();
+            }
+            let wake = self.schedule.wake().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                () = &mut stop => break,
+                id = &mut lead, if !leading => {
+                    self.id = id?;
+                    self.begun = Instant::now();
+                    leading = true;
+                    self.settings.metrics.set_leader(true);
+                    tracing::info!(hub = self.id, "Leading");
+                }
+                Some(event) = seen.recv() => {
+                    self.seen(event);
+                    while let Ok(event) = seen.try_recv() {
+                        self.seen(event);
+                    }
+                }
+                Some(message) = self.from_sites.recv() => {
+                    self.heard(message);
+                    while let Ok(message) = self.from_sites.try_recv() {
+                        self.heard(message);
+                    }
+                }
+                Some(done) = self.tasks.join_next() => {
+                    if let Ok(done) = done {
+                        self.happened(done);
+                    }
+                }
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+        }
+        // What was begun is finished; nothing new begins.
+        let finish = async { while self.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
+        Ok(())
+    }
+
+    fn seen(&mut self, event: Seen) {
+        match event {
+            Seen::Put(owner, object) => self.put(owner, object),
+            Seen::Removed(owner, version) => {
+                self.removed(&owner);
+                self.versions.insert(owner, version);
+            }
+            Seen::Listed(kind, names) => {
+                let known: Vec<OwnerRef> = match kind {
+                    Kind::AIFactory => self.world.factories().map(|(owner, _)| owner.clone()).collect(),
+                    Kind::GPUPool => self.world.pools().map(|(owner, _)| owner.clone()).collect(),
+                    Kind::AccessGrant => self.world.grants().map(|(owner, _)| owner.clone()).collect(),
+                };
+                for owner in known.iter().filter(|owner| !names.contains(owner)) {
+                    self.removed(owner);
+                }
+                self.undecodable.retain(|owner, _| owner.kind != kind || names.contains(owner));
+                self.versions.retain(|owner, _| owner.kind != kind || names.contains(owner));
+                if self.unlisted.remove(&kind) && self.unlisted.is_empty() {
+                    self.ready.send_replace(true);
+                    tracing::info!("Saw everything of ours on the hub");
+                }
+            }
+            Seen::Undecodable(owner, why) => {
+                if self.undecodable.insert(owner.clone(), why.clone()).as_ref() != Some(&why) {
+                    tracing::warn!(%owner, why, "Can not be decoded");
+                    self.schedule.add(owner);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, owner: OwnerRef, object: Resourced) {
+        let version = version(object.meta());
+        // Also of what is gone: the answer to the write that let a resource go may come after the news that it went.
+        if self.versions.get(&owner).is_some_and(|known| *known >= version) {
+            return;
+        }
+        self.undecodable.remove(&owner);
+        self.versions.insert(owner.clone(), version);
+        let changed = match &object {
+            Resourced::Factory(factory) => {
+                let before = self.world.factory(&owner);
+                let changed = before.is_none_or(|before| {
+                    before.spec != factory.spec
+                        || before.metadata.deletion_timestamp != factory.metadata.deletion_timestamp
+                        || before.metadata.annotations != factory.metadata.annotations
+                });
+                self.world.put_factory(owner.clone(), factory.clone());
+                changed
+            }
+            Resourced::Pool(pool) => {
+                let before = self.world.pool(&owner);
+                let changed =
+                    before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
+                self.world.put_pool(owner.clone(), pool.clone());
+                changed
+            }
+            Resourced::Grant(grant) => {
+                let before = self.world.grant(&owner);
+                let changed =
+                    before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
+                self.grants_changed = true;
+                self.world.put_grant(owner.clone(), grant.clone());
+                changed
+            }
+        };
+        if changed {
+            self.dependents(&owner);
+        }
+        if object.meta().deletion_timestamp.is_some() { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+    }
+
+    fn removed(&mut self, owner: &OwnerRef) {
+        self.dependents(owner);
+        self.undecodable.remove(owner);
+        self.world.remove(owner);
+        self.grants_changed = true;
+        self.progress.remove(owner);
+        self.ledgers.remove(owner);
+        self.settings.notices.forget(owner);
+        if let Some(reports) = self.reports.remove(owner) {
+            for key in reports.keys() {
+                if let Some(owners) = self.by_site.get_mut(key) {
+                    owners.remove(owner);
+                }
+            }
+        }
+        for key in self.registry.told(owner) {
+            self.registry.gone(&key, owner);
+        }
+        for key in self.registry.of(owner) {
+            self.let_go(&key);
+        }
+        self.schedule.add(owner.clone());
+    }
+
+    /// Those whose projection or status depends on this resource.
+    fn dependents(&mut self, owner: &OwnerRef) {
+        let soon = Instant::now() + RECOUNT;
+        match owner.kind {
+            Kind::AIFactory => {
+                let pools: Vec<OwnerRef> = self.world.pools_of(owner).cloned().collect();
+                for pool in pools {
+                    let grants: Vec<OwnerRef> = self.world.grants_of(&pool).cloned().collect();
+                    self.schedule.add(pool);
+                    grants.into_iter().for_each(|grant| self.schedule.add(grant));
+                }
+                let grants: Vec<OwnerRef> = self.world.grants_by(owner).cloned().collect();
+                grants.into_iter().for_each(|grant| self.schedule.add(grant));
+            }
+            Kind::GPUPool => {
+                let grants: Vec<OwnerRef> = self.world.grants_of(owner).cloned().collect();
+                grants.into_iter().for_each(|grant| self.schedule.add(grant));
+                if let Some(pool) = self.world.pool(owner) {
+                    self.schedule.add(factory_of_pool(owner, pool));
+                }
+            }
+            Kind::AccessGrant => {
+                let Some(grant) = self.world.grant(owner).cloned() else { return };
+                for pool_ref in pools_of_grant(owner, &grant) {
+                    let deleting = self.world.pool(&pool_ref).is_some_and(|pool| pool.metadata.deletion_timestamp.is_some());
+                    let shared = self.world.pool(&pool_ref).is_some_and(|pool| {
+                        pool.spec.consumers.iter().any(|consumer| {
+                            consumer.namespaces.names.contains(&owner.namespace) && (consumer.gpu_hours.is_some() || consumer.max_gpus.is_some())
+                        })
+                    });
+                    if shared {
+                        let others: Vec<OwnerRef> = self.world.grants_of(&pool_ref).filter(|other| *other != owner).cloned().collect();
+                        others.into_iter().for_each(|other| self.schedule.add(other));
+                    }
+                    if deleting { self.schedule.add(pool_ref) } else { self.schedule.add_at(pool_ref, soon) }
+                }
+                if grant.spec.network.cross_site.is_some() {
+                    let others: Vec<OwnerRef> = self.world.with_cross_site().map(|(other, _)| other.clone()).filter(|other| other != owner).collect();
+                    others.into_iter().for_each(|other| self.schedule.add(other));
+                }
+                let factory = OwnerRef::new(Kind::AIFactory, &owner.namespace, &grant.spec.factory_ref.name);
+                let deleting = self.world.factory(&factory).is_some_and(|factory| factory.metadata.deletion_timestamp.is_some());
+                if deleting { self.schedule.add(factory) } else { self.schedule.add_at(factory, soon) }
+            }
+        }
+    }
+
+    fn heard(&mut self, message: FromSite) {
+        match message {
+            FromSite::About(key, report) => {
+                let owner = report.owner.clone();
+                if self.world.contains(&owner) {
+                    self.by_site.entry(key.clone()).or_default().insert(owner.clone());
+                    self.reports.entry(owner.clone()).or_default().insert(key.clone(), *report);
+                    let soon = Instant::now() + RECOUNT;
+                    // What a grant has used is in its pools' figures.
+                    for pool in self.world.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
+                        self.schedule.add_at(pool, soon);
+                    }
+                    self.schedule.add(owner);
+                    self.schedule.add_at(key.factory, soon);
+                }
+            }
+            FromSite::Site(key, report) => self.site_heard(key, *report),
+        }
+    }
+
+    fn site_heard(&mut self, key: SiteKey, report: SiteReport) {
+        let (metrics, name) = (&self.settings.metrics, key.to_string());
+        metrics.set_site_connected(&name, report.reachable);
+        metrics.set_site_orphans(&name, report.orphans.len());
+        metrics.set_site_credential_expiry(&name, report.credential_expires);
+        if let Some(word) = &report.word {
+            self.words.insert(key.clone(), word.clone());
+        }
+        let before = self.site_reports.insert(key.clone(), report);
+        let Some(report) = self.site_reports.get(&key) else { return };
+        let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
+        let moved = before.as_ref().map(state) != Some(state(report));
+        let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
+        let synced = report.synced;
+        if synced {
+            let mut due = Vec::new();
+            for owner in held.iter().filter(|owner| owner.kind != Kind::AIFactory) {
+                if self.world.contains(owner) {
+                    if self.holders.entry(owner.clone()).or_default().insert(key.clone()) {
+                        due.push(owner.clone());
+                    }
+                } else if self.unlisted.is_empty() && !self.undecodable.contains_key(owner) {
+                    self.registry.gone(&key, owner);
+                }
+            }
+            for (owner, sites) in &mut self.holders {
+                if !held.contains(owner) && sites.remove(&key) {
+                    due.push(owner.clone());
+                }
+            }
+            self.holders.retain(|_, sites| !sites.is_empty());
+            due.into_iter().for_each(|owner| self.schedule.add(owner));
+        }
+        if moved {
+            for owner in self.registry.owners(&key) {
+                self.schedule.add(owner);
+            }
+        }
+        self.schedule.add(key.factory);
+    }
+
+    fn happened(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Written(owner, result, status) => match result {
+                Ok(Some(object)) => {
+                    if status {
+                        self.settings.metrics.status_written(owner.kind);
+                        if let Some(progress) = self.progress.get_mut(&owner) {
+                            progress.written = Some(now);
+                        }
+                    }
+                    self.schedule.done(&owner);
+                    self.put(owner.clone(), object);
+                    self.schedule.add(owner);
+                }
+                Ok(None) => self.schedule.done(&owner),
+                Err(error) => {
+                    tracing::debug!(%owner, error = crate::hub::writes::explain(&error), "A write to the hub failed");
+                    self.schedule.failed(&owner, now);
+                }
+            },
+            Done::Released(owner, released) => {
+                let object = self.world.factory(&owner).map(|factory| Resourced::Factory(factory.clone()));
+                match object {
+                    Some(object) if released => self.spawn_write(owner, object, Write::RemoveFinalizer),
+                    Some(_) => self.schedule.failed(&owner, now),
+                    None => self.schedule.done(&owner),
+                }
+            }
+            Done::Living(stored) => {
+                self.storing = false;
+                self.living_stored = stored;
+            }
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        while self.schedule.busy() < WRITES {
+            let Some(owner) = self.schedule.next(now) else { break };
+            let begun = Instant::now();
+            let visited = std::panic::catch_unwind(AssertUnwindSafe(|| self.visit(&owner)));
+            let result = match &visited {
+                Ok(Next::Nothing) => ReconcileResult::Success,
+                Ok(Next::Write(_) | Next::Release(_)) => ReconcileResult::RequeueAfter,
+                Err(_) => ReconcileResult::Error,
+            };
+            self.settings.metrics.reconciled(owner.kind, result, begun.elapsed());
+            match visited {
+                Ok(Next::Nothing) => self.schedule.done(&owner),
+                Ok(Next::Write(write)) => match self.object(&owner) {
+                    Some(object) => self.spawn_write(owner, object, write),
+                    None => self.schedule.done(&owner),
+                },
+                Ok(Next::Release(sources)) => {
+                    let reader = self.registry.reader().clone();
+                    let last = !self.world.factories().any(|(other, _)| other.namespace == owner.namespace && *other != owner);
+                    self.tasks.spawn(async move {
+                        let mut released = true;
+                        for source in &sources {
+                            released &= reader.release_secret(source).await.is_ok();
+                        }
+                        if released && last {
+                            released = reader.release_binding(&owner.namespace).await.is_ok();
+                        }
+                        Done::Released(owner, released)
+                    });
+                }
+                Err(_) => {
+                    tracing::error!(%owner, "A visit panicked");
+                    self.settings.metrics.panicked(owner.kind);
+                    self.broken(owner, "InternalError", "the operator failed while visiting this resource; its log says where");
+                }
+            }
+        }
+    }
+
+    fn object(&self, owner: &OwnerRef) -> Option<Resourced> {
+        match owner.kind {
+            Kind::AIFactory => self.world.factory(owner).cloned().map(Resourced::Factory),
+            Kind::GPUPool => self.world.pool(owner).cloned().map(Resourced::Pool),
+            Kind::AccessGrant => self.world.grant(owner).cloned().map(Resourced::Grant),
+        }
+    }
+
+    fn spawn_write(&mut self, owner: OwnerRef, object: Resourced, change: Write) {
+        let client = self.settings.client.clone();
+        let status = matches!(change, Write::Status(_));
+        self.tasks.spawn(async move {
+            let result = write(&client, &owner, &object, change).await;
+            Done::Written(owner, result, status)
+        });
+    }
+
+    /// Says on the resource that it can not be worked on, and tries again later.
+    fn broken(&mut self, owner: OwnerRef, reason: &str, message: &str) {
+        let client = self.settings.client.clone();
+        let generation = self.object(&owner).and_then(|object| object.meta().generation).unwrap_or_default();
+        let status = broken_status(generation, reason, message);
+        self.tasks.spawn(async move {
+            let result = raw_status(&client, &owner, status).await;
+            Done::Written(owner.clone(), result.and(Err(WriteError::Patch { owner, why: "not worked on".to_owned() })), false)
+        });
+    }
+
+    fn store_living(&mut self) {
+        if self.storing || (self.living_stored && !self.grants_changed) {
+            return;
+        }
+        self.grants_changed = false;
+        let living = deletion_protection::namespaces(&self.world);
+        if self.living_stored && living == self.living {
+            return;
+        }
+        self.storing = true;
+        self.living.clone_from(&living);
+        let (client, namespace) = (self.settings.client.clone(), self.settings.namespace.clone());
+        self.tasks.spawn(async move { Done::Living(deletion_protection::store(&client, &namespace, &living).await) });
+    }
+}

@@ -1,0 +1,6 @@
+//! A site's Kubernetes: contact, watches, writes, and the worker that reconciles there.
+
+pub mod apply;
+pub mod contact;
+pub mod watch;
+pub mod worker;

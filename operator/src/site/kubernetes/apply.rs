@@ -1,0 +1,293 @@
+//! Carrying out a plan's steps on a site: the only place that writes there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aifactory_api::{OwnerRef, Reason, labels};
+use aifactory_plan::model::object::{Object, ObjectKey};
+use aifactory_plan::model::plan::NodePatch;
+use aifactory_plan::model::plan::{Action, Purpose, Step};
+use aifactory_plan::model::report::Finding;
+use aifactory_plan::model::text::shorten;
+use futures::stream::{FuturesUnordered, StreamExt};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::discovery::ApiResource;
+use kube::{Api, Client};
+use ring::rand::{SecureRandom, SystemRandom};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::contact::explain;
+use super::watch::api_resource;
+use aifactory_plan::engine::nodes::NodeView;
+use aifactory_plan::site::index::Seen;
+
+/// Longest wait for one write.
+const WRITE: Duration = Duration::from_secs(15);
+
+/// What became of a plan's steps.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Objects as they are now.
+    pub applied: Vec<Seen>,
+    /// Objects that are gone.
+    pub deleted: Vec<ObjectKey>,
+    /// Nodes as they are now.
+    pub nodes: Vec<NodeView>,
+    /// What went wrong, the first first.
+    pub failures: Vec<Failure>,
+}
+
+/// A request that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What people should know.
+    pub finding: Finding,
+    /// The site did not answer.
+    pub unreachable: bool,
+    /// The site's word stands until somebody changes something there.
+    pub refused: bool,
+}
+
+/// Writes to one site, with a cap on requests at a time.
+#[derive(Clone)]
+pub struct Applier {
+    client: Client,
+    cap: Arc<Semaphore>,
+    hub: Arc<str>,
+}
+
+impl Applier {
+    /// A writer with at most `cap` requests at a time.
+    pub fn new(client: Client, hub: &str, cap: usize) -> Self {
+        Self { client, cap: Arc::new(Semaphore::new(cap)), hub: hub.into() }
+    }
+
+    /// Carries out the steps in order; the actions of one step run side by side.
+    pub async fn execute(&self, owner: &OwnerRef, steps: Vec<Step>) -> Outcome {
+        let mut outcome = Outcome::default();
+        for step in steps {
+            let mut running: FuturesUnordered<_> = step.actions.into_iter().map(|action| self.act(action)).collect();
+            let mut failures = Vec::new();
+            while let Some(done) = running.next().await {
+                match done {
+                    Ok(Done::Applied(seen)) => outcome.applied.push(*seen),
+                    Ok(Done::Deleted(key)) => outcome.deleted.push(key),
+                    Ok(Done::Node(node)) => outcome.nodes.push(*node),
+                    Ok(Done::Nothing) => {}
+                    Err(failure) => failures.push(failure),
+                }
+            }
+            let failed = !failures.is_empty();
+            // They end in any order, and are told in one.
+            failures.sort_by(|one, other| one.finding.message.cmp(&other.finding.message));
+            outcome.failures.extend(failures);
+            tracing::debug!(%owner, purpose = ?step.purpose, failed, "step done");
+            if failed && (step.purpose == Purpose::Establish || outcome.failures.iter().any(|failure| failure.unreachable)) {
+                break;
+            }
+        }
+        outcome
+    }
+
+    async fn act(&self, action: Action) -> Result<Done, Failure> {
+        let Ok(_permit) = self.cap.acquire().await else { return Ok(Done::Nothing) };
+        match action {
+            Action::Apply(object) => self.apply(object).await,
+            Action::CreateKey { object, field, bytes } => self.create_key(object, &field, bytes).await,
+            Action::Delete { key, uid } => self.delete(key, uid).await,
+            Action::EndWork { namespace } => self.end_work(&namespace).await,
+            Action::EndPod { namespace, name, grace } => self.end_pod(&namespace, &name, grace).await,
+            Action::PatchNode(patch) => self.patch_node(patch).await,
+        }
+    }
+
+    fn api(&self, key: &ObjectKey) -> Api<DynamicObject> {
+        let resource = api_resource(key.kind);
+        if key.namespace.is_empty() {
+            Api::all_with(self.client.clone(), &resource)
+        } else {
+            Api::namespaced_with(self.client.clone(), &key.namespace, &resource)
+        }
+    }
+
+    async fn apply(&self, object: Object) -> Result<Done, Failure> {
+        let api = self.api(&object.key);
+        let params =
+            PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(labels::SITE_MANAGER).force() };
+        match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&object.content))).await {
+            Ok(Ok(stored)) => {
+                let stored = serde_json::to_value(stored).unwrap_or(Value::Null);
+                match Seen::reduce(object.key.kind, &stored, &self.hub) {
+                    Some(seen) => Ok(Done::Applied(Box::new(seen))),
+                    None => Ok(Done::Nothing),
+                }
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
+                Err(self.refused(&api, &object.key, &status.message).await)
+            }
+            Ok(Err(error)) => Err(failure(&object.key.to_string(), &error)),
+            Err(_) => Err(timeout(&object.key.to_string())),
+        }
+    }
+
+    /// Without server-side apply, which would change a key that is there; the answer, which holds the key, is dropped unread.
+    async fn create_key(&self, object: Object, field: &str, bytes: usize) -> Result<Done, Failure> {
+        let what = object.key.to_string();
+        let secret = key_secret(object.content, field, bytes).map_err(|error| Failure {
+            finding: Finding::note(Reason::InternalError, format!("{what}: {error}")),
+            unreachable: false,
+            refused: false,
+        })?;
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &object.key.namespace);
+        let params = PostParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PostParams::default() };
+        match tokio::time::timeout(WRITE, api.create(&params, &secret)).await {
+            Ok(Ok(_)) => Ok(Done::Nothing),
+            Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(Done::Nothing),
+            Ok(Err(error)) => Err(failure(&what, &error)),
+            Err(_) => Err(timeout(&what)),
+        }
+    }
+
+    /// Tells a refusal from an object of somebody else that is in the way.
+    async fn refused(&self, api: &Api<DynamicObject>, key: &ObjectKey, words: &str) -> Failure {
+        if words.contains("being terminated") {
+            return Failure {
+                finding: Finding::note(Reason::InProgress, format!("{key}: its namespace is being deleted")),
+                unreachable: false,
+                refused: false,
+            };
+        }
+        let (_, _, kind, _) = key.kind.gvk();
+        if let Ok(Ok(Some(found))) = tokio::time::timeout(WRITE, api.get_opt(&key.name)).await
+            && found.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED)).map(String::as_str) != Some("true")
+        {
+            let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
+            let message = format!(
+                "{key} exists and is not ours; it is left alone. Rename it, or let the operator take it over: kubectl label {} {}{place} {}=true",
+                kind.to_lowercase(),
+                key.name,
+                labels::MANAGED
+            );
+            return Failure { finding: Finding::stalled(Reason::ForeignObject, message), unreachable: false, refused: true };
+        }
+        Failure {
+            finding: Finding::stalled(Reason::RefusedBySite, format!("{key}: the site refuses: {}", shorten(words, 500))),
+            unreachable: false,
+            refused: true,
+        }
+    }
+
+    async fn delete(&self, key: ObjectKey, uid: Option<String>) -> Result<Done, Failure> {
+        let api = self.api(&key);
+        let params =
+            DeleteParams { preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }), ..DeleteParams::background() };
+        match tokio::time::timeout(WRITE, api.delete(&key.name, &params)).await {
+            // An object with finalizers, such as a namespace, is there until the watch says that it is gone.
+            Ok(Ok(either)) => Ok(if either.is_right() { Done::Deleted(key) } else { Done::Nothing }),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => Ok(Done::Nothing),
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => Err(self.refused(&api, &key, &status.message).await),
+            Ok(Err(error)) => Err(failure(&key.to_string(), &error)),
+            Err(_) => Err(timeout(&key.to_string())),
+        }
+    }
+
+    async fn end_work(&self, namespace: &str) -> Result<Done, Failure> {
+        let what = |plural: &str| format!("the end of all {plural} in Namespace {namespace}");
+        // Controllers first, so that nothing makes Pods anew; one kind that can not be ended keeps none of the others going.
+        let mut failed = None;
+        for (group, version, kind, plural) in [
+            ("batch", "v1", "CronJob", "cronjobs"),
+            ("apps", "v1", "Deployment", "deployments"),
+            ("apps", "v1", "StatefulSet", "statefulsets"),
+            ("batch", "v1", "Job", "jobs"),
+            ("apps", "v1", "ReplicaSet", "replicasets"),
+            ("", "v1", "Pod", "pods"),
+        ] {
+            let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+            let resource =
+                ApiResource { group: group.to_owned(), version: version.to_owned(), api_version, kind: kind.to_owned(), plural: plural.to_owned() };
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => failed = failed.or_else(|| Some(failure(&what(plural), &error))),
+                Err(_) => failed = failed.or_else(|| Some(timeout(&what(plural)))),
+            }
+        }
+        failed.map_or(Ok(Done::Nothing), Err)
+    }
+
+    /// By a collection of one: the operator has no right to delete a Pod that it does not find so.
+    async fn end_pod(&self, namespace: &str, name: &str, grace: u32) -> Result<Done, Failure> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let what = format!("the end of Pod {name} in Namespace {namespace}");
+        let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
+        let one = ListParams::default().fields(&format!("metadata.name={name}"));
+        match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await {
+            Ok(Ok(_)) => Ok(Done::Nothing),
+            // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
+            Ok(Err(error)) => Err(Failure { refused: false, ..failure(&what, &error) }),
+            Err(_) => Err(timeout(&what)),
+        }
+    }
+
+    async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {
+        let api: Api<Node> = Api::all(self.client.clone());
+        let what = format!("Node {}", patch.node);
+        let operations: json_patch::Patch = serde_json::from_value(patch.operations).map_err(|error| Failure {
+            finding: Finding::note(Reason::InternalError, format!("{what}: {error}")),
+            unreachable: false,
+            refused: false,
+        })?;
+        let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
+        match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<()>::Json(operations))).await {
+            Ok(Ok(node)) => Ok(Done::Node(Box::new(NodeView::from_node(&node)))),
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(Done::Nothing),
+            // Somebody else was faster with the taints; the watch brings what is there now.
+            Ok(Err(kube::Error::Api(status)))
+                if status.is_conflict() || (status.code == 422 && !status.message.contains("ValidatingAdmissionPolicy")) =>
+            {
+                Err(Failure { finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")), unreachable: false, refused: false })
+            }
+            Ok(Err(error)) => Err(failure(&what, &error)),
+            Err(_) => Err(timeout(&what)),
+        }
+    }
+}
+
+fn key_secret(content: Value, field: &str, bytes: usize) -> Result<Secret, KeyError> {
+    let mut key = vec![0; bytes];
+    SystemRandom::new().fill(&mut key).map_err(|_| KeyError::Random)?;
+    let mut secret: Secret = serde_json::from_value(content)?;
+    secret.data.get_or_insert_default().insert(field.to_owned(), ByteString(key));
+    Ok(secret)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum KeyError {
+    #[error("the system gives no random numbers")]
+    Random,
+    #[error("{0}")]
+    Content(#[from] serde_json::Error),
+}
+
+enum Done {
+    Applied(Box<Seen>),
+    Deleted(ObjectKey),
+    Node(Box<NodeView>),
+    Nothing,
+}
+
+fn failure(what: &str, error: &kube::Error) -> Failure {
+    let mut finding = explain(error);
+    finding.message = format!("{what}: {}", finding.message);
+    let unreachable = matches!(finding.reason, Reason::SiteUnreachable | Reason::Unauthorized);
+    let refused = finding.reason == Reason::RefusedBySite;
+    Failure { finding, unreachable, refused }
+}
+
+fn timeout(what: &str) -> Failure {
+    Failure { finding: Finding::note(Reason::SiteUnreachable, format!("{what}: the site did not answer in time")), unreachable: true, refused: false }
+}

@@ -1,0 +1,282 @@
+//! Making contact with a site: who it is, whether it is ours, what it serves, and whether its policies guard it from us.
+
+use std::time::Duration;
+
+use aifactory_api::factory::EngineStatus;
+use aifactory_api::name::digest;
+use aifactory_api::{Reason, labels};
+use aifactory_plan::model::intent::SiteIntent;
+use aifactory_plan::model::object::ObjectKind;
+use aifactory_plan::model::report::Finding;
+use jiff::Timestamp;
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+
+use super::watch::api_resource;
+use crate::client::{Clients, NO_ANSWER};
+use crate::credential::Fingerprint;
+use crate::credential::reader::{CredentialReader, CredentialSource};
+
+/// Longest wait for one call while contact is made.
+pub const CALL: Duration = Duration::from_secs(5);
+
+/// Longest wait for an answer to a probe: two in a row tell within 15 s that a site is lost, also on a machine that is busy.
+const PROBE: Duration = Duration::from_secs(4);
+
+/// Policies that tie tenants to their pools and their namespace; their bindings have the same names.
+const TENANT_POLICIES: [&str; 7] = [
+    "aifactory-tenant-pods",
+    "aifactory-tenant-priority",
+    "aifactory-tenant-volume-claims",
+    "aifactory-tenant-secrets",
+    "aifactory-tenant-services",
+    "aifactory-tenant-finalizers",
+    "aifactory-tenant-labels",
+];
+
+/// A site that answers and is ours.
+#[derive(Clone)]
+pub struct Session {
+    /// Clients for it.
+    pub clients: Clients,
+    /// The credential in use.
+    pub fingerprint: Fingerprint,
+    /// When it expires.
+    pub expires: Option<Timestamp>,
+    /// UID of the cluster.
+    pub cluster_uid: String,
+    /// Version of its API server.
+    pub version: String,
+    /// What it serves.
+    pub served: Served,
+}
+
+/// What a site serves beside Kubernetes itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// Engines.
+    pub engines: Vec<EngineStatus>,
+    /// Slinky's kinds, of those that we write.
+    pub slinky: Vec<ObjectKind>,
+}
+
+impl Served {
+    /// Looks.
+    pub async fn by(client: &Client) -> Result<Self, Finding> {
+        let engines = engines(client).await?;
+        let slinky = if engines.iter().any(|engine| engine.name == "Slinky") { slinky(client).await? } else { Vec::new() };
+        Ok(Self { engines, slinky })
+    }
+}
+
+/// Makes contact.
+pub async fn connect(reader: &CredentialReader, source: &CredentialSource, intent: &SiteIntent) -> Result<Session, Finding> {
+    let found = reader.connect(source).await?;
+    let client = &found.clients.rpc;
+    let version = call(client.apiserver_version()).await?.git_version;
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
+    check_identity(intent, &cluster_uid)?;
+    check_policies(client).await?;
+    claim(client, intent).await?;
+    let served = Served::by(client).await?;
+    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, served })
+}
+
+fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
+    let known = [&intent.expected_uid, &intent.accepted_uid];
+    if intent.expected_uid.is_none() || known.iter().any(|uid| uid.as_deref() == Some(found)) {
+        return Ok(());
+    }
+    Err(Finding::stalled(
+        Reason::SiteIdentityChanged,
+        format!(
+            "another cluster answers: its UID is {found}, and it was {}. Nothing is written there. If that is meant: kubectl annotate aifactory {} -n {} --overwrite {}={}={found}",
+            intent.expected_uid.as_deref().unwrap_or_default(),
+            intent.factory.name,
+            intent.factory.namespace,
+            labels::ACCEPT_IDENTITY,
+            intent.site,
+        ),
+    ))
+}
+
+/// Asks, as dry runs, for what the site's policies must refuse, and looks whether those for tenants are there, which can not be tried with
+/// the operator's rights.
+pub async fn check_policies(client: &Client) -> Result<(), Finding> {
+    let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &api_resource(ObjectKind::Namespace));
+    let quotas: Api<DynamicObject> = Api::namespaced_with(client.clone(), labels::SYSTEM_NAMESPACE, &api_resource(ObjectKind::ResourceQuota));
+    let namespace = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
+            labels::MANAGED: "true", labels::STATE: labels::STATE_BOUND, "pod-security.kubernetes.io/enforce": "restricted"}}})
+    };
+    let mut outside = namespace("self-test");
+    if let Some(labels) = outside.pointer_mut("/metadata/labels").and_then(serde_json::Value::as_object_mut) {
+        labels.insert(labels::TENANT.to_owned(), json!("true"));
+    }
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "aifactory", "labels": {labels::MANAGED: "true"}}});
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    tokio::try_join!(
+        must_be_refused(&namespaces, "self-test", outside, "aifactory-site-cluster-scoped"),
+        must_be_refused(&namespaces, "aif-self-test", namespace("aif-self-test"), "aifactory-site-namespaces"),
+        must_be_refused(&quotas, "aifactory", quota, "aifactory-site-namespaced"),
+        futures::future::try_join_all(TENANT_POLICIES.map(|name| must_be_bound(&bindings, name))),
+    )?;
+    Ok(())
+}
+
+async fn must_be_refused(api: &Api<DynamicObject>, name: &str, object: serde_json::Value, policy: &str) -> Result<(), Finding> {
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(labels::SITE_MANAGER).force() };
+    match tokio::time::timeout(CALL, api.patch(name, &params, &Patch::Apply(&object))).await {
+        Err(_) => Err(unreachable(NO_ANSWER)),
+        Ok(Ok(_)) => Err(unguarded(&format!("{policy} would have let a write pass that it must refuse"))),
+        Ok(Err(kube::Error::Api(status))) if status.message.contains("ValidatingAdmissionPolicy 'aifactory-site") => Ok(()),
+        Ok(Err(kube::Error::Api(status))) if status.is_forbidden() || status.is_invalid() => {
+            Err(unguarded(&format!("{policy} did not refuse a test, but: {}", aifactory_plan::model::text::shorten(&status.message, 300))))
+        }
+        Ok(Err(error)) => Err(explain(&error)),
+    }
+}
+
+async fn must_be_bound(api: &Api<ValidatingAdmissionPolicyBinding>, name: &str) -> Result<(), Finding> {
+    let binding = call(api.get_opt(name)).await?;
+    let denies = binding.and_then(|binding| binding.spec).is_some_and(|spec| {
+        spec.policy_name.as_deref() == Some(name) && spec.validation_actions.unwrap_or_default().iter().any(|action| action == "Deny")
+    });
+    if denies { Ok(()) } else { Err(unguarded(&format!("{name} is not bound"))) }
+}
+
+fn unguarded(what: &str) -> Finding {
+    let message = format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then");
+    Finding::stalled(Reason::SitePoliciesMissing, message)
+}
+
+/// Writes the claim, or checks that it is ours.
+async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
+    let factory = format!("{}/{}", intent.factory.namespace, intent.factory.name);
+    let wanted = [("hub", intent.hub.as_str()), ("factory", factory.as_str()), ("site", intent.site.as_str())];
+    let found = match call(api.get_opt(labels::CLAIM)).await? {
+        Some(found) => found,
+        None if intent.release => return Ok(()),
+        None => {
+            let object = json!({
+                "apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": labels::CLAIM, "labels": {labels::MANAGED: "true"}},
+                "data": wanted.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+            });
+            // Server-side apply without force, each claimant under a name of its own: whoever comes second gets a conflict.
+            let manager = format!("{}-{}", labels::SITE_MANAGER, digest(&[&intent.hub, &factory, &intent.site], 16));
+            match tokio::time::timeout(CALL, api.patch(labels::CLAIM, &PatchParams::apply(&manager), &Patch::Apply(&object))).await {
+                Ok(Ok(made)) => made,
+                Ok(Err(kube::Error::Api(status))) if status.is_conflict() => call(api.get(labels::CLAIM)).await?,
+                Ok(Err(error)) => return Err(explain(&error)),
+                Err(_) => return Err(unreachable(NO_ANSWER)),
+            }
+        }
+    };
+    let data = found.data.clone().unwrap_or_default();
+    let value = |key: &str| data.get(key).map(String::as_str).unwrap_or_default();
+    if wanted.iter().all(|(key, wanted)| value(key) == *wanted) {
+        return Ok(());
+    }
+    if value("hub").is_empty() {
+        if intent.release {
+            return Ok(());
+        }
+        return replace_claim(&api, &found, &wanted).await;
+    }
+    Err(Finding::stalled(
+        Reason::SiteClaimed,
+        format!(
+            "the cluster belongs to site {:?} of AIFactory {} of hub {}; a site belongs to one factory of one hub. Release it there first",
+            value("site"),
+            value("factory"),
+            value("hub"),
+        ),
+    ))
+}
+
+/// Gives the claim up.
+pub async fn release(client: &Client) -> Result<(), Finding> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
+    match call(api.get_opt(labels::CLAIM)).await? {
+        Some(found) => replace_claim(&api, &found, &[("hub", ""), ("factory", ""), ("site", "")]).await,
+        None => Ok(()),
+    }
+}
+
+async fn replace_claim(api: &Api<ConfigMap>, found: &ConfigMap, data: &[(&str, &str)]) -> Result<(), Finding> {
+    let data: std::collections::BTreeMap<_, _> = data.iter().copied().collect();
+    let patch = json!([
+        {"op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version()},
+        {"op": "add", "path": "/data", "value": data},
+    ]);
+    let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| internal(&error.to_string()))?;
+    let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
+    call(api.patch(labels::CLAIM, &params, &Patch::<()>::Json(patch))).await.map(|_| ())
+}
+
+async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {
+    let groups = call(client.list_api_groups()).await?;
+    let mut engines = Vec::new();
+    for (name, group) in [("Slinky", "slinky.slurm.net"), ("ClusterNetworkPolicy", "policy.networking.k8s.io")] {
+        if let Some(found) = groups.groups.iter().find(|found| found.name == group) {
+            let wanted = if name == "Slinky" { "v1beta1" } else { "v1alpha2" };
+            let served = found.versions.iter().any(|version| version.version == wanted);
+            if served {
+                engines.push(EngineStatus { name: name.to_owned(), version: wanted.to_owned() });
+            }
+        }
+    }
+    Ok(engines)
+}
+
+async fn slinky(client: &Client) -> Result<Vec<ObjectKind>, Finding> {
+    let served = call(client.list_api_group_resources(&ObjectKind::NodeSet.api_version())).await?;
+    Ok(ObjectKind::OF_SLINKY.into_iter().filter(|kind| served.resources.iter().any(|resource| resource.name == kind.gvk().3)).collect())
+}
+
+/// Asks whether the site answers.
+pub async fn probe(client: &Client) -> Result<(), Finding> {
+    match tokio::time::timeout(PROBE, call(client.apiserver_version())).await {
+        Ok(answer) => answer.map(|_| ()),
+        Err(_) => Err(unreachable(NO_ANSWER)),
+    }
+}
+
+async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Finding> {
+    match tokio::time::timeout(CALL, request).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(explain(&error)),
+        Err(_) => Err(unreachable(NO_ANSWER)),
+    }
+}
+
+/// What an error of a site means for people.
+pub fn explain(error: &kube::Error) -> Finding {
+    match error {
+        kube::Error::Api(status) if status.code == 401 => {
+            Finding::stalled(Reason::Unauthorized, "the site refuses the credential (401); renew the Secret")
+        }
+        kube::Error::Api(status) if status.code == 403 => {
+            Finding::stalled(Reason::RefusedBySite, format!("the site refuses: {}", aifactory_plan::model::text::shorten(&status.message, 500)))
+        }
+        kube::Error::Api(status) => Finding::note(
+            Reason::SiteError,
+            format!("the site answers {}: {}", status.code, aifactory_plan::model::text::shorten(&status.message, 300)),
+        ),
+        other => unreachable(&crate::client::explain(other)),
+    }
+}
+
+fn unreachable(why: &str) -> Finding {
+    Finding::note(Reason::SiteUnreachable, format!("the site does not answer: {why}"))
+}
+
+fn internal(why: &str) -> Finding {
+    Finding::note(Reason::InternalError, why.to_owned())
+}

@@ -1,0 +1,311 @@
+//! Watching a site: every object of ours, and what others put into tenants' namespaces, as a stream of observations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::labels;
+use aifactory_plan::engine::nodes::NodeView;
+use aifactory_plan::engine::slinky::{ControllerView, Controllers};
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::text::shorten;
+use aifactory_plan::site::usage::pod_time::PodView;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ApiResource, DynamicObject};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::tolerant_decode::Lenient;
+use aifactory_plan::site::index::Seen;
+
+/// What a ConfigMap holds.
+type Data = BTreeMap<String, String>;
+
+/// Something that was seen on a site.
+#[derive(Debug)]
+pub enum Observation {
+    /// An object was made or changed.
+    Put(Box<Seen>),
+    /// An object is gone.
+    Removed(ObjectKey),
+    /// All objects of a kind were listed: just these exist.
+    Listed(ObjectKind, BTreeSet<ObjectKey>),
+    /// A node was made or changed.
+    Node(Box<NodeView>),
+    /// A node is gone.
+    NodeRemoved(String),
+    /// All nodes were listed: just these exist.
+    NodesListed(BTreeSet<String>),
+    /// A Pod that asks for accelerators was made or changed.
+    Pod(Box<PodView>),
+    /// Such a Pod is gone; as it was at last.
+    PodRemoved(Box<PodView>),
+    /// All such Pods were listed: just these exist, by UID.
+    PodsListed(BTreeSet<String>),
+    /// The watch on Pods failed, with why where nothing can be seen at all.
+    PodsUnseen(Option<String>),
+    /// Pods are listed anew, since they were not watched from this moment on.
+    PodsUnwatched(Timestamp),
+    /// The site's own policy; `None`: there is none.
+    Policy(Option<Data>),
+    /// The site's own map of members to users of its Slurm; `None`: there is none.
+    SlurmUsers(Option<Data>),
+    /// The Slinky Controllers, all of them.
+    Controllers(Controllers),
+    /// A watch failed; it is begun again by itself.
+    Failed(String),
+}
+
+/// Begins to watch `kinds`, nodes and the site's own word. Ends when the set is dropped.
+pub fn watch(client: &Client, hub: &str, kinds: &[ObjectKind], to: &mpsc::Sender<(u64, Observation)>, session: u64) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    for kind in kinds {
+        tasks.spawn(watch_kind(client.clone(), *kind, hub.to_owned(), to.clone(), session));
+    }
+    if kinds.contains(&ObjectKind::NodeSet) {
+        tasks.spawn(watch_controllers(client.clone(), to.clone(), session));
+    }
+    tasks.spawn(watch_nodes(client.clone(), to.clone(), session));
+    tasks.spawn(watch_pods(client.clone(), to.clone(), session));
+    tasks.spawn(watch_word(client.clone(), labels::SITE_POLICY, Observation::Policy, to.clone(), session));
+    tasks.spawn(watch_word(client.clone(), labels::SLURM_USERS, Observation::SlurmUsers, to.clone(), session));
+    tasks
+}
+
+/// The API resource of a kind.
+pub fn api_resource(kind: ObjectKind) -> ApiResource {
+    let (group, version, name, plural) = kind.gvk();
+    ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: kind.api_version(),
+        kind: name.to_owned(),
+        plural: plural.to_owned(),
+    }
+}
+
+async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let api: Api<Lenient<DynamicObject>> = Api::all_with(client, &api_resource(kind));
+    let config = match kind {
+        // Listing all of them shows what others put into tenants' namespaces.
+        ObjectKind::RoleBinding | ObjectKind::NetworkPolicy => watcher::Config::default(),
+        // The site role lets us see this one name only.
+        ObjectKind::ConfigMap => watcher::Config::default().fields("metadata.name=aifactory-access"),
+        ObjectKind::Namespace
+        | ObjectKind::ResourceQuota
+        | ObjectKind::LimitRange
+        | ObjectKind::ServiceAccount
+        | ObjectKind::NodeSet
+        | ObjectKind::Controller
+        | ObjectKind::Accounting
+        | ObjectKind::RestApi
+        | ObjectKind::Token
+        | ObjectKind::Secret
+        | ObjectKind::ClusterNetworkPolicy => watcher::Config::default().labels("aifactory.dev/managed=true"),
+    };
+    let reduce = |Lenient(object): Lenient<DynamicObject>| -> Option<Seen> {
+        let inside = object.metadata.namespace.as_deref().is_none_or(|namespace| namespace.starts_with(labels::PREFIX));
+        // Reducing is what costs, and most role bindings of a site are not in a tenant's namespace.
+        let ours = || object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
+        // Those of the Slurm namespace are ours too.
+        let known = inside || kind == ObjectKind::NodeSet || kind.is_managed_slurm() || (kind == ObjectKind::NetworkPolicy && ours());
+        if !known {
+            return None;
+        }
+        Seen::reduce(kind, &serde_json::to_value(object).ok()?, &hub)
+    };
+    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut listing = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        let observation = match event {
+            Ok(watcher::Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => match reduce(object) {
+                Some(seen) => {
+                    listing.insert(seen.key.clone());
+                    Observation::Put(Box::new(seen))
+                }
+                None => continue,
+            },
+            Ok(watcher::Event::InitDone) => Observation::Listed(kind, std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(object)) => match reduce(object) {
+                Some(seen) => Observation::Put(Box::new(seen)),
+                None => continue,
+            },
+            Ok(watcher::Event::Delete(object)) => Observation::Removed(ObjectKey {
+                kind,
+                namespace: object.0.metadata.namespace.unwrap_or_default(),
+                name: object.0.metadata.name.unwrap_or_default(),
+            }),
+            Err(error) => Observation::Failed(format!("{kind:?}: {error}")),
+        };
+        if to.send((session, observation)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Controllers are few and are the site's: what is kept of them says whether budgets work.
+async fn watch_controllers(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let (group, version) = ("slinky.slurm.net", "v1beta1");
+    let resource = ApiResource {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        api_version: format!("{group}/{version}"),
+        kind: "Controller".to_owned(),
+        plural: "controllers".to_owned(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut known = Controllers::new();
+    let key = |object: &DynamicObject| (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
+    while let Some(event) = stream.next().await {
+        let complete = match event {
+            Ok(watcher::Event::Init) => {
+                known.clear();
+                false
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                known.insert(key(&object), ControllerView::from_json(&object.data));
+                false
+            }
+            Ok(watcher::Event::InitDone) => true,
+            Ok(watcher::Event::Apply(object)) => {
+                known.insert(key(&object), ControllerView::from_json(&object.data));
+                true
+            }
+            Ok(watcher::Event::Delete(object)) => {
+                known.remove(&key(&object));
+                true
+            }
+            Err(error) => {
+                if to.send((session, Observation::Failed(format!("Controller: {error}")))).await.is_err() {
+                    return;
+                }
+                false
+            }
+        };
+        if complete && to.send((session, Observation::Controllers(known.clone()))).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut listing = BTreeSet::new();
+    while let Some(event) = stream.next().await {
+        let observation = match event {
+            Ok(watcher::Event::Init) => {
+                listing.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(node)) => {
+                let view = NodeView::from_node(&node);
+                listing.insert(view.name.clone());
+                Observation::Node(Box::new(view))
+            }
+            Ok(watcher::Event::InitDone) => Observation::NodesListed(std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(node)) => Observation::Node(Box::new(NodeView::from_node(&node))),
+            Ok(watcher::Event::Delete(node)) => Observation::NodeRemoved(node.metadata.name.unwrap_or_default()),
+            Err(error) => Observation::Failed(format!("Node: {error}")),
+        };
+        if to.send((session, observation)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Pods of the whole site, since no selector tells which are in a tenant's namespace; of others' nothing is kept.
+async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let api: Api<Lenient<Pod>> = Api::all(client);
+    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
+    let mut listing = BTreeSet::new();
+    // A watch that goes on where it broke has missed nothing; one that lists anew may have.
+    let mut broken = None;
+    while let Some(event) = stream.next().await {
+        let observation = match event {
+            Ok(watcher::Event::Init) => {
+                listing.clear();
+                match broken.take() {
+                    Some(since) => Observation::PodsUnwatched(since),
+                    None => continue,
+                }
+            }
+            Ok(watcher::Event::InitApply(Lenient(pod))) => match PodView::from_pod(&pod) {
+                Some(view) => {
+                    listing.insert(view.uid.clone());
+                    Observation::Pod(Box::new(view))
+                }
+                None => continue,
+            },
+            Ok(watcher::Event::InitDone) => Observation::PodsListed(std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(Lenient(pod))) => {
+                broken = None;
+                match PodView::from_pod(&pod) {
+                    Some(view) => Observation::Pod(Box::new(view)),
+                    None => continue,
+                }
+            }
+            Ok(watcher::Event::Delete(Lenient(pod))) => {
+                broken = None;
+                match PodView::from_pod(&pod) {
+                    Some(view) => Observation::PodRemoved(Box::new(view)),
+                    None => continue,
+                }
+            }
+            Err(error) => {
+                broken.get_or_insert_with(Timestamp::now);
+                Observation::PodsUnseen(unseen(&error))
+            }
+        };
+        if to.send((session, observation)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Why no Pod can be seen. Nothing waits for Pods: a list of them that fails costs the count, and nothing else.
+fn unseen(error: &watcher::Error) -> Option<String> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+            if status.code == 403 =>
+        {
+            Some("the site's ClusterRole aifactory-site-operator does not let the operator list and watch Pods".to_owned())
+        }
+        watcher::Error::InitialListFailed(error) => Some(format!("Pods could not be listed: {}", shorten(&error.to_string(), 200))),
+        _ => None,
+    }
+}
+
+/// The site's own word: a ConfigMap that the site admin keeps.
+async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+    let api: Api<ConfigMap> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut stream = watcher(api, config).default_backoff().boxed();
+    let mut found = None;
+    while let Some(event) = stream.next().await {
+        let observation = match event {
+            Ok(watcher::Event::Init) => {
+                found = None;
+                continue;
+            }
+            Ok(watcher::Event::InitApply(word)) => {
+                found = Some(word.data.unwrap_or_default());
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => say(found.take()),
+            Ok(watcher::Event::Apply(word)) => say(Some(word.data.unwrap_or_default())),
+            Ok(watcher::Event::Delete(_)) => say(None),
+            Err(error) => Observation::Failed(format!("{name}: {error}")),
+        };
+        if to.send((session, observation)).await.is_err() {
+            return;
+        }
+    }
+}

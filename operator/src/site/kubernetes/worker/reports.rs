@@ -1,0 +1,96 @@
+//! What the site says to the hub, about resources and about itself.
+
+use super::*;
+
+impl Worker {
+    pub(super) fn report(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {
+        let Some(intent) = self.intents.get(owner) else {
+            if *owner == self.key.factory && done && !plan.findings.is_empty() {
+                self.findings.insert(owner.clone(), plan.findings.clone());
+            }
+            self.site_dirty = true;
+            return;
+        };
+        let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
+        findings.extend(plan.findings.iter().cloned());
+        if let Some(active) = &self.active {
+            findings.extend(active.unguarded.clone());
+        }
+        let report = Report {
+            owner: owner.clone(),
+            uid: intent.uid.clone(),
+            generation: intent.generation,
+            answers: aifactory_plan::model::digest::digest_of(intent),
+            phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
+            settled: done && plan.phase != SitePhase::Pending,
+            findings,
+            detail: plan.detail.clone(),
+        };
+        if self.reported.get(owner) != Some(&report) {
+            self.reported.insert(owner.clone(), report.clone());
+            if self.lost.remove(owner) {
+                // Said once; the next report is without it.
+                self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
+            }
+            let _ = self.hub.send(FromSite::About(self.key.clone(), Box::new(report)));
+        }
+    }
+
+    pub(super) fn held(&self) -> BTreeMap<OwnerRef, Held> {
+        self.index
+            .owners(&self.key.factory)
+            .into_iter()
+            .map(|owner| {
+                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained()) || self.only_accounting_is_left(&owner);
+                (owner, if retained { Held::Retained } else { Held::Live })
+            })
+            .collect()
+    }
+
+    /// What Slurm has counted stays when the factory lets a site go.
+    fn only_accounting_is_left(&self, owner: &OwnerRef) -> bool {
+        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind == ObjectKind::Accounting))
+    }
+
+    pub(super) fn report_site(&mut self) {
+        let now = Instant::now();
+        if !self.site_dirty || self.site_report_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.site_dirty = false;
+        self.site_report_at = Some(now + SITE_REPORT);
+        let held = self.held();
+        let orphans = held.iter().filter(|(owner, held)| **held == Held::Live && self.gone.contains(owner)).map(|(owner, _)| owner.clone()).collect();
+        let session = self.active.as_ref().map(|active| &active.session);
+        let report = SiteReport {
+            reachable: session.is_some(),
+            synced: self.synced(),
+            problem: self.problem.clone().or_else(|| self.active.as_ref().and_then(|active| active.unguarded.clone())).or_else(|| {
+                (self.policy.paused && session.is_some())
+                    .then(|| Finding::note(Reason::PausedBySite, "the site's ConfigMap aifactory-site-policy says paused"))
+            }),
+            last_contact: self.last_contact.filter(|_| session.is_none()),
+            cluster_uid: session.map(|session| session.cluster_uid.clone()),
+            kubernetes_version: session.map(|session| session.version.clone()),
+            engines: session.map(|session| session.served.engines.clone()).unwrap_or_default(),
+            credential_expires: session.and_then(|session| session.expires),
+            held,
+            orphans,
+            policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
+            word: self.synced().then(|| self.word.clone()),
+            released: self.released,
+        };
+        if session.is_none() && self.problem.is_none() {
+            // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
+            return;
+        }
+        if self.site_reported.as_ref() != Some(&report) {
+            self.site_reported = Some(report.clone());
+            let _ = self.hub.send(FromSite::Site(self.key.clone(), Box::new(report)));
+        }
+    }
+
+    pub(super) fn guard_rail_problems(&self) -> Vec<String> {
+        self.findings.get(&self.key.factory).into_iter().flatten().map(|finding| finding.message.clone()).collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! Whether the Slurm that answers is the one that is meant, and can keep a budget.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aifactory_api::Reason;
+use aifactory_api::slurm::SlurmRest;
+use aifactory_plan::model::report::Finding;
+use serde_json::Value;
+
+use super::client::{Api, SlurmClient};
+use super::error::SlurmError;
+use super::read;
+
+/// Longest wait for an answer to a probe.
+const PROBE: Duration = Duration::from_secs(4);
+
+/// A Slurm that answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// Its release, for example `26.05.5`.
+    pub version: String,
+}
+
+/// Makes contact.
+pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<Contact, Finding> {
+    let answer = match client.get(Api::Slurm, "ping/", &[]).await {
+        Err(SlurmError::UnknownVersion(_)) => return Err(SlurmError::UnknownVersion(served(client).await).finding()),
+        answer => answer.map_err(|error| error.finding())?,
+    };
+    if !responds(&answer) {
+        return Err(controller_or_token(client).await);
+    }
+    let text = |path: &str| answer.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let found = text("/meta/slurm/cluster");
+    if found != cluster {
+        return Err(Finding::stalled(
+            Reason::SlurmClusterMismatch,
+            format!(
+                "the cluster that answers is {found:?}, and slurm.clusterName says {cluster:?}. Nothing is written there. Correct the one or the url"
+            ),
+        ));
+    }
+    // slurmctld's paths tell a bad token from a dead database.
+    client.get(Api::Slurm, "partitions/", &[]).await.map_err(|error| error.finding())?;
+    let clusters = database(client.get(Api::Slurmdb, "clusters/", &[])).await?;
+    let registered = clusters.get("clusters").and_then(Value::as_array).into_iter().flatten();
+    if !registered.clone().any(|known| known.get("name").and_then(Value::as_str) == Some(cluster)) {
+        return Err(Finding::stalled(
+            Reason::SlurmClusterMismatch,
+            format!("cluster {cluster} is not registered in its accounting database; slurmctld does that when it reaches slurmdbd"),
+        ));
+    }
+    // Everybody may read everything but this.
+    database(client.get(Api::Slurmdb, "diag/", &[])).await?;
+    let tres = database(read::tres(client)).await?;
+    if !tres.contains("gres/gpu") {
+        return Err(Finding::stalled(
+            Reason::SlurmConfiguration,
+            "Slurm does not count GPUs, so no budget holds; write into slurm.conf: AccountingStorageTRES=gres/gpu",
+        ));
+    }
+    let parents = database(read::rows(client, cluster, &[rest.parent_account.clone()].into(), &BTreeSet::new())).await?.0;
+    if !parents.keys().any(|key| key.account == rest.parent_account && key.user.is_empty()) {
+        return Err(Finding::stalled(
+            Reason::ParentAccountMissing,
+            format!(
+                "there is no account {parent} in cluster {cluster}; make it: sacctmgr add account {parent} cluster={cluster}",
+                parent = rest.parent_account
+            ),
+        ));
+    }
+    Ok(Contact { version: text("/meta/slurm/release") })
+}
+
+/// Whether slurmctld and the database answer.
+pub async fn probe(client: &SlurmClient) -> Result<(), Finding> {
+    let controller = tokio::time::timeout(PROBE, client.get(Api::Slurm, "ping/", &[]));
+    // A ping that slurmdbd answers by itself says nothing of a database that hangs.
+    let database = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "clusters/", &[]));
+    let (controller, database) = futures::join!(controller, database);
+    let controller = controller.unwrap_or_else(|_| Err(SlurmError::NoAnswer("nothing in time".to_owned())));
+    if !responds(&controller.map_err(|error| error.finding())?) {
+        return Err(controller_or_token(client).await);
+    }
+    // slurmrestd waits for ever for a database that hangs.
+    database.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())?;
+    Ok(())
+}
+
+/// slurmrestd waits for ever for a database that hangs.
+async fn database<T>(answer: impl Future<Output = Result<T, SlurmError>>) -> Result<T, Finding> {
+    tokio::time::timeout(PROBE, answer).await.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())
+}
+
+/// slurmrestd answers for a slurmctld that is down as well.
+fn responds(answer: &Value) -> bool {
+    let mut pings = answer.get("pings").and_then(Value::as_array).into_iter().flatten();
+    pings.any(|ping| ping.get("responding").and_then(Value::as_bool) == Some(true))
+}
+
+/// slurmctld does not answer a ping with a token of another key either; other paths tell.
+async fn controller_or_token(client: &SlurmClient) -> Finding {
+    match tokio::time::timeout(PROBE, client.get(Api::Slurm, "partitions/", &[])).await {
+        Ok(Err(SlurmError::TokenRefused)) => SlurmError::TokenRefused.finding(),
+        Ok(_) | Err(_) => SlurmError::ControllerDown.finding(),
+    }
+}
+
+async fn served(client: &SlurmClient) -> String {
+    let Ok(document) = client.openapi().await else { return "what it serves can not be read".to_owned() };
+    let paths = document.get("paths").and_then(Value::as_object).into_iter().flatten();
+    let versions: std::collections::BTreeSet<&str> =
+        paths.filter_map(|(path, _)| path.split('/').nth(2)).filter(|part| part.starts_with("v0.0.")).collect();
+    format!("it serves {}", versions.into_iter().collect::<Vec<_>>().join(", "))
+}

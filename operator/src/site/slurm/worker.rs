@@ -1,0 +1,377 @@
+//! The worker of one site's Slurm: an actor that owns the intents and what was read, decides in one place, and leaves waiting to tasks.
+//!
+//! Slurm tells nobody what changes, so the worker looks: at what an intent concerns as soon as the hub says it, at everything every [`RESYNC`].
+
+mod reports;
+mod session;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
+use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::report::{EntryUsage, Finding, Report, SiteReport};
+use aifactory_plan::model::site_key::SiteKey;
+use jiff::Timestamp;
+use secrecy::SecretSlice;
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::client::SlurmClient;
+use super::contact::Contact;
+use super::read::PartitionView;
+use super::usage::Usage;
+use crate::credential::reader::{CredentialReader, CredentialSource};
+use crate::telemetry::metrics::Metrics;
+use crate::transport::{HubSender, ToSite};
+use session::Look;
+use sync::{Pass, Scope};
+
+/// How often everything is read anew: what somebody else has changed is back after that.
+pub const RESYNC: Duration = Duration::from_secs(30);
+/// How often job records are read.
+const USAGE: Duration = Duration::from_secs(30);
+/// How often Slurm is asked whether it answers.
+const PROBE: Duration = Duration::from_secs(3);
+/// How often a Secret is looked at for a new credential.
+const ROTATION: Duration = Duration::from_secs(2);
+/// Pause before a Slurm that did not answer is contacted again, at first and at most.
+const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// Pause before something that failed is tried again, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Intents are gathered until none came for so long, and at most so long: a pass costs half a second for one grant, and six for two hundred.
+const GATHER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How long the records wait for grants that are in work: both are the database's.
+const USAGE_WAITS: Duration = Duration::from_secs(5);
+
+/// Starts the worker; it ends when the sender is dropped.
+pub fn start(
+    key: SiteKey,
+    source: CredentialSource,
+    reader: CredentialReader,
+    hub: HubSender,
+    metrics: Arc<Metrics>,
+) -> mpsc::UnboundedSender<ToSite> {
+    let (sender, inbox) = mpsc::unbounded_channel();
+    tokio::spawn(Worker::new(key, source, reader, hub, metrics).run(inbox));
+    sender
+}
+
+struct Worker {
+    key: SiteKey,
+    source: CredentialSource,
+    reader: CredentialReader,
+    hub: HubSender,
+    metrics: Arc<Metrics>,
+    site: Option<SiteIntent>,
+    /// What the site says itself in the credential's Secret, where it has no Kubernetes.
+    own_word: SiteWord,
+    intents: BTreeMap<OwnerRef, Intent>,
+    /// Owners that are in none of the hub's caches.
+    gone: BTreeSet<OwnerRef>,
+    /// The credential as last seen.
+    secret: Option<Arc<SecretSlice<u8>>>,
+    session: Option<Session>,
+    sessions: u64,
+    contacting: Option<AbortHandle>,
+    contact_pause: Duration,
+    contact_at: Option<Instant>,
+    problem: Option<Finding>,
+    /// Why the last pass failed, though there is contact.
+    trouble: Option<Finding>,
+    last_contact: Option<Timestamp>,
+    /// What the last look at the Secret showed.
+    credential: Option<Result<[u8; 32], Reason>>,
+    looking: bool,
+    look_at: Instant,
+    /// Owners whose accounts are to be looked at.
+    dirty: BTreeSet<OwnerRef>,
+    dirty_at: Option<Instant>,
+    /// Since when intents are gathered.
+    gathering: Option<Instant>,
+    resync_at: Instant,
+    pause: Duration,
+    passing: bool,
+    /// Set when there is news during a pass that others must not wait for: a known grant has changed or gone.
+    news: Arc<AtomicBool>,
+    plans: BTreeMap<OwnerRef, AccountPlan>,
+    failures: BTreeMap<OwnerRef, Vec<Finding>>,
+    held: Option<BTreeMap<OwnerRef, HeldAccount>>,
+    partitions: Option<BTreeMap<String, PartitionView>>,
+    wake: BTreeMap<OwnerRef, Instant>,
+    /// How far the removal of associations is.
+    leaving: Leaving,
+    usage: Option<Usage>,
+    usage_at: Instant,
+    /// Device-time by account and QOS.
+    used: BTreeMap<(String, String), EntryUsage>,
+    /// Accounts and QOS whose limit was lowered since records were read: running jobs may have reserved more.
+    lowered: BTreeSet<(String, String)>,
+    reported: BTreeMap<OwnerRef, Report>,
+    site_reported: Option<SiteReport>,
+    released: bool,
+    tasks: JoinSet<Event>,
+}
+
+struct Session {
+    id: u64,
+    client: SlurmClient,
+    contact: Contact,
+    expires: Option<Timestamp>,
+    failed_probes: u32,
+    probing: bool,
+    probe_at: Instant,
+}
+
+/// A client, what it found, and when its token expires.
+type Made = (SlurmClient, Contact, Option<Timestamp>);
+
+enum Event {
+    Look(Result<Look, Finding>),
+    Contact(Box<Result<Made, Finding>>),
+    Probe(u64, Result<(), Finding>),
+    Pass(u64, Box<Pass>),
+    Usage(u64, Box<Usage>, Box<super::usage::Cycle>),
+}
+
+impl Worker {
+    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender, metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        Self {
+            key,
+            source,
+            reader,
+            hub,
+            metrics,
+            site: None,
+            own_word: SiteWord::default(),
+            intents: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            secret: None,
+            session: None,
+            sessions: 0,
+            contacting: None,
+            contact_pause: CONTACT.0,
+            contact_at: None,
+            problem: None,
+            trouble: None,
+            last_contact: None,
+            credential: None,
+            looking: false,
+            look_at: now,
+            dirty: BTreeSet::new(),
+            dirty_at: None,
+            gathering: None,
+            resync_at: now,
+            pause: AGAIN.0,
+            passing: false,
+            news: Arc::default(),
+            plans: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            held: None,
+            partitions: None,
+            wake: BTreeMap::new(),
+            leaving: Leaving::default(),
+            usage: Some(Usage::default()),
+            usage_at: now,
+            used: BTreeMap::new(),
+            lowered: BTreeSet::new(),
+            reported: BTreeMap::new(),
+            site_reported: None,
+            released: false,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<ToSite>) {
+        loop {
+            self.attend();
+            self.begin_pass();
+            self.begin_usage();
+            self.report_site();
+            let deadline = self.deadline();
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => {
+                        self.told(message);
+                        while let Ok(message) = inbox.try_recv() {
+                            self.told(message);
+                        }
+                    }
+                    None => return,
+                },
+                Some(done) = self.tasks.join_next() => {
+                    match done {
+                        Ok(event) => self.happened(event),
+                        Err(error) if error.is_panic() => self.panicked(),
+                        Err(_) => {}
+                    }
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {}
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let mut at = Instant::now() + Duration::from_secs(3600);
+        let mut sooner = |other: Option<Instant>| at = other.map_or(at, |other| at.min(other));
+        if self.site.is_none() {
+            return at;
+        }
+        sooner(Some(self.look_at).filter(|_| !self.looking));
+        sooner(self.contact_at.filter(|_| self.session.is_none() && self.contacting.is_none()));
+        if let Some(session) = &self.session {
+            sooner(Some(session.probe_at).filter(|_| !session.probing));
+            sooner(self.dirty_at.filter(|_| !self.passing));
+            sooner(Some(self.resync_at).filter(|_| !self.passing));
+            sooner(self.wake.values().min().copied().filter(|_| !self.passing));
+            sooner(Some(self.usage_due()).filter(|_| self.usage.is_some() && self.held.is_some()));
+        }
+        at
+    }
+
+    fn told(&mut self, message: ToSite) {
+        match message {
+            ToSite::Site(site) => {
+                if self.site.as_ref() == Some(&site) {
+                    return;
+                }
+                let rest = |site: Option<&SiteIntent>| site.and_then(|site| site.slurm.clone()).map(|slurm| (slurm.cluster_name, slurm.rest));
+                if rest(self.site.as_ref()) != rest(Some(&site)) {
+                    self.lose(None);
+                    self.credential = None;
+                    self.look_at = Instant::now();
+                }
+                self.released &= site.release;
+                self.site = Some(*site);
+                self.resync_at = Instant::now();
+            }
+            ToSite::Put(intent) => {
+                let owner = intent.owner.clone();
+                self.gone.remove(&owner);
+                let urgent = matches!(&intent.body, Body::Grant(grant) if !matches!(grant.desired, Desired::Bound));
+                let known = self.intents.insert(owner.clone(), *intent).is_some();
+                match owner.kind {
+                    Kind::AccessGrant => {
+                        self.dirty.insert(owner);
+                        // New grants wait for the end of a pass, and go together then.
+                        self.news.fetch_or(known || urgent, Ordering::Relaxed);
+                        let now = Instant::now();
+                        let since = *self.gathering.get_or_insert(now);
+                        if urgent {
+                            self.dirty_at = Some(now);
+                        } else if self.dirty_at.is_none_or(|at| at > now) {
+                            self.dirty_at = Some((now + GATHER.0).min(since + GATHER.1));
+                        }
+                    }
+                    Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),
+                }
+            }
+            ToSite::Gone(owner) => {
+                self.intents.remove(&owner);
+                self.reported.remove(&owner);
+                self.plans.remove(&owner);
+                self.failures.remove(&owner);
+                self.wake.remove(&owner);
+                if self.held.as_ref().is_none_or(|held| held.contains_key(&owner)) {
+                    self.gone.insert(owner.clone());
+                    self.dirty.insert(owner);
+                    self.news.store(true, Ordering::Relaxed);
+                    self.dirty_at = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// The site's own word; `None` while it was not read.
+    fn word(&self) -> Option<SiteWord> {
+        let mut word = self.site.as_ref()?.word.clone()?;
+        for (from, to) in [(&self.own_word.policy, &mut word.policy), (&self.own_word.users, &mut word.users)] {
+            for (key, value) in from {
+                to.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        Some(word)
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::Look(result) => self.looked(result),
+            Event::Contact(result) => self.contacted(*result),
+            Event::Probe(session, result) => self.probed(session, result),
+            Event::Pass(session, pass) => self.passed(session, *pass),
+            Event::Usage(session, usage, cycle) => self.counted(session, *usage, *cycle),
+        }
+    }
+
+    /// A defect while planning or reading: said on everything that was in work, and tried again later.
+    fn panicked(&mut self) {
+        tracing::error!(site = %self.key, "The work on Slurm panicked");
+        self.metrics.panicked(Kind::AccessGrant);
+        self.passing = false;
+        self.looking = false;
+        self.usage.get_or_insert_default();
+        self.resync_at = Instant::now() + AGAIN.1;
+        self.problem = Some(Finding::stalled(Reason::InternalError, "the operator failed while working on Slurm; its log says where"));
+    }
+
+    fn begin_pass(&mut self) {
+        let now = Instant::now();
+        let Some((site, session)) = self.site.as_ref().zip(self.session.as_ref()) else { return };
+        if self.passing {
+            return;
+        }
+        let woken: Vec<OwnerRef> = self.wake.iter().filter(|(_, at)| **at <= now).map(|(owner, _)| owner.clone()).collect();
+        for owner in woken {
+            self.wake.remove(&owner);
+            self.dirty.insert(owner);
+            self.dirty_at.get_or_insert(now);
+        }
+        let everything = self.resync_at <= now || self.held.is_none();
+        if !everything && self.dirty_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.passing = true;
+        self.news.store(false, Ordering::Relaxed);
+        self.dirty_at = None;
+        self.gathering = None;
+        let dirty = std::mem::take(&mut self.dirty);
+        let scope = if everything {
+            self.resync_at = now + RESYNC;
+            Scope::Everything
+        } else {
+            Scope::Owners(dirty)
+        };
+        let busy = self.busy();
+        let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone());
+        let (id, client, news) = (session.id, session.client.clone(), Arc::clone(&self.news));
+        self.tasks.spawn(async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });
+    }
+
+    fn begin_usage(&mut self) {
+        let Some(session) = &self.session else { return };
+        let Some(held) = self.held.as_ref().filter(|_| self.usage_due() <= Instant::now()) else { return };
+        let Some(mut usage) = self.usage.take() else { return };
+        let since = held.values().map(|held| (held.account.clone(), held.record.since)).collect();
+        let cluster = self.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| slurm.cluster_name.clone()).unwrap_or_default();
+        let (id, client) = (session.id, session.client.clone());
+        self.tasks.spawn(async move {
+            let cycle = usage.cycle(&client, &cluster, &since, Timestamp::now()).await;
+            Event::Usage(id, Box::new(usage), Box::new(cycle))
+        });
+    }
+
+    /// When records are read next.
+    fn usage_due(&self) -> Instant {
+        let working = self.passing || self.dirty_at.is_some();
+        self.usage_at + if working { USAGE_WAITS } else { Duration::ZERO }
+    }
+
+    fn busy(&self) -> BTreeMap<String, BTreeSet<String>> {
+        self.usage.as_ref().map(Usage::busy).unwrap_or_default()
+    }
+}

@@ -1,0 +1,215 @@
+//! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until a grant changes or ends: what is left then goes
+//! on together with that, so that nobody waits for a long pass who is to lose access.
+
+use aifactory_plan::engine::slurm_accounts::{self, AccountView, Call, Snapshot, Stage};
+use aifactory_plan::model::intent::GrantIntent;
+use aifactory_plan::site::policy::SitePolicy;
+
+use super::*;
+use crate::site::slurm::error::SlurmError;
+use crate::site::slurm::{read, write};
+
+/// Rounds of asking and reading again; a new grant takes four.
+const ROUNDS: usize = 8;
+
+/// Whom a pass is about.
+pub(super) enum Scope {
+    Everything,
+    Owners(BTreeSet<OwnerRef>),
+}
+
+/// A pass, and what came of it.
+pub(super) struct Pass {
+    pub scope: Scope,
+    site: SiteIntent,
+    intents: BTreeMap<OwnerRef, Intent>,
+    gone: BTreeSet<OwnerRef>,
+    word: Option<SiteWord>,
+    policy: SitePolicy,
+    busy: BTreeMap<String, BTreeSet<String>>,
+    pub leaving: Leaving,
+    pub result: Result<Found, Finding>,
+}
+
+/// What a pass found.
+#[derive(Default)]
+pub(super) struct Found {
+    pub plans: BTreeMap<OwnerRef, AccountPlan>,
+    /// What Slurm refused, or did not do though it said so.
+    pub failures: BTreeMap<OwnerRef, Vec<Finding>>,
+    pub held: BTreeMap<OwnerRef, HeldAccount>,
+    /// Whose plans wait for the next pass.
+    pub unfinished: BTreeSet<OwnerRef>,
+    /// Read with everything only.
+    pub partitions: Option<BTreeMap<String, read::PartitionView>>,
+    /// A budget was changed: what is used is worth a look.
+    pub budgets_changed: bool,
+}
+
+impl Pass {
+    pub fn new(
+        scope: Scope,
+        site: SiteIntent,
+        intents: BTreeMap<OwnerRef, Intent>,
+        gone: BTreeSet<OwnerRef>,
+        word: Option<SiteWord>,
+        busy: BTreeMap<String, BTreeSet<String>>,
+        leaving: Leaving,
+    ) -> Self {
+        let mut policy = word.as_ref().map(|word| SitePolicy::parse(&word.policy)).unwrap_or_default();
+        // Until the site's word is read it may be that nothing is to be given.
+        policy.paused |= word.is_none();
+        Self { scope, site, intents, gone, word, policy, busy, leaving, result: Ok(Found::default()) }
+    }
+
+    /// Does it; `news` is set by somebody else meanwhile.
+    pub async fn run(mut self, client: &SlurmClient, news: &AtomicBool) -> Self {
+        self.result = self.work(client, news).await.map_err(|error| error.finding());
+        self
+    }
+
+    async fn work(&mut self, client: &SlurmClient, news: &AtomicBool) -> Result<Found, SlurmError> {
+        let Some(slurm) = &self.site.slurm else { return Ok(Found::default()) };
+        let cluster = slurm.cluster_name.as_str();
+        let mut found = Found::default();
+        let (accounts, qos, tres, partitions) =
+            tokio::try_join!(read::accounts(client), read::qos(client), read::tres(client), read::partition_names(client))?;
+        let mut snapshot = Snapshot { accounts, qos, tres, partitions, ..Snapshot::default() };
+        if matches!(self.scope, Scope::Everything) {
+            found.partitions = Some(read::partitions(client).await?);
+        }
+        let parent = slurm.rest.as_ref().map(|rest| rest.parent_account.clone()).unwrap_or_default();
+        let mut names = self.accounts(&snapshot);
+        names.insert(parent);
+        self.read_rows(client, cluster, &names, &mut snapshot).await?;
+        let refusals = self.policy.refusals(self.intents.values());
+        for round in 0..=ROUNDS {
+            found.held = slurm_accounts::held(&snapshot, &self.site.hub);
+            let now = Timestamp::now();
+            let mut calls = Vec::new();
+            for owner in self.owners(&found.held) {
+                let Some(plan) = self.plan(&owner, &snapshot, &found.held, &refusals, now) else { continue };
+                if !found.failures.contains_key(&owner) && round < ROUNDS {
+                    calls.extend(plan.calls.iter().cloned().map(|call| (owner.clone(), call)));
+                } else if !plan.calls.is_empty() {
+                    found.failures.entry(owner.clone()).or_insert_with(|| vec![not_written(&plan.calls)]);
+                }
+                found.plans.insert(owner, plan);
+            }
+            if calls.is_empty() {
+                break;
+            }
+            if round > 0 && news.load(Ordering::Relaxed) {
+                found.unfinished = calls.into_iter().map(|(owner, _)| owner).collect();
+                break;
+            }
+            let stages: BTreeSet<Stage> = calls.iter().map(|(_, call)| call.stage()).collect();
+            found.budgets_changed |= stages.contains(&Stage::Qos) || stages.contains(&Stage::Lock);
+            names.extend(calls.iter().filter_map(|(_, call)| account_of(call)));
+            let failures = write::execute(client, cluster, calls.clone()).await;
+            for (_, call) in
+                calls.iter().filter(|(owner, call)| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage()))
+            {
+                self.leaving.made(call);
+            }
+            for (owner, call, error) in failures {
+                if error.is_transport() {
+                    return Err(error);
+                }
+                found.failures.entry(owner).or_default().push(error.about(&call));
+            }
+            if stages.iter().any(|stage| matches!(stage, Stage::Lock | Stage::Qos | Stage::DeleteQos)) {
+                snapshot.qos = read::qos(client).await?;
+            }
+            if stages.iter().any(|stage| matches!(stage, Stage::Accounts | Stage::Describe | Stage::DeleteAccounts)) {
+                snapshot.accounts = read::accounts(client).await?;
+            }
+            if stages.iter().any(|stage| !matches!(stage, Stage::Lock | Stage::Qos | Stage::DeleteQos | Stage::Describe | Stage::EndJobs)) {
+                self.read_rows(client, cluster, &names, &mut snapshot).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn read_rows(&self, client: &SlurmClient, cluster: &str, names: &BTreeSet<String>, snapshot: &mut Snapshot) -> Result<(), SlurmError> {
+        let existing: BTreeSet<String> = names.iter().filter(|name| snapshot.accounts.contains_key(*name)).cloned().collect();
+        let above = snapshot.rows.values().map(|row| row.parent.clone()).filter(|parent| !parent.is_empty()).collect();
+        (snapshot.rows, snapshot.accounts_of) = read::rows(client, cluster, &existing, &above).await?;
+        Ok(())
+    }
+
+    /// The accounts whose associations are read.
+    fn accounts(&self, snapshot: &Snapshot) -> BTreeSet<String> {
+        let held = slurm_accounts::held(snapshot, &self.site.hub);
+        let owners = self.owners(&held);
+        let mut names: BTreeSet<String> = owners
+            .iter()
+            .flat_map(|owner| {
+                let known = held.get(owner).map(|held| held.account.clone());
+                [slurm_accounts::account_name(&self.site.hub, owner)].into_iter().chain(known)
+            })
+            .collect();
+        for owner in &owners {
+            if let Some((_, grant)) = self.grant(owner) {
+                names.extend(slurm_accounts::adoptable(snapshot, &grant.code).map(str::to_owned));
+            }
+        }
+        names
+    }
+
+    fn owners(&self, held: &BTreeMap<OwnerRef, HeldAccount>) -> BTreeSet<OwnerRef> {
+        match &self.scope {
+            Scope::Everything => {
+                self.intents.keys().chain(&self.gone).chain(held.keys()).filter(|owner| owner.kind == Kind::AccessGrant).cloned().collect()
+            }
+            Scope::Owners(owners) => owners.clone(),
+        }
+    }
+
+    fn grant(&self, owner: &OwnerRef) -> Option<(&Intent, &GrantIntent)> {
+        let intent = self.intents.get(owner)?;
+        match &intent.body {
+            Body::Grant(grant) => Some((intent, grant)),
+            Body::Pool(_) => None,
+        }
+    }
+
+    fn plan(
+        &self,
+        owner: &OwnerRef,
+        snapshot: &Snapshot,
+        held: &BTreeMap<OwnerRef, HeldAccount>,
+        refusals: &BTreeMap<OwnerRef, aifactory_plan::model::intent::Refusal>,
+        now: Timestamp,
+    ) -> Option<AccountPlan> {
+        let nobody = BTreeSet::new();
+        let account = held.get(owner).map_or_else(|| slurm_accounts::account_name(&self.site.hub, owner), |held| held.account.clone());
+        let view = AccountView {
+            snapshot,
+            policy: &self.policy,
+            users: self.word.as_ref().map(|word| &word.users),
+            refused: refusals.get(owner),
+            busy: self.busy.get(&account).unwrap_or(&nobody),
+            leaving: &self.leaving,
+        };
+        match self.grant(owner) {
+            Some((intent, grant)) => Some(slurm_accounts::plan_grant(&self.site, intent, grant, &view, now)),
+            None if self.gone.contains(owner) => held.get(owner).map(|held| slurm_accounts::plan_gone(&self.site, owner, held, &view, now)),
+            None => None,
+        }
+    }
+}
+
+fn account_of(call: &Call) -> Option<String> {
+    match call {
+        Call::Account { name, .. } | Call::Describe { name, .. } => Some(name.clone()),
+        Call::Row { key, .. } | Call::DeleteRow(key) => Some(key.account.clone()),
+        Call::Qos { .. } | Call::EndJobs { .. } | Call::Default { .. } | Call::DeleteAccount(_) | Call::DeleteQos(_) => None,
+    }
+}
+
+/// Slurm said that it was done, again and again, and it was not there.
+fn not_written(calls: &[Call]) -> Finding {
+    let what: Vec<String> = calls.iter().map(Call::to_string).collect();
+    Finding::note(Reason::NotWritten, format!("Slurm did not keep what it was asked for: {}", aifactory_plan::model::text::bounded(&what)))
+}

@@ -1,0 +1,268 @@
+//! What is asked of a cluster, in batches: one by one, 200 grants take half a minute.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::OwnerRef;
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, RowKey, Stage};
+use serde_json::{Map, Value, json};
+
+use super::client::{Api, SlurmClient, named};
+use super::error::SlurmError;
+
+/// Items in one request, which makes half a megabyte; slurmrestd takes 16.
+const BATCH: usize = 1000;
+
+/// A call of an owner that failed.
+pub type Failure = (OwnerRef, Call, SlurmError);
+
+/// Makes calls, stage by stage. What an owner asks for after a failure of its own is left out, except for what takes access away. An error of
+/// the way to Slurm is everybody's.
+pub async fn execute(client: &SlurmClient, cluster: &str, mut calls: Vec<(OwnerRef, Call)>) -> Vec<Failure> {
+    calls.sort_by_key(|(_, call)| call.stage());
+    let mut failures: Vec<Failure> = Vec::new();
+    let mut rest = calls.into_iter().peekable();
+    while let Some(stage) = rest.peek().map(|(_, call)| call.stage()) {
+        let mut batch = Vec::new();
+        while let Some(next) = rest.next_if(|(_, call)| call.stage() == stage) {
+            batch.push(next);
+        }
+        let failed: BTreeSet<&OwnerRef> = failures.iter().map(|(owner, ..)| owner).collect();
+        batch.retain(|(owner, _)| stage.removes_access() || !failed.contains(owner));
+        failures.extend(self::stage(client, cluster, batch).await);
+        if failures.iter().any(|(_, _, error)| error.is_transport()) {
+            break;
+        }
+    }
+    failures
+}
+
+/// Calls of one stage: those of a kind together, and one by one where that fails, so that one item harms no other.
+async fn stage(client: &SlurmClient, cluster: &str, calls: Vec<(OwnerRef, Call)>) -> Vec<Failure> {
+    let mut kinds: BTreeMap<(u8, String), Vec<(OwnerRef, Call)>> = BTreeMap::new();
+    for (owner, call) in calls {
+        kinds.entry(kind(&call)).or_default().push((owner, call));
+    }
+    let mut failures = Vec::new();
+    for (_, list) in kinds {
+        for chunk in list.chunks(BATCH) {
+            let all: Vec<&Call> = chunk.iter().map(|(_, call)| call).collect();
+            match send(client, cluster, &all).await {
+                Ok(()) => {}
+                Err(error) if chunk.len() == 1 || error.is_transport() => {
+                    failures.extend(chunk.iter().map(|(owner, call)| (owner.clone(), call.clone(), error.clone())));
+                }
+                Err(_) => {
+                    for (owner, call) in chunk {
+                        if let Err(error) = send(client, cluster, &[call]).await {
+                            failures.push((owner.clone(), call.clone(), error));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    failures
+}
+
+/// Calls that may go together.
+fn kind(call: &Call) -> (u8, String) {
+    match call {
+        Call::Qos { .. } => (0, String::new()),
+        Call::Account { parent, .. } => (1, parent.clone()),
+        Call::Describe { .. } => (2, String::new()),
+        Call::Row { .. } => (3, String::new()),
+        Call::Default { .. } => (4, String::new()),
+        // One request each.
+        Call::EndJobs { account, user, partition, .. } => (5, format!("{account} {user:?} {partition:?}")),
+        Call::DeleteRow(key) => (6, key.to_string()),
+        Call::DeleteAccount(name) => (7, name.clone()),
+        Call::DeleteQos(name) => (8, name.clone()),
+    }
+}
+
+/// Sends calls of one kind.
+async fn send(client: &SlurmClient, cluster: &str, calls: &[&Call]) -> Result<(), SlurmError> {
+    let Some(first) = calls.first() else { return Ok(()) };
+    match first {
+        Call::Qos { .. } => post(client, "qos/", json!({"qos": calls.iter().filter_map(|call| qos(call)).collect::<Vec<_>>()})).await,
+        Call::Account { parent, .. } => {
+            // The account with its own description first: what a crash leaves behind says whose it is.
+            post(client, "accounts/", accounts(calls)).await?;
+            let names: Vec<&String> = calls.iter().filter_map(|call| if let Call::Account { name, .. } = call { Some(name) } else { None }).collect();
+            let condition = json!({"accounts": names, "clusters": [cluster], "association": {"parent": parent, "fairshare": 1}});
+            post(
+                client,
+                "accounts_association/",
+                json!({"association_condition": condition, "account": {"description": "grant", "organization": "grant"}}),
+            )
+            .await
+        }
+        Call::Describe { .. } => post(client, "accounts/", accounts(calls)).await,
+        Call::Row { .. } => {
+            let users: BTreeSet<&str> =
+                calls.iter().filter_map(|call| if let Call::Row { key, .. } = call { Some(key.user.as_str()) } else { None }).collect();
+            let users: Vec<Value> = users.into_iter().filter(|user| !user.is_empty()).map(|user| json!({"name": user})).collect();
+            if !users.is_empty() {
+                // An association alone makes no user; a user who is there already stays as it is.
+                post(client, "users/", json!({"users": users})).await?;
+            }
+            post(client, "associations/", json!({"associations": calls.iter().filter_map(|call| row(cluster, call)).collect::<Vec<_>>()})).await
+        }
+        Call::Default { .. } => {
+            let users: Vec<Value> = calls
+                .iter()
+                .filter_map(|call| {
+                    if let Call::Default { user, account } = call { Some(json!({"name": user, "default": {"account": account}})) } else { None }
+                })
+                .collect();
+            post(client, "users/", json!({"users": users})).await
+        }
+        Call::EndJobs { account, user, partition, pending } => {
+            named(account).or(Ok::<_, SlurmError>(account))?;
+            let mut filter = Map::from_iter([("account".to_owned(), json!(account))]);
+            let texts = [("user_name", user), ("partition", partition)];
+            filter.extend(texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value.as_ref()?)))));
+            if *pending {
+                filter.insert("job_state".to_owned(), json!(["PENDING"]));
+            }
+            client.delete(Api::Slurm, "jobs/", &[], Some(&Value::Object(filter))).await.and_then(|answer| ended(&answer))
+        }
+        Call::DeleteRow(RowKey { account, user, partition }) => {
+            let mut query = vec![("cluster", cluster), ("account", account.as_str()), ("user", user.as_str())];
+            if !partition.is_empty() {
+                query.push(("partition", partition));
+            }
+            if account.is_empty() || user.is_empty() {
+                return Err(SlurmError::Name(String::new()));
+            }
+            client.delete(Api::Slurmdb, "associations/", &query, None).await.map(|_| ())
+        }
+        Call::DeleteAccount(name) => client.delete(Api::Slurmdb, &format!("account/{}", named(name)?), &[], None).await.map(|_| ()),
+        Call::DeleteQos(name) => client.delete(Api::Slurmdb, &format!("qos/{}", named(name)?), &[], None).await.map(|_| ()),
+    }
+}
+
+async fn post(client: &SlurmClient, path: &str, body: Value) -> Result<(), SlurmError> {
+    client.post(Api::Slurmdb, path, &body).await.map(|_| ())
+}
+
+/// Jobs that are over already, or unknown by now, have ended.
+fn ended(answer: &Value) -> Result<(), SlurmError> {
+    let codes = answer.get("status").and_then(Value::as_array).into_iter().flatten();
+    let mut codes = codes.filter_map(|status| status.pointer("/error/code").and_then(Value::as_i64));
+    match codes.find(|code| !matches!(code, 0 | 2017 | 2021)) {
+        None => Ok(()),
+        Some(2002) => Err(SlurmError::Forbidden),
+        Some(number) => Err(SlurmError::Refused { number, text: "a job could not be ended".to_owned() }),
+    }
+}
+
+fn accounts(calls: &[&Call]) -> Value {
+    let list: Vec<Value> = calls
+        .iter()
+        .filter_map(|call| match call {
+            Call::Account { name, description, organization, .. } | Call::Describe { name, description, organization } => {
+                Some(json!({"name": name, "description": description, "organization": organization}))
+            }
+            _ => None,
+        })
+        .collect();
+    json!({"accounts": list})
+}
+
+fn row(cluster: &str, call: &Call) -> Option<Value> {
+    let Call::Row { key, qos, default_qos, parent, locked, comment, .. } = call else { return None };
+    // Slurm's REST ends itself on an empty name in this list.
+    if qos.is_empty() || qos.iter().any(String::is_empty) {
+        return None;
+    }
+    let jobs = if *locked { number(Some(0)) } else { number(None) };
+    let mut row = json!({
+        "account": key.account, "cluster": cluster, "user": key.user, "qos": qos, "default": {"qos": default_qos}, "comment": comment,
+    });
+    let fields = row.as_object_mut()?;
+    if !key.partition.is_empty() {
+        fields.insert("partition".to_owned(), json!(key.partition));
+    }
+    if let Some(parent) = parent {
+        fields.insert("parent_account".to_owned(), json!(parent));
+    }
+    if !key.user.is_empty() {
+        fields.insert("max".to_owned(), json!({"jobs": {"total": jobs, "active": jobs}}));
+    }
+    Some(row)
+}
+
+fn qos(call: &Call) -> Option<Value> {
+    let Call::Qos { name, description, flags, limits, .. } = call else { return None };
+    let tres = |wanted: &[(Limit, &str, Option<&str>)]| -> Vec<Value> {
+        wanted
+            .iter()
+            .filter_map(|(limit, kind, name)| {
+                // -1 clears.
+                let count = limits.get(limit)?.unwrap_or(-1);
+                Some(match name {
+                    Some(name) => json!({"type": kind, "name": name, "count": count}),
+                    None => json!({"type": kind, "count": count}),
+                })
+            })
+            .collect()
+    };
+    let mut body = json!({"name": name, "description": description, "flags": flags, "limits": {}});
+    let mut put = |path: &[&str], value: Value| {
+        let mut at = body.get_mut("limits");
+        for (depth, step) in path.iter().enumerate() {
+            let Some(Value::Object(fields)) = at else { return };
+            let next = fields.entry((*step).to_owned()).or_insert_with(|| json!({}));
+            if depth + 1 == path.len() {
+                *next = value;
+                return;
+            }
+            at = Some(next);
+        }
+    };
+    let gpu = Some("gpu");
+    let lists: [(&[&str], Vec<Value>); 4] = [
+        (&["max", "tres", "minutes", "total"], tres(&[(Limit::GpuMinutes, "gres", gpu)])),
+        (&["max", "tres", "total"], tres(&[(Limit::Gpus, "gres", gpu), (Limit::Cpus, "cpu", None), (Limit::MemoryMib, "mem", None)])),
+        (&["max", "tres", "per", "user"], tres(&[(Limit::GpusPerUser, "gres", gpu)])),
+        (&["min", "tres", "per", "job"], tres(&[(Limit::MinGpusPerJob, "gres", gpu)])),
+    ];
+    for (path, list) in lists {
+        if !list.is_empty() {
+            put(path, Value::Array(list));
+        }
+    }
+    let numbers: [(&[&str], Limit); 4] = [
+        (&["max", "jobs", "active_jobs", "per", "user"], Limit::JobsPerUser),
+        (&["max", "wall_clock", "per", "job"], Limit::WallMinutes),
+        (&["max", "jobs", "count"], Limit::SubmittedJobs),
+        (&["max", "active_jobs", "count"], Limit::RunningJobs),
+    ];
+    for (path, limit) in numbers {
+        if let Some(value) = limits.get(&limit) {
+            put(path, number(*value));
+        }
+    }
+    Some(body)
+}
+
+fn number(value: Option<i64>) -> Value {
+    match value {
+        Some(number) => json!({"set": true, "infinite": false, "number": number}),
+        None => json!({"set": true, "infinite": true, "number": 0}),
+    }
+}
+
+/// Stages after which QOS, accounts or associations are to be read again.
+pub fn touches(stages: &BTreeSet<Stage>) -> (bool, bool, bool) {
+    let any = |wanted: &[Stage]| stages.iter().any(|stage| wanted.contains(stage));
+    (
+        any(&[Stage::Lock, Stage::Qos, Stage::DeleteQos]),
+        any(&[Stage::Accounts, Stage::Describe, Stage::DeleteAccounts]),
+        any(&[Stage::LockRows, Stage::Accounts, Stage::Rows, Stage::Defaults, Stage::DeleteRows, Stage::DeleteAccounts, Stage::DeleteQos]),
+    )
+}
+
+#[cfg(test)]
+mod tests;
