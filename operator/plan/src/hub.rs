@@ -2,6 +2,7 @@
 
 pub mod aggregate;
 pub mod conditions;
+pub mod known_sites;
 pub mod ledger;
 pub mod project;
 pub mod world;

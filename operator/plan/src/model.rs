@@ -1,6 +1,7 @@
 //! What hub and sites say to each other, and what a plan is made of.
 
 pub mod budget;
+pub mod credential_source;
 pub mod digest;
 pub mod duration;
 pub mod intent;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aifactory_api::{Reason, labels};
+use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::report::Finding;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -17,22 +18,6 @@ use crate::credential::{AddressRules, Fingerprint, SiteCredential};
 
 /// Longest wait for one call to the hub.
 const HUB_CALL: Duration = Duration::from_secs(10);
-
-/// Where a site's credential is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CredentialSource {
-    /// In a Secret of the hub.
-    Secret {
-        /// Namespace of the Secret, which is the factory's.
-        namespace: String,
-        /// Its name.
-        name: String,
-        /// The key in it.
-        key: String,
-    },
-    /// The hub is the site: the operator's own identity.
-    Local,
-}
 
 /// A credential as it was found.
 pub struct Found {

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use aifactory_api::factory::{Site, SiteKubernetes};
 use aifactory_api::slurm::SlurmRest;
 use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::{Digest, digest_of};
 use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::{Finding, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
-use crate::credential::reader::{CredentialReader, CredentialSource};
+use crate::credential::reader::CredentialReader;
 use crate::site::kubernetes::worker;
 use crate::site::slurm;
 use crate::telemetry::metrics::Metrics;

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use aifactory_api::factory::Site;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 
+use super::known_sites::KnownSites;
 use crate::model::site_key::SiteKey;
 
 /// All resources of the hub, as last seen.
 #[derive(Clone, Debug, Default)]
 pub struct World {
+    /// The parts of sites that may hold something of this hub.
+    pub known: KnownSites,
     factories: BTreeMap<OwnerRef, Arc<AIFactory>>,
     pools: BTreeMap<OwnerRef, Arc<GPUPool>>,
     grants: BTreeMap<OwnerRef, Arc<AccessGrant>>,

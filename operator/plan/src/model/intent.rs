@@ -34,6 +34,13 @@ pub struct SiteIntent {
     pub accepted_uid: Option<String>,
     /// Whether the site is to be let go: its claim is given up once nothing of ours is left.
     pub release: bool,
+    /// Whether the hub has stored that this part of the site may hold something of it. Until then nothing is written there, the claim included.
+    #[serde(default)]
+    pub recorded: bool,
+    /// The factory does not name this part any more, or can not be read: nothing is given there, and access is only taken away. What is said
+    /// about networks and services is not known.
+    #[serde(default)]
+    pub left: bool,
     /// Ranges of the whole factory that tenants' egress never opens: pods, services, nodes, management.
     pub protected: Vec<String>,
     /// Where this site's Pods resolve names.

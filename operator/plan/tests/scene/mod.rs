@@ -157,6 +157,8 @@ pub fn site_intent(name: &str, protected: Vec<String>, dns: Dns, services: Vec<N
         expected_uid: None,
         accepted_uid: None,
         release: false,
+        recorded: true,
+        left: false,
         protected,
         dns,
         services,

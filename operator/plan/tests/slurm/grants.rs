@@ -30,6 +30,8 @@ pub fn site() -> SiteIntent {
         expected_uid: None,
         accepted_uid: None,
         release: false,
+        recorded: true,
+        left: false,
         protected: Vec::new(),
         dns: aifactory_api::factory::Dns::default(),
         services: Vec::new(),

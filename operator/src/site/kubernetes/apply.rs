@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason, labels};
+use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::NodePatch;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::text::shorten;
+use aifactory_plan::site::index::Seen;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
@@ -21,8 +23,6 @@ use tokio::sync::Semaphore;
 
 use super::contact::explain;
 use super::watch::api_resource;
-use aifactory_plan::engine::nodes::NodeView;
-use aifactory_plan::site::index::Seen;
 
 /// Longest wait for one write.
 const WRITE: Duration = Duration::from_secs(15);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use aifactory_api::factory::EngineStatus;
 use aifactory_api::name::digest;
 use aifactory_api::{Reason, labels};
+use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::report::Finding;
@@ -18,7 +19,7 @@ use serde_json::json;
 use super::watch::api_resource;
 use crate::client::{Clients, NO_ANSWER};
 use crate::credential::Fingerprint;
-use crate::credential::reader::{CredentialReader, CredentialSource};
+use crate::credential::reader::CredentialReader;
 
 /// Longest wait for one call while contact is made.
 pub const CALL: Duration = Duration::from_secs(5);

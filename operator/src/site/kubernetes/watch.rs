@@ -7,6 +7,7 @@ use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::engine::slinky::{ControllerView, Controllers};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::text::shorten;
+use aifactory_plan::site::index::Seen;
 use aifactory_plan::site::usage::pod_time::PodView;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -18,7 +19,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::tolerant_decode::Lenient;
-use aifactory_plan::site::index::Seen;
 
 /// What a ConfigMap holds.
 type Data = BTreeMap<String, String>;

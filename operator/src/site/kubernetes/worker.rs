@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::{Body, Desired, Intent, Refusal, SiteIntent, SiteWord};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::Plan;
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
+use aifactory_plan::site::index::{Extra, Index};
 use aifactory_plan::site::policy::SitePolicy;
+use aifactory_plan::site::reconcile::Reconciler;
+use aifactory_plan::site::usage::Accounts;
 use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -26,13 +30,10 @@ use super::apply::{Applier, Outcome};
 use super::contact::{self, Served, Session, check_policies};
 use super::watch::{Observation, watch};
 use crate::credential::Fingerprint;
-use crate::credential::reader::{CredentialReader, CredentialSource};
+use crate::credential::reader::CredentialReader;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{FromSite, HubSender, ToSite};
 use crate::workqueue::WorkQueue;
-use aifactory_plan::site::index::{Extra, Index};
-use aifactory_plan::site::reconcile::Reconciler;
-use aifactory_plan::site::usage::Accounts;
 
 /// Resources in work at a time at one site.
 const VISITS: usize = 16;

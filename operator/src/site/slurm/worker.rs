@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
+use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent, SiteWord};
 use aifactory_plan::model::report::{EntryUsage, Finding, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
@@ -25,7 +26,7 @@ use super::client::SlurmClient;
 use super::contact::Contact;
 use super::read::PartitionView;
 use super::usage::Usage;
-use crate::credential::reader::{CredentialReader, CredentialSource};
+use crate::credential::reader::CredentialReader;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{HubSender, ToSite};
 use session::Look;

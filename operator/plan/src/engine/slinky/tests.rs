@@ -25,6 +25,8 @@ pub fn site() -> SiteIntent {
         expected_uid: None,
         accepted_uid: None,
         release: false,
+        recorded: true,
+        left: false,
         protected: Vec::new(),
         dns: Dns::default(),
         services: Vec::new(),

@@ -44,6 +44,8 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         site: key.site.clone(),
         expected_uid: known.and_then(|known| known.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes),
         accepted_uid: accepted_identity(factory, &key.site),
+        recorded: world.known.contains(key),
+        left: false,
         release: factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned,
         protected: protected(factory),
         dns: site.network.dns.clone(),
