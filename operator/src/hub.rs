@@ -3,9 +3,11 @@
 mod controller;
 mod deletion_protection;
 mod identity;
+mod known_sites;
 mod sites;
 mod watch;
 mod writes;
 
-pub use controller::{Hub, HubSettings};
+pub use controller::{Hub, HubRecord, HubSettings};
 pub use identity::{HubIdError, hub_id};
+pub use known_sites::{KnownSitesError, load as load_known_sites};

@@ -12,7 +12,7 @@ use crate::admin::{AdminError, AdminServer, Readiness};
 use crate::cli::Run;
 use crate::client::{ClientSettings, Clients};
 use crate::credential::reader::CredentialReader;
-use crate::hub::{Hub, HubIdError, HubSettings, hub_id};
+use crate::hub::{Hub, HubIdError, HubRecord, HubSettings, KnownSitesError, hub_id, load_known_sites};
 use crate::lease::{Elector, LeaseError, WriteGate};
 use crate::telemetry::event_recorder::Notices;
 use crate::telemetry::events::Events;
@@ -33,6 +33,9 @@ pub enum RunError {
     /// The hub id is missing.
     #[error(transparent)]
     HubId(#[from] HubIdError),
+    /// The record of sites that may hold something can not be read.
+    #[error(transparent)]
+    KnownSites(#[from] KnownSitesError),
     /// The lease was lost, or its settings do not fit together.
     #[error(transparent)]
     Lease(#[from] LeaseError),
@@ -95,7 +98,9 @@ pub async fn run(options: Run) -> Result<(), RunError> {
     let lead = async move {
         leadership.acquired().await;
         // Made by the leader only: a standby writes nothing.
-        hub_id(&clients.rpc, &options.namespace).await
+        let id = hub_id(&clients.rpc, &options.namespace).await?;
+        let known = load_known_sites(&clients.rpc, &options.namespace).await?;
+        Ok::<_, RunError>(HubRecord { id, known })
     };
     let mut work = tokio::spawn(hub.run(lead, until(stopped)));
 
@@ -113,7 +118,7 @@ pub async fn run(options: Run) -> Result<(), RunError> {
             Err(_) => Err(RunError::Died("server for probes")),
         },
         result = &mut work => match result {
-            Ok(result) => result.map_err(RunError::from),
+            Ok(result) => result,
             Err(_) => Err(RunError::Died("hub")),
         },
     };

@@ -1,4 +1,7 @@
-//! What hub and sites say to each other. Carried in memory for push and local sites.
+//! What hub and sites send each other. Carried in memory for push and local sites.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aifactory_api::OwnerRef;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
@@ -12,21 +15,81 @@ pub enum ToSite {
     /// What the site must know of its factory.
     Site(Box<SiteIntent>),
     /// What the site must know of a pool or grant.
-    Put(Box<Intent>),
-    /// The resource is in none of the hub's fully synced caches.
+    Put(Arc<Intent>),
+    /// The site is not to act on a pool or grant any more. What it holds of it stays as it is, and is reported as held.
+    Withdraw(OwnerRef),
+    /// A tombstone: the resource is in none of the hub's fully synced caches.
     Gone(OwnerRef),
+    /// The whole desired set, which replaces what was told before.
+    Everything(Box<DesiredSet>),
 }
+
+/// Everything that a site must know of pools and grants.
+#[derive(Clone, Debug, Default)]
+pub struct DesiredSet {
+    /// What is wanted, by owner.
+    pub intents: BTreeMap<OwnerRef, Arc<Intent>>,
+    /// Owners that are in none of the hub's fully synced caches, and of which the site may hold something.
+    pub tombstones: BTreeSet<OwnerRef>,
+}
+
+/// Tells a worker from the one that the part had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation(pub u64);
 
 /// From a site to the hub.
 #[derive(Clone, Debug)]
 pub enum FromSite {
     /// About a pool or grant.
-    About(SiteKey, Box<Report>),
+    About(Box<Report>),
     /// About the site itself.
-    Site(SiteKey, Box<SiteReport>),
+    Site(Box<SiteReport>),
+}
+
+/// A message with its sender.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The part of a site.
+    pub key: SiteKey,
+    /// The worker.
+    pub incarnation: Incarnation,
+    /// What it says.
+    pub message: FromSite,
 }
 
 /// The hub's end of a site.
 pub type SiteSender = mpsc::UnboundedSender<ToSite>;
+/// The hub's receiver.
+pub type HubReceiver = mpsc::UnboundedReceiver<Received>;
+
 /// The sites' common end at the hub.
-pub type HubSender = mpsc::UnboundedSender<FromSite>;
+#[derive(Clone, Debug)]
+pub struct HubSender(mpsc::UnboundedSender<Received>);
+
+impl HubSender {
+    /// The end of one worker.
+    pub fn of(&self, key: SiteKey, incarnation: Incarnation) -> WorkerSender {
+        WorkerSender { key, incarnation, hub: self.0.clone() }
+    }
+}
+
+/// One worker's end at the hub.
+#[derive(Clone, Debug)]
+pub struct WorkerSender {
+    key: SiteKey,
+    incarnation: Incarnation,
+    hub: mpsc::UnboundedSender<Received>,
+}
+
+impl WorkerSender {
+    /// Sends a message; one that is sent when the hub has ended is dropped.
+    pub fn send(&self, message: FromSite) {
+        let _ = self.hub.send(Received { key: self.key.clone(), incarnation: self.incarnation, message });
+    }
+}
+
+/// The channel from the sites to the hub.
+pub fn hub_channel() -> (HubSender, HubReceiver) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (HubSender(sender), receiver)
+}

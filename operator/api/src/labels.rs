@@ -82,6 +82,8 @@ pub const SITE_POLICY: &str = "aifactory-site-policy";
 pub const SLURM_USERS: &str = "aifactory-slurm-users";
 /// ConfigMap on the hub: the hub id.
 pub const HUB_CONFIG: &str = "aifactory-hub";
+/// ConfigMap on the hub: the parts of sites that may hold something of this hub.
+pub const KNOWN_SITES: &str = "aifactory-known-sites";
 /// ConfigMap on the hub: the namespaces that hold living grants.
 pub const LIVING_GRANTS: &str = "aifactory-living-grants";
 /// Role and RoleBinding by which a team lets the operator read the credentials in its namespace.

@@ -1,5 +1,6 @@
 //! The hub's actor: owns the world as last seen, what sites report, and the schedule; decides in one place, and leaves waiting to tasks.
 
+mod known;
 mod reconcile;
 mod status;
 
@@ -8,15 +9,15 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aifactory_api::factory::Site;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
 use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
+use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
 use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{SiteIntent, SiteWord};
-use aifactory_plan::model::report::{Report, SiteReport};
+use aifactory_plan::model::intent::SiteWord;
+use aifactory_plan::model::report::{Finding, Report, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use jiff::Timestamp;
 use kube::Client;
@@ -25,13 +26,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::deletion_protection;
-use super::sites::{Registry, parts};
+use super::known_sites::KnownSitesError;
+use super::sites::{Sites, parts, source};
 use super::watch::{Resourced, Seen, version, watch};
 use super::writes::{Write, WriteError, raw_status, write};
 use crate::credential::reader::CredentialReader;
 use crate::telemetry::event_recorder::Notices;
 use crate::telemetry::metrics::{Metrics, ReconcileResult};
-use crate::transport::FromSite;
+use crate::transport::{FromSite, HubReceiver, Received};
 use crate::workqueue::WorkQueue;
 use status::broken_status;
 
@@ -76,8 +78,15 @@ pub struct Hub {
     versions: BTreeMap<OwnerRef, u64>,
     unlisted: BTreeSet<Kind>,
     undecodable: BTreeMap<OwnerRef, String>,
-    registry: Registry,
-    from_sites: mpsc::UnboundedReceiver<FromSite>,
+    sites: Sites,
+    from_sites: HubReceiver,
+    /// The parts of sites that may hold something, as they shall be stored; `world.known` is what is stored.
+    known: KnownSites,
+    storing_known: bool,
+    /// Factories whose status is read for parts that a release before this one has claimed; `None`: the set was stored before.
+    known_from_status: Option<BTreeSet<OwnerRef>>,
+    /// When storing them is tried again.
+    known_retry_at: Option<Instant>,
     site_reports: BTreeMap<SiteKey, SiteReport>,
     /// What sites say themselves, as last read.
     words: BTreeMap<SiteKey, SiteWord>,
@@ -98,6 +107,14 @@ pub struct Hub {
     ready: tokio::sync::watch::Sender<bool>,
 }
 
+/// What the hub remembers beside its resources.
+pub struct HubRecord {
+    /// Its id.
+    pub id: String,
+    /// The parts of sites that may hold something of it; `None`: none was ever stored.
+    pub known: Option<KnownSites>,
+}
+
 /// Since when a resource is on its way, and when its status was written last.
 struct Progress {
     generation: i64,
@@ -109,6 +126,7 @@ enum Done {
     Written(OwnerRef, Result<Option<Resourced>, WriteError>, bool),
     Released(OwnerRef, bool),
     Living(bool),
+    KnownStored(KnownSites, Result<(), KnownSitesError>),
 }
 
 /// What a visit ends with.
@@ -122,9 +140,8 @@ enum Next {
 impl Hub {
     /// An actor that has not begun yet, and where to see that its caches are full.
     pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
-        let (to_hub, from_sites) = mpsc::unbounded_channel();
         let (ready, is_ready) = tokio::sync::watch::channel(false);
-        let registry = Registry::new(settings.reader.clone(), to_hub, settings.metrics.clone());
+        let (sites, from_sites) = Sites::new(settings.reader.clone(), settings.metrics.clone());
         let hub = Self {
             settings,
             id: String::new(),
@@ -132,8 +149,12 @@ impl Hub {
             versions: BTreeMap::new(),
             unlisted: BTreeSet::from([Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant]),
             undecodable: BTreeMap::new(),
-            registry,
+            sites,
             from_sites,
+            known: KnownSites::default(),
+            storing_known: false,
+            known_from_status: None,
+            known_retry_at: None,
             site_reports: BTreeMap::new(),
             words: BTreeMap::new(),
             reports: BTreeMap::new(),
@@ -155,7 +176,7 @@ impl Hub {
     }
 
     /// Watches from now on, and works from when `lead` gives the hub's id until `stop` is done.
-    pub async fn run<E>(mut self, lead: impl Future<Output = Result<String, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
+    pub async fn run<E>(mut self, lead: impl Future<Output = Result<HubRecord, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
         let (to, mut seen) = mpsc::channel(1024);
         let mut watches = JoinSet::new();
         watches.spawn(watch::<AIFactory>(self.settings.watch.clone(), to.clone()));
@@ -167,12 +188,16 @@ impl Hub {
             if leading && self.unlisted.is_empty() {
                 self.dispatch();
                 self.store_living();
+                self.store_known();
             }
-            let wake = self.schedule.wake().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let wake =
+                self.schedule.wake().into_iter().chain(self.known_retry_at).min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 () = &mut stop => break,
-                id = &mut lead, if !leading => {
-                    self.id = id?;
+                record = &mut lead, if !leading => {
+                    let record = record?;
+                    self.id = record.id;
+                    self.remember(record.known);
                     self.begun = Instant::now();
                     leading = true;
                     self.settings.metrics.set_leader(true);
@@ -292,11 +317,8 @@ impl Hub {
                 }
             }
         }
-        for key in self.registry.told(owner) {
-            self.registry.gone(&key, owner);
-        }
-        for key in self.registry.of(owner) {
-            self.let_go(&key);
+        for key in self.sites.told(owner) {
+            self.sites.gone(&key, owner);
         }
         self.schedule.add(owner.clone());
     }
@@ -348,9 +370,13 @@ impl Hub {
         }
     }
 
-    fn heard(&mut self, message: FromSite) {
+    fn heard(&mut self, Received { key, incarnation, message }: Received) {
+        // A worker that was replaced speaks of another credential, or of a part that was let go.
+        if !self.sites.is_current(&key, incarnation) {
+            return;
+        }
         match message {
-            FromSite::About(key, report) => {
+            FromSite::About(report) => {
                 let owner = report.owner.clone();
                 if self.world.contains(&owner) {
                     self.by_site.entry(key.clone()).or_default().insert(owner.clone());
@@ -364,7 +390,7 @@ impl Hub {
                     self.schedule.add_at(key.factory, soon);
                 }
             }
-            FromSite::Site(key, report) => self.site_heard(key, *report),
+            FromSite::Site(report) => self.site_heard(key, *report),
         }
     }
 
@@ -380,6 +406,7 @@ impl Hub {
         let Some(report) = self.site_reports.get(&key) else { return };
         let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
         let moved = before.as_ref().map(state) != Some(state(report));
+        let newly_synced = report.synced && !before.as_ref().is_some_and(|before| before.synced);
         let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
         let synced = report.synced;
         if synced {
@@ -390,7 +417,7 @@ impl Hub {
                         due.push(owner.clone());
                     }
                 } else if self.unlisted.is_empty() && !self.undecodable.contains_key(owner) {
-                    self.registry.gone(&key, owner);
+                    self.sites.gone(&key, owner);
                 }
             }
             for (owner, sites) in &mut self.holders {
@@ -399,10 +426,15 @@ impl Hub {
                 }
             }
             self.holders.retain(|_, sites| !sites.is_empty());
+            self.sites.forget_tombstones(&key, &held);
             due.into_iter().for_each(|owner| self.schedule.add(owner));
         }
+        if newly_synced {
+            self.sites.resend(&key);
+        }
+        self.learn_of(&key);
         if moved {
-            for owner in self.registry.owners(&key) {
+            for owner in self.sites.owners(&key) {
                 self.schedule.add(owner);
             }
         }
@@ -438,6 +470,7 @@ impl Hub {
                     None => self.schedule.done(&owner),
                 }
             }
+            Done::KnownStored(known, result) => self.known_stored(known, result),
             Done::Living(stored) => {
                 self.storing = false;
                 self.living_stored = stored;
@@ -464,7 +497,7 @@ impl Hub {
                     None => self.schedule.done(&owner),
                 },
                 Ok(Next::Release(sources)) => {
-                    let reader = self.registry.reader().clone();
+                    let reader = self.sites.reader().clone();
                     let last = !self.world.factories().any(|(other, _)| other.namespace == owner.namespace && *other != owner);
                     self.tasks.spawn(async move {
                         let mut released = true;

@@ -1,4 +1,4 @@
-//! The sites that have a worker, and what each was told.
+//! The parts of sites that have a worker, and what each was told: the whole desired set, with a tombstone for each resource that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,125 +9,176 @@ use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::{Digest, digest_of};
 use aifactory_plan::model::intent::{Intent, SiteIntent};
-use aifactory_plan::model::report::{Finding, SiteReport};
+use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
 use crate::credential::reader::CredentialReader;
-use crate::site::kubernetes::worker;
-use crate::site::slurm;
+use crate::site::{kubernetes, slurm};
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{HubSender, SiteSender, ToSite};
+use crate::transport::{DesiredSet, HubReceiver, HubSender, Incarnation, SiteSender, ToSite, hub_channel};
 
-struct Connected {
+/// A part of a site that has a worker.
+struct Worked {
     source: CredentialSource,
+    incarnation: Incarnation,
     sender: SiteSender,
     site: Option<SiteIntent>,
-    told: BTreeMap<OwnerRef, Digest>,
-    gone: BTreeSet<OwnerRef>,
+    intents: BTreeMap<OwnerRef, (Digest, Arc<Intent>)>,
+    tombstones: BTreeSet<OwnerRef>,
 }
 
-/// The sites that have a worker.
-pub struct Registry {
+/// The parts of sites that have a worker.
+pub struct Sites {
     reader: CredentialReader,
     hub: HubSender,
     metrics: Arc<Metrics>,
-    sites: BTreeMap<SiteKey, Connected>,
+    sites: BTreeMap<SiteKey, Worked>,
+    /// The parts that were told something of a resource.
+    told: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    started: u64,
 }
 
-impl Registry {
-    pub fn new(reader: CredentialReader, hub: HubSender, metrics: Arc<Metrics>) -> Self {
-        Self { reader, hub, metrics, sites: BTreeMap::new() }
+impl Sites {
+    pub fn new(reader: CredentialReader, metrics: Arc<Metrics>) -> (Self, HubReceiver) {
+        let (hub, from_sites) = hub_channel();
+        (Self { reader, hub, metrics, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0 }, from_sites)
     }
 
-    /// Sees to it that the site has a worker that knows what it must; returns what keeps it from having one.
-    pub fn ensure(&mut self, key: &SiteKey, site: &Site, intent: SiteIntent) -> Option<SiteReport> {
-        let source = match source(key, site) {
-            Ok(source) => source,
-            Err(problem) => {
-                self.sites.remove(key);
-                return Some(SiteReport { problem: Some(problem), ..SiteReport::default() });
-            }
+    /// Sees to it that the part has a worker with this credential that knows what it must of its factory.
+    pub fn ensure(&mut self, key: &SiteKey, source: &CredentialSource, intent: SiteIntent) {
+        if self.sites.get(key).is_some_and(|known| known.source != *source) {
+            self.remove(key);
+        }
+        if !self.sites.contains_key(key) {
+            let started = self.start(key, source);
+            self.sites.insert(key.clone(), started);
+        }
+        let Some(worked) = self.sites.get_mut(key) else { return };
+        if worked.site.as_ref() != Some(&intent) {
+            worked.site = Some(intent.clone());
+            let _ = worked.sender.send(ToSite::Site(Box::new(intent)));
+        }
+    }
+
+    fn start(&mut self, key: &SiteKey, source: &CredentialSource) -> Worked {
+        self.started += 1;
+        let incarnation = Incarnation(self.started);
+        let mut reader = self.reader.clone();
+        reader.settings.requests = Some(self.metrics.site_requests(&key.to_string()));
+        let hub = self.hub.of(key.clone(), incarnation);
+        let (key, metrics) = (key.clone(), self.metrics.clone());
+        let sender = match key.part {
+            Part::Kubernetes => kubernetes::worker::start(key, source.clone(), reader, hub, metrics),
+            Part::Slurm => slurm::worker::start(key, source.clone(), reader, hub, metrics),
         };
-        if self.sites.get(key).is_some_and(|connected| connected.source != source) {
-            self.sites.remove(key);
-        }
-        let connected = self.sites.entry(key.clone()).or_insert_with(|| Connected {
-            sender: {
-                let mut reader = self.reader.clone();
-                reader.settings.requests = Some(self.metrics.site_requests(&key.to_string()));
-                let (key, source, hub, metrics) = (key.clone(), source.clone(), self.hub.clone(), self.metrics.clone());
-                match key.part {
-                    Part::Kubernetes => worker::start(key, source, reader, hub, metrics),
-                    Part::Slurm => slurm::worker::start(key, source, reader, hub, metrics),
-                }
-            },
-            source,
-            site: None,
-            told: BTreeMap::new(),
-            gone: BTreeSet::new(),
-        });
-        if connected.site.as_ref() != Some(&intent) {
-            connected.site = Some(intent.clone());
-            let _ = connected.sender.send(ToSite::Site(Box::new(intent)));
-        }
-        None
+        Worked { source: source.clone(), incarnation, sender, site: None, intents: BTreeMap::new(), tombstones: BTreeSet::new() }
     }
 
-    /// Tells a site what it must know of a resource, unless it knows that already.
-    pub fn put(&mut self, key: &SiteKey, intent: &Intent) {
-        if let Some(connected) = self.sites.get_mut(key) {
-            let digest = digest_of(intent);
-            if connected.told.get(&intent.owner) != Some(&digest) {
-                connected.told.insert(intent.owner.clone(), digest);
-                connected.gone.remove(&intent.owner);
-                let _ = connected.sender.send(ToSite::Put(Box::new(intent.clone())));
+    /// Tells each of these parts what it must know of a resource, and withdraws what any other part was told of it.
+    pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
+        for (key, intent) in intents {
+            self.put(key, intent);
+        }
+        let withdrawn: Vec<SiteKey> = self.told.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
+        for key in withdrawn {
+            if let Some(worked) = self.sites.get_mut(&key)
+                && worked.intents.remove(owner).is_some()
+            {
+                let _ = worked.sender.send(ToSite::Withdraw(owner.clone()));
             }
+            self.forget_told(owner, &key);
         }
     }
 
-    /// Tells a site that a resource is in none of the hub's caches.
+    fn put(&mut self, key: &SiteKey, intent: &Intent) {
+        let Some(worked) = self.sites.get_mut(key) else { return };
+        let digest = digest_of(intent);
+        if worked.intents.get(&intent.owner).is_some_and(|(told, _)| *told == digest) {
+            return;
+        }
+        let intent = Arc::new(intent.clone());
+        worked.intents.insert(intent.owner.clone(), (digest, intent.clone()));
+        worked.tombstones.remove(&intent.owner);
+        self.told.entry(intent.owner.clone()).or_default().insert(key.clone());
+        let _ = worked.sender.send(ToSite::Put(intent));
+    }
+
+    /// Tells a part that a resource is in none of the hub's caches.
     pub fn gone(&mut self, key: &SiteKey, owner: &OwnerRef) {
-        if let Some(connected) = self.sites.get_mut(key)
-            && connected.gone.insert(owner.clone())
-        {
-            connected.told.remove(owner);
-            let _ = connected.sender.send(ToSite::Gone(owner.clone()));
+        let Some(worked) = self.sites.get_mut(key) else { return };
+        if worked.tombstones.insert(owner.clone()) {
+            worked.intents.remove(owner);
+            let _ = worked.sender.send(ToSite::Gone(owner.clone()));
+        }
+        self.forget_told(owner, key);
+    }
+
+    /// Forgets the tombstones of resources of which a part has said, all of it being seen, that nothing is there. If one of them comes back, it is
+    /// reported as held, and gets a tombstone again.
+    pub fn forget_tombstones(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
+        if let Some(worked) = self.sites.get_mut(key) {
+            worked.tombstones.retain(|owner| held.contains(owner));
         }
     }
 
-    /// Whether a site was told something of this resource.
+    /// Tells a part the whole desired set again: nothing depends on a message that was sent once.
+    pub fn resend(&self, key: &SiteKey) {
+        let Some(worked) = self.sites.get(key) else { return };
+        let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
+        let _ = worked.sender.send(ToSite::Everything(Box::new(DesiredSet { intents, tombstones: worked.tombstones.clone() })));
+    }
+
+    /// Whether a message is from the worker that the part has now.
+    pub fn is_current(&self, key: &SiteKey, incarnation: Incarnation) -> bool {
+        self.sites.get(key).is_some_and(|worked| worked.incarnation == incarnation)
+    }
+
+    /// Whether a part was told something of this resource.
     pub fn knows(&self, key: &SiteKey, owner: &OwnerRef) -> bool {
-        self.sites.get(key).is_some_and(|connected| connected.told.contains_key(owner))
+        self.told.get(owner).is_some_and(|keys| keys.contains(key))
     }
 
-    /// The sites that were told something of this resource.
+    /// The parts that were told something of this resource.
     pub fn told(&self, owner: &OwnerRef) -> Vec<SiteKey> {
-        self.sites.iter().filter(|(_, connected)| connected.told.contains_key(owner)).map(|(key, _)| key.clone()).collect()
+        self.told.get(owner).into_iter().flatten().cloned().collect()
     }
 
-    /// The resources of which a site was told something.
+    /// The resources of which a part was told something.
     pub fn owners(&self, key: &SiteKey) -> Vec<OwnerRef> {
-        self.sites.get(key).map(|connected| connected.told.keys().cloned().collect()).unwrap_or_default()
+        self.sites.get(key).map(|worked| worked.intents.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// The sites of a factory that have a worker.
+    /// The parts of a factory's sites that have a worker.
     pub fn of(&self, factory: &OwnerRef) -> Vec<SiteKey> {
         self.sites.keys().filter(|key| key.factory == *factory).cloned().collect()
     }
 
-    /// Lets a site go; returns where its credential is.
+    /// Ends a part's worker; returns where its credential is.
     pub fn remove(&mut self, key: &SiteKey) -> Option<CredentialSource> {
-        self.sites.remove(key).map(|connected| connected.source)
+        let worked = self.sites.remove(key)?;
+        for owner in worked.intents.keys() {
+            self.forget_told(owner, key);
+        }
+        Some(worked.source)
     }
 
-    /// Where a site's credential is.
+    fn forget_told(&mut self, owner: &OwnerRef, key: &SiteKey) {
+        if let Some(keys) = self.told.get_mut(owner) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.told.remove(owner);
+            }
+        }
+    }
+
+    /// Where a part's credential is.
     pub fn source(&self, key: &SiteKey) -> Option<&CredentialSource> {
-        self.sites.get(key).map(|connected| &connected.source)
+        self.sites.get(key).map(|worked| &worked.source)
     }
 
-    /// Whether a site is reached with this credential.
+    /// Whether a part is reached with this credential.
     pub fn uses(&self, source: &CredentialSource) -> bool {
-        self.sites.values().any(|connected| connected.source == *source)
+        self.sites.values().any(|worked| worked.source == *source)
     }
 
     pub fn reader(&self) -> &CredentialReader {
@@ -135,7 +186,7 @@ impl Registry {
     }
 }
 
-/// The parts of a site that have a worker.
+/// The parts that a site has by its spec.
 pub fn parts(factory: &OwnerRef, site: &Site) -> Vec<SiteKey> {
     let kubernetes = site.kubernetes.as_ref().map(|_| SiteKey::new(factory.clone(), &site.name));
     let slurm = rest(site).map(|_| SiteKey::slurm(factory.clone(), &site.name));
@@ -146,7 +197,8 @@ fn rest(site: &Site) -> Option<&SlurmRest> {
     site.slurm.as_ref()?.rest.as_ref()
 }
 
-fn source(key: &SiteKey, site: &Site) -> Result<CredentialSource, Finding> {
+/// Where the credential of a part is, by its spec; or what keeps it from having one.
+pub fn source(key: &SiteKey, site: &Site) -> Result<CredentialSource, Finding> {
     if key.part == Part::Slurm {
         let secret = rest(site).and_then(|rest| rest.token_secret_ref.as_ref().or(rest.key_secret_ref.as_ref()));
         return match secret {

@@ -1,6 +1,7 @@
 //! Reconciling one owner at a site: gathers what the index knows of it, and plans.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::engine::nodes;
 use crate::engine::slinky::managed::ManagedView;
@@ -25,7 +26,7 @@ pub struct Reconciler<'a> {
     /// What the site must know of its factory.
     pub site: &'a SiteIntent,
     /// Every intent for this site.
-    pub intents: &'a BTreeMap<OwnerRef, Intent>,
+    pub intents: &'a BTreeMap<OwnerRef, Arc<Intent>>,
     /// What is there.
     pub index: &'a Index,
     /// The site's own policy.

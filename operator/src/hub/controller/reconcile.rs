@@ -11,9 +11,17 @@ impl Hub {
             tokio::spawn(async move {
                 let _ = raw_status(&client, &name, status).await;
             });
+            if owner.kind == Kind::AIFactory {
+                self.ensure_workers(owner);
+            }
             return Next::Nothing;
         }
-        let Some(object) = self.object(owner) else { return Next::Nothing };
+        let Some(object) = self.object(owner) else {
+            if owner.kind == Kind::AIFactory && self.undecodable.is_empty() {
+                self.ensure_workers(owner);
+            }
+            return Next::Nothing;
+        };
         let meta = object.meta();
         if self.settings.test_hooks && meta.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("aifactory.dev/test-panic")) {
             #[allow(clippy::panic)]
@@ -54,28 +62,8 @@ impl Hub {
             self.abandoned.extend(abandoned);
             self.dependents(owner);
         }
-        for site in &factory.spec.sites {
-            for key in parts(owner, site) {
-                let before = self.registry.source(&key).cloned();
-                if let Some(intent) = project::site(&self.world, &self.id, &key, None) {
-                    let intent = SiteIntent { word: self.word_for(&key, site), ..intent };
-                    if let Some(report) = self.registry.ensure(&key, site, intent) {
-                        self.site_reports.insert(key.clone(), report);
-                    }
-                }
-                if self.registry.source(&key) != before.as_ref() {
-                    // A new worker knows of nothing yet, and nobody needs the former one's credential.
-                    self.dependents(owner);
-                    self.release_unused(before);
-                }
-            }
-        }
-        let named: BTreeSet<SiteKey> = factory.spec.sites.iter().flat_map(|site| parts(owner, site)).collect();
-        for key in self.registry.of(owner) {
-            if !named.contains(&key) {
-                self.let_go(&key);
-            }
-        }
+        let named = self.ensure_workers(owner);
+        self.join_from_status(owner, factory);
         let now = Timestamp::now();
         let by_site = &self.by_site;
         let reports = &self.reports;
@@ -83,11 +71,14 @@ impl Hub {
             |key: &SiteKey| -> Vec<&Report> { by_site.get(key).into_iter().flatten().filter_map(|owner| reports.get(owner)?.get(key)).collect() };
         let outcome = aggregate::factory(&self.world, factory, &self.site_reports, about, &self.abandoned, now);
         if outcome.finished {
-            let sources = self.registry.of(owner).iter().filter_map(|key| self.registry.source(key).cloned()).collect();
+            for key in self.sites.of(owner) {
+                self.give_up(&key);
+            }
+            let sources = self.sites.of(owner).iter().filter_map(|key| self.sites.source(key).cloned()).collect();
             return Next::Release(sources);
         }
         let keys = named;
-        let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.registry.owners(key)).collect();
+        let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.sites.owners(key)).collect();
         let known = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
         if known && !(self.heard_of(owner, &keys) && counted.iter().all(|other| self.heard_of(other, &keys))) {
             return self.later(owner);
@@ -103,11 +94,69 @@ impl Hub {
         })
     }
 
+    /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
+    /// Returns the parts that the factory names.
+    fn ensure_workers(&mut self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+        let named = self.named_parts(owner);
+        let known: Vec<SiteKey> = self.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner).cloned().collect();
+        for key in known.iter().filter(|key| !named.contains_key(*key)) {
+            if self.abandoned.contains(key) {
+                self.give_up(key);
+            }
+        }
+        let keys: BTreeSet<SiteKey> = named.keys().cloned().chain(known.into_iter().filter(|key| self.known.contains(key))).collect();
+        for key in &keys {
+            match named.get(key) {
+                Some(Ok(source)) => self.ensure_worker(key, &source.clone()),
+                // Its spec gives no credential: the one that it was reached with goes on, where there is one.
+                Some(Err(problem)) => match self.known.get(key).map(|known| known.credential.clone()) {
+                    Some(source) => self.ensure_worker(key, &source),
+                    None => {
+                        let source = self.sites.remove(key);
+                        self.site_reports.insert(key.clone(), SiteReport { problem: Some(problem.clone()), ..SiteReport::default() });
+                        self.release_unused(source);
+                    }
+                },
+                None => {
+                    if let Some(source) = self.known.get(key).map(|known| known.credential.clone()) {
+                        self.ensure_worker(key, &source);
+                    }
+                }
+            }
+        }
+        for key in self.sites.of(owner).into_iter().filter(|key| !keys.contains(key)) {
+            self.let_go(&key);
+        }
+        named.into_keys().collect()
+    }
+
+    /// The parts that a factory names, with the credential of each or what keeps it from having one.
+    fn named_parts(&self, owner: &OwnerRef) -> BTreeMap<SiteKey, Result<CredentialSource, Finding>> {
+        let sites = self.world.factory(owner).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
+        sites.iter().flat_map(|site| parts(owner, site).into_iter().map(move |key| (key.clone(), source(&key, site)))).collect()
+    }
+
+    fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
+        let Some(intent) = project::site(&self.world, &self.id, key, self.word_for(key)) else { return };
+        let before = self.sites.source(key).cloned();
+        self.sites.ensure(key, source, intent);
+        if before.as_ref() != Some(source) {
+            // A new worker knows of nothing yet, and nobody needs the former one's credential.
+            self.site_reports.remove(key);
+            self.dependents(&key.factory);
+            self.release_unused(before);
+            if self.known.contains(key) {
+                self.join(key, None);
+            }
+        }
+    }
+
     /// What a site's Slurm must know that the site says on its Kubernetes.
-    fn word_for(&self, key: &SiteKey, site: &Site) -> Option<SiteWord> {
+    fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
+        let kubernetes = self.world.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
         match key.part {
             Part::Kubernetes => None,
-            Part::Slurm if site.kubernetes.is_none() => Some(SiteWord::default()),
+            Part::Slurm if !kubernetes => Some(SiteWord::default()),
             Part::Slurm => self.words.get(&key.other()).cloned(),
         }
     }
@@ -115,7 +164,7 @@ impl Hub {
     /// Ends the worker of a site that its factory does not name any more.
     pub(super) fn let_go(&mut self, key: &SiteKey) {
         self.settings.metrics.forget_site(&key.to_string());
-        let source = self.registry.remove(key);
+        let source = self.sites.remove(key);
         self.site_reports.remove(key);
         self.by_site.remove(key);
         self.reports.values_mut().for_each(|reports| {
@@ -128,8 +177,8 @@ impl Hub {
     }
 
     pub(super) fn release_unused(&self, source: Option<CredentialSource>) {
-        if let Some(source) = source.filter(|source| !self.registry.uses(source)) {
-            let reader = self.registry.reader().clone();
+        if let Some(source) = source.filter(|source| !self.sites.uses(source)) {
+            let reader = self.sites.reader().clone();
             tokio::spawn(async move { reader.release_secret(&source).await });
         }
     }
@@ -137,9 +186,7 @@ impl Hub {
     pub(super) fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {
         let holders = self.holders.get(owner).cloned().unwrap_or_default();
         let projection = project::pool(&self.world, owner, &holders);
-        for (key, intent) in &projection.sites {
-            self.registry.put(key, intent);
-        }
+        self.sites.assign(owner, &projection.sites);
         let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
         let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), used, Timestamp::now());
         if outcome.finished {
@@ -179,9 +226,7 @@ impl Hub {
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
         let Some(projection) = projection else { return Next::Nothing };
-        for (key, intent) in &projection.sites {
-            self.registry.put(key, intent);
-        }
+        self.sites.assign(owner, &projection.sites);
         if let Some(wake) = projection.wake {
             let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(Duration::from_secs(24 * 3600));
             self.schedule.add_at(owner.clone(), Instant::now() + wait + Duration::from_millis(1));

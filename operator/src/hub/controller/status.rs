@@ -16,7 +16,7 @@ impl Hub {
         self.begun.elapsed() > HEARING
             || keys.iter().all(|key| {
                 self.site_reports.get(key).is_some_and(|report| {
-                    let about = !self.registry.knows(key, owner) || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
+                    let about = !self.sites.knows(key, owner) || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
                     !report.reachable || (report.synced && about) || report.problem.is_some()
                 })
             })

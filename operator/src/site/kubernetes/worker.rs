@@ -32,7 +32,7 @@ use super::watch::{Observation, watch};
 use crate::credential::Fingerprint;
 use crate::credential::reader::CredentialReader;
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{FromSite, HubSender, ToSite};
+use crate::transport::{DesiredSet, FromSite, ToSite, WorkerSender};
 use crate::workqueue::WorkQueue;
 
 /// Resources in work at a time at one site.
@@ -57,7 +57,7 @@ pub fn start(
     key: SiteKey,
     source: CredentialSource,
     reader: CredentialReader,
-    hub: HubSender,
+    hub: WorkerSender,
     metrics: Arc<Metrics>,
 ) -> mpsc::UnboundedSender<ToSite> {
     let (sender, inbox) = mpsc::unbounded_channel();
@@ -70,10 +70,10 @@ struct Worker {
     label: String,
     source: CredentialSource,
     reader: CredentialReader,
-    hub: HubSender,
+    hub: WorkerSender,
     metrics: Arc<Metrics>,
     site: Option<SiteIntent>,
-    intents: BTreeMap<OwnerRef, Intent>,
+    intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
     refusals: BTreeMap<OwnerRef, Refusal>,
     index: Index,
@@ -142,7 +142,7 @@ enum Event {
 }
 
 impl Worker {
-    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender, metrics: Arc<Metrics>) -> Self {
+    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: WorkerSender, metrics: Arc<Metrics>) -> Self {
         Self {
             label: key.to_string(),
             key,
@@ -257,12 +257,31 @@ impl Worker {
                 self.gone.remove(&owner);
                 let urgent = matches!(&intent.body, Body::Grant(grant) if !matches!(grant.desired, Desired::Bound));
                 let pool = owner.kind == Kind::GPUPool;
-                self.intents.insert(owner.clone(), *intent);
+                self.intents.insert(owner.clone(), intent);
                 self.refuse();
                 if pool {
                     self.visit_pools();
                 }
                 if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+            }
+            ToSite::Withdraw(owner) => {
+                self.intents.remove(&owner);
+                self.reported.remove(&owner);
+                self.findings.remove(&owner);
+                self.schedule.forget(&owner);
+                self.refuse();
+                self.site_dirty = true;
+            }
+            ToSite::Everything(set) => {
+                let DesiredSet { intents, tombstones } = *set;
+                let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !intents.contains_key(*owner)).cloned().collect();
+                withdrawn.into_iter().for_each(|owner| self.told(ToSite::Withdraw(owner)));
+                for (owner, intent) in intents {
+                    if self.intents.get(&owner) != Some(&intent) {
+                        self.told(ToSite::Put(intent));
+                    }
+                }
+                tombstones.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
             }
             ToSite::Gone(owner) => {
                 self.intents.remove(&owner);
@@ -462,7 +481,7 @@ impl Worker {
     }
 
     fn refuse(&mut self) {
-        let refusals = self.policy.refusals(self.intents.values());
+        let refusals = self.policy.refusals(self.intents.values().map(AsRef::as_ref));
         for owner in self.refusals.keys().chain(refusals.keys()).cloned().collect::<BTreeSet<_>>() {
             if self.refusals.get(&owner) != refusals.get(&owner) {
                 self.schedule.add_urgent(owner);

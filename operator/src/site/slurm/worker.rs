@@ -28,7 +28,7 @@ use super::read::PartitionView;
 use super::usage::Usage;
 use crate::credential::reader::CredentialReader;
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{HubSender, ToSite};
+use crate::transport::{DesiredSet, ToSite, WorkerSender};
 use session::Look;
 use sync::{Pass, Scope};
 
@@ -54,7 +54,7 @@ pub fn start(
     key: SiteKey,
     source: CredentialSource,
     reader: CredentialReader,
-    hub: HubSender,
+    hub: WorkerSender,
     metrics: Arc<Metrics>,
 ) -> mpsc::UnboundedSender<ToSite> {
     let (sender, inbox) = mpsc::unbounded_channel();
@@ -66,12 +66,12 @@ struct Worker {
     key: SiteKey,
     source: CredentialSource,
     reader: CredentialReader,
-    hub: HubSender,
+    hub: WorkerSender,
     metrics: Arc<Metrics>,
     site: Option<SiteIntent>,
     /// What the site says itself in the credential's Secret, where it has no Kubernetes.
     own_word: SiteWord,
-    intents: BTreeMap<OwnerRef, Intent>,
+    intents: BTreeMap<OwnerRef, Arc<Intent>>,
     /// Owners that are in none of the hub's caches.
     gone: BTreeSet<OwnerRef>,
     /// The credential as last seen.
@@ -140,7 +140,7 @@ enum Event {
 }
 
 impl Worker {
-    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: HubSender, metrics: Arc<Metrics>) -> Self {
+    fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: WorkerSender, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
         Self {
             key,
@@ -255,7 +255,7 @@ impl Worker {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
                 let urgent = matches!(&intent.body, Body::Grant(grant) if !matches!(grant.desired, Desired::Bound));
-                let known = self.intents.insert(owner.clone(), *intent).is_some();
+                let known = self.intents.insert(owner.clone(), intent).is_some();
                 match owner.kind {
                     Kind::AccessGrant => {
                         self.dirty.insert(owner);
@@ -271,6 +271,24 @@ impl Worker {
                     }
                     Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),
                 }
+            }
+            ToSite::Withdraw(owner) => {
+                self.intents.remove(&owner);
+                self.reported.remove(&owner);
+                self.plans.remove(&owner);
+                self.failures.remove(&owner);
+                self.wake.remove(&owner);
+            }
+            ToSite::Everything(set) => {
+                let DesiredSet { intents, tombstones } = *set;
+                let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !intents.contains_key(*owner)).cloned().collect();
+                withdrawn.into_iter().for_each(|owner| self.told(ToSite::Withdraw(owner)));
+                for (owner, intent) in intents {
+                    if self.intents.get(&owner) != Some(&intent) {
+                        self.told(ToSite::Put(intent));
+                    }
+                }
+                tombstones.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
             }
             ToSite::Gone(owner) => {
                 self.intents.remove(&owner);

@@ -13,7 +13,7 @@ use site::PartRow;
 use super::Outcome;
 use crate::hub::conditions::{Conditions, Status};
 use crate::hub::world::World;
-use crate::model::report::{Held, Report, SiteReport};
+use crate::model::report::{Report, SiteReport};
 use crate::model::site_key::{Part, SiteKey};
 use crate::model::text::bounded;
 
@@ -126,12 +126,8 @@ pub fn factory<'a>(
         .iter()
         .filter_map(|row| row.gpus)
         .fold(GpuCount::default(), |sum, gpus| GpuCount { capacity: sum.capacity + gpus.capacity, allocated: sum.allocated + gpus.allocated });
-    let released = factory
-        .spec
-        .sites
-        .iter()
-        .flat_map(|site| parts(&owner, site))
-        .all(|key| abandoned.contains(&key) || sites.get(&key).is_some_and(|report| gone(&key, report) || never_ours(&key, report, previous)));
+    // Nothing is written at a part before it is known, and it is known until it has said that nothing of ours lives there.
+    let released = world.known.iter().all(|known| known.key.factory != owner || abandoned.contains(&known.key));
     let status = AIFactoryStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
@@ -154,34 +150,6 @@ fn parts(owner: &OwnerRef, site: &Site) -> Vec<SiteKey> {
     let kubernetes = site.kubernetes.as_ref().map(|_| SiteKey::new(owner.clone(), &site.name));
     let rest = site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref());
     kubernetes.into_iter().chain(rest.map(|_| SiteKey::slurm(owner.clone(), &site.name))).collect()
-}
-
-/// Slurm bears no claim: it is let go once all was seen and nothing of ours lives there.
-fn gone(key: &SiteKey, report: &SiteReport) -> bool {
-    report.released || (key.part == Part::Slurm && report.reachable && report.synced && !report.held.values().any(|held| *held == Held::Live))
-}
-
-/// A site that was never claimed holds nothing of ours: its credential never worked, or it belongs to somebody else.
-fn never_ours(key: &SiteKey, report: &SiteReport, previous: Option<&AIFactoryStatus>) -> bool {
-    let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == key.site));
-    let met = known.is_some_and(|known| match key.part {
-        Part::Kubernetes => known.cluster_uid.is_some(),
-        Part::Slurm => known.engines.iter().any(|engine| engine.name == site::SLURM),
-    });
-    let refused = report.problem.as_ref().is_some_and(|problem| {
-        matches!(
-            problem.reason,
-            Reason::SiteClaimed
-                | Reason::CredentialInvalid
-                | Reason::SecretNotFound
-                | Reason::SecretForbidden
-                | Reason::PullNotServed
-                | Reason::SlurmTokenRefused
-                | Reason::SlurmClusterMismatch
-                | Reason::SlurmVersionUnknown
-        )
-    });
-    refused && !met
 }
 
 fn engines(

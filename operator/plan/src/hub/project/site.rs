@@ -34,6 +34,7 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         .filter(|pool| pool.spec.slurm.is_some() && pool.spec.sites.iter().any(|placed| placed.name == key.site))
         .filter_map(|pool| Some(GresType::of_model(&pool.spec.accelerator.model).ok()?.to_string()))
         .collect();
+    let release = factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned;
     let status = factory.status.as_ref();
     let known = status.and_then(|status| status.sites.iter().find(|known| known.name == key.site));
     Some(SiteIntent {
@@ -44,9 +45,10 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         site: key.site.clone(),
         expected_uid: known.and_then(|known| known.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes),
         accepted_uid: accepted_identity(factory, &key.site),
-        recorded: world.known.contains(key),
+        // At a site that is let go nothing new is written.
+        recorded: world.known.contains(key) || release,
         left: false,
-        release: factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned,
+        release,
         protected: protected(factory),
         dns: site.network.dns.clone(),
         services: site.network.services.clone(),

@@ -20,7 +20,7 @@ impl Worker {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
-            answers: aifactory_plan::model::digest::digest_of(intent),
+            answers: aifactory_plan::model::digest::digest_of(intent.as_ref()),
             phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
             settled: done && plan.phase != SitePhase::Pending,
             findings,
@@ -32,7 +32,7 @@ impl Worker {
                 // Said once; the next report is without it.
                 self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
             }
-            let _ = self.hub.send(FromSite::About(self.key.clone(), Box::new(report)));
+            self.hub.send(FromSite::About(Box::new(report)));
         }
     }
 
@@ -86,7 +86,7 @@ impl Worker {
         }
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
-            let _ = self.hub.send(FromSite::Site(self.key.clone(), Box::new(report)));
+            self.hub.send(FromSite::Site(Box::new(report)));
         }
     }
 

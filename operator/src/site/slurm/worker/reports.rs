@@ -128,7 +128,7 @@ impl Worker {
     fn report_grant(&mut self, owner: &OwnerRef) {
         let Some((intent, plan)) = self.intents.get(owner).zip(self.plans.get(owner)) else { return };
         // A plan answers the intent that it was made for.
-        if plan.answers != digest_of(intent) {
+        if plan.answers != digest_of(intent.as_ref()) {
             return;
         }
         let mut findings = self.failures.get(owner).cloned().unwrap_or_default();
@@ -153,7 +153,7 @@ impl Worker {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
-            answers: digest_of(intent),
+            answers: digest_of(intent.as_ref()),
             phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
             settled: done && plan.phase != SitePhase::Pending,
             findings,
@@ -169,7 +169,7 @@ impl Worker {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
-            answers: digest_of(intent),
+            answers: digest_of(intent.as_ref()),
             phase,
             settled: phase != SitePhase::Pending,
             findings,
@@ -180,7 +180,7 @@ impl Worker {
     fn say(&mut self, report: Report) {
         if self.reported.get(&report.owner) != Some(&report) {
             self.reported.insert(report.owner.clone(), report.clone());
-            let _ = self.hub.send(crate::transport::FromSite::About(self.key.clone(), Box::new(report)));
+            self.hub.send(crate::transport::FromSite::About(Box::new(report)));
         }
     }
 
@@ -224,7 +224,7 @@ impl Worker {
         };
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
-            let _ = self.hub.send(crate::transport::FromSite::Site(self.key.clone(), Box::new(report)));
+            self.hub.send(crate::transport::FromSite::Site(Box::new(report)));
         }
     }
 }

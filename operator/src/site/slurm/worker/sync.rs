@@ -22,7 +22,7 @@ pub(super) enum Scope {
 pub(super) struct Pass {
     pub scope: Scope,
     site: SiteIntent,
-    intents: BTreeMap<OwnerRef, Intent>,
+    intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
     word: Option<SiteWord>,
     policy: SitePolicy,
@@ -50,7 +50,7 @@ impl Pass {
     pub fn new(
         scope: Scope,
         site: SiteIntent,
-        intents: BTreeMap<OwnerRef, Intent>,
+        intents: BTreeMap<OwnerRef, Arc<Intent>>,
         gone: BTreeSet<OwnerRef>,
         word: Option<SiteWord>,
         busy: BTreeMap<String, BTreeSet<String>>,
@@ -82,7 +82,7 @@ impl Pass {
         let mut names = self.accounts(&snapshot);
         names.insert(parent);
         self.read_rows(client, cluster, &names, &mut snapshot).await?;
-        let refusals = self.policy.refusals(self.intents.values());
+        let refusals = self.policy.refusals(self.intents.values().map(AsRef::as_ref));
         for round in 0..=ROUNDS {
             found.held = slurm_accounts::held(&snapshot, &self.site.hub);
             let now = Timestamp::now();

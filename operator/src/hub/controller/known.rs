@@ -1,0 +1,104 @@
+//! The parts of sites that may hold something: when one joins the stored set, and when it leaves.
+
+use aifactory_api::Reason;
+use aifactory_plan::hub::known_sites::KnownSite;
+use aifactory_plan::model::report::Held;
+
+use super::*;
+use crate::hub::known_sites;
+
+/// Pause before storing the set is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+impl Hub {
+    /// Takes in what an earlier process has stored. Factories that are not there any more are reconciled for the sake of these parts.
+    pub(super) fn remember(&mut self, known: Option<KnownSites>) {
+        self.known_from_status = known.is_none().then(BTreeSet::new);
+        let known = known.unwrap_or_default();
+        for factory in known.iter().map(|known| known.key.factory.clone()).collect::<BTreeSet<_>>() {
+            self.schedule.add(factory);
+        }
+        self.world.known = known.clone();
+        self.known = known;
+    }
+
+    /// A release before this one stored no set: what it has claimed, status tells.
+    pub(super) fn join_from_status(&mut self, owner: &OwnerRef, factory: &AIFactory) {
+        if !self.known_from_status.as_mut().is_some_and(|seen| seen.insert(owner.clone())) {
+            return;
+        }
+        for row in factory.status.iter().flat_map(|status| &status.sites) {
+            let kubernetes = row.cluster_uid.as_ref().map(|_| SiteKey::new(owner.clone(), &row.name));
+            let slurm = row.engines.iter().any(|engine| engine.name == "Slurm").then(|| SiteKey::slurm(owner.clone(), &row.name));
+            for key in kubernetes.into_iter().chain(slurm) {
+                let identity = row.cluster_uid.clone().filter(|_| key.part == Part::Kubernetes);
+                self.join(&key, identity);
+            }
+        }
+    }
+
+    /// Takes in what a report of a part about itself means for the set.
+    pub(super) fn learn_of(&mut self, key: &SiteKey) {
+        let Some(report) = self.site_reports.get(key) else { return };
+        // The worker has made contact, and waits before it writes.
+        let waits = !report.reachable && report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Pending);
+        let met = report.reachable && !report.released;
+        let over = report.released && report.synced && report.held.values().all(|held| *held == Held::Retained);
+        let identity = report.cluster_uid.clone();
+        if over {
+            self.known.remove(key);
+        } else if (waits || met) && self.known.get(key).is_none_or(|known| identity.is_some() && known.identity != identity) {
+            self.join(key, identity);
+        }
+    }
+
+    /// Adds a part to the set, or brings up to date what is remembered of it.
+    pub(super) fn join(&mut self, key: &SiteKey, identity: Option<String>) {
+        let Some(credential) = self.sites.source(key).cloned() else { return };
+        let spec = self.world.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
+        let before = self.known.get(key);
+        let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
+        let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
+        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity });
+    }
+
+    /// Forgets a part that a person has given up and that no spec names.
+    pub(super) fn give_up(&mut self, key: &SiteKey) {
+        self.known.remove(key);
+    }
+
+    pub(super) fn store_known(&mut self) {
+        if self.storing_known || self.known == self.world.known || self.known_retry_at.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.storing_known = true;
+        self.known_retry_at = None;
+        let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
+        self.tasks.spawn(async move {
+            let result = known_sites::store(&client, &namespace, &known).await;
+            Done::KnownStored(known, result)
+        });
+    }
+
+    pub(super) fn known_stored(&mut self, known: KnownSites, result: Result<(), KnownSitesError>) {
+        self.storing_known = false;
+        match result {
+            Ok(()) => {
+                let before = std::mem::replace(&mut self.world.known, known);
+                let changed = |one: &KnownSites, other: &KnownSites| -> Vec<OwnerRef> {
+                    one.iter().filter(|known| other.get(&known.key) != Some(*known)).map(|known| known.key.factory.clone()).collect()
+                };
+                let factories: BTreeSet<OwnerRef> =
+                    changed(&before, &self.world.known).into_iter().chain(changed(&self.world.known, &before)).collect();
+                for factory in factories {
+                    self.dependents(&factory);
+                    self.schedule.add(factory);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "The sites that may hold something could not be stored; nothing is written at a new one until they are");
+                self.known_retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+}
