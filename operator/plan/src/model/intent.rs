@@ -164,6 +164,15 @@ pub struct GrantIntent {
     pub desired: Desired,
     /// Why the site must not take the grant if it does not hold it yet.
     pub only_if_held: Option<Refusal>,
+    /// Something that the grant names can not be read now: a pool, a factory, or the site's entry there. `pools`, `egress` and `cross_site` may then
+    /// lack what the site was told before, and `members` may list subjects that nobody has checked.
+    ///
+    /// The site makes and opens nothing: no namespace, binding, association, account, QOS or quota that it does not hold already, though a member is
+    /// listed. For want of what is not listed it closes nothing: quotas, pool labels, QOS, partitions and network policies stay as they are found.
+    /// What does act: members who are not listed lose access, `Paused` and `Scheduled` let nothing new start, and `Ended` ends access as always. What
+    /// is held is in order then: the report is settled, with `Bound` or `Paused` as its phase, and counts the members that have access.
+    #[serde(default)]
+    pub keep: bool,
     /// Active members only.
     pub members: Vec<MemberIntent>,
     /// The granted pools at this site.

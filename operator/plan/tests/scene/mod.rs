@@ -177,6 +177,7 @@ pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteInten
         organisation: "Example SARL".to_owned(),
         desired: Desired::Bound,
         only_if_held: None,
+        keep: false,
         members: Vec::new(),
         pools: Vec::new(),
         caps: aifactory_plan::model::intent::MemberCaps::default(),

@@ -78,6 +78,7 @@ pub fn grant() -> GrantIntent {
         organisation: "Example SARL".to_owned(),
         desired: Desired::Bound,
         only_if_held: None,
+        keep: false,
         members: vec![member("m1", Some("alice")), member("m2", Some("bob"))],
         pools: vec![pool("h100", "gpua", 600), pool("a100", "gpub", 60)],
         caps: MemberCaps { max_gpus: Some(2), max_jobs: None, max_wall_minutes: Some(120) },

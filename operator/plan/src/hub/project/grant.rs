@@ -404,6 +404,7 @@ fn skeleton(grant: &AccessGrant) -> GrantIntent {
         organisation: spec.organisation.name.clone(),
         desired: Desired::Scheduled,
         only_if_held: None,
+        keep: false,
         members: spec
             .members
             .iter()
