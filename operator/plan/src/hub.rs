@@ -5,4 +5,5 @@ pub mod conditions;
 pub mod known_sites;
 pub mod ledger;
 pub mod project;
+pub mod urgency;
 pub mod world;

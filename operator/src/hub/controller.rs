@@ -7,13 +7,14 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
 use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
 use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
+use aifactory_plan::hub::urgency::takes_access;
 use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::SiteWord;
@@ -24,6 +25,7 @@ use kube::Client;
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::deletion_protection;
 use super::known_sites::KnownSitesError;
@@ -39,6 +41,8 @@ use status::broken_status;
 
 /// Writes to the hub at a time.
 const WRITES: usize = 16;
+/// How many of them are kept for resources that lose access.
+const RESERVED: usize = 4;
 /// How long a status that says "in progress" waits for one that does not.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How often it says anew how far it is.
@@ -162,7 +166,7 @@ impl Hub {
             holders: BTreeMap::new(),
             ledgers: BTreeMap::new(),
             abandoned: BTreeSet::new(),
-            schedule: WorkQueue::default(),
+            schedule: WorkQueue::new(WRITES, RESERVED),
             progress: BTreeMap::new(),
             living: BTreeSet::new(),
             living_stored: false,
@@ -186,12 +190,14 @@ impl Hub {
         let mut leading = false;
         loop {
             if leading && self.unlisted.is_empty() {
+                self.schedule.start();
                 self.dispatch();
                 self.store_living();
                 self.store_known();
             }
-            let wake =
-                self.schedule.wake().into_iter().chain(self.known_retry_at).min().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let now = Instant::now();
+            let retry = self.known_retry_at.map(|at| at.max(now));
+            let wake = self.schedule.next_wake(now).into_iter().chain(retry).min().unwrap_or(now + Duration::from_secs(3600));
             tokio::select! {
                 () = &mut stop => break,
                 record = &mut lead, if !leading => {
@@ -220,7 +226,7 @@ impl Hub {
                         self.happened(done);
                     }
                 }
-                () = tokio::time::sleep_until(wake.into()) => {}
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
         // What was begun is finished; nothing new begins.
@@ -269,7 +275,8 @@ impl Hub {
         }
         self.undecodable.remove(&owner);
         self.versions.insert(owner.clone(), version);
-        let changed = match &object {
+        let deleting = object.meta().deletion_timestamp.is_some();
+        let (changed, urgent) = match &object {
             Resourced::Factory(factory) => {
                 let before = self.world.factory(&owner);
                 let changed = before.is_none_or(|before| {
@@ -278,28 +285,33 @@ impl Hub {
                         || before.metadata.annotations != factory.metadata.annotations
                 });
                 self.world.put_factory(owner.clone(), factory.clone());
-                changed
+                (changed, deleting)
             }
             Resourced::Pool(pool) => {
                 let before = self.world.pool(&owner);
                 let changed =
                     before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
                 self.world.put_pool(owner.clone(), pool.clone());
-                changed
+                (changed, deleting)
             }
             Resourced::Grant(grant) => {
                 let before = self.world.grant(&owner);
                 let changed =
                     before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
+                let urgent = takes_access(before.map(Arc::as_ref), grant, Timestamp::now());
                 self.grants_changed = true;
                 self.world.put_grant(owner.clone(), grant.clone());
-                changed
+                (changed, urgent)
             }
         };
         if changed {
             self.dependents(&owner);
         }
-        if object.meta().deletion_timestamp.is_some() { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+        match (changed, urgent) {
+            (true, urgent) => self.schedule.add_anew(owner, urgent),
+            (false, true) => self.schedule.add_urgent(owner),
+            (false, false) => self.schedule.add(owner),
+        }
     }
 
     fn removed(&mut self, owner: &OwnerRef) {
@@ -480,8 +492,7 @@ impl Hub {
 
     fn dispatch(&mut self) {
         let now = Instant::now();
-        while self.schedule.busy() < WRITES {
-            let Some(owner) = self.schedule.next(now) else { break };
+        while let Some(owner) = self.schedule.next(now) {
             let begun = Instant::now();
             let visited = std::panic::catch_unwind(AssertUnwindSafe(|| self.visit(&owner)));
             let result = match &visited {

@@ -88,6 +88,19 @@ pub struct Intent {
     pub body: Body,
 }
 
+impl Intent {
+    /// Whether this intent takes access from all members of a grant, or from one whom the intent `before` named.
+    pub fn takes_access(&self, before: Option<&Intent>) -> bool {
+        let Body::Grant(grant) = &self.body else { return false };
+        let former = match before.map(|before| &before.body) {
+            Some(Body::Grant(before)) => before.members.as_slice(),
+            Some(Body::Pool(_)) | None => &[],
+        };
+        // Another role or another subject takes the former one away as well.
+        grant.desired != Desired::Bound || former.iter().any(|member| !grant.members.contains(member))
+    }
+}
+
 /// What is wanted of a pool or a grant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Body {

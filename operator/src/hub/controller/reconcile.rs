@@ -229,7 +229,9 @@ impl Hub {
         self.sites.assign(owner, &projection.sites);
         if let Some(wake) = projection.wake {
             let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(Duration::from_secs(24 * 3600));
-            self.schedule.add_at(owner.clone(), Instant::now() + wait + Duration::from_millis(1));
+            // What ends goes before what begins or goes on.
+            let at = Instant::now() + wait + Duration::from_millis(1);
+            if wake == grant.spec.not_after.0 { self.schedule.add_urgent_at(owner.clone(), at) } else { self.schedule.add_at(owner.clone(), at) }
         }
         let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), now);
         if outcome.finished {

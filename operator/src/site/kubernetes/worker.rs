@@ -7,12 +7,12 @@ mod session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Body, Desired, Intent, Refusal, SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{Body, Intent, Refusal, SiteIntent, SiteWord};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::Plan;
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
@@ -25,6 +25,7 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::apply::{Applier, Outcome};
 use super::contact::{self, Served, Session, check_policies};
@@ -37,6 +38,8 @@ use crate::workqueue::WorkQueue;
 
 /// Resources in work at a time at one site.
 const VISITS: usize = 16;
+/// How many of them are kept for resources that lose access.
+const RESERVED: usize = 4;
 /// Requests at a time to one site.
 const REQUESTS: usize = 16;
 /// How often a site is asked whether it answers.
@@ -143,6 +146,8 @@ enum Event {
 
 impl Worker {
     fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: WorkerSender, metrics: Arc<Metrics>) -> Self {
+        let mut schedule = WorkQueue::new(VISITS, RESERVED);
+        schedule.start();
         Self {
             label: key.to_string(),
             key,
@@ -158,7 +163,7 @@ impl Worker {
             hours: Accounts::default(),
             policy: SitePolicy::default(),
             word: SiteWord::default(),
-            schedule: WorkQueue::default(),
+            schedule,
             active: None,
             sessions: 0,
             contacting: None,
@@ -210,16 +215,16 @@ impl Worker {
                         self.happened(event, &to);
                     }
                 }
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
 
-    fn deadline(&self) -> Instant {
-        let far = Instant::now() + Duration::from_secs(3600);
-        let mut at = far;
+    fn deadline(&mut self) -> Instant {
+        let now = Instant::now();
+        let mut at = now + Duration::from_secs(3600);
         let mut sooner = |other: Option<Instant>| at = other.map_or(at, |other| at.min(other));
-        sooner(self.schedule.wake());
+        sooner(self.schedule.next_wake(now));
         sooner(self.contact_at.filter(|_| self.active.is_none() && self.contacting.is_none()));
         sooner(Some(self.look_at).filter(|_| self.site.is_some() && !self.looking));
         sooner(self.site_report_at.filter(|_| self.site_dirty));
@@ -255,14 +260,14 @@ impl Worker {
             ToSite::Put(intent) => {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
-                let urgent = matches!(&intent.body, Body::Grant(grant) if !matches!(grant.desired, Desired::Bound));
+                let urgent = intent.takes_access(self.intents.get(&owner));
                 let pool = owner.kind == Kind::GPUPool;
                 self.intents.insert(owner.clone(), intent);
                 self.refuse();
                 if pool {
                     self.visit_pools();
                 }
-                if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+                self.schedule.add_anew(owner, urgent);
             }
             ToSite::Withdraw(owner) => {
                 self.intents.remove(&owner);
@@ -290,7 +295,7 @@ impl Worker {
                 self.schedule.forget(&owner);
                 if self.index.owners(&self.key.factory).contains(&owner) {
                     self.gone.insert(owner.clone());
-                    self.schedule.add(owner);
+                    self.schedule.add_anew(owner, true);
                 }
                 self.refuse();
                 self.site_dirty = true;
@@ -390,8 +395,7 @@ impl Worker {
     /// Begins the visits that are due, as far as there is room.
     fn dispatch(&mut self) {
         let now = Instant::now();
-        while self.schedule.busy() < VISITS {
-            let Some(owner) = self.schedule.next(now) else { break };
+        while let Some(owner) = self.schedule.next(now) {
             self.visit(owner);
         }
         self.metrics.set_site_queue_depth(&self.label, self.schedule.depth());
@@ -513,9 +517,10 @@ impl Worker {
 
     fn visit_everything(&mut self) {
         for owner in self.intents.keys().chain(&self.gone).cloned().collect::<Vec<_>>() {
-            self.schedule.add(owner);
+            let urgent = self.intents.get(&owner).is_some_and(|intent| intent.takes_access(None));
+            self.schedule.add_anew(owner, urgent);
         }
-        self.schedule.add(self.key.factory.clone());
+        self.schedule.add_anew(self.key.factory.clone(), false);
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{Body, Intent, SiteIntent, SiteWord};
 use aifactory_plan::model::report::{EntryUsage, Finding, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -254,7 +254,7 @@ impl Worker {
             ToSite::Put(intent) => {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
-                let urgent = matches!(&intent.body, Body::Grant(grant) if !matches!(grant.desired, Desired::Bound));
+                let urgent = intent.takes_access(self.intents.get(&owner));
                 let known = self.intents.insert(owner.clone(), intent).is_some();
                 match owner.kind {
                     Kind::AccessGrant => {

@@ -201,8 +201,7 @@ impl Worker {
         let refused = outcome.failures.iter().all(|failure| failure.refused);
         self.findings.insert(owner.clone(), outcome.failures.into_iter().map(|failure| failure.finding).collect());
         if refused {
-            self.schedule.done(&owner);
-            self.schedule.add_at(owner.clone(), now + REFUSED);
+            self.schedule.refused(&owner, now, REFUSED);
         } else {
             self.schedule.failed(&owner, now);
         }
