@@ -14,7 +14,7 @@ use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, held};
 use aifactory_plan::model::intent::{Desired, Refusal};
 use aifactory_plan::model::report::SitePhase;
-use grants::{HUB, World, ended, grant, member, owner, pool};
+use grants::{World, ended, grant, member, owner, pool};
 use slurm::{key, set};
 
 fn bound() -> World {
@@ -150,7 +150,7 @@ fn a_default_account_is_moved_before_ours_goes() {
     world.settle();
     world.pass(7200);
     world.settle();
-    assert!(held(&world.cluster.read(), HUB).is_empty());
+    assert!(held(&world.cluster.read(), &world.scope()).is_empty());
     assert!(world.cluster.state.rows[&key("nat", "alice", "")].is_default);
 }
 
@@ -189,7 +189,7 @@ fn an_ended_grant_is_kept_locked_and_comes_back_with_what_it_used() {
     world.pass(1800);
     world.settle();
     assert!(world.cluster.jobs.is_empty());
-    let record = held(&world.cluster.read(), HUB)[&owner("alpha")].record.clone();
+    let record = held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
     assert!(record.retained() && record.cancelled_at == Some(world.now));
     // It is deleted on the hub, and made again.
     let gone = world.grants.remove(&owner("alpha")).expect("a grant");
@@ -198,7 +198,7 @@ fn an_ended_grant_is_kept_locked_and_comes_back_with_what_it_used() {
     world.grant("alpha").desired = Desired::Bound;
     world.settle();
     assert!(world.plan("alpha").detail.members_bound == 2 && world.cluster.submit(&row));
-    assert_eq!(held(&world.cluster.read(), HUB)[&owner("alpha")].record.since, record.since);
+    assert_eq!(held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.since, record.since);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn retention_over_the_account_goes_and_its_qos_last() {
     let mut order = Vec::new();
     world.settle_checked(&mut |_, call, _| order.push(call.stage()));
     assert!(order.is_sorted() && order.contains(&Stage::DeleteAccounts) && order.last() == Some(&Stage::DeleteQos), "{order:?}");
-    assert!(held(&world.cluster.read(), HUB).is_empty() && world.cluster.jobs.is_empty());
+    assert!(held(&world.cluster.read(), &world.scope()).is_empty() && world.cluster.jobs.is_empty());
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn an_adopted_account_is_the_sites_own() {
     world.cluster.jobs.clear();
     world.settle();
     assert_eq!((world.cluster.state.rows.clone(), world.cluster.state.accounts.clone()), before);
-    assert!(held(&world.cluster.read(), HUB).is_empty());
+    assert!(held(&world.cluster.read(), &world.scope()).is_empty());
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn orphans_are_reported_locked_or_deleted() {
     assert!(world.cluster.state.qos[&world.qos("alpha", "h100")].locked());
     world.site.policy.orphans = OrphanPolicy::Delete;
     world.settle();
-    assert!(held(&world.cluster.read(), HUB).is_empty());
+    assert!(held(&world.cluster.read(), &world.scope()).is_empty());
 }
 
 #[test]

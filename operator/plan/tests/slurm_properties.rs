@@ -12,11 +12,11 @@ use std::collections::BTreeSet;
 
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
-use aifactory_api::name::{slurm_account, slurm_qos};
+use aifactory_api::name::SlurmScope;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, RowMark, State};
 use aifactory_plan::model::intent::{Desired, GrantIntent, Refusal};
-use grants::{HUB, World, grant, member, owner, pool};
+use grants::{World, grant, member, owner, pool};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
@@ -218,7 +218,7 @@ fn settled(world: &World) {
     for (name, plan) in world.plans() {
         assert!(plan.calls.is_empty());
         let Some((_, body)) = world.grants.get(&name) else { continue };
-        let account = slurm_account(HUB, &name);
+        let account = world.scope().account(&name);
         let closed = !matches!(body.desired, Desired::Bound) || world.refused.contains_key(&name);
         let admitted: Vec<RowKey> = world
             .cluster
@@ -249,9 +249,9 @@ fn settled(world: &World) {
 }
 
 /// Whether a call is about nothing but its grant's objects.
-fn own(owner: &OwnerRef, call: &Call, world: &[String]) -> bool {
-    let account = slurm_account(HUB, owner);
-    let qos = |name: &String| ["h100", "a100"].iter().any(|entry| slurm_qos(HUB, owner, entry) == *name);
+fn own(scope: &SlurmScope, owner: &OwnerRef, call: &Call, world: &[String]) -> bool {
+    let account = scope.account(owner);
+    let qos = |name: &String| ["h100", "a100"].iter().any(|entry| scope.qos(owner, entry) == *name);
     match call {
         Call::Qos { name, .. } | Call::DeleteQos(name) => qos(name),
         Call::Account { name, .. } | Call::Describe { name, .. } | Call::DeleteAccount(name) => *name == account,
@@ -265,12 +265,13 @@ fn own(owner: &OwnerRef, call: &Call, world: &[String]) -> bool {
 fn play(events: &[Event], by_hand: bool) {
     let mut world = World::new(NAMES.iter().enumerate().map(|(index, name)| (*name, wanted(index))));
     let accounts: BTreeSet<String> = NAMES.iter().map(|name| world.account(name)).collect();
+    let scope = world.scope();
     let note = if by_hand { vec!["by hand".to_owned()] } else { Vec::new() };
     for event in events {
         happen(&mut world, event, by_hand);
         let foreign = world.cluster.foreign(&accounts);
         let mut check = |owner: &OwnerRef, call: &Call, cluster: &slurm::Cluster| {
-            assert!(own(owner, call, &note), "{owner}: {call:?}");
+            assert!(own(&scope, owner, call, &note), "{owner}: {call:?}");
             if !by_hand {
                 for account in &accounts {
                     let open = cluster.without_budget(account);
@@ -301,10 +302,28 @@ fn time() -> impl Strategy<Value = Timestamp> {
     (0..4_000_000_000i64).prop_map(|seconds| Timestamp::from_second(seconds).expect("a time"))
 }
 
+/// One site, and others that differ from it in one thing each.
+fn scopes() -> Vec<SlurmScope> {
+    let one = World::new([]).scope();
+    let other = |change: fn(&mut SlurmScope)| {
+        let mut scope = one.clone();
+        change(&mut scope);
+        scope
+    };
+    vec![
+        one.clone(),
+        other(|scope| scope.hub = "another".to_owned()),
+        other(|scope| scope.factory.name = "another".to_owned()),
+        other(|scope| scope.factory.namespace = "another".to_owned()),
+        other(|scope| scope.site = "another".to_owned()),
+        other(|scope| scope.cluster = "bissen_2".to_owned()),
+    ]
+}
+
 fn legal(name: &str) -> bool {
     let rest = name.strip_prefix("grant-").unwrap_or_default();
     let sign = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    rest.starts_with(sign) && rest.len() <= 34 && rest.chars().all(|c| sign(c) || c == '-')
+    rest.starts_with(sign) && rest.len() <= 46 && rest.chars().all(|c| sign(c) || c == '-')
 }
 
 proptest! {
@@ -326,13 +345,17 @@ proptest! {
     ) {
         let mut seen = BTreeSet::new();
         let mut grants = BTreeSet::new();
+        let scopes = scopes();
         for (namespace, name, entry) in names {
             let owner = OwnerRef::new(Kind::AccessGrant, namespace.clone(), name.clone());
-            prop_assert!(legal(&slurm_account(HUB, &owner)) && legal(&slurm_qos(HUB, &owner, &entry)));
-            prop_assert!(seen.insert(slurm_qos(HUB, &owner, &entry)) && seen.insert(slurm_qos("another", &owner, &entry)));
-            if grants.insert(owner.clone()) {
-                prop_assert!(seen.insert(slurm_account(HUB, &owner)) && seen.insert(slurm_account("another", &owner)));
+            for scope in &scopes {
+                prop_assert!(legal(&scope.account(&owner)) && legal(&scope.qos(&owner, &entry)));
+                prop_assert!(seen.insert(scope.qos(&owner, &entry)));
+                if !grants.contains(&owner) {
+                    prop_assert!(seen.insert(scope.account(&owner)));
+                }
             }
+            grants.insert(owner);
         }
     }
 
@@ -354,12 +377,12 @@ proptest! {
             after_retention: Some(AfterRetention::Delete).filter(|_| times[0].is_some()),
             account,
             entry,
-            ..Record::new(HUB, &owner("alpha"), &uid, &code, state, since)
+            ..Record::new(&scopes()[0], &owner("alpha"), &uid, &code, state, since)
         };
         let line = record.render();
         prop_assert!(!line.chars().any(|c| c.is_control()) && line.len() < 4096);
         prop_assert_eq!(Record::parse(&line), Some(record));
-        let mark = RowMark { locked_at: times[0], queue_ended_at: times[1], cancelled_at: times[2], ..RowMark::new(HUB, &owner("alpha"), Some(code)) };
+        let mark = RowMark { locked_at: times[0], queue_ended_at: times[1], cancelled_at: times[2], ..RowMark::new(&scopes()[0], &owner("alpha"), Some(code)) };
         prop_assert_eq!(RowMark::parse(&mark.render()), Some(mark));
     }
 

@@ -1,5 +1,6 @@
 //! A site's Slurm: its REST, and the worker that keeps accounts and budgets there.
 
+pub mod claim;
 pub mod client;
 pub mod contact;
 pub mod error;

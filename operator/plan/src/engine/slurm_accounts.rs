@@ -4,6 +4,7 @@
 //! was seen gone. So the order holds also where Slurm answers "done" and did nothing, and a pass over what is right plans nothing.
 
 mod call;
+mod claim;
 mod decide;
 mod delete;
 mod end;
@@ -18,9 +19,10 @@ mod target;
 pub mod usage;
 mod view;
 
-pub use aifactory_api::name::{slurm_account as account_name, slurm_qos as qos_name};
+pub use aifactory_api::name::SlurmScope;
 pub use call::{Call, Stage};
-pub use decide::{plan_gone, plan_grant};
+pub use claim::{Claim, Standing, standing};
+pub use decide::{plan_gone, plan_grant, scope};
 pub use found::{HeldAccount, adopt_mark, adoptable, held};
 pub use leaving::Leaving;
 pub use record::{Record, RowMark, State};

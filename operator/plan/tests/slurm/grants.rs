@@ -7,7 +7,7 @@ use aifactory_api::grant::{AfterRetention, MemberRole, RunningWork};
 use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, account_name, held, plan_gone, plan_grant, qos_name};
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, SlurmScope, held, plan_gone, plan_grant, scope};
 use aifactory_plan::model::intent::*;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::{SignedDuration, Timestamp};
@@ -126,12 +126,16 @@ impl World {
         &mut self.grants.get_mut(&owner(name)).expect("a grant").1
     }
 
+    pub fn scope(&self) -> SlurmScope {
+        scope(&self.site)
+    }
+
     pub fn account(&self, name: &str) -> String {
-        account_name(HUB, &owner(name))
+        self.scope().account(&owner(name))
     }
 
     pub fn qos(&self, name: &str, entry: &str) -> String {
-        qos_name(HUB, &owner(name), entry)
+        self.scope().qos(&owner(name), entry)
     }
 
     pub fn pass(&mut self, seconds: i64) {
@@ -141,10 +145,11 @@ impl World {
     /// A plan for each grant, known or only found.
     pub fn plans(&self) -> BTreeMap<OwnerRef, AccountPlan> {
         let snapshot = self.cluster.read();
-        let held = held(&snapshot, HUB);
+        let scope = self.scope();
+        let held = held(&snapshot, &scope);
         let owners: BTreeSet<OwnerRef> = self.grants.keys().chain(held.keys()).cloned().collect();
         let plan = |owner: &OwnerRef| {
-            let account = held.get(owner).map_or_else(|| account_name(HUB, owner), |held| held.account.clone());
+            let account = held.get(owner).map_or_else(|| scope.account(owner), |held| held.account.clone());
             let busy = self.cluster.busy(&account);
             let view = AccountView {
                 snapshot: &snapshot,

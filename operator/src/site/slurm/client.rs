@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aifactory_api::name::{SLURM_CLAIM_PREFIX, SLURM_PREFIX};
 use aifactory_api::slurm::SlurmRest;
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -190,7 +191,7 @@ fn encode(text: &str, to: &mut String) {
 
 /// A name of ours as part of a path. Slurm re-types what looks like a number or a truth value, and ends itself on some words.
 pub fn named(name: &str) -> Result<&str, SlurmError> {
-    let legal = name.starts_with(aifactory_api::name::SLURM_PREFIX)
+    let legal = [SLURM_PREFIX, SLURM_CLAIM_PREFIX].iter().any(|prefix| name.starts_with(prefix))
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if legal { Ok(name) } else { Err(SlurmError::Name(name.to_owned())) }
 }

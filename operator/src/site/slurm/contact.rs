@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use aifactory_api::Reason;
 use aifactory_api::slurm::SlurmRest;
+use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::report::Finding;
 use serde_json::Value;
 
+use super::claim::claim;
 use super::client::{Api, SlurmClient};
 use super::error::SlurmError;
 use super::read;
@@ -15,15 +17,30 @@ use super::read;
 /// Longest wait for an answer to a probe.
 const PROBE: Duration = Duration::from_secs(4);
 
+/// Longest wait for the claim, which takes a write and three reads.
+const CLAIM: Duration = Duration::from_secs(15);
+
 /// A Slurm that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
     /// Its release, for example `26.05.5`.
     pub version: String,
+    /// The id of this site's claim there; `None`: it was given up, and nothing is written.
+    pub claim: Option<String>,
 }
 
-/// Makes contact.
-pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<Contact, Finding> {
+/// Makes contact: looks at the cluster, and claims it for this site.
+pub async fn contact(client: &SlurmClient, site: &SiteIntent) -> Result<Contact, Finding> {
+    let Some((rest, cluster)) = site.slurm.as_ref().and_then(|slurm| Some((slurm.rest.as_ref()?, slurm.cluster_name.as_str()))) else {
+        return Err(Finding::note(Reason::NotApplicable, "the site names no slurm.rest"));
+    };
+    let version = look(client, rest, cluster).await?;
+    let claim = tokio::time::timeout(CLAIM, claim(client, site)).await.unwrap_or(Err(SlurmError::DatabaseDown.into()));
+    Ok(Contact { version, claim: claim.map_err(|problem| problem.finding())? })
+}
+
+/// Whether it is the cluster that is meant, and can keep a budget; its release.
+async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<String, Finding> {
     let answer = match client.get(Api::Slurm, "ping/", &[]).await {
         Err(SlurmError::UnknownVersion(_)) => return Err(SlurmError::UnknownVersion(served(client).await).finding()),
         answer => answer.map_err(|error| error.finding())?,
@@ -70,7 +87,7 @@ pub async fn contact(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> R
             ),
         ));
     }
-    Ok(Contact { version: text("/meta/slurm/release") })
+    Ok(text("/meta/slurm/release"))
 }
 
 /// Whether slurmctld and the database answer.

@@ -29,6 +29,14 @@ pub enum SlurmError {
     /// A default account can not go.
     #[error("it is the default account of a user who has others")]
     DefaultAccount,
+    /// An account that another cluster of the same database uses can not go.
+    #[error("cluster {cluster} has associations of account {account}; they go first: sacctmgr delete account {account} where cluster={cluster}")]
+    UsedElsewhere {
+        /// The account.
+        account: String,
+        /// The other cluster.
+        cluster: String,
+    },
     /// The API version is not served.
     #[error("slurmrestd serves no v0.0.44, which Slurm 25.11 and later have: {0}")]
     UnknownVersion(String),
@@ -73,6 +81,7 @@ impl SlurmError {
             Self::DatabaseDown => Finding::note(Reason::SlurmDatabaseDown, message),
             Self::ControllerDown => Finding::note(Reason::SlurmControllerDown, message),
             Self::UnknownVersion(_) => Finding::stalled(Reason::SlurmVersionUnknown, message),
+            Self::UsedElsewhere { .. } => Finding::stalled(Reason::ForeignObject, message),
             Self::JobsActive => Finding::note(Reason::InProgress, message),
             Self::DefaultAccount | Self::Refused { .. } | Self::Undecodable { .. } | Self::Name(_) => Finding::note(Reason::SiteError, message),
         }

@@ -256,6 +256,16 @@ async fn associations(client: &SlurmClient, cluster: &str, by: &'static str, val
     stream::iter(lists(values)).map(ask).buffer_unordered(AT_ONCE).try_concat().await
 }
 
+/// The clusters of the database that have associations of an account.
+pub async fn clusters_of(client: &SlurmClient, account: &str) -> Result<BTreeSet<String>, SlurmError> {
+    #[derive(Deserialize)]
+    struct Read {
+        cluster: String,
+    }
+    let answer = client.get(Api::Slurmdb, "associations/", &[("account", account)]).await?;
+    Ok(decode::<Read>("associations", answer, "associations")?.into_iter().map(|read| read.cluster).collect())
+}
+
 /// The values with commas between, as many in each as a URL holds.
 fn lists(values: &BTreeSet<String>) -> Vec<String> {
     let mut lists: Vec<String> = Vec::new();

@@ -115,6 +115,8 @@ struct Worker {
     reported: BTreeMap<OwnerRef, Report>,
     site_reported: Option<SiteReport>,
     released: bool,
+    /// The id of the claim that was given up: the hub may still expect it.
+    given_up: Option<String>,
     tasks: JoinSet<Event>,
 }
 
@@ -184,6 +186,7 @@ impl Worker {
             reported: BTreeMap::new(),
             site_reported: None,
             released: false,
+            given_up: None,
             tasks: JoinSet::new(),
         }
     }
@@ -237,8 +240,9 @@ impl Worker {
 
     fn told(&mut self, message: ToSite) {
         match message {
-            ToSite::Site(site) => {
-                if self.site.as_ref() == Some(&site) {
+            ToSite::Site(mut site) => {
+                site.expected_uid = site.expected_uid.filter(|id| self.given_up.as_ref() != Some(id));
+                if self.site.as_ref() == Some(&*site) {
                     return;
                 }
                 let rest = |site: Option<&SiteIntent>| site.and_then(|site| site.slurm.clone()).map(|slurm| (slurm.cluster_name, slurm.rest));
@@ -246,6 +250,11 @@ impl Worker {
                     self.lose(None);
                     self.credential = None;
                     self.look_at = Instant::now();
+                }
+                if self.must_contact_again(&site) {
+                    self.contact_pause = CONTACT.0;
+                    let problem = self.problem.take().filter(|_| self.session.is_none());
+                    self.lose(problem);
                 }
                 self.released &= site.release;
                 self.site = Some(*site);
@@ -301,6 +310,23 @@ impl Worker {
                     self.dirty.insert(owner);
                     self.news.store(true, Ordering::Relaxed);
                     self.dirty_at = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Whether what the hub says now asks for another look at the claim, or for one that is not made yet.
+    fn must_contact_again(&self, site: &SiteIntent) -> bool {
+        match &self.session {
+            None => self.site.as_ref().is_some_and(|before| {
+                (before.recorded, before.release, &before.expected_uid, &before.accepted_uid)
+                    != (site.recorded, site.release, &site.expected_uid, &site.accepted_uid)
+            }),
+            Some(session) => {
+                let known = |id: &String| site.expected_uid.as_ref().is_none_or(|expected| expected == id) || site.accepted_uid.as_ref() == Some(id);
+                match &session.contact.claim {
+                    Some(claim) => !site.recorded || !known(claim),
+                    None => !site.release,
                 }
             }
         }
@@ -366,7 +392,8 @@ impl Worker {
             Scope::Owners(dirty)
         };
         let busy = self.busy();
-        let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone());
+        let claim = session.contact.claim.clone();
+        let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone(), claim);
         let (id, client, news) = (session.id, session.client.clone(), Arc::clone(&self.news));
         self.tasks.spawn(async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });
     }

@@ -1,13 +1,16 @@
 //! What is asked of a cluster, in batches: one by one, 200 grants take half a minute.
 
+mod default_account;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::OwnerRef;
-use aifactory_plan::engine::slurm_accounts::{Call, Limit, RowKey, Stage};
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, RowKey};
 use serde_json::{Map, Value, json};
 
 use super::client::{Api, SlurmClient, named};
 use super::error::SlurmError;
+use super::read;
 
 /// Items in one request, which makes half a megabyte; slurmrestd takes 16.
 const BATCH: usize = 1000;
@@ -71,8 +74,8 @@ fn kind(call: &Call) -> (u8, String) {
         Call::Account { parent, .. } => (1, parent.clone()),
         Call::Describe { .. } => (2, String::new()),
         Call::Row { .. } => (3, String::new()),
-        Call::Default { .. } => (4, String::new()),
         // One request each.
+        Call::Default { user, .. } => (4, user.clone()),
         Call::EndJobs { account, user, partition, .. } => (5, format!("{account} {user:?} {partition:?}")),
         Call::DeleteRow(key) => (6, key.to_string()),
         Call::DeleteAccount(name) => (7, name.clone()),
@@ -108,17 +111,12 @@ async fn send(client: &SlurmClient, cluster: &str, calls: &[&Call]) -> Result<()
             }
             post(client, "associations/", json!({"associations": calls.iter().filter_map(|call| row(cluster, call)).collect::<Vec<_>>()})).await
         }
-        Call::Default { .. } => {
-            let users: Vec<Value> = calls
-                .iter()
-                .filter_map(|call| {
-                    if let Call::Default { user, account } = call { Some(json!({"name": user, "default": {"account": account}})) } else { None }
-                })
-                .collect();
-            post(client, "users/", json!({"users": users})).await
-        }
+        Call::Default { user, account } => default_account::set(client, cluster, user, account).await,
         Call::EndJobs { account, user, partition, pending } => {
-            named(account).or(Ok::<_, SlurmError>(account))?;
+            // With a filter that Slurm does not understand it ends nothing; with an empty one it may end everybody's.
+            if account.is_empty() {
+                return Err(SlurmError::Name(account.clone()));
+            }
             let mut filter = Map::from_iter([("account".to_owned(), json!(account))]);
             let texts = [("user_name", user), ("partition", partition)];
             filter.extend(texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value.as_ref()?)))));
@@ -137,9 +135,18 @@ async fn send(client: &SlurmClient, cluster: &str, calls: &[&Call]) -> Result<()
             }
             client.delete(Api::Slurmdb, "associations/", &query, None).await.map(|_| ())
         }
-        Call::DeleteAccount(name) => client.delete(Api::Slurmdb, &format!("account/{}", named(name)?), &[], None).await.map(|_| ()),
+        Call::DeleteAccount(name) => delete_account(client, cluster, name).await,
         Call::DeleteQos(name) => client.delete(Api::Slurmdb, &format!("qos/{}", named(name)?), &[], None).await.map(|_| ()),
     }
+}
+
+/// Deletes an account that no other cluster of the database uses: its associations would go everywhere.
+pub async fn delete_account(client: &SlurmClient, cluster: &str, name: &str) -> Result<(), SlurmError> {
+    let path = format!("account/{}", named(name)?);
+    if let Some(other) = read::clusters_of(client, name).await?.into_iter().find(|other| other != cluster) {
+        return Err(SlurmError::UsedElsewhere { account: name.to_owned(), cluster: other });
+    }
+    client.delete(Api::Slurmdb, &path, &[], None).await.map(|_| ())
 }
 
 async fn post(client: &SlurmClient, path: &str, body: Value) -> Result<(), SlurmError> {
@@ -252,16 +259,6 @@ fn number(value: Option<i64>) -> Value {
         Some(number) => json!({"set": true, "infinite": false, "number": number}),
         None => json!({"set": true, "infinite": true, "number": 0}),
     }
-}
-
-/// Stages after which QOS, accounts or associations are to be read again.
-pub fn touches(stages: &BTreeSet<Stage>) -> (bool, bool, bool) {
-    let any = |wanted: &[Stage]| stages.iter().any(|stage| wanted.contains(stage));
-    (
-        any(&[Stage::Lock, Stage::Qos, Stage::DeleteQos]),
-        any(&[Stage::Accounts, Stage::Describe, Stage::DeleteAccounts]),
-        any(&[Stage::LockRows, Stage::Accounts, Stage::Rows, Stage::Defaults, Stage::DeleteRows, Stage::DeleteAccounts, Stage::DeleteQos]),
-    )
 }
 
 #[cfg(test)]

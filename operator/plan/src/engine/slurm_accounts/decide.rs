@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::factory::OrphanPolicy;
+use aifactory_api::name::SlurmScope;
 use aifactory_api::{OwnerRef, Reason, labels};
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,8 +18,7 @@ use crate::model::report::{Finding, GrantDetail, SitePhase, SlurmDetail, SlurmEn
 
 /// Plans a grant in a Slurm cluster.
 pub fn plan_grant(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view: &AccountView<'_>, now: Timestamp) -> AccountPlan {
-    let found = Found::read(view.snapshot, &site.hub, &intent.owner, Some(&grant.code));
-    let mut planner = Planner::new(site, &intent.owner, *view, now, found);
+    let mut planner = Planner::new(site, &intent.owner, *view, now, &grant.code);
     planner.end = Some(grant.end.clone());
     planner.decide(intent, grant);
     planner.finish(intent, Some(grant))
@@ -26,24 +26,23 @@ pub fn plan_grant(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view:
 
 /// Plans for what is left of a grant that is gone from the hub: what is retained acts by its record alone, and the rest is an orphan.
 pub fn plan_gone(site: &SiteIntent, owner: &OwnerRef, held: &HeldAccount, view: &AccountView<'_>, now: Timestamp) -> AccountPlan {
-    let found = Found::read(view.snapshot, &site.hub, owner, Some(&held.record.code));
-    let mut planner = Planner::new(site, owner, *view, now, found);
+    let mut planner = Planner::new(site, owner, *view, now, &held.record.code);
     match planner.found.record.clone() {
         None => planner.phase = SitePhase::Gone,
-        Some(record) if record.retained() => planner.keep(&record, &BTreeMap::new()),
+        Some(record) if record.retained() => planner.keep(&record),
         Some(record) => match site.policy.orphans {
             OrphanPolicy::Report => planner.phase = SitePhase::Locked,
             OrphanPolicy::Lock => {
-                planner.lock(&record, &BTreeMap::new());
+                planner.lock(&record);
                 planner.phase = SitePhase::Locked;
             }
             OrphanPolicy::Delete if view.policy.keep_namespaces => {
-                planner.lock(&record, &BTreeMap::new());
+                planner.lock(&record);
                 planner.kept_by_site();
                 planner.phase = SitePhase::Locked;
             }
             OrphanPolicy::Delete => {
-                planner.delete(&record, &BTreeMap::new());
+                planner.delete(&record);
                 planner.phase = SitePhase::Gone;
             }
         },
@@ -54,6 +53,7 @@ pub fn plan_gone(site: &SiteIntent, owner: &OwnerRef, held: &HeldAccount, view: 
 /// A plan in the making.
 pub(super) struct Planner<'a> {
     pub site: &'a SiteIntent,
+    pub scope: SlurmScope,
     pub owner: &'a OwnerRef,
     pub view: AccountView<'a>,
     pub now: Timestamp,
@@ -68,9 +68,12 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(site: &'a SiteIntent, owner: &'a OwnerRef, view: AccountView<'a>, now: Timestamp, found: Found<'a>) -> Self {
+    fn new(site: &'a SiteIntent, owner: &'a OwnerRef, view: AccountView<'a>, now: Timestamp, code: &str) -> Self {
+        let scope = scope(site);
+        let found = Found::read(view.snapshot, &scope, owner, Some(code));
         Self {
             site,
+            scope,
             owner,
             view,
             now,
@@ -109,7 +112,7 @@ impl<'a> Planner<'a> {
     }
 
     fn previous_incarnation(&mut self, record: &Record, grant: &GrantIntent) {
-        self.lock(record, &BTreeMap::new());
+        self.lock(record);
         self.phase = SitePhase::Refused;
         let message = format!(
             "account {} holds what an earlier grant of this name with code {:?} has used, this one has {:?}. Wait until it is gone, or take it \
@@ -163,12 +166,13 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self, answers: &impl serde::Serialize, grant: Option<&GrantIntent>) -> AccountPlan {
+        // What is gone stays gone, whatever has to wait for the site.
+        let detail = self.detail(grant);
         if self.view.policy.paused && self.only_removals() {
             self.phase = SitePhase::Pending;
             self.findings
                 .push(Finding::note(Reason::PausedBySite, format!("the site's {} says paused: only access is taken away", labels::SITE_POLICY)));
         }
-        let detail = self.detail(grant);
         let mut calls: Vec<Call> = self.calls.into_iter().map(|(call, _)| call).collect();
         calls.sort_by_key(Call::stage);
         AccountPlan { answers: digest_of(answers), calls, phase: self.phase, findings: self.findings, detail, wake: self.wake }
@@ -176,7 +180,7 @@ impl<'a> Planner<'a> {
 
     fn detail(&self, grant: Option<&GrantIntent>) -> GrantDetail {
         let ended = self.phase == SitePhase::Locked || self.phase == SitePhase::Refused || self.phase == SitePhase::Gone;
-        let strays = self.found.rows(self.view.snapshot, &self.site.hub, self.owner).any(|(_, row)| self.found.strays(row) && !row.locked());
+        let strays = self.found.rows(self.view.snapshot, &self.scope, self.owner).any(|(_, row)| self.found.strays(row) && !row.locked());
         let partition = |entry: &str| {
             let pool = grant.and_then(|grant| grant.pools.iter().find(|pool| pool.entry == entry));
             pool.and_then(|pool| pool.partition.clone()).unwrap_or_default()
@@ -194,13 +198,19 @@ impl<'a> Planner<'a> {
             access_removed: ended && self.found.locked() && !strays,
             isolated: self.found.place != Place::Foreign,
             retained_until: self.found.record.as_ref().filter(|record| record.state == State::Locked).and_then(|record| record.retained_until),
-            slurm: held.then(|| SlurmDetail {
-                cluster: self.site.slurm.as_ref().map(|slurm| slurm.cluster_name.clone()).unwrap_or_default(),
-                account: self.found.account.clone(),
-                entries: entries.collect(),
-            }),
+            slurm: held.then(|| SlurmDetail { cluster: self.scope.cluster.clone(), account: self.found.account.clone(), entries: entries.collect() }),
             usage: BTreeMap::new(),
         }
+    }
+}
+
+/// What a site's names in Slurm are made from.
+pub fn scope(site: &SiteIntent) -> SlurmScope {
+    SlurmScope {
+        hub: site.hub.clone(),
+        factory: site.factory.clone(),
+        site: site.site.clone(),
+        cluster: site.slurm.as_ref().map(|slurm| slurm.cluster_name.clone()).unwrap_or_default(),
     }
 }
 

@@ -5,7 +5,6 @@ use aifactory_api::Reason;
 
 use super::call::Call;
 use super::decide::Planner;
-use super::end::EntryLimits;
 use super::found::Place;
 use super::record::Record;
 use super::removal::Other;
@@ -14,10 +13,10 @@ use crate::model::report::{Finding, SitePhase};
 
 impl Planner<'_> {
     /// The next step of deletion.
-    pub fn delete(&mut self, record: &Record, limits: &EntryLimits) {
+    pub fn delete(&mut self, record: &Record) {
         self.phase = SitePhase::Locked;
         let rows: Vec<(RowKey, Row)> =
-            self.found.rows(self.view.snapshot, &self.site.hub, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
+            self.found.rows(self.view.snapshot, &self.scope, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
         let present = match self.found.place {
             Place::Ours => true,
             Place::Adopted => !rows.is_empty(),
@@ -27,12 +26,12 @@ impl Planner<'_> {
             return self.delete_qos();
         }
         if !self.found.locked() || rows.iter().any(|(_, row)| self.found.strays(row) && !row.locked()) {
-            return self.lock(record, limits);
+            return self.lock(record);
         }
         if record.cancelled_at.is_none() {
             self.end_jobs(false);
             let cancelled = Record { cancelled_at: Some(self.now), queue_ended_at: record.queue_ended_at.or(Some(self.now)), ..record.clone() };
-            return self.lock(&cancelled, limits);
+            return self.lock(&cancelled);
         }
         if !self.view.busy.is_empty() && self.found.place == Place::Ours {
             let message = format!("account {} is locked; it goes when its jobs have ended", self.found.account);

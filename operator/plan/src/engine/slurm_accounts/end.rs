@@ -1,6 +1,6 @@
 //! The end of a grant in a Slurm cluster: the lock first, then work, and what was used is kept.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use aifactory_api::Reason;
 use aifactory_api::grant::{AfterRetention, RunningWork};
@@ -10,14 +10,11 @@ use super::call::{Call, Stage};
 use super::decide::{Planner, after};
 use super::found::Place;
 use super::record::{Record, State};
-use super::state::{Limit, RowKey};
+use super::state::RowKey;
 use super::target::{self, Ceiling, Target};
 use crate::model::intent::{GrantIntent, Intent};
 use crate::model::report::SitePhase;
 use crate::model::text::shorten;
-
-/// Limits of locked QOS by entry, where the grant still says them.
-pub(super) type EntryLimits = BTreeMap<String, BTreeMap<Limit, Option<i64>>>;
 
 impl Planner<'_> {
     /// Takes access away from what is held, and keeps it for the retention.
@@ -39,29 +36,22 @@ impl Planner<'_> {
             cancelled_at: before.and_then(|found| found.cancelled_at),
             retained_until: Some(after(ended_at, grant.end.retention_seconds)),
             after_retention: Some(grant.end.after_retention),
-            ..Record::new(&self.site.hub, self.owner, &intent.uid, &grant.code, State::Locked, found.since)
+            ..Record::new(&self.scope, self.owner, &intent.uid, &grant.code, State::Locked, found.since)
         };
-        let ceiling = self.ceiling();
-        let limits: EntryLimits = grant
-            .pools
-            .iter()
-            .filter(|pool| pool.partition.is_some())
-            .map(|pool| (pool.entry.clone(), target::limits(pool, &grant.caps, ceiling, true)))
-            .collect();
-        self.keep(&record, &limits);
+        self.keep(&record);
         if phase == SitePhase::Refused {
             self.phase = phase;
         }
     }
 
     /// What a locked record asks for, whether or not its grant is still there.
-    pub fn keep(&mut self, record: &Record, limits: &EntryLimits) {
+    pub fn keep(&mut self, record: &Record) {
         self.phase = SitePhase::Locked;
         let mut record = record.clone();
         let deletes = record.after_retention == Some(AfterRetention::Delete);
         if deletes && record.retained_until.is_some_and(|until| until <= self.now) {
             if !self.view.policy.keep_namespaces {
-                self.delete(&record, limits);
+                self.delete(&record);
                 return;
             }
             self.kept_by_site();
@@ -77,7 +67,7 @@ impl Planner<'_> {
             self.end_jobs(true);
             record.queue_ended_at = Some(self.now);
         }
-        self.lock(&record, limits);
+        self.lock(&record);
         if let Some(at) = record.cancel_at.filter(|_| record.cancelled_at.is_none()) {
             self.wake_at(at);
         }
@@ -86,14 +76,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Locks every QOS, and has this record written; what leads past the QOS is locked too.
-    pub fn lock(&mut self, record: &Record, limits: &EntryLimits) {
+    /// Locks every QOS, and has this record written; what leads past the QOS is locked too. The budgets that were in force stay as they are: they
+    /// say what was given, whatever the grant has become by then.
+    pub fn lock(&mut self, record: &Record) {
         let mut calls = Vec::new();
         for (name, (qos, said)) in &self.found.qos {
             let entry = said.entry.clone().unwrap_or_default();
-            let limits = limits.get(&entry).cloned().unwrap_or_else(|| target::lock(&qos.limits));
             let description = record.for_qos(&self.found.account, &entry).render();
-            let target = Target { name: (*name).to_owned(), description, limits, locked: true };
+            let target = Target { name: (*name).to_owned(), description, limits: target::lock(&qos.limits), locked: true };
             calls.extend(target.call(Some(qos)));
         }
         calls.extend(self.describe(record));
@@ -118,7 +108,7 @@ impl Planner<'_> {
     /// Locks associations that lead past our QOS, but for those that are put right in the same pass.
     pub fn lock_strays(&mut self, mended: &BTreeSet<RowKey>) {
         let mut calls = Vec::new();
-        for (key, row) in self.found.rows(self.view.snapshot, &self.site.hub, self.owner) {
+        for (key, row) in self.found.rows(self.view.snapshot, &self.scope, self.owner) {
             if !self.found.strays(row) || row.locked() || mended.contains(key) {
                 continue;
             }
@@ -135,7 +125,7 @@ impl Planner<'_> {
         match self.found.place {
             Place::Ours => self.ask(Call::EndJobs { account, user: None, partition: None, pending }),
             Place::Adopted => {
-                let keys: Vec<_> = self.found.rows(self.view.snapshot, &self.site.hub, self.owner).map(|(key, _)| key.clone()).collect();
+                let keys: Vec<_> = self.found.rows(self.view.snapshot, &self.scope, self.owner).map(|(key, _)| key.clone()).collect();
                 for key in keys.into_iter().filter(|key| !key.partition.is_empty()) {
                     self.ask(Call::EndJobs { account: key.account, user: Some(key.user), partition: Some(key.partition), pending });
                 }

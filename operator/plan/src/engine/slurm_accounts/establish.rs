@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::Reason;
-use aifactory_api::name::slurm_qos;
 
 use super::call::{Call, Stage};
 use super::decide::Planner;
@@ -42,7 +41,7 @@ impl Planner<'_> {
         }
         let state = if open { State::Bound } else { State::Paused };
         let since = self.found.record.as_ref().map_or(self.now, |record| record.since);
-        let record = Record::new(&self.site.hub, self.owner, &intent.uid, &grant.code, state, since);
+        let record = Record::new(&self.scope, self.owner, &intent.uid, &grant.code, state, since);
         let entries = self.entries(grant, &record, open);
         let blocked = self.blocked(&entries);
 
@@ -73,7 +72,7 @@ impl Planner<'_> {
                 self.findings.push(Finding::stalled(Reason::InvalidSpec, message));
                 continue;
             }
-            let name = slurm_qos(&self.site.hub, self.owner, &pool.entry);
+            let name = self.scope.qos(self.owner, &pool.entry);
             let locked = !open || !pool.open;
             // What drains is not made for it.
             if !pool.open && !self.found.qos.contains_key(name.as_str()) {
@@ -110,9 +109,9 @@ impl Planner<'_> {
             ));
         }
         for pool in grant.pools.iter().filter(|pool| pool.partition.is_some()) {
-            let name = slurm_qos(&self.site.hub, self.owner, &pool.entry);
+            let name = self.scope.qos(self.owner, &pool.entry);
             if self.view.snapshot.qos.contains_key(&name) && !self.found.qos.contains_key(name.as_str()) {
-                let record = Record::new(&self.site.hub, self.owner, &intent.uid, &grant.code, State::Paused, intent.created);
+                let record = Record::new(&self.scope, self.owner, &intent.uid, &grant.code, State::Paused, intent.created);
                 let text = record.for_qos(&account, &pool.entry).render();
                 messages.push(format!(
                     "QOS {name} is there and not ours. Delete it, or hand it over: sacctmgr modify qos {name} set description=\"{text}\""
@@ -184,7 +183,7 @@ impl Planner<'_> {
         if row.qos == qos && row.default_qos == default_qos && row.parent == parent && row.submitted_jobs.is_none() && row.running_jobs.is_none() {
             return true;
         }
-        let comment = RowMark::new(&self.site.hub, self.owner, None).render();
+        let comment = RowMark::new(&self.scope, self.owner, None).render();
         self.ask(Call::Row { stage: Stage::Rows, key, qos, default_qos, parent: Some(parent), locked: false, comment });
         false
     }
@@ -202,8 +201,7 @@ impl Planner<'_> {
                 wanted.insert(key, Wanted { qos: entry.target.name.clone(), member: member_hash(id) });
             }
         }
-        let ours: BTreeMap<RowKey, Row> =
-            self.found.rows(snapshot, &self.site.hub, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
+        let ours: BTreeMap<RowKey, Row> = self.found.rows(snapshot, &self.scope, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
         let mut mended = BTreeSet::new();
         let mut missing: BTreeSet<&str> = BTreeSet::new();
         for (key, wanted) in &wanted {
@@ -228,7 +226,7 @@ impl Planner<'_> {
                 _ if !usable => {}
                 _ => {
                     mended.insert(key.clone());
-                    let comment = RowMark::new(&self.site.hub, self.owner, Some(wanted.member.clone())).render();
+                    let comment = RowMark::new(&self.scope, self.owner, Some(wanted.member.clone())).render();
                     let qos = BTreeSet::from([wanted.qos.clone()]);
                     let call = Call::Row {
                         stage: Stage::Rows,

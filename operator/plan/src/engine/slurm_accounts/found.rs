@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::OwnerRef;
-use aifactory_api::name::{SLURM_PREFIX, slurm_account, slurm_qos, slurm_qos_prefix};
+use aifactory_api::name::{SLURM_PREFIX, SlurmScope, slurm_qos_prefix};
 
 use super::record::{Record, RowMark, State};
 use super::state::{Qos, Row, RowKey, Snapshot};
@@ -41,16 +41,16 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    pub fn read(snapshot: &'a Snapshot, hub: &str, owner: &OwnerRef, code: Option<&str>) -> Self {
+    pub fn read(snapshot: &'a Snapshot, scope: &SlurmScope, owner: &OwnerRef, code: Option<&str>) -> Self {
         let prefix = slurm_qos_prefix(owner);
         let qos: BTreeMap<&str, (&Qos, Record)> = snapshot
             .qos
             .range(prefix.clone()..)
             .take_while(|(name, _)| name.starts_with(&prefix))
-            .filter_map(|(name, qos)| Some((name.as_str(), (qos, qos_record(name, qos).filter(|record| record.is_of(hub, owner))?))))
+            .filter_map(|(name, qos)| Some((name.as_str(), (qos, qos_record(name, qos).filter(|record| record.is_of(scope, owner))?))))
             .collect();
-        let own = slurm_account(hub, owner);
-        let ours = account_record(snapshot, &own).filter(|record| record.is_of(hub, owner));
+        let own = scope.account(owner);
+        let ours = account_record(snapshot, &own).filter(|record| record.is_of(scope, owner));
         // A partly written record is one that says less: what has ended has ended.
         let told =
             qos.values().map(|(_, record)| record).max_by_key(|record| (record.state == State::Locked, record.ended_at.map(std::cmp::Reverse)));
@@ -83,13 +83,13 @@ impl<'a> Found<'a> {
     }
 
     /// The users' associations that are ours.
-    pub fn rows(&'a self, snapshot: &'a Snapshot, hub: &'a str, owner: &'a OwnerRef) -> impl Iterator<Item = (&'a RowKey, &'a Row)> {
+    pub fn rows(&'a self, snapshot: &'a Snapshot, scope: &'a SlurmScope, owner: &'a OwnerRef) -> impl Iterator<Item = (&'a RowKey, &'a Row)> {
         let place = self.place;
         snapshot.rows_of(&self.account).filter(move |(key, row)| {
             !key.user.is_empty()
                 && match place {
                     Place::Ours => true,
-                    Place::Adopted => RowMark::parse(&row.comment).is_some_and(|mark| mark.hub == hub && mark.owner == *owner),
+                    Place::Adopted => RowMark::parse(&row.comment).is_some_and(|mark| mark.scope == *scope && mark.owner == *owner),
                     Place::Absent | Place::Foreign => false,
                 }
         })
@@ -101,16 +101,16 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Grants of this hub of which something is there.
-pub fn held(snapshot: &Snapshot, hub: &str) -> BTreeMap<OwnerRef, HeldAccount> {
+/// Grants of which this site has something in this cluster. What other sites, factories or hubs have in the same database is not told.
+pub fn held(snapshot: &Snapshot, scope: &SlurmScope) -> BTreeMap<OwnerRef, HeldAccount> {
     let names = |name: &&String| name.starts_with(SLURM_PREFIX);
     let accounts = snapshot.accounts.keys().filter(names).filter_map(|name| account_record(snapshot, name));
     let qos = snapshot.qos.iter().filter(|(name, _)| names(name)).filter_map(|(name, qos)| qos_record(name, qos));
-    let owners: BTreeSet<OwnerRef> = accounts.chain(qos).filter(|record| record.hub == hub).map(|record| record.owner).collect();
+    let owners: BTreeSet<OwnerRef> = accounts.chain(qos).filter(|record| record.scope == *scope).map(|record| record.owner).collect();
     owners
         .into_iter()
         .filter_map(|owner| {
-            let found = Found::read(snapshot, hub, &owner, None);
+            let found = Found::read(snapshot, scope, &owner, None);
             Some((owner, HeldAccount { account: found.account, record: found.record? }))
         })
         .collect()
@@ -136,10 +136,10 @@ fn marked(description: &str, mark: &str) -> bool {
 
 fn account_record(snapshot: &Snapshot, name: &str) -> Option<Record> {
     let record = Record::parse(&snapshot.accounts.get(name)?.description)?;
-    (slurm_account(&record.hub, &record.owner) == name).then_some(record)
+    (record.scope.account(&record.owner) == name).then_some(record)
 }
 
 fn qos_record(name: &str, qos: &Qos) -> Option<Record> {
     let record = Record::parse(&qos.description)?;
-    (slurm_qos(&record.hub, &record.owner, record.entry.as_deref()?) == name).then_some(record)
+    (record.scope.qos(&record.owner, record.entry.as_deref()?) == name).then_some(record)
 }

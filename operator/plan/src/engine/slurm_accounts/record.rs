@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::grant::AfterRetention;
+use aifactory_api::name::SlurmScope;
 use aifactory_api::{OwnerRef, labels};
 use jiff::Timestamp;
 
@@ -38,8 +39,8 @@ impl State {
 /// The description of an account or a QOS of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Id of the hub.
-    pub hub: String,
+    /// Where it belongs: hub, factory, site and cluster.
+    pub scope: SlurmScope,
     /// The grant.
     pub owner: OwnerRef,
     /// The grant's UID.
@@ -72,9 +73,9 @@ pub struct Record {
 
 impl Record {
     /// The record of a grant that is not ended.
-    pub fn new(hub: &str, owner: &OwnerRef, uid: &str, code: &str, state: State, since: Timestamp) -> Self {
+    pub fn new(scope: &SlurmScope, owner: &OwnerRef, uid: &str, code: &str, state: State, since: Timestamp) -> Self {
         Self {
-            hub: hub.to_owned(),
+            scope: scope.clone(),
             owner: owner.clone(),
             uid: uid.to_owned(),
             code: code.to_owned(),
@@ -105,8 +106,12 @@ impl Record {
     /// The line.
     pub fn render(&self) -> String {
         let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let [hub, factory, site, cluster] = scope_pairs(&self.scope);
         line([
-            ("hub", Some(self.hub.clone())),
+            hub,
+            factory,
+            site,
+            cluster,
             ("owner", Some(self.owner.to_string())),
             ("uid", Some(self.uid.clone())),
             ("code", Some(self.code.clone())),
@@ -129,7 +134,7 @@ impl Record {
         let pairs = pairs(text)?;
         let time = |key: &str| pairs.get(key).and_then(|text| text.parse().ok());
         Some(Self {
-            hub: pairs.get("hub")?.clone(),
+            scope: scope_of(&pairs)?,
             owner: OwnerRef::parse(pairs.get("owner")?)?,
             uid: pairs.get("uid")?.clone(),
             code: pairs.get("code")?.clone(),
@@ -149,17 +154,17 @@ impl Record {
         })
     }
 
-    /// Whether it is about this grant of this hub.
-    pub fn is_of(&self, hub: &str, owner: &OwnerRef) -> bool {
-        self.hub == hub && self.owner == *owner
+    /// Whether it is about this grant at this site.
+    pub fn is_of(&self, scope: &SlurmScope, owner: &OwnerRef) -> bool {
+        self.scope == *scope && self.owner == *owner
     }
 }
 
 /// The comment of an association of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowMark {
-    /// Id of the hub.
-    pub hub: String,
+    /// Where it belongs: hub, factory, site and cluster.
+    pub scope: SlurmScope,
     /// The grant.
     pub owner: OwnerRef,
     /// Hash of the member's id; ids are pseudonyms of persons.
@@ -174,15 +179,19 @@ pub struct RowMark {
 
 impl RowMark {
     /// The mark of an association that is in use.
-    pub fn new(hub: &str, owner: &OwnerRef, member: Option<String>) -> Self {
-        Self { hub: hub.to_owned(), owner: owner.clone(), member, locked_at: None, queue_ended_at: None, cancelled_at: None }
+    pub fn new(scope: &SlurmScope, owner: &OwnerRef, member: Option<String>) -> Self {
+        Self { scope: scope.clone(), owner: owner.clone(), member, locked_at: None, queue_ended_at: None, cancelled_at: None }
     }
 
     /// The line.
     pub fn render(&self) -> String {
         let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+        let [hub, factory, site, cluster] = scope_pairs(&self.scope);
         line([
-            ("hub", Some(self.hub.clone())),
+            hub,
+            factory,
+            site,
+            cluster,
             ("owner", Some(self.owner.to_string())),
             ("member", self.member.clone()),
             ("locked-at", time(self.locked_at)),
@@ -196,7 +205,7 @@ impl RowMark {
         let pairs = pairs(text)?;
         let time = |key: &str| pairs.get(key).and_then(|text| text.parse().ok());
         Some(Self {
-            hub: pairs.get("hub")?.clone(),
+            scope: scope_of(&pairs)?,
             owner: OwnerRef::parse(pairs.get("owner")?)?,
             member: pairs.get("member").cloned(),
             locked_at: time("locked-at"),
@@ -206,7 +215,27 @@ impl RowMark {
     }
 }
 
-fn line<const N: usize>(pairs: [(&str, Option<String>); N]) -> String {
+/// A hub's factory with its site and cluster, as each line of ours says them.
+pub(super) fn scope_pairs(scope: &SlurmScope) -> [(&'static str, Option<String>); 4] {
+    [
+        ("hub", Some(scope.hub.clone())),
+        ("factory", Some(scope.factory.to_string())),
+        ("site", Some(scope.site.clone())),
+        ("cluster", Some(scope.cluster.clone())),
+    ]
+}
+
+/// The inverse of [`scope_pairs`].
+pub(super) fn scope_of(pairs: &BTreeMap<&str, String>) -> Option<SlurmScope> {
+    Some(SlurmScope {
+        hub: pairs.get("hub")?.clone(),
+        factory: OwnerRef::parse(pairs.get("factory")?)?,
+        site: pairs.get("site")?.clone(),
+        cluster: pairs.get("cluster")?.clone(),
+    })
+}
+
+pub(super) fn line<const N: usize>(pairs: [(&str, Option<String>); N]) -> String {
     let mut text = MARK.to_owned();
     for (key, value) in pairs.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         text.push_str("; ");
@@ -217,7 +246,7 @@ fn line<const N: usize>(pairs: [(&str, Option<String>); N]) -> String {
     text
 }
 
-fn pairs(text: &str) -> Option<BTreeMap<&str, String>> {
+pub(super) fn pairs(text: &str) -> Option<BTreeMap<&str, String>> {
     let mut parts = text.split("; ");
     if parts.next()? != MARK {
         return None;

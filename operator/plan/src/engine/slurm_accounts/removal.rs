@@ -49,7 +49,7 @@ impl Planner<'_> {
     /// What is known of an association that is on its way out.
     pub fn mark(&self, key: &RowKey, row: &Row) -> RowMark {
         let known = self.view.leaving.of(key).cloned();
-        known.or_else(|| RowMark::parse(&row.comment)).unwrap_or_else(|| RowMark::new(&self.site.hub, self.owner, None))
+        known.or_else(|| RowMark::parse(&row.comment)).unwrap_or_else(|| RowMark::new(&self.scope, self.owner, None))
     }
 
     /// Locks an association, on QOS of ours alone if there is one.

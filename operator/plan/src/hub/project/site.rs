@@ -43,8 +43,11 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         factory: key.factory.clone(),
         factory_uid: factory.metadata.uid.clone().unwrap_or_default(),
         site: key.site.clone(),
-        expected_uid: known.and_then(|known| known.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes),
-        accepted_uid: accepted_identity(factory, &key.site),
+        expected_uid: match key.part {
+            Part::Kubernetes => known.and_then(|known| known.cluster_uid.clone()),
+            Part::Slurm => world.known.get(key).and_then(|known| known.identity.clone()),
+        },
+        accepted_uid: accepted_identity(factory, key),
         // At a site that is let go nothing new is written.
         recorded: world.known.contains(key) || release,
         left: false,
@@ -73,9 +76,14 @@ pub(super) fn protected(factory: &AIFactory) -> Vec<String> {
     protected.into_iter().collect()
 }
 
-fn accepted_identity(factory: &AIFactory, site: &str) -> Option<String> {
+/// The annotation names the Kubernetes of a site by the site's name, and its Slurm by the name with `/slurm`.
+fn accepted_identity(factory: &AIFactory, key: &SiteKey) -> Option<String> {
     let text = factory.metadata.annotations.as_ref()?.get(labels::ACCEPT_IDENTITY)?;
-    text.split(',').filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| *name == site).map(|(_, uid)| uid.trim().to_owned())
+    let wanted = |name: &str| match key.part {
+        Part::Kubernetes => name == key.site,
+        Part::Slurm => name.strip_suffix("/slurm") == Some(&key.site),
+    };
+    text.split(',').filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| wanted(name)).map(|(_, uid)| uid.trim().to_owned())
 }
 
 /// The sites that a person has given up.

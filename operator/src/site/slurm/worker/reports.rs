@@ -6,6 +6,7 @@ use aifactory_plan::model::report::{Detail, Held, PoolDetail, SitePhase};
 
 use super::sync::Found;
 use super::*;
+use crate::site::slurm::claim::NoClaim;
 use crate::site::slurm::usage::Cycle;
 
 impl Worker {
@@ -20,9 +21,16 @@ impl Worker {
         match pass.result {
             Ok(found) => {
                 self.pause = AGAIN.0;
-                self.learn(&pass.scope, found);
+                self.learn(&pass.about, found);
             }
-            Err(problem) => {
+            // Contact is made anew, which claims the cluster or says whose it is.
+            Err(NoClaim::Finding(problem)) => {
+                tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
+                self.released = false;
+                self.lose(Some(problem));
+            }
+            Err(NoClaim::Slurm(error)) => {
+                let problem = error.finding();
                 tracing::debug!(site = %self.key, reason = %problem.reason, "A pass failed: {}", problem.message);
                 self.resync_at = now + self.pause;
                 self.pause = (self.pause * 2).min(AGAIN.1);
@@ -71,6 +79,10 @@ impl Worker {
         for (owner, findings) in found.failures {
             self.wake.insert(owner.clone(), now + AGAIN.1.min(Duration::from_secs(5)));
             self.failures.insert(owner, findings);
+        }
+        if found.released {
+            self.released = true;
+            self.given_up = self.session.as_mut().and_then(|session| session.contact.claim.take()).or(self.given_up.take());
         }
         self.held = Some(found.held);
     }
@@ -197,9 +209,6 @@ impl Worker {
             .flatten()
             .map(|(owner, held)| (owner.clone(), if held.record.retained() { Held::Retained } else { Held::Live }))
             .collect();
-        if synced && self.site.as_ref().is_some_and(|site| site.release) {
-            self.released = kept.values().all(|held| *held == Held::Retained);
-        }
         let orphans =
             kept.iter().filter(|(owner, held)| **held == Held::Live && self.gone.contains(*owner)).map(|(owner, _)| owner.clone()).collect();
         let connected = self.session.as_ref();
@@ -211,6 +220,7 @@ impl Worker {
                 let paused = word.as_ref().is_some_and(|word| aifactory_plan::site::policy::SitePolicy::parse(&word.policy).paused);
                 paused.then(|| Finding::note(Reason::PausedBySite, "the site says paused in aifactory-site-policy"))
             }),
+            cluster_uid: connected.and_then(|session| session.contact.claim.clone()),
             last_contact: self.last_contact.filter(|_| connected.is_none() || self.trouble.is_some()),
             engines: connected
                 .map(|session| aifactory_api::factory::EngineStatus { name: "Slurm".to_owned(), version: session.contact.version.clone() })

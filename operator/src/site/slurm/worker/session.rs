@@ -57,7 +57,7 @@ impl Worker {
             let (reader, source) = (self.reader.clone(), self.source.clone());
             self.tasks.spawn(async move { Event::Look(Look::at(&reader, &source).await) });
         }
-        let Some((rest, cluster)) = site.slurm.as_ref().and_then(|slurm| Some((slurm.rest.clone()?, slurm.cluster_name.clone()))) else { return };
+        let Some(rest) = site.slurm.as_ref().and_then(|slurm| slurm.rest.clone()) else { return };
         match &mut self.session {
             Some(session) => {
                 if session.probe_at <= now && !session.probing {
@@ -71,14 +71,14 @@ impl Worker {
                 if self.contacting.is_some() || self.contact_at.is_none_or(|at| at > now) {
                     return;
                 }
-                let settings = self.reader.settings.clone();
+                let (settings, site) = (self.reader.settings.clone(), site.clone());
                 self.contacting = Some(self.tasks.spawn(async move {
                     let made = async {
                         let token = Token::new(&rest, &secret).map_err(|error| Finding::stalled(Reason::CredentialInvalid, error.to_string()))?;
                         let expires = token.expires_at();
                         let client = SlurmClient::new(&rest, token, &settings)
                             .map_err(|error| Finding::stalled(Reason::InvalidSpec, format!("slurm.rest: {error}")))?;
-                        let contact = contact(&client, &rest, &cluster).await?;
+                        let contact = contact(&client, &site).await?;
                         Ok((client, contact, expires))
                     };
                     Event::Contact(Box::new(made.await))

@@ -1,11 +1,12 @@
 //! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until a grant changes or ends: what is left then goes
 //! on together with that, so that nobody waits for a long pass who is to lose access.
 
-use aifactory_plan::engine::slurm_accounts::{self, AccountView, Call, Snapshot, Stage};
+use aifactory_plan::engine::slurm_accounts::{self, AccountView, Call, SlurmScope, Snapshot, Stage, Standing};
 use aifactory_plan::model::intent::GrantIntent;
 use aifactory_plan::site::policy::SitePolicy;
 
 use super::*;
+use crate::site::slurm::claim::{self, NoClaim};
 use crate::site::slurm::error::SlurmError;
 use crate::site::slurm::{read, write};
 
@@ -20,15 +21,18 @@ pub(super) enum Scope {
 
 /// A pass, and what came of it.
 pub(super) struct Pass {
-    pub scope: Scope,
+    pub about: Scope,
     site: SiteIntent,
+    scope: SlurmScope,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
     word: Option<SiteWord>,
     policy: SitePolicy,
     busy: BTreeMap<String, BTreeSet<String>>,
     pub leaving: Leaving,
-    pub result: Result<Found, Finding>,
+    /// The id of the claim under which it writes; `None`: it only reads.
+    claim: Option<String>,
+    pub result: Result<Found, NoClaim>,
 }
 
 /// What a pass found.
@@ -44,38 +48,42 @@ pub(super) struct Found {
     pub partitions: Option<BTreeMap<String, read::PartitionView>>,
     /// A budget was changed: what is used is worth a look.
     pub budgets_changed: bool,
+    /// The claim was given up, or was nobody's of ours.
+    pub released: bool,
 }
 
 impl Pass {
     pub fn new(
-        scope: Scope,
+        about: Scope,
         site: SiteIntent,
         intents: BTreeMap<OwnerRef, Arc<Intent>>,
         gone: BTreeSet<OwnerRef>,
         word: Option<SiteWord>,
         busy: BTreeMap<String, BTreeSet<String>>,
         leaving: Leaving,
+        claim: Option<String>,
     ) -> Self {
         let mut policy = word.as_ref().map(|word| SitePolicy::parse(&word.policy)).unwrap_or_default();
         // Until the site's word is read it may be that nothing is to be given.
         policy.paused |= word.is_none();
-        Self { scope, site, intents, gone, word, policy, busy, leaving, result: Ok(Found::default()) }
+        let scope = slurm_accounts::scope(&site);
+        Self { about, site, scope, intents, gone, word, policy, busy, leaving, claim, result: Ok(Found::default()) }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
     pub async fn run(mut self, client: &SlurmClient, news: &AtomicBool) -> Self {
-        self.result = self.work(client, news).await.map_err(|error| error.finding());
+        self.result = self.work(client, news).await;
         self
     }
 
-    async fn work(&mut self, client: &SlurmClient, news: &AtomicBool) -> Result<Found, SlurmError> {
+    async fn work(&mut self, client: &SlurmClient, news: &AtomicBool) -> Result<Found, NoClaim> {
         let Some(slurm) = &self.site.slurm else { return Ok(Found::default()) };
         let cluster = slurm.cluster_name.as_str();
         let mut found = Found::default();
         let (accounts, qos, tres, partitions) =
             tokio::try_join!(read::accounts(client), read::qos(client), read::tres(client), read::partition_names(client))?;
         let mut snapshot = Snapshot { accounts, qos, tres, partitions, ..Snapshot::default() };
-        if matches!(self.scope, Scope::Everything) {
+        if matches!(self.about, Scope::Everything) {
             found.partitions = Some(read::partitions(client).await?);
         }
         let parent = slurm.rest.as_ref().map(|rest| rest.parent_account.clone()).unwrap_or_default();
@@ -84,11 +92,16 @@ impl Pass {
         self.read_rows(client, cluster, &names, &mut snapshot).await?;
         let refusals = self.policy.refusals(self.intents.values().map(AsRef::as_ref));
         for round in 0..=ROUNDS {
-            found.held = slurm_accounts::held(&snapshot, &self.site.hub);
+            self.check_claim(&snapshot)?;
+            found.held = slurm_accounts::held(&snapshot, &self.scope);
             let now = Timestamp::now();
             let mut calls = Vec::new();
             for owner in self.owners(&found.held) {
                 let Some(plan) = self.plan(&owner, &snapshot, &found.held, &refusals, now) else { continue };
+                if self.claim.is_none() {
+                    found.plans.insert(owner, plan);
+                    continue;
+                }
                 if !found.failures.contains_key(&owner) && round < ROUNDS {
                     calls.extend(plan.calls.iter().cloned().map(|call| (owner.clone(), call)));
                 } else if !plan.calls.is_empty() {
@@ -114,7 +127,7 @@ impl Pass {
             }
             for (owner, call, error) in failures {
                 if error.is_transport() {
-                    return Err(error);
+                    return Err(error.into());
                 }
                 found.failures.entry(owner).or_default().push(error.about(&call));
             }
@@ -128,7 +141,37 @@ impl Pass {
                 self.read_rows(client, cluster, &names, &mut snapshot).await?;
             }
         }
+        found.released = self.release(client, &found, &snapshot).await?;
         Ok(found)
+    }
+
+    /// Whether the cluster is still this site's. Somebody may have deleted the claim, and somebody else made one.
+    fn check_claim(&self, snapshot: &Snapshot) -> Result<(), NoClaim> {
+        match (claim::stands(&self.site, snapshot), &self.claim) {
+            (Standing::Ours(id), Some(claim)) if id == *claim => Ok(()),
+            (Standing::Refused(finding), Some(_)) => Err(NoClaim::Finding(finding)),
+            (_, Some(_)) => Err(NoClaim::Finding(Finding::note(Reason::Pending, "this site's claim on the cluster is not there any more"))),
+            (_, None) if claim::lives(&self.site, snapshot) => {
+                Err(NoClaim::Finding(Finding::note(Reason::Pending, "something of this site is in the cluster again, after its claim was given up")))
+            }
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Gives the claim up where the site is to be let go and nothing of it is in use; whether it is not this site's any more.
+    async fn release(&self, client: &SlurmClient, found: &Found, snapshot: &Snapshot) -> Result<bool, NoClaim> {
+        // Something that is kept may fail to go, and holds up nothing; something that still gives access does.
+        let closed = |owner: &OwnerRef| found.plans.get(owner).is_none_or(|plan| plan.detail.access_removed);
+        let done = found.unfinished.is_empty() && !claim::lives(&self.site, snapshot) && found.held.keys().all(closed);
+        if !self.site.release || !done {
+            return Ok(false);
+        }
+        if self.claim.is_none() {
+            return Ok(true);
+        }
+        tracing::info!(site = %self.site.site, "Nothing of this site is in use in the cluster: its claim is given up");
+        let accounts = claim::give_up(client, &self.site).await?;
+        Ok(!matches!(slurm_accounts::standing(&self.site, &accounts, false), Standing::Ours(_)))
     }
 
     async fn read_rows(&self, client: &SlurmClient, cluster: &str, names: &BTreeSet<String>, snapshot: &mut Snapshot) -> Result<(), SlurmError> {
@@ -140,13 +183,13 @@ impl Pass {
 
     /// The accounts whose associations are read.
     fn accounts(&self, snapshot: &Snapshot) -> BTreeSet<String> {
-        let held = slurm_accounts::held(snapshot, &self.site.hub);
+        let held = slurm_accounts::held(snapshot, &self.scope);
         let owners = self.owners(&held);
         let mut names: BTreeSet<String> = owners
             .iter()
             .flat_map(|owner| {
                 let known = held.get(owner).map(|held| held.account.clone());
-                [slurm_accounts::account_name(&self.site.hub, owner)].into_iter().chain(known)
+                [self.scope.account(owner)].into_iter().chain(known)
             })
             .collect();
         for owner in &owners {
@@ -158,7 +201,7 @@ impl Pass {
     }
 
     fn owners(&self, held: &BTreeMap<OwnerRef, HeldAccount>) -> BTreeSet<OwnerRef> {
-        match &self.scope {
+        match &self.about {
             Scope::Everything => {
                 self.intents.keys().chain(&self.gone).chain(held.keys()).filter(|owner| owner.kind == Kind::AccessGrant).cloned().collect()
             }
@@ -183,7 +226,7 @@ impl Pass {
         now: Timestamp,
     ) -> Option<AccountPlan> {
         let nobody = BTreeSet::new();
-        let account = held.get(owner).map_or_else(|| slurm_accounts::account_name(&self.site.hub, owner), |held| held.account.clone());
+        let account = held.get(owner).map_or_else(|| self.scope.account(owner), |held| held.account.clone());
         let view = AccountView {
             snapshot,
             policy: &self.policy,
