@@ -260,7 +260,7 @@ impl Worker {
             ToSite::Put(intent) => {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
-                let urgent = intent.takes_access(self.intents.get(&owner));
+                let urgent = intent.takes_access(self.intents.get(&owner).map(AsRef::as_ref));
                 let pool = owner.kind == Kind::GPUPool;
                 self.intents.insert(owner.clone(), intent);
                 self.refuse();

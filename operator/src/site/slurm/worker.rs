@@ -263,7 +263,7 @@ impl Worker {
             ToSite::Put(intent) => {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
-                let urgent = intent.takes_access(self.intents.get(&owner));
+                let urgent = intent.takes_access(self.intents.get(&owner).map(AsRef::as_ref));
                 let known = self.intents.insert(owner.clone(), intent).is_some();
                 match owner.kind {
                     Kind::AccessGrant => {

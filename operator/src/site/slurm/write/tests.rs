@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use aifactory_plan::engine::slurm_accounts::Stage;
+
 use super::*;
 
 #[test]
