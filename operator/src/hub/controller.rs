@@ -196,7 +196,7 @@ impl Hub {
                 self.store_known();
             }
             let now = Instant::now();
-            let retry = self.known_retry_at.map(|at| at.max(now));
+            let retry = self.known_retry_at.filter(|at| *at > now);
             let wake = self.schedule.next_wake(now).into_iter().chain(retry).min().unwrap_or(now + Duration::from_secs(3600));
             tokio::select! {
                 () = &mut stop => break,
