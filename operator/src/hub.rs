@@ -1,5 +1,6 @@
 //! The hub: watches the three kinds, tells sites what they must know, and writes down what became of it.
 
+mod broken;
 mod controller;
 mod deletion_protection;
 mod identity;

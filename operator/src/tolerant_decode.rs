@@ -1,33 +1,174 @@
-//! Objects in which others have a hand, read so that one of them never hides the rest: the API server keeps whatever time somebody writes into
-//! `managedFields`, also one that can not be read here, and a list with it would fail as a whole.
+//! Objects in which others have a hand, decoded so that one of them never hides the rest.
+//!
+//! An API server keeps more than this process can decode: a time beyond the range of [`jiff`] in `managedFields` or in a spec, a value of a schema
+//! that was looser once, a tree that is deeper than a parser's stack. Where one item fails, serde fails the whole list, and a watch that can not list
+//! shows nothing at all. So every list, every watch and every answer to a write is decoded as [`Tolerant`]: its metadata is read by hand, field by
+//! field, and what can not be decoded beyond that is [`Broken`] with a name and a reason.
+
+#[cfg(test)]
+#[path = "tolerant_decode_tests.rs"]
+mod tests;
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta, Time};
 use kube::Resource;
+use prometheus_client::metrics::counter::Counter;
 use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
-/// An object, less the times in its `managedFields` that can not be read.
+/// How often an object could not be decoded, since the process began.
+pub static BROKEN: LazyLock<Counter> = LazyLock::new(Counter::default);
+
+/// An object as far as it can be decoded.
 #[derive(Clone, Debug)]
-pub struct Lenient<K>(pub K);
+pub enum Tolerant<K> {
+    /// All of it, less what is unreadable in its metadata.
+    Read(K),
+    /// Its metadata alone.
+    Broken(Broken),
+}
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Lenient<K> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut object = Value::deserialize(deserializer)?;
-        let entries = object.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut);
-        for entry in entries.into_iter().flatten().filter_map(Value::as_object_mut) {
-            if entry.get("time").is_some_and(|time| time.as_str().is_none_or(|text| text.parse::<Timestamp>().is_err())) {
-                entry.remove("time");
-            }
-        }
-        serde_json::from_value(object).map(Self).map_err(D::Error::custom)
+/// An object of which nothing but metadata can be decoded.
+#[derive(Clone)]
+pub struct Broken {
+    /// Name, namespace, UID, versions, labels, annotations, finalizers and whether it is being deleted, as far as each of them can be read.
+    pub meta: ObjectMeta,
+    /// Why the rest can not be decoded. It may quote a value, so it is for the object's own status; never for a Secret.
+    pub why: String,
+    /// The object as it came, for a caller that knows a part of it. It is never logged.
+    pub text: Box<str>,
+}
+
+impl std::fmt::Debug for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broken").field("namespace", &self.meta.namespace).field("name", &self.meta.name).finish_non_exhaustive()
     }
 }
 
-impl<K: Resource> Resource for Lenient<K> {
+impl<K: DeserializeOwned> Tolerant<K> {
+    /// Decodes one object. Never fails, whatever the text is.
+    pub fn from_json(text: &str) -> Self {
+        match serde_json::from_str(text) {
+            Ok(object) => Self::Read(object),
+            Err(error) => Self::by_hand(text, &error),
+        }
+    }
+
+    /// Reads the metadata by hand, and tries the rest again with it.
+    fn by_hand(text: &str, first: &serde_json::Error) -> Self {
+        let Ok(mut fields) = serde_json::from_str::<BTreeMap<Cow<'_, str>, &RawValue>>(text) else {
+            return Self::broken(ObjectMeta::default(), first.to_string(), text);
+        };
+        let meta = metadata(fields.get("metadata").copied());
+        let Ok(readable) = serde_json::value::to_raw_value(&meta) else { return Self::broken(meta, first.to_string(), text) };
+        fields.insert(Cow::Borrowed("metadata"), &readable);
+        let again = serde_json::to_string(&fields).and_then(|text| serde_json::from_str(&text));
+        match again {
+            Ok(object) => Self::Read(object),
+            Err(error) => Self::broken(meta, error.to_string(), text),
+        }
+    }
+
+    fn broken(meta: ObjectMeta, why: String, text: &str) -> Self {
+        BROKEN.inc();
+        if meta.name.is_none() {
+            tracing::warn!("An object that does not even have a readable name was left out");
+        }
+        Self::Broken(Broken { meta, why, text: text.into() })
+    }
+}
+
+impl<K> Tolerant<K> {
+    /// The object, or what is left of it.
+    pub fn into_result(self) -> Result<K, Broken> {
+        match self {
+            Self::Read(object) => Ok(object),
+            Self::Broken(broken) => Err(broken),
+        }
+    }
+}
+
+/// The answer to a write that the API server took: `None` where the answer itself can not be decoded, since the write stands all the same.
+pub fn taken<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error> {
+    match result {
+        Ok(answer) => Ok(Some(answer)),
+        Err(kube::Error::SerdeError(_)) => {
+            BROKEN.inc();
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Metadata, each field for itself: one that can not be read is left out.
+fn metadata(raw: Option<&RawValue>) -> ObjectMeta {
+    let fields: BTreeMap<Cow<'_, str>, &RawValue> = raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+    let field = |name: &str| fields.get(name).copied().filter(|raw| raw.get() != "null");
+    let text = |name: &str| field(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+    let number = |name: &str| field(name).and_then(|raw| serde_json::from_str::<i64>(raw.get()).ok());
+    let time = |name: &str, unreadable| field(name).map(|raw| serde_json::from_str::<Time>(raw.get()).unwrap_or(Time(unreadable)));
+    ObjectMeta {
+        name: text("name").filter(|name| !name.is_empty()),
+        namespace: text("namespace"),
+        uid: text("uid"),
+        resource_version: text("resourceVersion"),
+        generation: number("generation"),
+        labels: field("labels").map(texts),
+        annotations: field("annotations").map(texts),
+        finalizers: field("finalizers").map(|raw| elements(raw).iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect()),
+        managed_fields: field("managedFields").map(|raw| elements(raw).iter().filter_map(|raw| entry(raw)).collect()),
+        // Whoever was created at an unknown time has no precedence over others.
+        creation_timestamp: time("creationTimestamp", Timestamp::MAX),
+        // An object that has this field is being deleted, whatever the time is.
+        deletion_timestamp: time("deletionTimestamp", Timestamp::UNIX_EPOCH),
+        deletion_grace_period_seconds: number("deletionGracePeriodSeconds"),
+        ..ObjectMeta::default()
+    }
+}
+
+/// The entries of a map whose values are texts.
+fn texts(raw: &RawValue) -> BTreeMap<String, String> {
+    let entries: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).unwrap_or_default();
+    entries.into_iter().filter_map(|(key, raw)| Some((key, serde_json::from_str(raw.get()).ok()?))).collect()
+}
+
+fn elements(raw: &RawValue) -> Vec<&RawValue> {
+    serde_json::from_str(raw.get()).unwrap_or_default()
+}
+
+/// An entry of `managedFields`: its time is told without effect, so one that can not be read is dropped and the entry stays.
+fn entry(raw: &RawValue) -> Option<ManagedFieldsEntry> {
+    let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(raw.get()).ok()?;
+    if fields.get("time").is_some_and(|time| serde_json::from_str::<Time>(time.get()).is_err()) {
+        fields.remove("time");
+    }
+    serde_json::from_str(&serde_json::to_string(&fields).ok()?).ok()
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Tolerant<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Text that is not looked into yet: however deep it is, the items beside it are decoded.
+        let raw = Box::<RawValue>::deserialize(deserializer).map_err(D::Error::custom)?;
+        Ok(Self::from_json(raw.get()))
+    }
+}
+
+impl<K: Serialize> Serialize for Tolerant<K> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Read(object) => object.serialize(serializer),
+            Self::Broken(_) => Err(S::Error::custom("an object that could not be decoded is not sent")),
+        }
+    }
+}
+
+impl<K: Resource> Resource for Tolerant<K> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -48,37 +189,16 @@ impl<K: Resource> Resource for Lenient<K> {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        self.0.meta()
+        match self {
+            Self::Read(object) => object.meta(),
+            Self::Broken(broken) => &broken.meta,
+        }
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        self.0.meta_mut()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
-
-    use k8s_openapi::api::core::v1::Pod;
-    use kube::api::ObjectList;
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_time_that_nobody_can_read_hides_no_list() {
-        let pod = |name: &str, time: Value| {
-            json!({"metadata": {"name": name, "managedFields": [
-            {"manager": "kubectl", "operation": "Update", "time": time},
-            {"manager": "kubelet", "operation": "Update", "subresource": "status", "time": "2026-11-21T12:00:00Z"}]}})
-        };
-        let list = json!({"apiVersion": "v1", "kind": "PodList", "metadata": {},
-            "items": [pod("one", json!("9999-12-31T23:59:59Z")), pod("two", json!(7)), pod("three", json!("2026-11-21T12:00:00Z"))]});
-        assert!(serde_json::from_value::<ObjectList<Pod>>(list.clone()).is_err(), "as they are");
-        let read: ObjectList<Lenient<Pod>> = serde_json::from_value(list).unwrap();
-        let times: Vec<usize> =
-            read.items.iter().map(|pod| pod.0.metadata.managed_fields.iter().flatten().filter(|entry| entry.time.is_some()).count()).collect();
-        assert_eq!(times, [1, 1, 2]);
+        match self {
+            Self::Read(object) => object.meta_mut(),
+            Self::Broken(broken) => &mut broken.meta,
+        }
     }
 }

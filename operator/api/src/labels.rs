@@ -95,5 +95,7 @@ pub const PREFIX: &str = "aif-";
 pub const SITE_MANAGER: &str = "aifactory-site";
 /// Field manager of status on the hub.
 pub const STATUS_MANAGER: &str = "aifactory-status";
+/// Field manager of the conditions of a resource that can not be worked on.
+pub const CONDITIONS_MANAGER: &str = "aifactory-conditions";
 /// Field manager of other objects on the hub.
 pub const HUB_MANAGER: &str = "aifactory-hub";

@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::client::{ClientSettings, Clients, NO_ANSWER};
 use crate::credential::{AddressRules, Fingerprint, SiteCredential};
+use crate::tolerant_decode::{Tolerant, taken};
 
 /// Longest wait for one call to the hub.
 const HUB_CALL: Duration = Duration::from_secs(10);
@@ -61,10 +62,10 @@ impl CredentialReader {
                     .map_err(|error| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: {}: {error}", error.reason())))?;
                 let clients = Clients::new(&credential.config(None), &self.settings)
                     .map_err(|_| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {key}: no client can be made with it")))?;
-                let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
-                let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
+                let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
+                let bindings: Api<Tolerant<RoleBinding>> = Api::namespaced(self.hub.clone(), namespace);
                 hold(&secrets, &secret).await?;
-                if let Ok(Ok(binding)) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
+                if let Ok(Ok(Tolerant::Read(binding))) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
                     hold(&bindings, &binding).await?;
                 }
                 Ok(Found { fingerprint: Fingerprint::of(&bytes), clients, expires: credential.expires_at() })
@@ -79,8 +80,8 @@ impl CredentialReader {
         };
         let (value, found, secret) = self.read(namespace, name, key, others).await?;
         hold(&Api::namespaced(self.hub.clone(), namespace), &secret).await?;
-        let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
-        if let Ok(Ok(binding)) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
+        let bindings: Api<Tolerant<RoleBinding>> = Api::namespaced(self.hub.clone(), namespace);
+        if let Ok(Ok(Tolerant::Read(binding))) = tokio::time::timeout(HUB_CALL, bindings.get(labels::CREDENTIALS)).await {
             hold(&bindings, &binding).await?;
         }
         Ok((value, found))
@@ -89,14 +90,14 @@ impl CredentialReader {
     /// Lets the Secret go.
     pub async fn release_secret(&self, source: &CredentialSource) -> Result<(), Finding> {
         let CredentialSource::Secret { namespace, name, .. } = source else { return Ok(()) };
-        let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
+        let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(secret) = held(fetch(&secrets, name).await)? else { return Ok(()) };
         release(&secrets, &secret).await
     }
 
     /// Lets the RoleBinding of a namespace go, by which the operator reads credentials there.
     pub async fn release_binding(&self, namespace: &str) -> Result<(), Finding> {
-        let bindings: Api<RoleBinding> = Api::namespaced(self.hub.clone(), namespace);
+        let bindings: Api<Tolerant<RoleBinding>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(binding) = held(fetch(&bindings, labels::CREDENTIALS).await)? else { return Ok(()) };
         release(&bindings, &binding).await
     }
@@ -107,7 +108,7 @@ impl CredentialReader {
     }
 
     async fn read(&self, namespace: &str, name: &str, key: &str, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>, Secret), Finding> {
-        let secrets: Api<Secret> = Api::namespaced(self.hub.clone(), namespace);
+        let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(mut secret) = fetch(&secrets, name).await? else {
             return Err(Finding::stalled(
                 Reason::SecretNotFound,
@@ -143,12 +144,17 @@ fn held<K>(found: Result<Option<K>, Finding>) -> Result<Option<K>, Finding> {
     }
 }
 
-async fn fetch<K>(api: &Api<K>, name: &str) -> Result<Option<K>, Finding>
+async fn fetch<K>(api: &Api<Tolerant<K>>, name: &str) -> Result<Option<K>, Finding>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     match tokio::time::timeout(HUB_CALL, api.get_opt(name)).await {
-        Ok(Ok(found)) => Ok(found),
+        Ok(Ok(Some(Tolerant::Read(found)))) => Ok(Some(found)),
+        Ok(Ok(None)) => Ok(None),
+        // Why is not said, since that may quote what it holds.
+        Ok(Ok(Some(Tolerant::Broken(_)))) => {
+            Err(Finding::stalled(Reason::CredentialInvalid, format!("{} {name} can not be read by this release", K::kind(&()))))
+        }
         Ok(Err(kube::Error::Api(status))) if status.is_forbidden() => {
             let namespace = api.namespace().unwrap_or_default();
             Err(Finding::stalled(
@@ -169,7 +175,7 @@ where
     }
 }
 
-async fn hold<K>(api: &Api<K>, object: &K) -> Result<(), Finding>
+async fn hold<K>(api: &Api<Tolerant<K>>, object: &K) -> Result<(), Finding>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -191,7 +197,7 @@ where
     patch_finalizers(api, object, patch).await
 }
 
-async fn release<K>(api: &Api<K>, object: &K) -> Result<(), Finding>
+async fn release<K>(api: &Api<Tolerant<K>>, object: &K) -> Result<(), Finding>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -205,7 +211,7 @@ where
     patch_finalizers(api, object, patch).await
 }
 
-async fn patch_finalizers<K>(api: &Api<K>, object: &K, patch: serde_json::Value) -> Result<(), Finding>
+async fn patch_finalizers<K>(api: &Api<Tolerant<K>>, object: &K, patch: serde_json::Value) -> Result<(), Finding>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -214,7 +220,7 @@ where
     };
     let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| failed(error.to_string()))?;
     let params = PatchParams { field_manager: Some(labels::HUB_MANAGER.to_owned()), ..PatchParams::default() };
-    match tokio::time::timeout(HUB_CALL, api.patch(&object.name_any(), &params, &Patch::<()>::Json(patch))).await {
+    match tokio::time::timeout(HUB_CALL, api.patch(&object.name_any(), &params, &Patch::<()>::Json(patch))).await.map(taken) {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(()),
         Ok(Err(error)) => Err(failed(brief(&error))),

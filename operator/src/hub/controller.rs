@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, labels};
+use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, Reason, labels};
 use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
 use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::hub::ledger::Ledger;
@@ -21,23 +21,23 @@ use aifactory_plan::model::intent::SiteWord;
 use aifactory_plan::model::report::{Finding, Report, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::broken::{Undecodable, conditions};
 use super::deletion_protection;
 use super::known_sites::KnownSitesError;
 use super::sites::{Sites, parts, source};
 use super::watch::{Resourced, Seen, version, watch};
-use super::writes::{Write, WriteError, raw_status, write};
+use super::writes::{Write, WriteError, write};
 use crate::credential::reader::CredentialReader;
 use crate::telemetry::event_recorder::Notices;
 use crate::telemetry::metrics::{Metrics, ReconcileResult};
 use crate::transport::{FromSite, HubReceiver, Received};
 use crate::workqueue::WorkQueue;
-use status::broken_status;
 
 /// Writes to the hub at a time.
 const WRITES: usize = 16;
@@ -81,7 +81,7 @@ pub struct Hub {
     /// The last version seen of each resource, of those that are gone as well until the next listing.
     versions: BTreeMap<OwnerRef, u64>,
     unlisted: BTreeSet<Kind>,
-    undecodable: BTreeMap<OwnerRef, String>,
+    undecodable: BTreeMap<OwnerRef, Undecodable>,
     sites: Sites,
     from_sites: HubReceiver,
     /// The parts of sites that may hold something, as they shall be stored; `world.known` is what is stored.
@@ -127,7 +127,9 @@ struct Progress {
 }
 
 enum Done {
-    Written(OwnerRef, Result<Option<Resourced>, WriteError>, bool),
+    Written(OwnerRef, Result<Option<Seen>, WriteError>, bool),
+    /// Why a resource can not be worked on was written, or could not be.
+    Told(OwnerRef, Result<Option<Seen>, WriteError>),
     Released(OwnerRef, bool),
     Living(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
@@ -258,23 +260,37 @@ impl Hub {
                     tracing::info!("Saw everything of ours on the hub");
                 }
             }
-            Seen::Undecodable(owner, why) => {
-                if self.undecodable.insert(owner.clone(), why.clone()).as_ref() != Some(&why) {
-                    tracing::warn!(%owner, why, "Can not be decoded");
-                    self.schedule.add(owner);
-                }
-            }
+            Seen::Undecodable(owner, found) => self.put_undecodable(owner, *found),
         }
     }
 
+    /// Whether this version of a resource is newer than what is known of it, also of one that is gone: the answer to the write that let it go may come
+    /// after the news that it went.
+    fn newer(&mut self, owner: &OwnerRef, version: u64) -> bool {
+        let newer = self.versions.get(owner).is_none_or(|known| *known < version);
+        if newer {
+            self.versions.insert(owner.clone(), version);
+        }
+        newer
+    }
+
+    fn put_undecodable(&mut self, owner: OwnerRef, found: Undecodable) {
+        if !self.newer(&owner, version(&found.meta)) {
+            return;
+        }
+        if self.undecodable.get(&owner).is_none_or(|known| known.why != found.why) {
+            tracing::warn!(%owner, why = found.why, "Can not be decoded");
+        }
+        let urgent = found.meta.deletion_timestamp.is_some();
+        self.undecodable.insert(owner.clone(), found);
+        if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+    }
+
     fn put(&mut self, owner: OwnerRef, object: Resourced) {
-        let version = version(object.meta());
-        // Also of what is gone: the answer to the write that let a resource go may come after the news that it went.
-        if self.versions.get(&owner).is_some_and(|known| *known >= version) {
+        if !self.newer(&owner, version(object.meta())) {
             return;
         }
         self.undecodable.remove(&owner);
-        self.versions.insert(owner.clone(), version);
         let deleting = object.meta().deletion_timestamp.is_some();
         let (changed, urgent) = match &object {
             Resourced::Factory(factory) => {
@@ -457,7 +473,7 @@ impl Hub {
         let now = Instant::now();
         match done {
             Done::Written(owner, result, status) => match result {
-                Ok(Some(object)) => {
+                Ok(Some(found)) => {
                     if status {
                         self.settings.metrics.status_written(owner.kind);
                         if let Some(progress) = self.progress.get_mut(&owner) {
@@ -465,7 +481,7 @@ impl Hub {
                         }
                     }
                     self.schedule.done(&owner);
-                    self.put(owner.clone(), object);
+                    self.seen(found);
                     self.schedule.add(owner);
                 }
                 Ok(None) => self.schedule.done(&owner),
@@ -474,14 +490,18 @@ impl Hub {
                     self.schedule.failed(&owner, now);
                 }
             },
-            Done::Released(owner, released) => {
-                let object = self.world.factory(&owner).map(|factory| Resourced::Factory(factory.clone()));
-                match object {
-                    Some(object) if released => self.spawn_write(owner, object, Write::RemoveFinalizer),
-                    Some(_) => self.schedule.failed(&owner, now),
-                    None => self.schedule.done(&owner),
+            Done::Told(owner, result) => {
+                self.schedule.failed(&owner, now);
+                match result {
+                    Ok(found) => found.into_iter().for_each(|found| self.seen(found)),
+                    Err(error) => tracing::debug!(%owner, error = crate::hub::writes::explain(&error), "A write to the hub failed"),
                 }
             }
+            Done::Released(owner, released) => match self.meta(&owner) {
+                Some(meta) if released => self.spawn_write(owner, meta, Write::RemoveFinalizer),
+                Some(_) => self.schedule.failed(&owner, now),
+                None => self.schedule.done(&owner),
+            },
             Done::KnownStored(known, result) => self.known_stored(known, result),
             Done::Living(stored) => {
                 self.storing = false;
@@ -503,8 +523,8 @@ impl Hub {
             self.settings.metrics.reconciled(owner.kind, result, begun.elapsed());
             match visited {
                 Ok(Next::Nothing) => self.schedule.done(&owner),
-                Ok(Next::Write(write)) => match self.object(&owner) {
-                    Some(object) => self.spawn_write(owner, object, write),
+                Ok(Next::Write(write)) => match self.meta(&owner) {
+                    Some(meta) => self.spawn_write(owner, meta, write),
                     None => self.schedule.done(&owner),
                 },
                 Ok(Next::Release(sources)) => {
@@ -524,7 +544,7 @@ impl Hub {
                 Err(_) => {
                     tracing::error!(%owner, "A visit panicked");
                     self.settings.metrics.panicked(owner.kind);
-                    self.broken(owner, "InternalError", "the operator failed while visiting this resource; its log says where");
+                    self.broken(owner);
                 }
             }
         }
@@ -538,23 +558,35 @@ impl Hub {
         }
     }
 
-    fn spawn_write(&mut self, owner: OwnerRef, object: Resourced, change: Write) {
+    fn meta(&self, owner: &OwnerRef) -> Option<ObjectMeta> {
+        let undecodable = self.undecodable.get(owner).map(|found| found.meta.clone());
+        undecodable.or_else(|| self.object(owner).map(|object| object.meta().clone()))
+    }
+
+    fn spawn_write(&mut self, owner: OwnerRef, meta: ObjectMeta, change: Write) {
         let client = self.settings.client.clone();
         let status = matches!(change, Write::Status(_));
         self.tasks.spawn(async move {
-            let result = write(&client, &owner, &object, change).await;
+            let result = write(&client, &owner, &meta, change).await;
             Done::Written(owner, result, status)
         });
     }
 
-    /// Says on the resource that it can not be worked on, and tries again later.
-    fn broken(&mut self, owner: OwnerRef, reason: &str, message: &str) {
+    /// Says on the resource that reconciling it failed, and tries again later.
+    fn broken(&mut self, owner: OwnerRef) {
+        const MESSAGE: &str = "the operator failed while visiting this resource; its log says where";
+        let stored = match self.undecodable.get(&owner) {
+            Some(found) => found.conditions.clone(),
+            None => self.object(&owner).map(|object| object.conditions().to_vec()).unwrap_or_default(),
+        };
+        let meta = self.meta(&owner).unwrap_or_default();
+        let Some(conditions) = conditions(&stored, meta.generation, Reason::InternalError, MESSAGE) else {
+            return self.schedule.failed(&owner, Instant::now());
+        };
         let client = self.settings.client.clone();
-        let generation = self.object(&owner).and_then(|object| object.meta().generation).unwrap_or_default();
-        let status = broken_status(generation, reason, message);
         self.tasks.spawn(async move {
-            let result = raw_status(&client, &owner, status).await;
-            Done::Written(owner.clone(), result.and(Err(WriteError::Patch { owner, why: "not worked on".to_owned() })), false)
+            let result = write(&client, &owner, &meta, Write::Conditions(conditions)).await;
+            Done::Told(owner, result)
         });
     }
 

@@ -10,6 +10,8 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use crate::tolerant_decode::{Tolerant, taken};
+
 /// Longest wait for the write.
 const WRITE: Duration = Duration::from_secs(10);
 
@@ -27,8 +29,8 @@ pub fn namespaces(world: &World) -> BTreeSet<String> {
 
 /// Writes them down, unless they are there already.
 pub async fn store(client: &Client, namespace: &str, names: &BTreeSet<String>) -> bool {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    if let Ok(Ok(Some(found))) = tokio::time::timeout(WRITE, api.get_opt(labels::LIVING_GRANTS)).await
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
+    if let Ok(Ok(Some(Tolerant::Read(found)))) = tokio::time::timeout(WRITE, api.get_opt(labels::LIVING_GRANTS)).await
         && found.data.unwrap_or_default().into_keys().collect::<BTreeSet<_>>() == *names
     {
         return true;
@@ -36,7 +38,7 @@ pub async fn store(client: &Client, namespace: &str, names: &BTreeSet<String>) -
     let data: BTreeMap<&String, &str> = names.iter().map(|name| (name, "true")).collect();
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels::LIVING_GRANTS}, "data": data});
     let params = PatchParams::apply(labels::HUB_MANAGER).force();
-    match tokio::time::timeout(WRITE, api.patch(labels::LIVING_GRANTS, &params, &Patch::Apply(&object))).await {
+    match tokio::time::timeout(WRITE, api.patch(labels::LIVING_GRANTS, &params, &Patch::Apply(&object))).await.map(taken) {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => {
             tracing::warn!(%error, "ConfigMap {} could not be written", labels::LIVING_GRANTS);

@@ -8,6 +8,8 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use crate::tolerant_decode::{Tolerant, taken};
+
 /// Why there is no hub id.
 #[derive(Debug, thiserror::Error)]
 pub enum HubIdError {
@@ -30,11 +32,11 @@ pub enum HubIdError {
 
 /// Reads the hub id, and makes it where there is none.
 pub async fn hub_id(client: &Client, namespace: &str) -> Result<String, HubIdError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let failed = |source: kube::Error| HubIdError::Api { namespace: namespace.to_owned(), source: Box::new(source) };
     for _ in 0..3 {
         if let Some(found) = api.get_opt(labels::HUB_CONFIG).await.map_err(failed)? {
-            let id = found.data.unwrap_or_default().remove("id").filter(|id| !id.is_empty());
+            let id = found.into_result().ok().and_then(|found| found.data).unwrap_or_default().remove("id").filter(|id| !id.is_empty());
             return id.ok_or_else(|| HubIdError::Empty { namespace: namespace.to_owned() });
         }
         let random = |_| RandomState::new().build_hasher().finish();
@@ -42,7 +44,7 @@ pub async fn hub_id(client: &Client, namespace: &str) -> Result<String, HubIdErr
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels::HUB_CONFIG}, "data": {"id": id}});
         // Without force, under a name of its own: whoever comes second gets a conflict and reads the first one's id.
         let manager = format!("{}-{id}", labels::HUB_MANAGER);
-        match api.patch(labels::HUB_CONFIG, &PatchParams::apply(&manager), &Patch::Apply(&object)).await {
+        match taken(api.patch(labels::HUB_CONFIG, &PatchParams::apply(&manager), &Patch::Apply(&object)).await) {
             Ok(_) => return Ok(id),
             Err(kube::Error::Api(status)) if status.is_conflict() => {}
             Err(error) => return Err(failed(error)),

@@ -13,6 +13,8 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use crate::tolerant_decode::{Tolerant, taken};
+
 /// Longest wait for a call.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -34,6 +36,12 @@ pub enum KnownSitesError {
         /// Namespace of the ConfigMap.
         namespace: String,
     },
+    /// It is there and can not be read.
+    #[error("ConfigMap {namespace}/{} can not be read; restore it from the backup of this hub", labels::KNOWN_SITES)]
+    Unreadable {
+        /// Namespace of the ConfigMap.
+        namespace: String,
+    },
     /// An entry can not be read. Without it the hub might call access gone at a site that it does not ask.
     #[error("ConfigMap {namespace}/{}, key {key}: {source}; restore it from the backup of this hub", labels::KNOWN_SITES)]
     Entry {
@@ -48,9 +56,11 @@ pub enum KnownSitesError {
 
 /// Reads the record; `None` where there is none yet.
 pub async fn load(client: &Client, namespace: &str) -> Result<Option<KnownSites>, KnownSitesError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let found = bounded(namespace, api.get_opt(labels::KNOWN_SITES)).await?;
-    found.map(|found| decode(namespace, found.data.unwrap_or_default())).transpose()
+    let Some(found) = found else { return Ok(None) };
+    let found = found.into_result().map_err(|_| KnownSitesError::Unreadable { namespace: namespace.to_owned() })?;
+    decode(namespace, found.data.unwrap_or_default()).map(Some)
 }
 
 fn decode(namespace: &str, data: BTreeMap<String, String>) -> Result<KnownSites, KnownSitesError> {
@@ -62,11 +72,11 @@ fn decode(namespace: &str, data: BTreeMap<String, String>) -> Result<KnownSites,
 
 /// Writes the whole record.
 pub async fn store(client: &Client, namespace: &str, known: &KnownSites) -> Result<(), KnownSitesError> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let data = encode(namespace, known)?;
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels::KNOWN_SITES}, "data": data});
     let params = PatchParams::apply(labels::HUB_MANAGER).force();
-    bounded(namespace, api.patch(labels::KNOWN_SITES, &params, &Patch::Apply(&object))).await.map(|_| ())
+    bounded(namespace, async { taken(api.patch(labels::KNOWN_SITES, &params, &Patch::Apply(&object)).await) }).await.map(|_| ())
 }
 
 fn encode(namespace: &str, known: &KnownSites) -> Result<BTreeMap<String, String>, KnownSitesError> {

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use futures::StreamExt;
-use kube::core::DeserializeGuard;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+
+use super::broken::{Undecodable, conditions_of};
+use crate::tolerant_decode::{Broken, Tolerant};
 
 /// One of our resources.
 #[derive(Clone, Debug)]
@@ -23,12 +26,22 @@ pub enum Resourced {
 }
 
 impl Resourced {
-    pub fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+    pub fn meta(&self) -> &ObjectMeta {
         match self {
             Resourced::Factory(factory) => factory.meta(),
             Resourced::Pool(pool) => pool.meta(),
             Resourced::Grant(grant) => grant.meta(),
         }
+    }
+
+    /// The conditions in its status.
+    pub fn conditions(&self) -> &[Condition] {
+        let conditions = match self {
+            Resourced::Factory(factory) => factory.status.as_ref().map(|status| &status.conditions),
+            Resourced::Pool(pool) => pool.status.as_ref().map(|status| &status.conditions),
+            Resourced::Grant(grant) => grant.status.as_ref().map(|status| &status.conditions),
+        };
+        conditions.map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -42,7 +55,7 @@ pub enum Seen {
     /// All of a kind were listed: just these exist.
     Listed(Kind, BTreeSet<OwnerRef>),
     /// A resource can not be decoded.
-    Undecodable(OwnerRef, String),
+    Undecodable(OwnerRef, Box<Undecodable>),
 }
 
 /// A kind of ours, as the watch needs it.
@@ -76,7 +89,7 @@ impl Watched for AccessGrant {
 
 /// Watches a kind until the receiver is gone.
 pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
-    let api: Api<DeserializeGuard<K>> = Api::all(client);
+    let api: Api<Tolerant<K>> = Api::all(client);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut listing = BTreeSet::new();
     while let Some(event) = stream.next().await {
@@ -85,15 +98,18 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
                 listing.clear();
                 continue;
             }
+            // An object without a name can not be spoken of.
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object))
+                if object.meta().name.is_none() =>
+            {
+                continue;
+            }
             Ok(watcher::Event::InitApply(object)) => {
-                let seen = decode(object);
-                if let Seen::Put(owner, _) | Seen::Undecodable(owner, _) = &seen {
-                    listing.insert(owner.clone());
-                }
-                seen
+                listing.insert(owner_of::<K>(object.meta()));
+                seen(object)
             }
             Ok(watcher::Event::InitDone) => Seen::Listed(K::KIND, std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(object)) => decode(object),
+            Ok(watcher::Event::Apply(object)) => seen(object),
             Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta()), version(object.meta())),
             Err(error) => {
                 tracing::warn!(kind = %K::KIND, %error, "The watch on the hub failed");
@@ -106,16 +122,20 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
     }
 }
 
-fn decode<K: Watched>(object: DeserializeGuard<K>) -> Seen {
+/// What an object is to the controller, whether it was listed, watched or the answer to a write.
+pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     let owner = owner_of::<K>(object.meta());
-    match object.0 {
+    match object.into_result() {
         Ok(object) => Seen::Put(owner, without_managed_fields(object).wrap()),
-        Err(error) => Seen::Undecodable(owner, error.error),
+        Err(Broken { mut meta, why, text }) => {
+            meta.managed_fields = None;
+            Seen::Undecodable(owner, Box::new(Undecodable { meta, conditions: conditions_of(&text), why }))
+        }
     }
 }
 
 /// The resourceVersion, which orders what was seen of one resource.
-pub fn version(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> u64 {
+pub fn version(meta: &ObjectMeta) -> u64 {
     meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
@@ -124,6 +144,6 @@ fn without_managed_fields<K: Watched>(mut object: K) -> K {
     object
 }
 
-fn owner_of<K: Watched>(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> OwnerRef {
+fn owner_of<K: Watched>(meta: &ObjectMeta) -> OwnerRef {
     OwnerRef::new(K::KIND, meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }

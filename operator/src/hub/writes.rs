@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, GROUP, Kind, OwnerRef, VERSION, labels};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::watch::{Resourced, Watched};
+use super::watch::{Seen, Watched, seen};
+use crate::tolerant_decode::{Tolerant, taken};
 
 /// Longest wait for one write.
 const WRITE: Duration = Duration::from_secs(10);
@@ -21,6 +23,8 @@ pub enum Write {
     RemoveFinalizer,
     /// Replaces the status.
     Status(Value),
+    /// Replaces these conditions and leaves the rest of the status alone, for a resource that can not be worked on.
+    Conditions(Value),
 }
 
 /// Why a write to the hub failed.
@@ -59,36 +63,29 @@ pub fn explain(error: &WriteError) -> String {
     }
 }
 
-/// Carries a write out; returns the resource as it is then, or `None` if it is gone.
-pub async fn write(client: &Client, owner: &OwnerRef, current: &Resourced, write: Write) -> Result<Option<Resourced>, WriteError> {
+/// Carries a write out on the resource with this metadata; returns what is seen then, or `None` where there is nothing new to be seen: the resource
+/// is gone, is as wanted already, or came back as something that can not be decoded at all.
+pub async fn write(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<Seen>, WriteError> {
     match owner.kind {
-        Kind::AIFactory => typed::<AIFactory>(client, owner, current, write).await,
-        Kind::GPUPool => typed::<GPUPool>(client, owner, current, write).await,
-        Kind::AccessGrant => typed::<AccessGrant>(client, owner, current, write).await,
+        Kind::AIFactory => typed::<AIFactory>(client, owner, meta, write).await,
+        Kind::GPUPool => typed::<GPUPool>(client, owner, meta, write).await,
+        Kind::AccessGrant => typed::<AccessGrant>(client, owner, meta, write).await,
     }
 }
 
-/// Writes a status by name alone, for a resource that can not be decoded.
-pub async fn raw_status(client: &Client, owner: &OwnerRef, status: Value) -> Result<(), WriteError> {
-    let body = envelope(owner, &status);
-    let request = match owner.kind {
-        Kind::AIFactory => patch_status::<AIFactory>(client, owner, &body).await.map(|_| ()),
-        Kind::GPUPool => patch_status::<GPUPool>(client, owner, &body).await.map(|_| ()),
-        Kind::AccessGrant => patch_status::<AccessGrant>(client, owner, &body).await.map(|_| ()),
-    };
-    match request {
-        // The answer can not be decoded either; the write itself is what counts.
-        Err(WriteError::Api { source, .. }) if matches!(*source, kube::Error::SerdeError(_)) => Ok(()),
-        other => other,
-    }
-}
-
-async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, current: &Resourced, write: Write) -> Result<Option<Resourced>, WriteError> {
-    let api: Api<K> = Api::namespaced(client.clone(), &owner.namespace);
+async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<Seen>, WriteError> {
+    let api: Api<Tolerant<K>> = Api::namespaced(client.clone(), &owner.namespace);
     let result = match write {
-        Write::Status(status) => patch_status::<K>(client, owner, &envelope(owner, &status)).await,
+        Write::Status(status) => {
+            let params = PatchParams::apply(labels::STATUS_MANAGER).force();
+            bounded(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &status)))).await
+        }
+        Write::Conditions(conditions) => {
+            // Under a name of its own: an apply under the name of the whole status would remove all other fields.
+            let params = PatchParams::apply(labels::CONDITIONS_MANAGER).force();
+            bounded(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &json!({"conditions": conditions}))))).await
+        }
         Write::AddFinalizer | Write::RemoveFinalizer => {
-            let meta = current.meta();
             let finalizers = meta.finalizers.clone().unwrap_or_default();
             let position = finalizers.iter().position(|finalizer| finalizer == labels::FINALIZER);
             let change = match (&write, position) {
@@ -103,7 +100,7 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, current: &Resource
                     {"op": "test", "path": format!("/metadata/finalizers/{index}"), "value": labels::FINALIZER},
                     {"op": "remove", "path": format!("/metadata/finalizers/{index}")},
                 ]),
-                _ => return Ok(Some(current.clone())),
+                _ => return Ok(None),
             };
             // Never the next incarnation of the same name.
             let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": meta.uid})];
@@ -115,18 +112,10 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, current: &Resource
         }
     };
     match result {
-        Ok(mut stored) => {
-            stored.managed_fields_mut().clear();
-            Ok(Some(stored.wrap()))
-        }
+        Ok(stored) => Ok(stored.map(seen)),
         Err(WriteError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) => Ok(None),
         Err(error) => Err(error),
     }
-}
-
-async fn patch_status<K: Watched>(client: &Client, owner: &OwnerRef, body: &Value) -> Result<K, WriteError> {
-    let api: Api<K> = Api::namespaced(client.clone(), &owner.namespace);
-    bounded(owner, api.patch_status(&owner.name, &PatchParams::apply(labels::STATUS_MANAGER).force(), &Patch::Apply(body))).await
 }
 
 fn envelope(owner: &OwnerRef, status: &Value) -> Value {
@@ -138,8 +127,8 @@ fn envelope(owner: &OwnerRef, status: &Value) -> Value {
     })
 }
 
-async fn bounded<T>(owner: &OwnerRef, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, WriteError> {
-    match tokio::time::timeout(WRITE, request).await {
+async fn bounded<T>(owner: &OwnerRef, request: impl Future<Output = Result<T, kube::Error>>) -> Result<Option<T>, WriteError> {
+    match tokio::time::timeout(WRITE, request).await.map(taken) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(WriteError::Api { owner: owner.clone(), source: Box::new(error) }),
         Err(_) => Err(WriteError::Timeout { owner: owner.clone() }),

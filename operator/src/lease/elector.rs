@@ -17,7 +17,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Leadership, LeaseError, LeaseSettings, Role, WriteGate, record::Record};
+use super::{
+    Leadership, LeaseError, LeaseSettings, Role, WriteGate,
+    record::{Record, readable},
+};
+use crate::tolerant_decode::Tolerant;
 
 /// Longest pause between two looks at somebody else's lease.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(2);
@@ -26,7 +30,7 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Takes part in the election. Its client must not be behind the [`WriteGate`] that it opens.
 #[derive(Debug)]
 pub struct Elector {
-    leases: Api<Lease>,
+    leases: Api<Tolerant<Lease>>,
     settings: LeaseSettings,
     gate: WriteGate,
     role: watch::Sender<Role>,
@@ -185,7 +189,7 @@ impl Elector {
         let patch = Patch::Merge(json!({"metadata": {"resourceVersion": record.version}, "spec": spec}));
         let params = PatchParams::default();
         match timeout(self.call_timeout(), self.leases.patch(&self.settings.name, &params, &patch)).await {
-            Ok(Ok(lease)) => Attempt::Held(Record::observe(None, lease, Instant::now())),
+            Ok(Ok(lease)) => Attempt::Held(Record::observe(None, readable(lease), Instant::now())),
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() => self.read(Some(record.clone())).await,
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Attempt::Gone,
             Ok(Err(error)) => self.unknown(&error),
@@ -204,8 +208,8 @@ impl Elector {
             ..LeaseSpec::default()
         };
         let lease = Lease { metadata: ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() }, spec: Some(spec) };
-        match timeout(self.call_timeout(), self.leases.create(&PostParams::default(), &lease)).await {
-            Ok(Ok(lease)) => Attempt::Held(Record::observe(None, lease, Instant::now())),
+        match timeout(self.call_timeout(), self.leases.create(&PostParams::default(), &Tolerant::Read(lease))).await {
+            Ok(Ok(lease)) => Attempt::Held(Record::observe(None, readable(lease), Instant::now())),
             Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => self.read(None).await,
             Ok(Err(error)) => self.unknown(&error),
             Err(elapsed) => self.unknown(&elapsed),
@@ -214,7 +218,7 @@ impl Elector {
 
     async fn read(&self, previous: Option<Record>) -> Attempt {
         match timeout(self.call_timeout(), self.leases.get_opt(&self.settings.name)).await {
-            Ok(Ok(Some(lease))) => Attempt::Other(Record::observe(previous, lease, Instant::now())),
+            Ok(Ok(Some(lease))) => Attempt::Other(Record::observe(previous, readable(lease), Instant::now())),
             Ok(Ok(None)) => Attempt::Gone,
             Ok(Err(error)) => self.unknown(&error),
             Err(elapsed) => self.unknown(&elapsed),

@@ -1,10 +1,37 @@
 //! What is known of a Lease, and for how long it has been so.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
+
+use crate::tolerant_decode::Tolerant;
+
+/// A Lease of which others have written some field so that it can not be read: that field is left out, so that the election goes on.
+pub(super) fn readable(lease: Tolerant<Lease>) -> Lease {
+    #[derive(Default, Deserialize)]
+    struct Fields<'a> {
+        #[serde(borrow, default)]
+        spec: BTreeMap<String, &'a RawValue>,
+    }
+    match lease {
+        Tolerant::Read(lease) => lease,
+        Tolerant::Broken(broken) => {
+            let Fields { mut spec } = serde_json::from_str(&broken.text).unwrap_or_default();
+            let alone = |name: &String, value: &RawValue| {
+                let spec = format!("{{{}:{}}}", serde_json::Value::from(name.as_str()), value.get());
+                serde_json::from_str::<LeaseSpec>(&spec).is_ok()
+            };
+            spec.retain(|name, value| alone(name, value));
+            let spec = serde_json::to_string(&spec).ok().and_then(|spec| serde_json::from_str(&spec).ok());
+            Lease { metadata: broken.meta, spec }
+        }
+    }
+}
 
 /// A record that asks for more than this is not believed.
 const MAX_DURATION: Duration = Duration::from_secs(300);
@@ -63,7 +90,8 @@ mod tests {
     use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
     use tokio::time::Instant;
 
-    use super::Record;
+    use super::{Record, readable};
+    use crate::tolerant_decode::Tolerant;
 
     fn lease(version: &str, holder: &str, seconds: i32, transitions: i32) -> Lease {
         let mut lease = Lease::default();
@@ -87,6 +115,16 @@ mod tests {
         assert_eq!((labelled.free_at(ours), labelled.version.as_str()), (start + ours, "2"));
         let renewed = Record::observe(Some(labelled), lease("3", "a", 15, 1), start + Duration::from_secs(9));
         assert_eq!(renewed.free_at(ours), start + Duration::from_secs(24));
+    }
+
+    #[test]
+    fn a_field_that_can_not_be_read_does_not_end_the_election() {
+        let text = r#"{"metadata": {"name": "l", "resourceVersion": "7"}, "spec": {"holderIdentity": "a", "leaseDurationSeconds": 15,
+            "leaseTransitions": "many", "renewTime": "9999-12-31T23:59:59.999999Z", "acquireTime": "2026-01-01T00:00:00.000000Z"}}"#;
+        let now = Instant::now();
+        let record = Record::observe(None, readable(Tolerant::from_json(text)), now);
+        assert_eq!((record.version.as_str(), record.holder(), record.renewed(), record.transitions()), ("7", Some("a"), None, 0));
+        assert_eq!(record.free_at(Duration::from_secs(15)), now + Duration::from_secs(15));
     }
 
     #[test]

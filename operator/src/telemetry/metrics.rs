@@ -24,6 +24,7 @@ use prometheus_client::{
 };
 
 use crate::client::{RequestOutcome, RequestVerb, Requests};
+use crate::tolerant_decode::BROKEN;
 
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -156,6 +157,11 @@ impl Metrics {
             "resources",
             "Objects on the hub, by kind and phase (of grants) or readiness (of factories and pools)",
             self.resources.clone(),
+        );
+        registry.register(
+            "undecodable_objects",
+            "Objects in lists, watches and answers that this release could not decode; each is told in the log, and where it is ours, in its status",
+            BROKEN.clone(),
         );
         registry.register("leader_election_master_status", "1 while this process leads, 0 while it waits", self.leader.clone());
         registry.register("hub_requests", "Requests to the hub's API server, by verb and outcome", self.hub_requests.clone());

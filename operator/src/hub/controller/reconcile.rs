@@ -4,17 +4,12 @@ use super::*;
 
 impl Hub {
     pub(super) fn visit(&mut self, owner: &OwnerRef) -> Next {
-        if let Some(why) = self.undecodable.get(owner).cloned() {
-            let client = self.settings.client.clone();
-            let status = broken_status(0, "Undecodable", &format!("the stored object can not be read by this release: {why}"));
-            let name = owner.clone();
-            tokio::spawn(async move {
-                let _ = raw_status(&client, &name, status).await;
-            });
+        if let Some(found) = self.undecodable.get(owner) {
+            let next = undecodable(found);
             if owner.kind == Kind::AIFactory {
                 self.ensure_workers(owner);
             }
-            return Next::Nothing;
+            return next;
         }
         let Some(object) = self.object(owner) else {
             if owner.kind == Kind::AIFactory && self.undecodable.is_empty() {
@@ -283,6 +278,17 @@ impl Hub {
             }
         }
         holders
+    }
+}
+
+/// What is done for a resource that can not be decoded: it says so, and goes when a person wants that.
+fn undecodable(found: &Undecodable) -> Next {
+    if found.is_held() && found.may_go() {
+        return Next::Write(Write::RemoveFinalizer);
+    }
+    match conditions(&found.conditions, found.meta.generation, Reason::Undecodable, &found.message()) {
+        Some(conditions) => Next::Write(Write::Conditions(conditions)),
+        None => Next::Nothing,
     }
 }
 

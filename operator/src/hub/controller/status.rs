@@ -85,13 +85,3 @@ impl Hub {
         }
     }
 }
-
-/// The status of a resource that can not be worked on.
-pub(super) fn broken_status(generation: i64, reason: &str, message: &str) -> Value {
-    let at = aifactory_plan::model::time::whole_seconds(Timestamp::now()).to_string();
-    let condition = |type_: &str, status: &str| {
-        serde_json::json!({"type": type_, "status": status, "reason": reason, "message": message,
-            "observedGeneration": generation, "lastTransitionTime": at})
-    };
-    serde_json::json!({"conditions": [condition("Ready", "False"), condition("Stalled", "True")]})
-}

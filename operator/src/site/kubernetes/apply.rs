@@ -16,13 +16,14 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::discovery::ApiResource;
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::contact::explain;
-use super::watch::api_resource;
+use super::watch::{api_resource, as_json};
+use crate::tolerant_decode::{Tolerant, taken};
 
 /// Longest wait for one write.
 const WRITE: Duration = Duration::from_secs(15);
@@ -104,7 +105,7 @@ impl Applier {
         }
     }
 
-    fn api(&self, key: &ObjectKey) -> Api<DynamicObject> {
+    fn api(&self, key: &ObjectKey) -> Api<Tolerant<DynamicObject>> {
         let resource = api_resource(key.kind);
         if key.namespace.is_empty() {
             Api::all_with(self.client.clone(), &resource)
@@ -117,14 +118,11 @@ impl Applier {
         let api = self.api(&object.key);
         let params =
             PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(labels::SITE_MANAGER).force() };
-        match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&object.content))).await {
-            Ok(Ok(stored)) => {
-                let stored = serde_json::to_value(stored).unwrap_or(Value::Null);
-                match Seen::reduce(object.key.kind, &stored, &self.hub) {
-                    Some(seen) => Ok(Done::Applied(Box::new(seen))),
-                    None => Ok(Done::Nothing),
-                }
-            }
+        match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&object.content))).await.map(taken) {
+            Ok(Ok(stored)) => match stored.and_then(|stored| Seen::reduce(object.key.kind, &as_json(stored), &self.hub)) {
+                Some(seen) => Ok(Done::Applied(Box::new(seen))),
+                None => Ok(Done::Nothing),
+            },
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
                 Err(self.refused(&api, &object.key, &status.message).await)
             }
@@ -143,7 +141,7 @@ impl Applier {
         })?;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &object.key.namespace);
         let params = PostParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PostParams::default() };
-        match tokio::time::timeout(WRITE, api.create(&params, &secret)).await {
+        match tokio::time::timeout(WRITE, api.create(&params, &secret)).await.map(taken) {
             Ok(Ok(_)) => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.is_already_exists() => Ok(Done::Nothing),
             Ok(Err(error)) => Err(failure(&what, &error)),
@@ -152,7 +150,7 @@ impl Applier {
     }
 
     /// Tells a refusal from an object of somebody else that is in the way.
-    async fn refused(&self, api: &Api<DynamicObject>, key: &ObjectKey, words: &str) -> Failure {
+    async fn refused(&self, api: &Api<Tolerant<DynamicObject>>, key: &ObjectKey, words: &str) -> Failure {
         if words.contains("being terminated") {
             return Failure {
                 finding: Finding::note(Reason::InProgress, format!("{key}: its namespace is being deleted")),
@@ -162,7 +160,7 @@ impl Applier {
         }
         let (_, _, kind, _) = key.kind.gvk();
         if let Ok(Ok(Some(found))) = tokio::time::timeout(WRITE, api.get_opt(&key.name)).await
-            && found.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED)).map(String::as_str) != Some("true")
+            && found.meta().labels.as_ref().and_then(|labels| labels.get(labels::MANAGED)).map(String::as_str) != Some("true")
         {
             let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
             let message = format!(
@@ -184,9 +182,9 @@ impl Applier {
         let api = self.api(&key);
         let params =
             DeleteParams { preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }), ..DeleteParams::background() };
-        match tokio::time::timeout(WRITE, api.delete(&key.name, &params)).await {
+        match tokio::time::timeout(WRITE, api.delete(&key.name, &params)).await.map(taken) {
             // An object with finalizers, such as a namespace, is there until the watch says that it is gone.
-            Ok(Ok(either)) => Ok(if either.is_right() { Done::Deleted(key) } else { Done::Nothing }),
+            Ok(Ok(answer)) => Ok(if answer.is_some_and(|answer| answer.is_right()) { Done::Deleted(key) } else { Done::Nothing }),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => Err(self.refused(&api, &key, &status.message).await),
             Ok(Err(error)) => Err(failure(&key.to_string(), &error)),
@@ -209,8 +207,8 @@ impl Applier {
             let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
             let resource =
                 ApiResource { group: group.to_owned(), version: version.to_owned(), api_version, kind: kind.to_owned(), plural: plural.to_owned() };
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-            match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await {
+            let api: Api<Tolerant<DynamicObject>> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await.map(taken) {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => failed = failed.or_else(|| Some(failure(&what(plural), &error))),
                 Err(_) => failed = failed.or_else(|| Some(timeout(&what(plural)))),
@@ -221,11 +219,11 @@ impl Applier {
 
     /// By a collection of one: the operator has no right to delete a Pod that it does not find so.
     async fn end_pod(&self, namespace: &str, name: &str, grace: u32) -> Result<Done, Failure> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Tolerant<Pod>> = Api::namespaced(self.client.clone(), namespace);
         let what = format!("the end of Pod {name} in Namespace {namespace}");
         let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
         let one = ListParams::default().fields(&format!("metadata.name={name}"));
-        match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await {
+        match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await.map(taken) {
             Ok(Ok(_)) => Ok(Done::Nothing),
             // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
             Ok(Err(error)) => Err(Failure { refused: false, ..failure(&what, &error) }),
@@ -234,7 +232,7 @@ impl Applier {
     }
 
     async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {
-        let api: Api<Node> = Api::all(self.client.clone());
+        let api: Api<Tolerant<Node>> = Api::all(self.client.clone());
         let what = format!("Node {}", patch.node);
         let operations: json_patch::Patch = serde_json::from_value(patch.operations).map_err(|error| Failure {
             finding: Finding::note(Reason::InternalError, format!("{what}: {error}")),
@@ -242,8 +240,10 @@ impl Applier {
             refused: false,
         })?;
         let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
-        match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<()>::Json(operations))).await {
-            Ok(Ok(node)) => Ok(Done::Node(Box::new(NodeView::from_node(&node)))),
+        match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<()>::Json(operations))).await.map(taken) {
+            Ok(Ok(Some(Tolerant::Read(node)))) => Ok(Done::Node(Box::new(NodeView::from_node(&node)))),
+            // The watch brings what can be read of it.
+            Ok(Ok(_)) => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(Done::Nothing),
             // Somebody else was faster with the taints; the watch brings what is there now.
             Ok(Err(kube::Error::Api(status)))

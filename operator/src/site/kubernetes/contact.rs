@@ -20,6 +20,7 @@ use super::watch::api_resource;
 use crate::client::{Clients, NO_ANSWER};
 use crate::credential::Fingerprint;
 use crate::credential::reader::CredentialReader;
+use crate::tolerant_decode::{Tolerant, taken};
 
 /// Longest wait for one call while contact is made.
 pub const CALL: Duration = Duration::from_secs(5);
@@ -78,7 +79,7 @@ pub async fn connect(reader: &CredentialReader, source: &CredentialSource, inten
     let found = reader.connect(source).await?;
     let client = &found.clients.rpc;
     let version = call(client.apiserver_version()).await?.git_version;
-    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespaces: Api<Tolerant<Namespace>> = Api::all(client.clone());
     let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
     check_identity(intent, &cluster_uid)?;
     check_policies(client).await?;
@@ -108,8 +109,9 @@ fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
 /// Asks, as dry runs, for what the site's policies must refuse, and looks whether those for tenants are there, which can not be tried with
 /// the operator's rights.
 pub async fn check_policies(client: &Client) -> Result<(), Finding> {
-    let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &api_resource(ObjectKind::Namespace));
-    let quotas: Api<DynamicObject> = Api::namespaced_with(client.clone(), labels::SYSTEM_NAMESPACE, &api_resource(ObjectKind::ResourceQuota));
+    let namespaces: Api<Tolerant<DynamicObject>> = Api::all_with(client.clone(), &api_resource(ObjectKind::Namespace));
+    let quotas: Api<Tolerant<DynamicObject>> =
+        Api::namespaced_with(client.clone(), labels::SYSTEM_NAMESPACE, &api_resource(ObjectKind::ResourceQuota));
     let namespace = |name: &str| {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
             labels::MANAGED: "true", labels::STATE: labels::STATE_BOUND, "pod-security.kubernetes.io/enforce": "restricted"}}})
@@ -119,7 +121,7 @@ pub async fn check_policies(client: &Client) -> Result<(), Finding> {
         labels.insert(labels::TENANT.to_owned(), json!("true"));
     }
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "aifactory", "labels": {labels::MANAGED: "true"}}});
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
+    let bindings: Api<Tolerant<ValidatingAdmissionPolicyBinding>> = Api::all(client.clone());
     tokio::try_join!(
         must_be_refused(&namespaces, "self-test", outside, "aifactory-site-cluster-scoped"),
         must_be_refused(&namespaces, "aif-self-test", namespace("aif-self-test"), "aifactory-site-namespaces"),
@@ -129,9 +131,9 @@ pub async fn check_policies(client: &Client) -> Result<(), Finding> {
     Ok(())
 }
 
-async fn must_be_refused(api: &Api<DynamicObject>, name: &str, object: serde_json::Value, policy: &str) -> Result<(), Finding> {
+async fn must_be_refused(api: &Api<Tolerant<DynamicObject>>, name: &str, object: serde_json::Value, policy: &str) -> Result<(), Finding> {
     let params = PatchParams { dry_run: true, ..PatchParams::apply(labels::SITE_MANAGER).force() };
-    match tokio::time::timeout(CALL, api.patch(name, &params, &Patch::Apply(&object))).await {
+    match tokio::time::timeout(CALL, api.patch(name, &params, &Patch::Apply(&object))).await.map(taken) {
         Err(_) => Err(unreachable(NO_ANSWER)),
         Ok(Ok(_)) => Err(unguarded(&format!("{policy} would have let a write pass that it must refuse"))),
         Ok(Err(kube::Error::Api(status))) if status.message.contains("ValidatingAdmissionPolicy 'aifactory-site") => Ok(()),
@@ -142,9 +144,9 @@ async fn must_be_refused(api: &Api<DynamicObject>, name: &str, object: serde_jso
     }
 }
 
-async fn must_be_bound(api: &Api<ValidatingAdmissionPolicyBinding>, name: &str) -> Result<(), Finding> {
+async fn must_be_bound(api: &Api<Tolerant<ValidatingAdmissionPolicyBinding>>, name: &str) -> Result<(), Finding> {
     let binding = call(api.get_opt(name)).await?;
-    let denies = binding.and_then(|binding| binding.spec).is_some_and(|spec| {
+    let denies = binding.and_then(|binding| binding.into_result().ok()?.spec).is_some_and(|spec| {
         spec.policy_name.as_deref() == Some(name) && spec.validation_actions.unwrap_or_default().iter().any(|action| action == "Deny")
     });
     if denies { Ok(()) } else { Err(unguarded(&format!("{name} is not bound"))) }
@@ -157,7 +159,7 @@ fn unguarded(what: &str) -> Finding {
 
 /// Writes the claim, or checks that it is ours.
 async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
     let factory = format!("{}/{}", intent.factory.namespace, intent.factory.name);
     let wanted = [("hub", intent.hub.as_str()), ("factory", factory.as_str()), ("site", intent.site.as_str())];
     let found = match call(api.get_opt(labels::CLAIM)).await? {
@@ -179,6 +181,7 @@ async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
             }
         }
     };
+    let found = readable(found)?;
     let data = found.data.clone().unwrap_or_default();
     let value = |key: &str| data.get(key).map(String::as_str).unwrap_or_default();
     if wanted.iter().all(|(key, wanted)| value(key) == *wanted) {
@@ -203,14 +206,14 @@ async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
 
 /// Gives the claim up.
 pub async fn release(client: &Client) -> Result<(), Finding> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
     match call(api.get_opt(labels::CLAIM)).await? {
-        Some(found) => replace_claim(&api, &found, &[("hub", ""), ("factory", ""), ("site", "")]).await,
+        Some(found) => replace_claim(&api, &readable(found)?, &[("hub", ""), ("factory", ""), ("site", "")]).await,
         None => Ok(()),
     }
 }
 
-async fn replace_claim(api: &Api<ConfigMap>, found: &ConfigMap, data: &[(&str, &str)]) -> Result<(), Finding> {
+async fn replace_claim(api: &Api<Tolerant<ConfigMap>>, found: &ConfigMap, data: &[(&str, &str)]) -> Result<(), Finding> {
     let data: std::collections::BTreeMap<_, _> = data.iter().copied().collect();
     let patch = json!([
         {"op": "test", "path": "/metadata/resourceVersion", "value": found.resource_version()},
@@ -218,7 +221,17 @@ async fn replace_claim(api: &Api<ConfigMap>, found: &ConfigMap, data: &[(&str, &
     ]);
     let patch: json_patch::Patch = serde_json::from_value(patch).map_err(|error| internal(&error.to_string()))?;
     let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
-    call(api.patch(labels::CLAIM, &params, &Patch::<()>::Json(patch))).await.map(|_| ())
+    call(async { taken(api.patch(labels::CLAIM, &params, &Patch::<()>::Json(patch)).await) }).await.map(|_| ())
+}
+
+/// A claim that can not be read may be anybody's.
+fn readable(claim: Tolerant<ConfigMap>) -> Result<ConfigMap, Finding> {
+    claim.into_result().map_err(|_| {
+        Finding::stalled(
+            Reason::SiteClaimed,
+            format!("ConfigMap {}/{} can not be read, so that the site may be claimed by another hub", labels::SYSTEM_NAMESPACE, labels::CLAIM),
+        )
+    })
 }
 
 async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {

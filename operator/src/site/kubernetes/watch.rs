@@ -11,14 +11,16 @@ use aifactory_plan::site::index::Seen;
 use aifactory_plan::site::usage::pod_time::PodView;
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client};
+use kube::{Api, Client, Resource as _};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::tolerant_decode::Lenient;
+use crate::tolerant_decode::Tolerant;
 
 /// What a ConfigMap holds.
 type Data = BTreeMap<String, String>;
@@ -86,8 +88,25 @@ pub fn api_resource(kind: ObjectKind) -> ApiResource {
     }
 }
 
+/// An object as JSON. Of one that can not be decoded there is its metadata, so that it is known to be there, whose it is, and that it is not what a
+/// plan wants.
+pub fn as_json(object: Tolerant<DynamicObject>) -> Value {
+    match object {
+        Tolerant::Read(object) => serde_json::to_value(object).unwrap_or_default(),
+        Tolerant::Broken(broken) => {
+            told_unreadable("object", &broken.meta);
+            json!({"metadata": broken.meta})
+        }
+    }
+}
+
+fn told_unreadable(what: &str, meta: &ObjectMeta) {
+    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    tracing::warn!(what, namespace, name, "Can not be decoded");
+}
+
 async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let api: Api<Lenient<DynamicObject>> = Api::all_with(client, &api_resource(kind));
+    let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &api_resource(kind));
     let config = match kind {
         // Listing all of them shows what others put into tenants' namespaces.
         ObjectKind::RoleBinding | ObjectKind::NetworkPolicy => watcher::Config::default(),
@@ -105,16 +124,16 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
         | ObjectKind::Secret
         | ObjectKind::ClusterNetworkPolicy => watcher::Config::default().labels("aifactory.dev/managed=true"),
     };
-    let reduce = |Lenient(object): Lenient<DynamicObject>| -> Option<Seen> {
-        let inside = object.metadata.namespace.as_deref().is_none_or(|namespace| namespace.starts_with(labels::PREFIX));
+    let reduce = |object: Tolerant<DynamicObject>| -> Option<Seen> {
+        let inside = object.meta().namespace.as_deref().is_none_or(|namespace| namespace.starts_with(labels::PREFIX));
         // Reducing is what costs, and most role bindings of a site are not in a tenant's namespace.
-        let ours = || object.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
+        let ours = || object.meta().labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
         // Those of the Slurm namespace are ours too.
         let known = inside || kind == ObjectKind::NodeSet || kind.is_managed_slurm() || (kind == ObjectKind::NetworkPolicy && ours());
         if !known {
             return None;
         }
-        Seen::reduce(kind, &serde_json::to_value(object).ok()?, &hub)
+        Seen::reduce(kind, &as_json(object), &hub)
     };
     let mut stream = watcher(api, config).default_backoff().boxed();
     let mut listing = BTreeSet::new();
@@ -138,8 +157,8 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
             },
             Ok(watcher::Event::Delete(object)) => Observation::Removed(ObjectKey {
                 kind,
-                namespace: object.0.metadata.namespace.unwrap_or_default(),
-                name: object.0.metadata.name.unwrap_or_default(),
+                namespace: object.meta().namespace.clone().unwrap_or_default(),
+                name: object.meta().name.clone().unwrap_or_default(),
             }),
             Err(error) => Observation::Failed(format!("{kind:?}: {error}")),
         };
@@ -159,10 +178,14 @@ async fn watch_controllers(client: Client, to: mpsc::Sender<(u64, Observation)>,
         kind: "Controller".to_owned(),
         plural: "controllers".to_owned(),
     };
-    let api: Api<DynamicObject> = Api::all_with(client, &resource);
+    let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &resource);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut known = Controllers::new();
-    let key = |object: &DynamicObject| (object.metadata.namespace.clone().unwrap_or_default(), object.metadata.name.clone().unwrap_or_default());
+    let key = |object: &Tolerant<DynamicObject>| {
+        let meta = object.meta();
+        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    };
+    let view = |object: Tolerant<DynamicObject>| ControllerView::from_json(&as_json(object));
     while let Some(event) = stream.next().await {
         let complete = match event {
             Ok(watcher::Event::Init) => {
@@ -170,12 +193,12 @@ async fn watch_controllers(client: Client, to: mpsc::Sender<(u64, Observation)>,
                 false
             }
             Ok(watcher::Event::InitApply(object)) => {
-                known.insert(key(&object), ControllerView::from_json(&object.data));
+                known.insert(key(&object), view(object));
                 false
             }
             Ok(watcher::Event::InitDone) => true,
             Ok(watcher::Event::Apply(object)) => {
-                known.insert(key(&object), ControllerView::from_json(&object.data));
+                known.insert(key(&object), view(object));
                 true
             }
             Ok(watcher::Event::Delete(object)) => {
@@ -196,7 +219,7 @@ async fn watch_controllers(client: Client, to: mpsc::Sender<(u64, Observation)>,
 }
 
 async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let api: Api<k8s_openapi::api::core::v1::Node> = Api::all(client);
+    let api: Api<Tolerant<Node>> = Api::all(client);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut listing = BTreeSet::new();
     while let Some(event) = stream.next().await {
@@ -205,14 +228,23 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
                 listing.clear();
                 continue;
             }
-            Ok(watcher::Event::InitApply(node)) => {
+            Ok(watcher::Event::InitApply(Tolerant::Read(node))) => {
                 let view = NodeView::from_node(&node);
                 listing.insert(view.name.clone());
                 Observation::Node(Box::new(view))
             }
+            // A node of which nothing is known but its name is left alone, as one that is not there.
+            Ok(watcher::Event::InitApply(Tolerant::Broken(broken))) => {
+                told_unreadable("Node", &broken.meta);
+                continue;
+            }
+            Ok(watcher::Event::Apply(Tolerant::Broken(broken))) => {
+                told_unreadable("Node", &broken.meta);
+                Observation::NodeRemoved(broken.meta.name.unwrap_or_default())
+            }
             Ok(watcher::Event::InitDone) => Observation::NodesListed(std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(node)) => Observation::Node(Box::new(NodeView::from_node(&node))),
-            Ok(watcher::Event::Delete(node)) => Observation::NodeRemoved(node.metadata.name.unwrap_or_default()),
+            Ok(watcher::Event::Apply(Tolerant::Read(node))) => Observation::Node(Box::new(NodeView::from_node(&node))),
+            Ok(watcher::Event::Delete(node)) => Observation::NodeRemoved(node.meta().name.clone().unwrap_or_default()),
             Err(error) => Observation::Failed(format!("Node: {error}")),
         };
         if to.send((session, observation)).await.is_err() {
@@ -223,7 +255,7 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
 
 /// Pods of the whole site, since no selector tells which are in a tenant's namespace; of others' nothing is kept.
 async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let api: Api<Lenient<Pod>> = Api::all(client);
+    let api: Api<Tolerant<Pod>> = Api::all(client);
     let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
     let mut listing = BTreeSet::new();
     // A watch that goes on where it broke has missed nothing; one that lists anew may have.
@@ -237,7 +269,7 @@ async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, sessio
                     None => continue,
                 }
             }
-            Ok(watcher::Event::InitApply(Lenient(pod))) => match PodView::from_pod(&pod) {
+            Ok(watcher::Event::InitApply(pod)) => match pod_view(pod) {
                 Some(view) => {
                     listing.insert(view.uid.clone());
                     Observation::Pod(Box::new(view))
@@ -245,16 +277,16 @@ async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, sessio
                 None => continue,
             },
             Ok(watcher::Event::InitDone) => Observation::PodsListed(std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(Lenient(pod))) => {
+            Ok(watcher::Event::Apply(pod)) => {
                 broken = None;
-                match PodView::from_pod(&pod) {
+                match pod_view(pod) {
                     Some(view) => Observation::Pod(Box::new(view)),
                     None => continue,
                 }
             }
-            Ok(watcher::Event::Delete(Lenient(pod))) => {
+            Ok(watcher::Event::Delete(pod)) => {
                 broken = None;
-                match PodView::from_pod(&pod) {
+                match pod_view(pod) {
                     Some(view) => Observation::PodRemoved(Box::new(view)),
                     None => continue,
                 }
@@ -266,6 +298,17 @@ async fn watch_pods(client: Client, to: mpsc::Sender<(u64, Observation)>, sessio
         };
         if to.send((session, observation)).await.is_err() {
             return;
+        }
+    }
+}
+
+/// What is kept of a Pod. One that can not be decoded is not counted: only the site's kubelets and schedulers write what could make it so.
+fn pod_view(pod: Tolerant<Pod>) -> Option<PodView> {
+    match pod {
+        Tolerant::Read(pod) => PodView::from_pod(&pod),
+        Tolerant::Broken(broken) => {
+            told_unreadable("Pod", &broken.meta);
+            None
         }
     }
 }
@@ -285,7 +328,15 @@ fn unseen(error: &watcher::Error) -> Option<String> {
 
 /// The site's own word: a ConfigMap that the site admin keeps.
 async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let api: Api<ConfigMap> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
+    let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
+    let data = |word: Tolerant<ConfigMap>| match word {
+        Tolerant::Read(word) => word.data.unwrap_or_default(),
+        // Nothing is given by rules that nobody could read.
+        Tolerant::Broken(broken) => {
+            told_unreadable("ConfigMap", &broken.meta);
+            if name == labels::SITE_POLICY { Data::from([("paused".to_owned(), "true".to_owned())]) } else { Data::new() }
+        }
+    };
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut stream = watcher(api, config).default_backoff().boxed();
     let mut found = None;
@@ -296,11 +347,11 @@ async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observa
                 continue;
             }
             Ok(watcher::Event::InitApply(word)) => {
-                found = Some(word.data.unwrap_or_default());
+                found = Some(data(word));
                 continue;
             }
             Ok(watcher::Event::InitDone) => say(found.take()),
-            Ok(watcher::Event::Apply(word)) => say(Some(word.data.unwrap_or_default())),
+            Ok(watcher::Event::Apply(word)) => say(Some(data(word))),
             Ok(watcher::Event::Delete(_)) => say(None),
             Err(error) => Observation::Failed(format!("{name}: {error}")),
         };
