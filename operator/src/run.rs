@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::admin::{AdminError, AdminServer, Readiness};
 use crate::cli::Run;
 use crate::client::{ClientSettings, Clients};
-use crate::credential::reader::CredentialReader;
+use crate::credential::reader::{CredentialReader, Looks};
 use crate::hub::{Hub, HubIdError, HubRecord, HubSettings, KnownSitesError, hub_id, load_known_sites};
 use crate::lease::{Elector, LeaseError, WriteGate};
 use crate::telemetry::event_recorder::Notices;
@@ -71,6 +71,7 @@ pub async fn run(options: Run) -> Result<(), RunError> {
         local: clients.clone(),
         rules: rules.clone(),
         settings: ClientSettings { gate, addresses: Some(rules), requests: None },
+        looks: Looks::default(),
     };
 
     let (stop, stopped) = watch::channel(false);

@@ -1,5 +1,7 @@
 //! Where a site's credential is, and how it is kept while in use.
 
+mod look;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+pub use self::look::{Look, Looks};
 use crate::client::{ClientSettings, Clients, NO_ANSWER};
 use crate::credential::{AddressRules, Fingerprint, SiteCredential};
 use crate::tolerant_decode::{Tolerant, taken};
@@ -41,14 +44,19 @@ pub struct CredentialReader {
     pub rules: AddressRules,
     /// What site clients share.
     pub settings: ClientSettings,
+    /// Looks that sites with the same Secret share.
+    pub looks: Looks,
 }
 
 impl CredentialReader {
-    /// The fingerprint of what is there now, so that a change is noticed. `None`: local.
-    pub async fn fingerprint(&self, source: &CredentialSource) -> Result<Option<Fingerprint>, Finding> {
+    /// Looks which credential is there now, so that a change is noticed.
+    pub async fn look(&self, source: &CredentialSource) -> Look {
         match source {
-            CredentialSource::Local => Ok(None),
-            CredentialSource::Secret { namespace, name, key } => Ok(Some(Fingerprint::of(&self.bytes(namespace, name, key).await?.0))),
+            CredentialSource::Local => Look::without_secret(),
+            CredentialSource::Secret { namespace, name, .. } => {
+                let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
+                self.looks.share(namespace, name, async { fetch(&secrets, name).await.map(|secret| secret.map(fingerprints)) }).await
+            }
         }
     }
 
@@ -73,8 +81,8 @@ impl CredentialReader {
         }
     }
 
-    /// Reads a key of a Secret, and those of `others` that are there as text, and marks the Secret as in use.
-    pub async fn secret(&self, source: &CredentialSource, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>), Finding> {
+    /// Reads a key of a Secret, and those of `others` that are there, and marks the Secret as in use.
+    pub async fn secret(&self, source: &CredentialSource, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, Vec<u8>>), Finding> {
         let CredentialSource::Secret { namespace, name, key } = source else {
             return Err(Finding::stalled(Reason::InvalidSpec, "a Slurm is reached with a Secret"));
         };
@@ -107,32 +115,43 @@ impl CredentialReader {
         Ok((value, secret))
     }
 
-    async fn read(&self, namespace: &str, name: &str, key: &str, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, String>, Secret), Finding> {
+    async fn read(&self, namespace: &str, name: &str, key: &str, others: &[&str]) -> Result<(Vec<u8>, BTreeMap<String, Vec<u8>>, Secret), Finding> {
         let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(mut secret) = fetch(&secrets, name).await? else {
-            return Err(Finding::stalled(
-                Reason::SecretNotFound,
-                format!(
-                    "there is no Secret {name} in namespace {namespace}. Make it: kubectl create secret generic {name} -n {namespace} --from-file={key}=FILE"
-                ),
-            ));
+            return Err(no_secret(namespace, name, key));
         };
         let value = secret.data.as_mut().and_then(|data| data.remove(key));
         let mut found = BTreeMap::new();
         for other in others {
             if let Some(value) = secret.data.as_mut().and_then(|data| data.remove(*other)) {
-                let text = String::from_utf8(value.0)
-                    .map_err(|_| Finding::stalled(Reason::CredentialInvalid, format!("Secret {name}, key {other}: it is no text")))?;
-                found.insert((*other).to_owned(), text);
+                found.insert((*other).to_owned(), value.0);
             }
         }
         // The rest of the Secret is nobody's business.
         secret.data = None;
         match value {
             Some(value) => Ok((value.0, found, secret)),
-            None => Err(Finding::stalled(Reason::SecretNotFound, format!("Secret {name} in namespace {namespace} has no key {key}"))),
+            None => Err(no_key(namespace, name, key)),
         }
     }
+}
+
+/// The fingerprint of each key of a Secret; its bytes are not kept.
+fn fingerprints(secret: Secret) -> BTreeMap<String, Fingerprint> {
+    secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, Fingerprint::of(&value.0))).collect()
+}
+
+fn no_secret(namespace: &str, name: &str, key: &str) -> Finding {
+    Finding::stalled(
+        Reason::SecretNotFound,
+        format!(
+            "there is no Secret {name} in namespace {namespace}. Make it: kubectl create secret generic {name} -n {namespace} --from-file={key}=FILE"
+        ),
+    )
+}
+
+fn no_key(namespace: &str, name: &str, key: &str) -> Finding {
+    Finding::stalled(Reason::SecretNotFound, format!("Secret {name} in namespace {namespace} has no key {key}"))
 }
 
 /// The RoleBinding is held together with the Secrets. Where it is gone nothing was ever held, and to wait for it would keep a factory for ever in

@@ -3,6 +3,8 @@
 mod observations;
 mod reports;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -21,17 +23,18 @@ use aifactory_plan::site::index::{Extra, Index};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::reconcile::Reconciler;
 use aifactory_plan::site::usage::Accounts;
-use futures::FutureExt;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::apply::{Applier, Outcome};
 use super::contact::{self, Served, Session, check_policies};
 use super::watch::{Observation, watch};
-use crate::credential::Fingerprint;
-use crate::credential::reader::CredentialReader;
+use crate::credential::reader::{CredentialReader, Look};
+use crate::site::clock::Now;
+use crate::site::connection::{Backoff, Connection, PROBE_LIMIT, Task, Transition, Turn};
+use crate::site::tasks::{Tasks, within};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, FromSite, ToSite, WorkerSender};
 use crate::workqueue::WorkQueue;
@@ -42,14 +45,12 @@ const VISITS: usize = 16;
 const RESERVED: usize = 4;
 /// Requests at a time to one site.
 const REQUESTS: usize = 16;
-/// How often a site is asked whether it answers.
-const PROBE: Duration = Duration::from_secs(3);
-/// How often a Secret is looked at for a new credential.
-const ROTATION: Duration = Duration::from_secs(2);
 /// How often the site's policies are tested.
 const POLICY_TEST: Duration = Duration::from_secs(60);
-/// Pause before a site that did not answer is contacted again, at first and at most.
-const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// How soon they are tested again where a test failed.
+const POLICY_TEST_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a claim that could not be given up is tried again, at first and at most.
+const RELEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Pause before something that the site refused is tried again.
 const REFUSED: Duration = Duration::from_secs(60);
 /// How often a site says something new about itself, at most.
@@ -86,18 +87,7 @@ struct Worker {
     /// What the site says itself, for its Slurm as well.
     word: SiteWord,
     schedule: WorkQueue<OwnerRef>,
-    active: Option<Active>,
-    sessions: u64,
-    /// The contact that is being made.
-    contacting: Option<AbortHandle>,
-    contact_pause: Duration,
-    contact_at: Option<Instant>,
-    problem: Option<Finding>,
-    last_contact: Option<Timestamp>,
-    /// What the last look at the credential showed.
-    credential: Option<Result<Fingerprint, Reason>>,
-    looking: bool,
-    look_at: Instant,
+    connection: Connection<Active>,
     findings: BTreeMap<OwnerRef, Vec<Finding>>,
     rounds: BTreeMap<OwnerRef, u32>,
     lost: BTreeSet<OwnerRef>,
@@ -106,23 +96,20 @@ struct Worker {
     site_dirty: bool,
     site_report_at: Option<Instant>,
     released: bool,
-    tasks: JoinSet<Event>,
+    tasks: Tasks<Event>,
 }
 
 /// A site that answers.
 struct Active {
-    id: u64,
     session: Session,
     applier: Applier,
     _watches: JoinSet<()>,
     unlisted: BTreeSet<Listing>,
-    failed_probes: u32,
-    probing: bool,
-    probe_at: Instant,
-    policy_test_at: Instant,
+    policy_test: Turn,
     /// The site's policies are not in force: nothing is written.
     unguarded: Option<Finding>,
-    releasing: bool,
+    release: Turn,
+    release_backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,13 +122,23 @@ enum Listing {
 }
 
 enum Event {
-    Contact(Result<Session, Finding>),
+    Contact(u64, Result<Session, Finding>),
     Probe(u64, Result<(), Finding>),
-    Look(Result<Option<Fingerprint>, Finding>),
+    Look(Look),
     PolicyTest(u64, Result<(), Finding>),
     Served(u64, Result<Served, Finding>),
     Executed(u64, OwnerRef, Result<Outcome, String>),
     Released(u64, Result<(), Finding>),
+    Panicked(Work),
+}
+
+/// Work whose panic is repaired by trying it again.
+#[derive(Clone, Copy)]
+enum Work {
+    Connection(Task),
+    PolicyTest(u64),
+    Served,
+    Release(u64),
 }
 
 impl Worker {
@@ -149,6 +146,7 @@ impl Worker {
         let mut schedule = WorkQueue::new(VISITS, RESERVED);
         schedule.start();
         Self {
+            connection: Connection::new(key.to_string(), matches!(source, CredentialSource::Secret { .. })),
             label: key.to_string(),
             key,
             source,
@@ -164,16 +162,6 @@ impl Worker {
             policy: SitePolicy::default(),
             word: SiteWord::default(),
             schedule,
-            active: None,
-            sessions: 0,
-            contacting: None,
-            contact_pause: CONTACT.0,
-            contact_at: None,
-            problem: None,
-            last_contact: None,
-            credential: None,
-            looking: false,
-            look_at: Instant::now() + ROTATION,
             findings: BTreeMap::new(),
             rounds: BTreeMap::new(),
             lost: BTreeSet::new(),
@@ -182,14 +170,13 @@ impl Worker {
             site_dirty: false,
             site_report_at: None,
             released: false,
-            tasks: JoinSet::new(),
+            tasks: Tasks::default(),
         }
     }
 
     async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<ToSite>) {
         let (to, mut observations) = mpsc::channel(1024);
         loop {
-            self.contact();
             self.attend();
             self.dispatch();
             self.report_site();
@@ -210,11 +197,7 @@ impl Worker {
                         self.observed(session, observation);
                     }
                 }
-                Some(done) = self.tasks.join_next() => {
-                    if let Ok(event) = done {
-                        self.happened(event, &to);
-                    }
-                }
+                event = self.tasks.next() => self.happened(event, &to),
                 () = tokio::time::sleep_until(deadline) => {}
             }
         }
@@ -225,12 +208,11 @@ impl Worker {
         let mut at = now + Duration::from_secs(3600);
         let mut sooner = |other: Option<Instant>| at = other.map_or(at, |other| at.min(other));
         sooner(self.schedule.next_wake(now));
-        sooner(self.contact_at.filter(|_| self.active.is_none() && self.contacting.is_none()));
-        sooner(Some(self.look_at).filter(|_| self.site.is_some() && !self.looking));
+        sooner(self.connection.deadline());
         sooner(self.site_report_at.filter(|_| self.site_dirty));
-        if let Some(active) = &self.active {
-            sooner(Some(active.probe_at).filter(|_| !active.probing));
-            sooner(Some(active.policy_test_at));
+        if let Some(active) = self.connection.session() {
+            sooner(active.policy_test.deadline());
+            sooner(active.release.deadline().filter(|_| self.releasable()));
         }
         at
     }
@@ -239,8 +221,10 @@ impl Worker {
         match message {
             ToSite::Site(site) => {
                 let identity = self.site.as_ref().map(|site| (site.expected_uid.clone(), site.accepted_uid.clone()));
-                if identity != Some((site.expected_uid.clone(), site.accepted_uid.clone())) && self.active.is_none() {
-                    self.contact_at = Some(Instant::now());
+                let now = Instant::now();
+                self.connection.begin(now);
+                if identity != Some((site.expected_uid.clone(), site.accepted_uid.clone())) {
+                    self.connection.retry_now(now);
                 }
                 if self.site.as_ref() != Some(&site) {
                     let kept = self.site.as_ref().is_some_and(|before| before.release) && !site.release;
@@ -305,11 +289,8 @@ impl Worker {
 
     fn happened(&mut self, event: Event, observations: &mpsc::Sender<(u64, Observation)>) {
         match event {
-            Event::Contact(Ok(session)) => {
-                self.contacting = None;
-                self.contact_pause = CONTACT.0;
-                self.sessions += 1;
-                let Some(site) = &self.site else { return };
+            Event::Contact(contact, Ok(session)) => {
+                let Some(site) = self.site.as_ref().filter(|_| self.connection.awaits(contact)) else { return };
                 let mut kinds = vec![
                     ObjectKind::Namespace,
                     ObjectKind::NetworkPolicy,
@@ -326,45 +307,41 @@ impl Worker {
                 if session.served.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
                     kinds.push(ObjectKind::ClusterNetworkPolicy);
                 }
-                let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, self.sessions);
+                let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, contact);
                 let unlisted =
                     kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Pods, Listing::Policy, Listing::SlurmUsers]).collect();
-                let now = Instant::now();
-                self.active = Some(Active {
-                    id: self.sessions,
+                let now = Now::read();
+                let fingerprint = session.fingerprint;
+                let active = Active {
                     applier: Applier::new(session.clients.rpc.clone(), &site.hub, REQUESTS),
                     session,
                     _watches: watches,
                     unlisted,
-                    failed_probes: 0,
-                    probing: false,
-                    probe_at: now + PROBE,
-                    policy_test_at: now + POLICY_TEST,
+                    policy_test: Turn::At(now.instant + POLICY_TEST),
                     unguarded: None,
-                    releasing: false,
-                });
-                self.problem = None;
-                self.last_contact = Some(Timestamp::now());
-                self.site_dirty = true;
-                tracing::info!(site = %self.key, "Connected");
+                    release: Turn::At(now.instant),
+                    release_backoff: Backoff::new(RELEASE.0, RELEASE.1),
+                };
+                let transition = self.connection.connected(contact, active, Some(fingerprint), now);
+                self.moved(transition);
             }
-            Event::Contact(Err(problem)) => {
-                self.contacting = None;
-                if self.problem.as_ref() != Some(&problem) {
-                    tracing::warn!(site = %self.key, reason = %problem.reason, "No contact: {}", problem.message);
-                }
-                self.contact_at = Some(Instant::now() + self.contact_pause);
-                self.contact_pause = (self.contact_pause * 2).min(CONTACT.1);
-                self.problem = Some(problem);
-                self.site_dirty = true;
+            Event::Contact(contact, Err(problem)) => {
+                let transition = self.connection.failed(contact, problem, Instant::now());
+                self.moved(transition);
             }
-            Event::Probe(session, result) => self.probed(session, result),
-            Event::Look(result) => self.looked(result),
+            Event::Probe(session, result) => {
+                let transition = self.connection.probed(session, result, Now::read());
+                self.moved(transition);
+            }
+            Event::Look(look) => {
+                let transition = self.connection.looked(look.fingerprint(&self.source), look.read_at, Instant::now());
+                self.moved(transition);
+            }
             Event::Served(session, found) => self.served(session, found),
             Event::PolicyTest(session, result) => {
-                let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
-                let pause = if result.is_ok() { POLICY_TEST } else { CONTACT.1 };
-                active.policy_test_at = Instant::now() + pause;
+                let Some(active) = self.connection.session_of(session) else { return };
+                let pause = if result.is_ok() { POLICY_TEST } else { POLICY_TEST_AGAIN };
+                active.policy_test = Turn::At(Instant::now() + pause);
                 let unguarded = match result {
                     Ok(()) => None,
                     Err(problem) if problem.reason == Reason::SitePoliciesMissing => Some(problem),
@@ -377,19 +354,14 @@ impl Worker {
                     self.visit_everything();
                 }
             }
-            Event::Released(session, result) => {
-                if let Some(active) = self.active.as_mut().filter(|active| active.id == session) {
-                    active.releasing = false;
-                    self.released = result.is_ok();
-                    self.site_dirty = true;
-                }
-            }
+            Event::Released(session, result) => self.claim_released(session, result.is_ok()),
+            Event::Panicked(work) => self.panicked(work),
             Event::Executed(session, owner, result) => self.executed(session, owner, result),
         }
     }
 
     fn synced(&self) -> bool {
-        self.active.as_ref().is_some_and(|active| active.unlisted.is_empty())
+        self.connection.session().is_some_and(|active| active.unlisted.is_empty())
     }
 
     /// Begins the visits that are due, as far as there is room.
@@ -419,10 +391,10 @@ impl Worker {
             return;
         };
         if let Some(wake) = plan.wake {
-            self.schedule.add_at(owner.clone(), instant(wake));
+            self.schedule.add_at(owner.clone(), Now::read().instant_of(wake));
         }
         let settled = plan.steps.is_empty();
-        let blocked = self.active.as_ref().is_none_or(|active| active.unguarded.is_some());
+        let blocked = self.connection.session().is_none_or(|active| active.unguarded.is_some());
         if settled || blocked {
             if settled {
                 self.rounds.remove(&owner);
@@ -432,11 +404,12 @@ impl Worker {
             self.schedule.done(&owner);
             return;
         }
-        let Some(active) = &self.active else { return };
-        let (id, applier, steps) = (active.id, active.applier.clone(), plan.steps);
-        self.tasks.spawn(async move {
-            let result = AssertUnwindSafe(applier.execute(&owner, steps)).catch_unwind().await;
-            Event::Executed(id, owner, result.map_err(|_| "the operator failed while writing; its log says where".to_owned()))
+        let Some((id, active)) = self.connection.id().zip(self.connection.session()) else { return };
+        let (applier, steps) = (active.applier.clone(), plan.steps);
+        let panicked = Event::Executed(id, owner.clone(), Err("the operator failed while writing; its log says where".to_owned()));
+        self.tasks.spawn(panicked, async move {
+            let outcome = applier.execute(&owner, steps).await;
+            Event::Executed(id, owner, Ok(outcome))
         });
     }
 
@@ -461,8 +434,8 @@ impl Worker {
             refusals: &self.refusals,
             lost: &self.lost,
             hours: &self.hours,
-            engines: self.active.as_ref().map(|active| active.session.served.engines.as_slice()).unwrap_or_default(),
-            slinky: self.active.as_ref().map(|active| active.session.served.slinky.as_slice()).unwrap_or_default(),
+            engines: self.connection.session().map(|active| active.session.served.engines.as_slice()).unwrap_or_default(),
+            slinky: self.connection.session().map(|active| active.session.served.slinky.as_slice()).unwrap_or_default(),
             now: Timestamp::now(),
         };
         match self.intents.get(owner) {
@@ -505,7 +478,7 @@ impl Worker {
         let now = Timestamp::now();
         self.hours.count(&namespace, &self.index, grant, now);
         if let Some(wake) = grant.and_then(|grant| self.hours.wake(&namespace, &self.index, grant, now)) {
-            self.schedule.add_at(owner.clone(), instant(wake));
+            self.schedule.add_at(owner.clone(), Now::read().instant_of(wake));
         }
     }
 
@@ -522,10 +495,4 @@ impl Worker {
         }
         self.schedule.add_anew(self.key.factory.clone(), false);
     }
-}
-
-/// The monotonic time of a moment of the clock.
-fn instant(at: Timestamp) -> Instant {
-    let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-    Instant::now() + wait.min(Duration::from_secs(24 * 3600))
 }

@@ -2,14 +2,17 @@
 //!
 //! Slurm tells nobody what changes, so the worker looks: at what an intent concerns as soon as the hub says it, at everything every [`RESYNC`].
 
+mod own_word;
 mod reports;
 mod session;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
@@ -18,30 +21,27 @@ use aifactory_plan::model::intent::{Body, Intent, SiteIntent, SiteWord};
 use aifactory_plan::model::report::{EntryUsage, Finding, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
-use secrecy::SecretSlice;
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::client::SlurmClient;
 use super::contact::Contact;
 use super::read::PartitionView;
 use super::usage::Usage;
 use crate::credential::reader::CredentialReader;
+use crate::site::clock::Now;
+use crate::site::connection::{Connection, PROBE_LIMIT, Task, Transition};
+use crate::site::tasks::{Tasks, within};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, ToSite, WorkerSender};
-use session::Look;
+use own_word::OwnWord;
+use session::{Made, Seen};
 use sync::{Pass, Scope};
 
 /// How often everything is read anew: what somebody else has changed is back after that.
 pub const RESYNC: Duration = Duration::from_secs(30);
 /// How often job records are read.
 const USAGE: Duration = Duration::from_secs(30);
-/// How often Slurm is asked whether it answers.
-const PROBE: Duration = Duration::from_secs(3);
-/// How often a Secret is looked at for a new credential.
-const ROTATION: Duration = Duration::from_secs(2);
-/// Pause before a Slurm that did not answer is contacted again, at first and at most.
-const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before something that failed is tried again, at first and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// Intents are gathered until none came for so long, and at most so long: a pass costs half a second for one grant, and six for two hundred.
@@ -69,26 +69,13 @@ struct Worker {
     hub: WorkerSender,
     metrics: Arc<Metrics>,
     site: Option<SiteIntent>,
-    /// What the site says itself in the credential's Secret, where it has no Kubernetes.
-    own_word: SiteWord,
+    own_word: OwnWord,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
     /// Owners that are in none of the hub's caches.
     gone: BTreeSet<OwnerRef>,
-    /// The credential as last seen.
-    secret: Option<Arc<SecretSlice<u8>>>,
-    session: Option<Session>,
-    sessions: u64,
-    contacting: Option<AbortHandle>,
-    contact_pause: Duration,
-    contact_at: Option<Instant>,
-    problem: Option<Finding>,
+    connection: Connection<Session>,
     /// Why the last pass failed, though there is contact.
     trouble: Option<Finding>,
-    last_contact: Option<Timestamp>,
-    /// What the last look at the Secret showed.
-    credential: Option<Result<[u8; 32], Reason>>,
-    looking: bool,
-    look_at: Instant,
     /// Owners whose accounts are to be looked at.
     dirty: BTreeSet<OwnerRef>,
     dirty_at: Option<Instant>,
@@ -117,55 +104,47 @@ struct Worker {
     released: bool,
     /// The id of the claim that was given up: the hub may still expect it.
     given_up: Option<String>,
-    tasks: JoinSet<Event>,
+    tasks: Tasks<Event>,
 }
 
 struct Session {
-    id: u64,
     client: SlurmClient,
     contact: Contact,
     expires: Option<Timestamp>,
-    failed_probes: u32,
-    probing: bool,
-    probe_at: Instant,
 }
 
-/// A client, what it found, and when its token expires.
-type Made = (SlurmClient, Contact, Option<Timestamp>);
-
 enum Event {
-    Look(Result<Look, Finding>),
-    Contact(Box<Result<Made, Finding>>),
+    Look(Box<Seen>),
+    Contact(u64, Box<Result<Made, Finding>>),
     Probe(u64, Result<(), Finding>),
     Pass(u64, Box<Pass>),
     Usage(u64, Box<Usage>, Box<super::usage::Cycle>),
+    Panicked(Work),
+}
+
+/// Work whose panic is repaired by trying it again.
+#[derive(Clone, Copy)]
+enum Work {
+    Connection(Task),
+    Pass,
+    Usage,
 }
 
 impl Worker {
     fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: WorkerSender, metrics: Arc<Metrics>) -> Self {
         let now = Instant::now();
         Self {
+            connection: Connection::new(key.to_string(), matches!(source, CredentialSource::Secret { .. })),
             key,
             source,
             reader,
             hub,
             metrics,
             site: None,
-            own_word: SiteWord::default(),
+            own_word: OwnWord::default(),
             intents: BTreeMap::new(),
             gone: BTreeSet::new(),
-            secret: None,
-            session: None,
-            sessions: 0,
-            contacting: None,
-            contact_pause: CONTACT.0,
-            contact_at: None,
-            problem: None,
             trouble: None,
-            last_contact: None,
-            credential: None,
-            looking: false,
-            look_at: now,
             dirty: BTreeSet::new(),
             dirty_at: None,
             gathering: None,
@@ -187,7 +166,7 @@ impl Worker {
             site_reported: None,
             released: false,
             given_up: None,
-            tasks: JoinSet::new(),
+            tasks: Tasks::default(),
         }
     }
 
@@ -208,14 +187,8 @@ impl Worker {
                     }
                     None => return,
                 },
-                Some(done) = self.tasks.join_next() => {
-                    match done {
-                        Ok(event) => self.happened(event),
-                        Err(error) if error.is_panic() => self.panicked(),
-                        Err(_) => {}
-                    }
-                }
-                () = tokio::time::sleep_until(deadline.into()) => {}
+                event = self.tasks.next() => self.happened(event),
+                () = tokio::time::sleep_until(deadline) => {}
             }
         }
     }
@@ -226,10 +199,8 @@ impl Worker {
         if self.site.is_none() {
             return at;
         }
-        sooner(Some(self.look_at).filter(|_| !self.looking));
-        sooner(self.contact_at.filter(|_| self.session.is_none() && self.contacting.is_none()));
-        if let Some(session) = &self.session {
-            sooner(Some(session.probe_at).filter(|_| !session.probing));
+        sooner(self.connection.deadline());
+        if self.connection.session().is_some() {
             sooner(self.dirty_at.filter(|_| !self.passing));
             sooner(Some(self.resync_at).filter(|_| !self.passing));
             sooner(self.wake.values().min().copied().filter(|_| !self.passing));
@@ -247,14 +218,12 @@ impl Worker {
                 }
                 let rest = |site: Option<&SiteIntent>| site.and_then(|site| site.slurm.clone()).map(|slurm| (slurm.cluster_name, slurm.rest));
                 if rest(self.site.as_ref()) != rest(Some(&site)) {
-                    self.lose(None);
-                    self.credential = None;
-                    self.look_at = Instant::now();
+                    let transition = self.connection.restart(Instant::now());
+                    self.moved(transition);
                 }
                 if self.must_contact_again(&site) {
-                    self.contact_pause = CONTACT.0;
-                    let problem = self.problem.take().filter(|_| self.session.is_none());
-                    self.lose(problem);
+                    self.connection.retry_now(Instant::now());
+                    self.disconnect(None);
                 }
                 self.released &= site.release;
                 self.site = Some(*site);
@@ -317,7 +286,7 @@ impl Worker {
 
     /// Whether what the hub says now asks for another look at the claim, or for one that is not made yet.
     fn must_contact_again(&self, site: &SiteIntent) -> bool {
-        match &self.session {
+        match self.connection.session() {
             None => self.site.as_ref().is_some_and(|before| {
                 (before.recorded, before.release, &before.expected_uid, &before.accepted_uid)
                     != (site.recorded, site.release, &site.expected_uid, &site.accepted_uid)
@@ -335,7 +304,8 @@ impl Worker {
     /// The site's own word; `None` while it was not read.
     fn word(&self) -> Option<SiteWord> {
         let mut word = self.site.as_ref()?.word.clone()?;
-        for (from, to) in [(&self.own_word.policy, &mut word.policy), (&self.own_word.users, &mut word.users)] {
+        let own = self.own_word.known()?;
+        for (from, to) in [(&own.policy, &mut word.policy), (&own.users, &mut word.users)] {
             for (key, value) in from {
                 to.entry(key.clone()).or_insert_with(|| value.clone());
             }
@@ -345,28 +315,43 @@ impl Worker {
 
     fn happened(&mut self, event: Event) {
         match event {
-            Event::Look(result) => self.looked(result),
-            Event::Contact(result) => self.contacted(*result),
-            Event::Probe(session, result) => self.probed(session, result),
+            Event::Look(seen) => self.looked(*seen),
+            Event::Contact(contact, result) => self.contacted(contact, *result),
+            Event::Probe(session, result) => {
+                let transition = self.connection.probed(session, result, Now::read());
+                self.moved(transition);
+            }
             Event::Pass(session, pass) => self.passed(session, *pass),
             Event::Usage(session, usage, cycle) => self.counted(session, *usage, *cycle),
+            Event::Panicked(work) => self.panicked(work),
         }
     }
 
-    /// A defect while planning or reading: said on everything that was in work, and tried again later.
-    fn panicked(&mut self) {
+    /// A task has panicked: its work is tried again later.
+    fn panicked(&mut self, work: Work) {
         tracing::error!(site = %self.key, "The work on Slurm panicked");
         self.metrics.panicked(Kind::AccessGrant);
-        self.passing = false;
-        self.looking = false;
-        self.usage.get_or_insert_default();
-        self.resync_at = Instant::now() + AGAIN.1;
-        self.problem = Some(Finding::stalled(Reason::InternalError, "the operator failed while working on Slurm; its log says where"));
+        let now = Instant::now();
+        match work {
+            Work::Connection(task) => {
+                let transition = self.connection.task_panicked(task, now);
+                self.moved(transition);
+            }
+            Work::Pass => {
+                self.passing = false;
+                self.resync_at = now + AGAIN.1;
+                self.trouble = Some(Finding::stalled(Reason::InternalError, "the operator failed while working on Slurm; its log says where"));
+            }
+            Work::Usage => {
+                self.usage.get_or_insert_default();
+                self.usage_at = now + USAGE;
+            }
+        }
     }
 
     fn begin_pass(&mut self) {
         let now = Instant::now();
-        let Some((site, session)) = self.site.as_ref().zip(self.session.as_ref()) else { return };
+        let Some((site, session)) = self.site.as_ref().zip(self.connection.session()) else { return };
         if self.passing {
             return;
         }
@@ -394,18 +379,19 @@ impl Worker {
         let busy = self.busy();
         let claim = session.contact.claim.clone();
         let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone(), claim);
-        let (id, client, news) = (session.id, session.client.clone(), Arc::clone(&self.news));
-        self.tasks.spawn(async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });
+        let Some(id) = self.connection.id() else { return };
+        let (client, news) = (session.client.clone(), Arc::clone(&self.news));
+        self.tasks.spawn(Event::Panicked(Work::Pass), async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });
     }
 
     fn begin_usage(&mut self) {
-        let Some(session) = &self.session else { return };
+        let Some((id, session)) = self.connection.id().zip(self.connection.session()) else { return };
         let Some(held) = self.held.as_ref().filter(|_| self.usage_due() <= Instant::now()) else { return };
         let Some(mut usage) = self.usage.take() else { return };
         let since = held.values().map(|held| (held.account.clone(), held.record.since)).collect();
         let cluster = self.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| slurm.cluster_name.clone()).unwrap_or_default();
-        let (id, client) = (session.id, session.client.clone());
-        self.tasks.spawn(async move {
+        let client = session.client.clone();
+        self.tasks.spawn(Event::Panicked(Work::Usage), async move {
             let cycle = usage.cycle(&client, &cluster, &since, Timestamp::now()).await;
             Event::Usage(id, Box::new(usage), Box::new(cycle))
         });

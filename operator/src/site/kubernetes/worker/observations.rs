@@ -4,7 +4,9 @@ use super::*;
 
 impl Worker {
     pub(super) fn observed(&mut self, session: u64, observation: Observation) {
-        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
+        if !self.connection.is(session) {
+            return;
+        }
         let mut listed = None;
         match observation {
             Observation::Put(seen) => {
@@ -85,7 +87,7 @@ impl Worker {
                     self.visit_everything();
                 }
             }
-            Observation::PodsUnseen(None) => active.probe_at = Instant::now(),
+            Observation::PodsUnseen(None) => self.connection.suspect(Instant::now()),
             Observation::PodsUnwatched(since) => self.hours.unwatched(since),
             Observation::Policy(data) => {
                 listed = Some(Listing::Policy);
@@ -112,11 +114,11 @@ impl Worker {
             Observation::Failed(why) => {
                 tracing::debug!(site = %self.key, why, "a watch failed");
                 // A watch that fails may be the first sign that the site is gone.
-                active.probe_at = Instant::now();
+                self.connection.suspect(Instant::now());
             }
         }
         if let Some(listing) = listed
-            && let Some(active) = &mut self.active
+            && let Some(active) = self.connection.session_mut()
             && active.unlisted.remove(&listing)
             && active.unlisted.is_empty()
         {
@@ -164,7 +166,7 @@ impl Worker {
                 return;
             }
         };
-        if self.active.as_ref().is_some_and(|active| active.id == session) {
+        if self.connection.is(session) {
             for seen in outcome.applied {
                 self.index.put(seen);
             }
@@ -193,10 +195,8 @@ impl Worker {
             }
             return;
         }
-        if let Some(active) = &mut self.active
-            && outcome.failures.iter().any(|failure| failure.unreachable)
-        {
-            active.probe_at = now;
+        if outcome.failures.iter().any(|failure| failure.unreachable) {
+            self.connection.suspect(now);
         }
         let refused = outcome.failures.iter().all(|failure| failure.refused);
         self.findings.insert(owner.clone(), outcome.failures.into_iter().map(|failure| failure.finding).collect());

@@ -13,7 +13,7 @@ impl Worker {
         };
         let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
         findings.extend(plan.findings.iter().cloned());
-        if let Some(active) = &self.active {
+        if let Some(active) = self.connection.session() {
             findings.extend(active.unguarded.clone());
         }
         let report = Report {
@@ -61,15 +61,17 @@ impl Worker {
         self.site_report_at = Some(now + SITE_REPORT);
         let held = self.held();
         let orphans = held.iter().filter(|(owner, held)| **held == Held::Live && self.gone.contains(owner)).map(|(owner, _)| owner.clone()).collect();
-        let session = self.active.as_ref().map(|active| &active.session);
+        let session = self.connection.session().map(|active| &active.session);
         let report = SiteReport {
             reachable: session.is_some(),
             synced: self.synced(),
-            problem: self.problem.clone().or_else(|| self.active.as_ref().and_then(|active| active.unguarded.clone())).or_else(|| {
-                (self.policy.paused && session.is_some())
-                    .then(|| Finding::note(Reason::PausedBySite, "the site's ConfigMap aifactory-site-policy says paused"))
-            }),
-            last_contact: self.last_contact.filter(|_| session.is_none()),
+            problem: self.connection.problem().cloned().or_else(|| self.connection.session().and_then(|active| active.unguarded.clone())).or_else(
+                || {
+                    (self.policy.paused && session.is_some())
+                        .then(|| Finding::note(Reason::PausedBySite, "the site's ConfigMap aifactory-site-policy says paused"))
+                },
+            ),
+            last_contact: self.connection.last_contact().filter(|_| session.is_none()),
             cluster_uid: session.map(|session| session.cluster_uid.clone()),
             kubernetes_version: session.map(|session| session.version.clone()),
             engines: session.map(|session| session.served.engines.clone()).unwrap_or_default(),
@@ -80,7 +82,7 @@ impl Worker {
             word: self.synced().then(|| self.word.clone()),
             released: self.released,
         };
-        if session.is_none() && self.problem.is_none() {
+        if session.is_none() && self.connection.problem().is_none() {
             // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
             return;
         }

@@ -1,55 +1,64 @@
-//! Whether the site answers, with which credential, and whether its policies guard it.
+//! Whether the site answers, whether its policies guard it, and that its claim is given up.
 
 use super::*;
 
 impl Worker {
-    /// A credential that was replaced is used at once, whether the site answered to the former one or not.
-    pub(super) fn looked(&mut self, result: Result<Option<Fingerprint>, Finding>) {
-        self.looking = false;
-        self.look_at = Instant::now() + ROTATION;
-        let found = match result {
-            Ok(Some(found)) => Ok(found),
-            Ok(None) => return,
-            // The hub does not answer: the credential in use is still the last one known.
-            Err(problem) if problem.reason == Reason::InternalError => return,
-            Err(problem) => Err(problem),
-        };
-        let known = match &self.active {
-            Some(active) => Some(Ok(active.session.fingerprint)),
-            None => self.credential,
-        };
-        let seen = found.as_ref().map(|found| *found).map_err(|problem| problem.reason);
-        self.credential = Some(seen);
-        if known.is_some_and(|known| known != seen) {
-            tracing::info!(site = %self.key, "The credential changed");
-            self.contact_pause = CONTACT.0;
-            self.disconnect(found.err());
+    /// Begins what is due for the connection and its session.
+    pub(super) fn attend(&mut self) {
+        let now = Instant::now();
+        for task in self.connection.due(now) {
+            self.begin(task);
+        }
+        let releasable = self.releasable();
+        let Some((id, active)) = self.connection.id().zip(self.connection.session_mut()) else { return };
+        let client = active.session.clients.rpc.clone();
+        if active.policy_test.take(now) {
+            let (tested, asked) = (client.clone(), client.clone());
+            self.tasks.spawn(Event::Panicked(Work::PolicyTest(id)), async move { Event::PolicyTest(id, check_policies(&tested).await) });
+            self.tasks.spawn(Event::Panicked(Work::Served), async move { Event::Served(id, Served::by(&asked).await) });
+        }
+        if releasable && active.release.take(now) {
+            self.tasks.spawn(Event::Panicked(Work::Release(id)), async move { Event::Released(id, contact::release(&client).await) });
         }
     }
 
-    pub(super) fn probed(&mut self, session: u64, result: Result<(), Finding>) {
-        let Some(active) = self.active.as_mut().filter(|active| active.id == session) else { return };
-        active.probing = false;
-        match result {
-            Ok(()) => {
-                active.failed_probes = 0;
-                active.probe_at = Instant::now() + PROBE;
-                self.last_contact = Some(Timestamp::now());
+    fn begin(&mut self, task: Task) {
+        let panicked = Event::Panicked(Work::Connection(task));
+        let (reader, source) = (self.reader.clone(), self.source.clone());
+        match task {
+            Task::Look => {
+                self.tasks.spawn(panicked, async move { Event::Look(reader.look(&source).await) });
             }
-            Err(problem) => {
-                active.failed_probes += 1;
-                active.probe_at = Instant::now();
-                if active.failed_probes >= 2 {
-                    tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
-                    self.disconnect(Some(problem));
-                }
+            Task::Contact(contact) => {
+                let Some(site) = self.site.clone() else { return };
+                let handle = self.tasks.spawn(panicked, async move { Event::Contact(contact, contact::connect(&reader, &source, &site).await) });
+                self.connection.contacting(contact, handle);
+            }
+            Task::Probe(session) => {
+                let Some(client) = self.connection.session().map(|active| active.session.clients.rpc.clone()) else { return };
+                self.tasks.spawn(panicked, async move { Event::Probe(session, within(PROBE_LIMIT, contact::probe(&client)).await) });
             }
         }
+    }
+
+    /// Takes note of what has become of the connection.
+    pub(super) fn moved(&mut self, transition: Transition<Active>) {
+        match transition {
+            Transition::Unchanged => return,
+            Transition::Connected | Transition::Apart => {}
+            Transition::Lost(_) => self.hours.unwatched(self.connection.last_contact().unwrap_or_else(Timestamp::now)),
+        }
+        self.site_dirty = true;
+    }
+
+    pub(super) fn disconnect(&mut self, problem: Option<Finding>) {
+        let transition = self.connection.disconnect(problem, Instant::now());
+        self.moved(transition);
     }
 
     /// What is watched is decided at contact, so an engine that was installed or taken away needs another.
     pub(super) fn served(&mut self, session: u64, found: Result<Served, Finding>) {
-        let known = self.active.as_ref().filter(|active| active.id == session).map(|active| &active.session.served);
+        let known = self.connection.session_of(session).map(|active| &active.session.served);
         if let (Some(known), Ok(found)) = (known, found)
             && *known != found
         {
@@ -58,60 +67,39 @@ impl Worker {
         }
     }
 
-    pub(super) fn disconnect(&mut self, problem: Option<Finding>) {
-        if self.active.is_some() {
-            self.hours.unwatched(self.last_contact.unwrap_or_else(Timestamp::now));
+    /// A task has panicked: it is tried again later.
+    pub(super) fn panicked(&mut self, work: Work) {
+        tracing::error!(site = %self.key, "A task panicked");
+        self.metrics.panicked(Kind::AIFactory);
+        let now = Instant::now();
+        match work {
+            Work::Connection(task) => {
+                let transition = self.connection.task_panicked(task, now);
+                self.moved(transition);
+            }
+            Work::PolicyTest(session) => {
+                if let Some(active) = self.connection.session_of(session) {
+                    active.policy_test = Turn::At(now + POLICY_TEST_AGAIN);
+                }
+            }
+            // It is asked with every test of the policies.
+            Work::Served => {}
+            Work::Release(session) => self.claim_released(session, false),
         }
-        self.active = None;
-        if let Some(contact) = self.contacting.take() {
-            contact.abort();
-        }
-        self.contact_at = Some(Instant::now());
-        self.problem = problem;
+    }
+
+    pub(super) fn claim_released(&mut self, session: u64, released: bool) {
+        let Some(active) = self.connection.session_of(session) else { return };
+        let pause = if released { Duration::ZERO } else { active.release_backoff.failed() };
+        active.release = Turn::At(Instant::now() + pause);
+        self.released = released;
         self.site_dirty = true;
     }
 
-    /// Begins to make contact where there is none.
-    pub(super) fn contact(&mut self) {
-        let Some(site) = &self.site else { return };
-        if self.active.is_some() || self.contacting.is_some() || self.contact_at.is_some_and(|at| at > Instant::now()) {
-            return;
-        }
-        let (reader, source, site) = (self.reader.clone(), self.source.clone(), site.clone());
-        self.contacting = Some(self.tasks.spawn(async move { Event::Contact(contact::connect(&reader, &source, &site).await) }));
-    }
-
-    /// Begins probes and tests that are due.
-    pub(super) fn attend(&mut self) {
-        let releasable = self.releasable();
-        if self.site.is_some() && !self.looking && self.look_at <= Instant::now() {
-            self.looking = true;
-            let (reader, source) = (self.reader.clone(), self.source.clone());
-            self.tasks.spawn(async move { Event::Look(reader.fingerprint(&source).await) });
-        }
-        let Some(active) = &mut self.active else { return };
-        let (now, id, client) = (Instant::now(), active.id, active.session.clients.rpc.clone());
-        let later = now + Duration::from_secs(3600);
-        if active.probe_at <= now && !active.probing {
-            active.probing = true;
-            let client = client.clone();
-            self.tasks.spawn(async move { Event::Probe(id, contact::probe(&client).await) });
-        }
-        if active.policy_test_at <= now {
-            active.policy_test_at = later;
-            let tested = client.clone();
-            self.tasks.spawn(async move { Event::PolicyTest(id, check_policies(&tested).await) });
-            let asked = client.clone();
-            self.tasks.spawn(async move { Event::Served(id, Served::by(&asked).await) });
-        }
-        if releasable && !active.releasing && !self.released {
-            active.releasing = true;
-            self.tasks.spawn(async move { Event::Released(id, contact::release(&client).await) });
-        }
-    }
-
+    /// Whether the claim is to be given up now.
     pub(super) fn releasable(&self) -> bool {
-        self.synced()
+        !self.released
+            && self.synced()
             && self.site.as_ref().is_some_and(|site| site.release)
             && self.schedule.busy() == 0
             && self.held().values().all(|held| *held == Held::Retained)

@@ -13,7 +13,7 @@ impl Worker {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {
         self.passing = false;
         self.leaving = pass.leaving;
-        if self.session.as_ref().is_none_or(|known| known.id != session) {
+        if !self.connection.is(session) {
             self.resync_at = Instant::now();
             return;
         }
@@ -27,16 +27,14 @@ impl Worker {
             Err(NoClaim::Finding(problem)) => {
                 tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
                 self.released = false;
-                self.lose(Some(problem));
+                self.disconnect(Some(problem));
             }
             Err(NoClaim::Slurm(error)) => {
                 let problem = error.finding();
                 tracing::debug!(site = %self.key, reason = %problem.reason, "A pass failed: {}", problem.message);
                 self.resync_at = now + self.pause;
                 self.pause = (self.pause * 2).min(AGAIN.1);
-                if let Some(session) = &mut self.session {
-                    session.probe_at = now;
-                }
+                self.connection.suspect(now);
                 self.trouble = Some(problem);
             }
         }
@@ -46,7 +44,7 @@ impl Worker {
     fn learn(&mut self, scope: &Scope, found: Found) {
         let now = Instant::now();
         self.trouble = None;
-        self.last_contact = Some(Timestamp::now());
+        self.connection.answered(Timestamp::now());
         if matches!(scope, Scope::Everything) {
             self.plans.retain(|owner, _| found.unfinished.contains(owner));
             self.failures.clear();
@@ -65,8 +63,7 @@ impl Worker {
             self.wake.remove(&owner);
             self.lower(&owner, &plan);
             if let Some(at) = plan.wake {
-                let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
-                self.wake.insert(owner.clone(), now + wait.min(Duration::from_secs(24 * 3600)));
+                self.wake.insert(owner.clone(), Now::read().instant_of(at));
             }
             self.failures.remove(&owner);
             if plan.calls.is_empty() && !self.intents.contains_key(&owner) && !found.held.contains_key(&owner) {
@@ -82,7 +79,7 @@ impl Worker {
         }
         if found.released {
             self.released = true;
-            self.given_up = self.session.as_mut().and_then(|session| session.contact.claim.take()).or(self.given_up.take());
+            self.given_up = self.connection.session_mut().and_then(|session| session.contact.claim.take()).or(self.given_up.take());
         }
         self.held = Some(found.held);
     }
@@ -102,7 +99,7 @@ impl Worker {
     pub(super) fn counted(&mut self, session: u64, usage: Usage, cycle: Cycle) {
         self.usage = Some(usage);
         self.usage_at = Instant::now() + USAGE;
-        if self.session.as_ref().is_none_or(|known| known.id != session) {
+        if !self.connection.is(session) {
             return;
         }
         let known = self.plans.values().filter_map(|plan| plan.detail.slurm.as_ref());
@@ -198,9 +195,9 @@ impl Worker {
 
     pub(super) fn report_site(&mut self) {
         let held = self.held.as_ref();
-        let synced = self.session.is_some() && held.is_some();
-        let problem = self.problem.clone().or_else(|| self.trouble.clone());
-        if self.site.is_none() || (self.session.is_none() && problem.is_none()) {
+        let synced = self.connection.session().is_some() && held.is_some();
+        let problem = self.connection.problem().or(self.trouble.as_ref()).cloned();
+        if self.site.is_none() || (self.connection.session().is_none() && problem.is_none()) {
             return;
         }
         // Rows of living grants are held; what is retained says itself until when.
@@ -211,7 +208,7 @@ impl Worker {
             .collect();
         let orphans =
             kept.iter().filter(|(owner, held)| **held == Held::Live && self.gone.contains(*owner)).map(|(owner, _)| owner.clone()).collect();
-        let connected = self.session.as_ref();
+        let connected = self.connection.session();
         let word = self.word();
         let report = SiteReport {
             reachable: connected.is_some() && self.trouble.is_none(),
@@ -221,7 +218,7 @@ impl Worker {
                 paused.then(|| Finding::note(Reason::PausedBySite, "the site says paused in aifactory-site-policy"))
             }),
             cluster_uid: connected.and_then(|session| session.contact.claim.clone()),
-            last_contact: self.last_contact.filter(|_| connected.is_none() || self.trouble.is_some()),
+            last_contact: self.connection.last_contact().filter(|_| connected.is_none() || self.trouble.is_some()),
             engines: connected
                 .map(|session| aifactory_api::factory::EngineStatus { name: "Slurm".to_owned(), version: session.contact.version.clone() })
                 .into_iter()
@@ -229,6 +226,7 @@ impl Worker {
             credential_expires: connected.and_then(|session| session.expires),
             held: kept,
             orphans,
+            policy_problems: self.own_word.problem().map(str::to_owned).into_iter().collect(),
             released: self.released,
             ..SiteReport::default()
         };

@@ -1,177 +1,108 @@
 //! The credential, and whether Slurm answers with it.
 
-use std::collections::BTreeMap;
-
-use aifactory_api::labels;
-use secrecy::SecretSlice;
-use sha2::{Digest as _, Sha256};
-
+use super::own_word::{KEYS, ReadWord, seen};
 use super::*;
+use crate::credential::Fingerprint;
+use crate::credential::reader::Look;
 use crate::site::slurm::contact::{self, contact};
 use crate::site::slurm::token::Token;
 
-/// What a look at the Secret showed.
-pub(super) struct Look {
-    fingerprint: [u8; 32],
-    value: SecretSlice<u8>,
-    word: SiteWord,
+/// What a look at the Secret showed, and the site's own maps where they have changed.
+pub(super) struct Seen {
+    look: Look,
+    word: Option<ReadWord>,
 }
 
-impl Look {
-    async fn at(reader: &CredentialReader, source: &CredentialSource) -> Result<Self, Finding> {
-        let (value, others) = reader.secret(source, &[labels::SLURM_USERS, labels::SITE_POLICY]).await?;
-        let mut hasher = Sha256::new();
-        hasher.update(&value);
-        let word = SiteWord { policy: map(&others, labels::SITE_POLICY)?, users: map(&others, labels::SLURM_USERS)? };
-        for (key, value) in word.policy.iter().chain(&word.users) {
-            hasher.update((key.len() as u64).to_be_bytes());
-            hasher.update(key);
-            hasher.update((value.len() as u64).to_be_bytes());
-            hasher.update(value);
-        }
-        Ok(Self { fingerprint: hasher.finalize().into(), value: value.into(), word })
-    }
-}
-
-/// A map that the site keeps as YAML beside the credential.
-fn map(others: &BTreeMap<String, String>, key: &str) -> Result<BTreeMap<String, String>, Finding> {
-    let Some(text) = others.get(key) else { return Ok(BTreeMap::new()) };
-    let bad = || {
-        Finding::stalled(
-            Reason::CredentialInvalid,
-            format!("key {key} of the credential's Secret is no map of text to text; example: `p-4711: u4711`"),
-        )
-    };
-    let documents = crate::yaml::read_documents(text).map_err(|_| bad())?;
-    let Some(entries) = documents.first().map(|value| value.as_object().ok_or_else(bad)).transpose()? else { return Ok(BTreeMap::new()) };
-    entries.iter().map(|(key, value)| Ok((key.clone(), value.as_str().map(str::to_owned).unwrap_or_else(|| value.to_string())))).collect()
+/// A session, the credential that it was made with, and what was read beside that.
+pub(super) struct Made {
+    session: Session,
+    fingerprint: Fingerprint,
+    word: ReadWord,
 }
 
 impl Worker {
-    /// Begins looks, contacts and probes that are due.
+    /// Begins what is due for the connection.
     pub(super) fn attend(&mut self) {
-        let now = Instant::now();
-        let Some(site) = &self.site else { return };
-        if !self.looking && self.look_at <= now {
-            self.looking = true;
-            let (reader, source) = (self.reader.clone(), self.source.clone());
-            self.tasks.spawn(async move { Event::Look(Look::at(&reader, &source).await) });
+        for task in self.connection.due(Instant::now()) {
+            self.begin(task);
         }
-        let Some(rest) = site.slurm.as_ref().and_then(|slurm| slurm.rest.clone()) else { return };
-        match &mut self.session {
-            Some(session) => {
-                if session.probe_at <= now && !session.probing {
-                    session.probing = true;
-                    let (id, client) = (session.id, session.client.clone());
-                    self.tasks.spawn(async move { Event::Probe(id, contact::probe(&client).await) });
-                }
+    }
+
+    fn begin(&mut self, task: Task) {
+        let panicked = Event::Panicked(Work::Connection(task));
+        let (reader, source) = (self.reader.clone(), self.source.clone());
+        match task {
+            Task::Look => {
+                let known = self.own_word.fingerprints();
+                self.tasks.spawn(panicked, async move {
+                    let look = reader.look(&source).await;
+                    let moved = look.fingerprint(&source).is_ok() && known.is_some_and(|known| known != seen(&look));
+                    let read = if moved { reader.secret(&source, &KEYS).await.ok() } else { None };
+                    Event::Look(Box::new(Seen { look, word: read.map(|(_, texts)| ReadWord::of(&texts)) }))
+                });
             }
-            None => {
-                let Some(secret) = self.secret.clone() else { return };
-                if self.contacting.is_some() || self.contact_at.is_none_or(|at| at > now) {
-                    return;
-                }
-                let (settings, site) = (self.reader.settings.clone(), site.clone());
-                self.contacting = Some(self.tasks.spawn(async move {
-                    let made = async {
-                        let token = Token::new(&rest, &secret).map_err(|error| Finding::stalled(Reason::CredentialInvalid, error.to_string()))?;
-                        let expires = token.expires_at();
-                        let client = SlurmClient::new(&rest, token, &settings)
-                            .map_err(|error| Finding::stalled(Reason::InvalidSpec, format!("slurm.rest: {error}")))?;
-                        let contact = contact(&client, &site).await?;
-                        Ok((client, contact, expires))
-                    };
-                    Event::Contact(Box::new(made.await))
-                }));
+            Task::Contact(id) => {
+                let site = self.site.clone();
+                let handle = self.tasks.spawn(panicked, async move { Event::Contact(id, Box::new(connect(&reader, &source, site.as_ref()).await)) });
+                self.connection.contacting(id, handle);
+            }
+            Task::Probe(id) => {
+                let Some(client) = self.connection.session().map(|session| session.client.clone()) else { return };
+                self.tasks.spawn(panicked, async move { Event::Probe(id, within(PROBE_LIMIT, contact::probe(&client)).await) });
             }
         }
     }
 
-    pub(super) fn looked(&mut self, result: Result<Look, Finding>) {
-        self.looking = false;
-        self.look_at = Instant::now() + ROTATION;
-        let seen = match &result {
-            Ok(look) => Ok(look.fingerprint),
-            // The hub does not answer: the credential in use is still the last one known.
-            Err(problem) if problem.reason == Reason::InternalError => return,
-            Err(problem) => Err(problem.reason),
+    pub(super) fn looked(&mut self, seen: Seen) {
+        if seen.word.is_some_and(|word| self.own_word.learn(word)) {
+            self.resync_at = Instant::now();
+        }
+        let transition = self.connection.looked(seen.look.fingerprint(&self.source), seen.look.read_at, Instant::now());
+        self.moved(transition);
+    }
+
+    pub(super) fn contacted(&mut self, id: u64, result: Result<Made, Finding>) {
+        let transition = match result {
+            Ok(Made { session, fingerprint, word }) => {
+                if self.connection.awaits(id) {
+                    self.own_word.learn(word);
+                }
+                self.connection.connected(id, session, Some(fingerprint), Now::read())
+            }
+            Err(problem) => self.connection.failed(id, problem, Instant::now()),
         };
-        if self.credential.as_ref() == Some(&seen) {
-            return;
-        }
-        if self.credential.is_some() {
-            tracing::info!(site = %self.key, "The credential changed");
-        }
-        self.credential = Some(seen);
-        self.contact_pause = CONTACT.0;
-        match result {
-            Ok(look) => {
-                self.secret = Some(Arc::new(look.value));
-                self.own_word = look.word;
-                self.lose(None);
-            }
-            Err(problem) => {
-                self.secret = None;
-                self.lose(Some(problem));
-            }
-        }
+        self.moved(transition);
     }
 
-    pub(super) fn contacted(&mut self, result: Result<Made, Finding>) {
-        self.contacting = None;
-        match result {
-            Ok((client, contact, expires)) => {
-                tracing::info!(site = %self.key, version = contact.version, "Connected");
-                self.contact_pause = CONTACT.0;
-                self.sessions += 1;
-                let probe_at = Instant::now() + PROBE;
-                self.session = Some(Session { id: self.sessions, client, contact, expires, failed_probes: 0, probing: false, probe_at });
-                self.problem = None;
-                self.last_contact = Some(Timestamp::now());
-                self.held = None;
+    pub(super) fn disconnect(&mut self, problem: Option<Finding>) {
+        let transition = self.connection.disconnect(problem, Instant::now());
+        self.moved(transition);
+    }
+
+    /// Takes note of what has become of the connection.
+    pub(super) fn moved(&mut self, transition: Transition<Session>) {
+        match transition {
+            Transition::Unchanged | Transition::Apart => {}
+            Transition::Connected => {
                 self.resync_at = Instant::now();
                 self.usage_at = Instant::now();
             }
-            Err(problem) => {
-                if self.problem.as_ref() != Some(&problem) {
-                    tracing::warn!(site = %self.key, reason = %problem.reason, "No contact: {}", problem.message);
-                }
-                self.contact_at = Some(Instant::now() + self.contact_pause);
-                self.contact_pause = (self.contact_pause * 2).min(CONTACT.1);
-                self.problem = Some(problem);
-            }
+            // A pass of the former session may still write; its outcome is not believed.
+            Transition::Lost(_) => self.held = None,
         }
     }
+}
 
-    pub(super) fn probed(&mut self, session: u64, result: Result<(), Finding>) {
-        let Some(session) = self.session.as_mut().filter(|known| known.id == session) else { return };
-        session.probing = false;
-        match result {
-            Ok(()) => {
-                session.failed_probes = 0;
-                session.probe_at = Instant::now() + PROBE;
-                self.last_contact = Some(Timestamp::now());
-            }
-            Err(problem) => {
-                session.failed_probes += 1;
-                session.probe_at = Instant::now();
-                if session.failed_probes >= 2 {
-                    tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
-                    self.lose(Some(problem));
-                }
-            }
-        }
-    }
-
-    /// Ends the session; contact is made anew.
-    pub(super) fn lose(&mut self, problem: Option<Finding>) {
-        self.session = None;
-        if let Some(contact) = self.contacting.take() {
-            contact.abort();
-        }
-        self.contact_at = Some(Instant::now());
-        self.problem = problem;
-        // A pass of the former session may still write; its outcome is not believed.
-        self.held = None;
-    }
+async fn connect(reader: &CredentialReader, source: &CredentialSource, site: Option<&SiteIntent>) -> Result<Made, Finding> {
+    let missing = || Finding::stalled(Reason::InvalidSpec, "the site's slurm.rest is missing");
+    let site = site.ok_or_else(missing)?;
+    let rest = site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref()).ok_or_else(missing)?;
+    let (value, texts) = reader.secret(source, &KEYS).await?;
+    let fingerprint = Fingerprint::of(&value);
+    let token = Token::new(rest, &value.into()).map_err(|error| Finding::stalled(Reason::CredentialInvalid, error.to_string()))?;
+    let expires = token.expires_at();
+    let client =
+        SlurmClient::new(rest, token, &reader.settings).map_err(|error| Finding::stalled(Reason::InvalidSpec, format!("slurm.rest: {error}")))?;
+    let contact = contact(&client, site).await?;
+    Ok(Made { session: Session { client, contact, expires }, fingerprint, word: ReadWord::of(&texts) })
 }
