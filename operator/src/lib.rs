@@ -10,6 +10,7 @@ pub mod hub;
 pub mod lease;
 pub mod run;
 pub mod site;
+mod supervise;
 pub mod telemetry;
 pub mod text;
 mod tolerant_decode;

@@ -81,7 +81,7 @@ pub async fn run(options: Run) -> Result<(), RunError> {
     let mut serving = tokio::spawn(admin.run(until(stopped.clone())));
     let mut election = tokio::spawn(elector.run(until(election_stopped)));
     let (events, publish) = Events::new(clients.rpc.clone(), host);
-    tokio::spawn(publish);
+    let mut publishing = tokio::spawn(publish);
     let (hub, mut synced) = Hub::new(HubSettings {
         namespace: options.namespace.clone(),
         client: clients.rpc.clone(),
@@ -122,10 +122,12 @@ pub async fn run(options: Run) -> Result<(), RunError> {
             Ok(result) => result,
             Err(_) => Err(RunError::Died("hub")),
         },
+        Err(_) = &mut publishing => Err(RunError::Died("publisher of Events")),
     };
     tracing::info!("Ending");
     stop.send_replace(true);
-    // First what was begun, then the lease, so that the next leader finds nothing half done.
+    // Writes to the hub that were begun are awaited, then the lease is given back. Writes at sites are cut: each is there as a whole or not at all, and
+    // the next leader plans from what it finds.
     if !work.is_finished() {
         let _ = tokio::time::timeout(ENDING, &mut work).await;
     }

@@ -44,6 +44,8 @@ pub enum FromSite {
     About(Box<Report>),
     /// About the site itself.
     Site(Box<SiteReport>),
+    /// The worker has panicked and is no more.
+    Died,
 }
 
 /// A message with its sender.

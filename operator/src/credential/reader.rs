@@ -95,9 +95,8 @@ impl CredentialReader {
         Ok((value, found))
     }
 
-    /// Lets the Secret go.
-    pub async fn release_secret(&self, source: &CredentialSource) -> Result<(), Finding> {
-        let CredentialSource::Secret { namespace, name, .. } = source else { return Ok(()) };
+    /// Lets a Secret go.
+    pub async fn release_secret(&self, namespace: &str, name: &str) -> Result<(), Finding> {
         let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(secret) = held(fetch(&secrets, name).await)? else { return Ok(()) };
         release(&secrets, &secret).await

@@ -1,8 +1,12 @@
 //! The hub's actor: owns the world as last seen, what sites report, and the schedule; decides in one place, and leaves waiting to tasks.
 
+mod credentials;
 mod known;
+mod pace;
 mod reconcile;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -31,26 +35,31 @@ use super::broken::{Undecodable, conditions};
 use super::deletion_protection;
 use super::known_sites::KnownSitesError;
 use super::sites::{Sites, parts, source};
-use super::watch::{Resourced, Seen, version, watch};
+use super::watch::{Resourced, Seen, Watched, version, watch};
 use super::writes::{Write, WriteError, write};
 use crate::credential::reader::CredentialReader;
+use crate::supervise::{PAUSE, caught, restarted};
+use crate::telemetry::access_log;
 use crate::telemetry::event_recorder::Notices;
-use crate::telemetry::metrics::{Metrics, ReconcileResult};
+use crate::telemetry::metrics::{Metrics, ProcessTask, ReconcileResult};
+use crate::telemetry::resource_counts::ResourceCounts;
 use crate::transport::{FromSite, HubReceiver, Received};
 use crate::workqueue::WorkQueue;
+use credentials::SecretName;
+use pace::{Change, Due, Pace};
 
 /// Writes to the hub at a time.
 const WRITES: usize = 16;
 /// How many of them are kept for resources that lose access.
 const RESERVED: usize = 4;
-/// How long a status that says "in progress" waits for one that does not.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// How often it says anew how far it is.
-const STILL: Duration = Duration::from_secs(30);
-/// How often mere numbers change in status.
-const NUMBERS: Duration = Duration::from_secs(30);
 /// How long a status that was true before a restart stands until sites were heard of again.
 const HEARING: Duration = Duration::from_secs(15);
+/// Pause before storing the namespaces of living grants is tried again.
+const LIVING_RETRY: Duration = Duration::from_secs(5);
+/// Secrets in work at a time.
+const RELEASES: usize = 4;
+/// How often the depth of the queue is told at most while there is one.
+const DEPTH: Duration = Duration::from_millis(500);
 /// How soon pools and factories count again after a change of a grant.
 const RECOUNT: Duration = Duration::from_secs(1);
 
@@ -101,11 +110,17 @@ pub struct Hub {
     ledgers: BTreeMap<OwnerRef, Ledger>,
     abandoned: BTreeSet<SiteKey>,
     schedule: WorkQueue<OwnerRef>,
-    progress: BTreeMap<OwnerRef, Progress>,
+    pace: BTreeMap<OwnerRef, Pace>,
     living: BTreeSet<String>,
     living_stored: bool,
     grants_changed: bool,
     storing: bool,
+    /// When storing the namespaces of living grants is tried again, after a failure.
+    living_retry_at: Option<Instant>,
+    /// Secrets that a worker has used and that may not be needed any more.
+    releases: WorkQueue<SecretName>,
+    counts: ResourceCounts,
+    depth_at: Instant,
     begun: Instant,
     tasks: JoinSet<Done>,
     ready: tokio::sync::watch::Sender<bool>,
@@ -119,13 +134,6 @@ pub struct HubRecord {
     pub known: Option<KnownSites>,
 }
 
-/// Since when a resource is on its way, and when its status was written last.
-struct Progress {
-    generation: i64,
-    since: Instant,
-    written: Option<Instant>,
-}
-
 enum Done {
     Written(OwnerRef, Result<Option<Seen>, WriteError>, bool),
     /// Why a resource can not be worked on was written, or could not be.
@@ -133,20 +141,35 @@ enum Done {
     Released(OwnerRef, bool),
     Living(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
+    SecretReleased(SecretName, bool),
 }
 
 /// What a visit ends with.
 enum Next {
     Nothing,
     Write(Write),
-    /// Release credentials, then take the finalizer off.
-    Release(Vec<CredentialSource>),
+    /// Release Secrets, then take the finalizer off.
+    Release(Vec<SecretName>),
+}
+
+impl Next {
+    fn as_str(&self) -> &'static str {
+        match self {
+            Next::Nothing => "nothing",
+            Next::Write(Write::AddFinalizer) => "add the finalizer",
+            Next::Write(Write::RemoveFinalizer) => "remove the finalizer",
+            Next::Write(Write::Status(_)) => "write the status",
+            Next::Write(Write::Conditions(_)) => "say why it can not be worked on",
+            Next::Release(_) => "release credentials",
+        }
+    }
 }
 
 impl Hub {
     /// An actor that has not begun yet, and where to see that its caches are full.
     pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
         let (ready, is_ready) = tokio::sync::watch::channel(false);
+        let counts = ResourceCounts::new(settings.metrics.clone());
         let (sites, from_sites) = Sites::new(settings.reader.clone(), settings.metrics.clone());
         let hub = Self {
             settings,
@@ -169,11 +192,15 @@ impl Hub {
             ledgers: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             schedule: WorkQueue::new(WRITES, RESERVED),
-            progress: BTreeMap::new(),
+            pace: BTreeMap::new(),
             living: BTreeSet::new(),
             living_stored: false,
             grants_changed: true,
             storing: false,
+            living_retry_at: None,
+            releases: WorkQueue::new(RELEASES, 0),
+            counts,
+            depth_at: Instant::now(),
             begun: Instant::now(),
             tasks: JoinSet::new(),
             ready,
@@ -185,21 +212,24 @@ impl Hub {
     pub async fn run<E>(mut self, lead: impl Future<Output = Result<HubRecord, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
         let (to, mut seen) = mpsc::channel(1024);
         let mut watches = JoinSet::new();
-        watches.spawn(watch::<AIFactory>(self.settings.watch.clone(), to.clone()));
-        watches.spawn(watch::<GPUPool>(self.settings.watch.clone(), to.clone()));
-        watches.spawn(watch::<AccessGrant>(self.settings.watch.clone(), to));
+        self.watch::<AIFactory>(&mut watches, &to);
+        self.watch::<GPUPool>(&mut watches, &to);
+        self.watch::<AccessGrant>(&mut watches, &to);
+        drop(to);
         tokio::pin!(lead, stop);
         let mut leading = false;
         loop {
             if leading && self.unlisted.is_empty() {
                 self.schedule.start();
+                self.releases.start();
                 self.dispatch();
+                self.tell_depth();
+                self.release_due();
                 self.store_living();
                 self.store_known();
             }
             let now = Instant::now();
-            let retry = self.known_retry_at.filter(|at| *at > now);
-            let wake = self.schedule.next_wake(now).into_iter().chain(retry).min().unwrap_or(now + Duration::from_secs(3600));
+            let wake = self.next_wake(now).unwrap_or(now + Duration::from_secs(3600));
             tokio::select! {
                 () = &mut stop => break,
                 record = &mut lead, if !leading => {
@@ -235,6 +265,23 @@ impl Hub {
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
         Ok(())
+    }
+
+    /// When the loop goes on if nothing happens until then; never a time in the past, unless there is work to begin.
+    fn next_wake(&mut self, now: Instant) -> Option<Instant> {
+        let retries = [self.known_retry_at, self.living_retry_at].into_iter().flatten().filter(|at| *at > now);
+        self.schedule.next_wake(now).into_iter().chain(self.releases.next_wake(now)).chain(retries).min()
+    }
+
+    fn watch<K: Watched>(&self, watches: &mut JoinSet<()>, to: &mpsc::Sender<Seen>) {
+        let (client, metrics, to) = (self.settings.watch.clone(), self.settings.metrics.clone(), to.clone());
+        watches.spawn(async move { restarted(ProcessTask::HubWatch, &metrics, || watch::<K>(client.clone(), to.clone())).await });
+    }
+
+    /// Begins work beside the loop. Where it panics, `failed` is what it comes to.
+    fn spawn(&mut self, failed: Done, work: impl Future<Output = Done> + Send + 'static) {
+        let metrics = self.settings.metrics.clone();
+        self.tasks.spawn(async move { caught(ProcessTask::HubWrite, &metrics, work).await.unwrap_or(failed) });
     }
 
     fn seen(&mut self, event: Seen) {
@@ -282,6 +329,7 @@ impl Hub {
             tracing::warn!(%owner, why = found.why, "Can not be decoded");
         }
         let urgent = found.meta.deletion_timestamp.is_some();
+        self.counts.set(&owner, Some("Undecodable"));
         self.undecodable.insert(owner.clone(), found);
         if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
     }
@@ -323,6 +371,7 @@ impl Hub {
         if changed {
             self.dependents(&owner);
         }
+        self.counts.set(&owner, Some(object.phase()));
         match (changed, urgent) {
             (true, urgent) => self.schedule.add_anew(owner, urgent),
             (false, true) => self.schedule.add_urgent(owner),
@@ -334,8 +383,9 @@ impl Hub {
         self.dependents(owner);
         self.undecodable.remove(owner);
         self.world.remove(owner);
+        self.counts.set(owner, None);
         self.grants_changed = true;
-        self.progress.remove(owner);
+        self.pace.remove(owner);
         self.ledgers.remove(owner);
         self.settings.notices.forget(owner);
         if let Some(reports) = self.reports.remove(owner) {
@@ -408,6 +458,7 @@ impl Hub {
                 let owner = report.owner.clone();
                 if self.world.contains(&owner) {
                     self.by_site.entry(key.clone()).or_default().insert(owner.clone());
+                    self.log_access(&key, &report);
                     self.reports.entry(owner.clone()).or_default().insert(key.clone(), *report);
                     let soon = Instant::now() + RECOUNT;
                     // What a grant has used is in its pools' figures.
@@ -419,7 +470,20 @@ impl Hub {
                 }
             }
             FromSite::Site(report) => self.site_heard(key, *report),
+            FromSite::Died => self.worker_died(key),
         }
+    }
+
+    /// A part without a worker is known to hold what it held, and nothing that it said stands. A new worker begins after a pause.
+    fn worker_died(&mut self, key: SiteKey) {
+        let now = Instant::now();
+        self.sites.died(&key, now);
+        self.settings.metrics.set_site_connected(&key.to_string(), false);
+        let problem = Finding::note(Reason::InternalError, "the operator failed while working on the site; its log says where");
+        self.site_reports.insert(key.clone(), SiteReport { problem: Some(problem), ..SiteReport::default() });
+        self.dependents(&key.factory);
+        self.schedule.add(key.factory.clone());
+        self.schedule.add_at(key.factory, now + PAUSE);
     }
 
     fn site_heard(&mut self, key: SiteKey, report: SiteReport) {
@@ -476,8 +540,8 @@ impl Hub {
                 Ok(Some(found)) => {
                     if status {
                         self.settings.metrics.status_written(owner.kind);
-                        if let Some(progress) = self.progress.get_mut(&owner) {
-                            progress.written = Some(now);
+                        if let Some(pace) = self.pace.get_mut(&owner) {
+                            pace.written(now);
                         }
                     }
                     self.schedule.done(&owner);
@@ -503,16 +567,41 @@ impl Hub {
                 None => self.schedule.done(&owner),
             },
             Done::KnownStored(known, result) => self.known_stored(known, result),
+            Done::SecretReleased(secret, true) => self.releases.done(&secret),
+            Done::SecretReleased(secret, false) => self.releases.failed(&secret, now),
             Done::Living(stored) => {
                 self.storing = false;
                 self.living_stored = stored;
+                self.living_retry_at = (!stored).then(|| now + LIVING_RETRY);
             }
         }
+    }
+
+    /// Tells how many resources wait. Where there are many, that is counted now and then only.
+    fn tell_depth(&mut self) {
+        let now = Instant::now();
+        if self.schedule.depth() > 0 && self.depth_at > now {
+            return;
+        }
+        self.depth_at = now + DEPTH;
+        for kind in [Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant] {
+            self.settings.metrics.set_queue_depth(kind, self.schedule.waiting().filter(|owner| owner.kind == kind).count());
+        }
+    }
+
+    /// Writes the audit trail: what this report changes in a grant's access.
+    fn log_access(&self, key: &SiteKey, report: &Report) {
+        let owner = &report.owner;
+        let before = self.reports.get(owner).and_then(|reports| reports.get(key));
+        let rows = self.world.grant(owner).and_then(|grant| grant.status.as_ref()).map(|status| status.sites.as_slice()).unwrap_or_default();
+        let stored = rows.iter().find(|row| row.name == key.display(&owner.namespace)).map(|row| row.phase.as_str());
+        access_log::log(key, before, stored, report);
     }
 
     fn dispatch(&mut self) {
         let now = Instant::now();
         while let Some(owner) = self.schedule.next(now) {
+            let urgent = self.schedule.is_urgent(&owner);
             let begun = Instant::now();
             let visited = std::panic::catch_unwind(AssertUnwindSafe(|| self.visit(&owner)));
             let result = match &visited {
@@ -521,19 +610,22 @@ impl Hub {
                 Err(_) => ReconcileResult::Error,
             };
             self.settings.metrics.reconciled(owner.kind, result, begun.elapsed());
+            if let Ok(next) = &visited {
+                tracing::debug!(%owner, urgent, next = next.as_str(), "Reconciled");
+            }
             match visited {
                 Ok(Next::Nothing) => self.schedule.done(&owner),
                 Ok(Next::Write(write)) => match self.meta(&owner) {
                     Some(meta) => self.spawn_write(owner, meta, write),
                     None => self.schedule.done(&owner),
                 },
-                Ok(Next::Release(sources)) => {
+                Ok(Next::Release(secrets)) => {
                     let reader = self.sites.reader().clone();
-                    let last = !self.world.factories().any(|(other, _)| other.namespace == owner.namespace && *other != owner);
-                    self.tasks.spawn(async move {
+                    let last = self.is_last_in_namespace(&owner);
+                    self.spawn(Done::Released(owner.clone(), false), async move {
                         let mut released = true;
-                        for source in &sources {
-                            released &= reader.release_secret(source).await.is_ok();
+                        for secret in &secrets {
+                            released &= reader.release_secret(&secret.namespace, &secret.name).await.is_ok();
                         }
                         if released && last {
                             released = reader.release_binding(&owner.namespace).await.is_ok();
@@ -566,7 +658,8 @@ impl Hub {
     fn spawn_write(&mut self, owner: OwnerRef, meta: ObjectMeta, change: Write) {
         let client = self.settings.client.clone();
         let status = matches!(change, Write::Status(_));
-        self.tasks.spawn(async move {
+        let failed = Done::Written(owner.clone(), Err(WriteError::Panicked { owner: owner.clone() }), false);
+        self.spawn(failed, async move {
             let result = write(&client, &owner, &meta, change).await;
             Done::Written(owner, result, status)
         });
@@ -584,16 +677,18 @@ impl Hub {
             return self.schedule.failed(&owner, Instant::now());
         };
         let client = self.settings.client.clone();
-        self.tasks.spawn(async move {
+        let failed = Done::Told(owner.clone(), Err(WriteError::Panicked { owner: owner.clone() }));
+        self.spawn(failed, async move {
             let result = write(&client, &owner, &meta, Write::Conditions(conditions)).await;
             Done::Told(owner, result)
         });
     }
 
     fn store_living(&mut self) {
-        if self.storing || (self.living_stored && !self.grants_changed) {
+        if self.storing || (self.living_stored && !self.grants_changed) || self.living_retry_at.is_some_and(|at| at > Instant::now()) {
             return;
         }
+        self.living_retry_at = None;
         self.grants_changed = false;
         let living = deletion_protection::namespaces(&self.world);
         if self.living_stored && living == self.living {
@@ -602,6 +697,6 @@ impl Hub {
         self.storing = true;
         self.living.clone_from(&living);
         let (client, namespace) = (self.settings.client.clone(), self.settings.namespace.clone());
-        self.tasks.spawn(async move { Done::Living(deletion_protection::store(&client, &namespace, &living).await) });
+        self.spawn(Done::Living(false), async move { Done::Living(deletion_protection::store(&client, &namespace, &living).await) });
     }
 }

@@ -12,8 +12,11 @@ use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
+use tokio::time::Instant;
+
 use crate::credential::reader::CredentialReader;
 use crate::site::{kubernetes, slurm};
+use crate::supervise::PAUSE;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, HubReceiver, HubSender, Incarnation, SiteSender, ToSite, hub_channel};
 
@@ -36,12 +39,14 @@ pub struct Sites {
     /// The parts that were told something of a resource.
     told: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
     started: u64,
+    /// Parts whose worker has panicked, and when the next one may begin.
+    resting: BTreeMap<SiteKey, Instant>,
 }
 
 impl Sites {
     pub fn new(reader: CredentialReader, metrics: Arc<Metrics>) -> (Self, HubReceiver) {
         let (hub, from_sites) = hub_channel();
-        (Self { reader, hub, metrics, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0 }, from_sites)
+        (Self { reader, hub, metrics, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
     }
 
     /// Sees to it that the part has a worker with this credential that knows what it must of its factory.
@@ -50,6 +55,10 @@ impl Sites {
             self.remove(key);
         }
         if !self.sites.contains_key(key) {
+            if self.resting.get(key).is_some_and(|until| *until > Instant::now()) {
+                return;
+            }
+            self.resting.remove(key);
             let started = self.start(key, source);
             self.sites.insert(key.clone(), started);
         }
@@ -176,9 +185,15 @@ impl Sites {
         self.sites.get(key).map(|worked| &worked.source)
     }
 
-    /// Whether a part is reached with this credential.
-    pub fn uses(&self, source: &CredentialSource) -> bool {
-        self.sites.values().any(|worked| worked.source == *source)
+    /// Whether one of these parts is reached with such a credential.
+    pub fn used(&self, is: &impl Fn(&CredentialSource) -> bool, counts: &impl Fn(&SiteKey) -> bool) -> bool {
+        self.sites.iter().any(|(key, worked)| counts(key) && is(&worked.source))
+    }
+
+    /// Ends the worker of a part because it has panicked; the next one begins after a pause.
+    pub fn died(&mut self, key: &SiteKey, now: Instant) {
+        self.remove(key);
+        self.resting.insert(key.clone(), now + PAUSE);
     }
 
     pub fn reader(&self) -> &CredentialReader {

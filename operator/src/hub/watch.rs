@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_api::{AIFactory, AccessGrant, ConditionType, GPUPool, Kind, OwnerRef};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -31,6 +31,25 @@ impl Resourced {
             Resourced::Factory(factory) => factory.meta(),
             Resourced::Pool(pool) => pool.meta(),
             Resourced::Grant(grant) => grant.meta(),
+        }
+    }
+
+    /// Its phase, or of a factory or a pool whether it is ready, as one of a few words that metrics may tell.
+    pub fn phase(&self) -> &'static str {
+        const PHASES: [&str; 8] = ["Pending", "Scheduled", "Active", "Paused", "Exhausted", "Expired", "Revoked", "Refused"];
+        match self {
+            Resourced::Grant(grant) => {
+                let phase = grant.status.as_ref().and_then(|status| status.phase.as_deref());
+                PHASES.into_iter().find(|known| Some(*known) == phase).unwrap_or("Unknown")
+            }
+            Resourced::Factory(_) | Resourced::Pool(_) => {
+                let ready = self.conditions().iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
+                match ready.map(|ready| ready.status.as_str()) {
+                    Some("True") => "Ready",
+                    Some("False") => "NotReady",
+                    _ => "Unknown",
+                }
+            }
         }
     }
 

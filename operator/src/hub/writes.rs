@@ -45,6 +45,12 @@ pub enum WriteError {
         /// The resource.
         owner: OwnerRef,
     },
+    /// The operator failed while writing.
+    #[error("{owner}: the operator failed while writing; its log says where")]
+    Panicked {
+        /// The resource.
+        owner: OwnerRef,
+    },
     /// The patch could not be made.
     #[error("{owner}: {why}")]
     Patch {
@@ -59,7 +65,7 @@ pub enum WriteError {
 pub fn explain(error: &WriteError) -> String {
     match error {
         WriteError::Api { source, .. } => format!("{error}: {}", crate::client::explain(source)),
-        WriteError::Timeout { .. } | WriteError::Patch { .. } => error.to_string(),
+        WriteError::Timeout { .. } | WriteError::Panicked { .. } | WriteError::Patch { .. } => error.to_string(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use aifactory_api::Kind;
-use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
     api::ObjectMeta,
@@ -58,11 +58,6 @@ impl Events {
         (Self { sender }, publish)
     }
 
-    /// Events for nobody, for tests and commands.
-    pub fn discarded() -> Self {
-        Self { sender: mpsc::channel(1).0 }
-    }
-
     /// Hands an event over. With too many waiting it is dropped: events are for people, and conditions hold the state.
     pub fn publish(&self, regarding: ObjectReference, happening: Happening) {
         if self.sender.try_send((regarding, happening)).is_err() {
@@ -84,16 +79,6 @@ pub fn regarding(kind: Kind, meta: &ObjectMeta) -> ObjectReference {
     }
 }
 
-/// The conditions of these types whose status or reason changed, with what they are now. The first look at a resource is a change only for
-/// conditions that are not Unknown.
-pub fn transitions<'c>(before: &[Condition], after: &'c [Condition], types: &[&str]) -> Vec<&'c Condition> {
-    let changed = |now: &&Condition| match before.iter().find(|old| old.type_ == now.type_) {
-        Some(old) => old.status != now.status || old.reason != now.reason,
-        None => now.status != "Unknown",
-    };
-    after.iter().filter(|now| types.contains(&now.type_.as_str())).filter(changed).collect()
-}
-
 fn event(happening: Happening) -> Event {
     Event {
         type_: if happening.warning { EventType::Warning } else { EventType::Normal },
@@ -110,41 +95,11 @@ mod tests {
 
     use aifactory_api::Kind;
     use http::{Request, Response};
-    use k8s_openapi::{
-        apimachinery::pkg::apis::meta::v1::{Condition, Time},
-        jiff::Timestamp,
-    };
     use kube::{Client, api::ObjectMeta, client::Body};
     use serde_json::Value;
     use tower::{BoxError, service_fn};
 
-    use super::{Events, Happening, regarding, transitions};
-
-    fn condition(type_: &str, status: &str, reason: &str) -> Condition {
-        Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: reason.to_owned(),
-            message: String::new(),
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            observed_generation: None,
-        }
-    }
-
-    #[test]
-    fn only_changes_of_status_and_reason_are_transitions() {
-        let before = [condition("Ready", "False", "Pending"), condition("Bound", "True", "AsSpecified")];
-        let mut after = vec![
-            condition("Ready", "True", "AsSpecified"),
-            condition("Bound", "True", "AsSpecified"),
-            condition("Usable", "Unknown", "Pending"),
-            condition("Stalled", "True", "X"),
-        ];
-        after[1].message = "another text".to_owned();
-        let found: Vec<&str> = transitions(&before, &after, &["Ready", "Bound", "Usable"]).iter().map(|c| c.type_.as_str()).collect();
-        assert_eq!(found, ["Ready"]);
-        assert!(transitions(&after, &after, &["Ready", "Stalled"]).is_empty());
-    }
+    use super::{Events, Happening, regarding};
 
     #[tokio::test]
     async fn an_event_names_the_resource() {

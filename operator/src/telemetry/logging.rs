@@ -1,6 +1,6 @@
 //! Logs: structured, to standard error, as text for people or JSON for machines.
 
-use std::{any::Any, panic};
+use std::{any::Any, io::IsTerminal as _, panic};
 
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
@@ -49,7 +49,8 @@ pub enum TelemetryError {
 pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     let filter = filter(&args.log_filter)?;
     let layer = match args.log_format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
+        // Escape sequences are for terminals: elsewhere they are in the way of whoever searches.
+        LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(std::io::stderr).boxed(),
     };
     Registry::default().with(layer.with_filter(filter)).try_init().map_err(TelemetryError::Twice)?;

@@ -74,7 +74,8 @@ impl Hub {
         self.storing_known = true;
         self.known_retry_at = None;
         let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
-        self.tasks.spawn(async move {
+        let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
+        self.spawn(Done::KnownStored(known.clone(), panicked), async move {
             let result = known_sites::store(&client, &namespace, &known).await;
             Done::KnownStored(known, result)
         });

@@ -69,8 +69,7 @@ impl Hub {
             for key in self.sites.of(owner) {
                 self.give_up(&key);
             }
-            let sources = self.sites.of(owner).iter().filter_map(|key| self.sites.source(key).cloned()).collect();
-            return Next::Release(sources);
+            return Next::Release(self.secrets_of_only(owner));
         }
         let keys = named;
         let counted: Vec<OwnerRef> = keys.iter().flat_map(|key| self.sites.owners(key)).collect();
@@ -169,13 +168,6 @@ impl Hub {
             sites.remove(key);
         });
         self.release_unused(source);
-    }
-
-    pub(super) fn release_unused(&self, source: Option<CredentialSource>) {
-        if let Some(source) = source.filter(|source| !self.sites.uses(source)) {
-            let reader = self.sites.reader().clone();
-            tokio::spawn(async move { reader.release_secret(&source).await });
-        }
     }
 
     pub(super) fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {

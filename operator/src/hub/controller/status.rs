@@ -40,38 +40,25 @@ impl Hub {
     where
         S: Clone + PartialEq + serde::Serialize,
     {
-        let now = Instant::now();
-        let generation = generation.unwrap_or_default();
-        let progress = self.progress.entry(owner.clone()).or_insert(Progress { generation, since: now, written: None });
-        if progress.generation != generation {
-            progress.generation = generation;
-            progress.since = now;
-        }
-        if stored == Some(&outcome.status) {
-            return Next::Nothing;
-        }
-        if outcome.in_progress {
-            let ready_at = match progress.written.filter(|written| *written > progress.since) {
-                Some(written) => written + STILL,
-                None => progress.since + PATIENCE,
-            };
-            if ready_at > now {
-                self.schedule.add_at(owner.clone(), ready_at);
-                return Next::Nothing;
-            }
-        } else {
-            progress.since = now;
-        }
         let stripped = |status: &S| {
             let mut status = status.clone();
             strip(&mut status);
             status
         };
-        if stored.is_some_and(|stored| stripped(stored) == stripped(&outcome.status))
-            && let Some(at) = progress.written.map(|written| written + NUMBERS).filter(|at| *at > now)
-        {
-            self.schedule.add_at(owner.clone(), at);
-            return Next::Nothing;
+        let change = match stored {
+            Some(stored) if *stored == outcome.status => Change::Nothing,
+            Some(stored) if stripped(stored) == stripped(&outcome.status) => Change::Numbers,
+            _ => Change::Words,
+        };
+        let now = Instant::now();
+        let pace = self.pace.entry(owner.clone()).or_default();
+        match pace.due(generation.unwrap_or_default(), outcome.in_progress, change, now) {
+            Due::Never => return Next::Nothing,
+            Due::At(at) => {
+                self.schedule.add_at(owner.clone(), at);
+                return Next::Nothing;
+            }
+            Due::Now => {}
         }
         match serde_json::to_value(&outcome.status) {
             Ok(status) => {

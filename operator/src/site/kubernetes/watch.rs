@@ -1,6 +1,7 @@
 //! Watching a site: every object of ours, and what others put into tenants' namespaces, as a stream of observations.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aifactory_api::labels;
 use aifactory_plan::engine::nodes::NodeView;
@@ -20,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::supervise::restarted;
+use crate::telemetry::metrics::{Metrics, ProcessTask};
 use crate::tolerant_decode::Tolerant;
 
 /// What a ConfigMap holds.
@@ -61,19 +64,46 @@ pub enum Observation {
 }
 
 /// Begins to watch `kinds`, nodes and the site's own word. Ends when the set is dropped.
-pub fn watch(client: &Client, hub: &str, kinds: &[ObjectKind], to: &mpsc::Sender<(u64, Observation)>, session: u64) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    for kind in kinds {
-        tasks.spawn(watch_kind(client.clone(), *kind, hub.to_owned(), to.clone(), session));
+pub fn watch(
+    client: &Client,
+    metrics: &Arc<Metrics>,
+    hub: &str,
+    kinds: &[ObjectKind],
+    to: &mpsc::Sender<(u64, Observation)>,
+    session: u64,
+) -> JoinSet<()> {
+    let mut watches = Watches { tasks: JoinSet::new(), client, metrics, to, session };
+    for kind in kinds.iter().copied() {
+        let hub = hub.to_owned();
+        watches.begin(move |client, to, session| watch_kind(client, kind, hub.clone(), to, session));
     }
     if kinds.contains(&ObjectKind::NodeSet) {
-        tasks.spawn(watch_controllers(client.clone(), to.clone(), session));
+        watches.begin(watch_controllers);
     }
-    tasks.spawn(watch_nodes(client.clone(), to.clone(), session));
-    tasks.spawn(watch_pods(client.clone(), to.clone(), session));
-    tasks.spawn(watch_word(client.clone(), labels::SITE_POLICY, Observation::Policy, to.clone(), session));
-    tasks.spawn(watch_word(client.clone(), labels::SLURM_USERS, Observation::SlurmUsers, to.clone(), session));
-    tasks
+    watches.begin(watch_nodes);
+    watches.begin(watch_pods);
+    watches.begin(|client, to, session| watch_word(client, labels::SITE_POLICY, Observation::Policy, to, session));
+    watches.begin(|client, to, session| watch_word(client, labels::SLURM_USERS, Observation::SlurmUsers, to, session));
+    watches.tasks
+}
+
+struct Watches<'a> {
+    tasks: JoinSet<()>,
+    client: &'a Client,
+    metrics: &'a Arc<Metrics>,
+    to: &'a mpsc::Sender<(u64, Observation)>,
+    session: u64,
+}
+
+impl Watches<'_> {
+    /// Begins a watch, and begins it again where it panics.
+    fn begin<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        watch: impl Fn(Client, mpsc::Sender<(u64, Observation)>, u64) -> F + Send + Sync + 'static,
+    ) {
+        let (client, metrics, to, session) = (self.client.clone(), self.metrics.clone(), self.to.clone(), self.session);
+        self.tasks.spawn(async move { restarted(ProcessTask::SiteWatch, &metrics, || watch(client.clone(), to.clone(), session)).await });
+    }
 }
 
 /// The API resource of a kind.

@@ -65,7 +65,7 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> mpsc::UnboundedSender<ToSite> {
     let (sender, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(Worker::new(key, source, reader, hub, metrics).run(inbox));
+    crate::supervise::worker(metrics.clone(), hub.clone(), Worker::new(key, source, reader, hub, metrics).run(inbox));
     sender
 }
 
@@ -307,7 +307,7 @@ impl Worker {
                 if session.served.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
                     kinds.push(ObjectKind::ClusterNetworkPolicy);
                 }
-                let watches = watch(&session.clients.watch, &site.hub, &kinds, observations, contact);
+                let watches = watch(&session.clients.watch, &self.metrics, &site.hub, &kinds, observations, contact);
                 let unlisted =
                     kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Pods, Listing::Policy, Listing::SlurmUsers]).collect();
                 let now = Now::read();

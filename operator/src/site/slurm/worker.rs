@@ -58,7 +58,7 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> mpsc::UnboundedSender<ToSite> {
     let (sender, inbox) = mpsc::unbounded_channel();
-    tokio::spawn(Worker::new(key, source, reader, hub, metrics).run(inbox));
+    crate::supervise::worker(metrics.clone(), hub.clone(), Worker::new(key, source, reader, hub, metrics).run(inbox));
     sender
 }
 
