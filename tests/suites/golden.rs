@@ -135,7 +135,7 @@ fn plan(site: &SiteIntent, intent: &Intent, now: jiff::Timestamp) -> Plan {
     match &intent.body {
         Body::Grant(body) => {
             let policy = SitePolicy::default();
-            let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false, hours: None };
+            let view = GrantView::of(&objects, &policy);
             grant::plan(site, intent, body, &view, now)
         }
         Body::Pool(body) => {

@@ -117,7 +117,7 @@ async fn expected(federation: &Federation, world: &World) -> BTreeMap<String, BT
             let site = project::site(world, &hub, &key, None).unwrap();
             let Body::Grant(body) = &intent.body else { unreachable!() };
             let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
-            let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false, hours: None };
+            let view = GrantView::of(&objects, &policy);
             for action in grant::plan(&site, &intent, body, &view, now).steps.into_iter().flat_map(|step| step.actions) {
                 let Action::Apply(object) = action else { panic!("a new grant only applies") };
                 let (_, _, kind, _) = object.key.kind.gvk();

@@ -193,6 +193,8 @@ reasons! {
     EngineMissing,
     /// The partition is not up.
     PartitionNotReady,
+    /// The site makes another thing of an object than was written, so it is not in force as planned.
+    ChangedBySite,
     /// An object of our name exists that is not ours.
     ForeignObject,
     /// A role binding of somebody else widens a grant.

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod credential_source;
 pub mod digest;
 pub mod duration;
+pub mod freshness;
 pub mod intent;
 pub mod object;
 pub mod plan;

@@ -1,5 +1,6 @@
 //! A site's side: what is there, and from an intent to a plan.
 
+pub mod altered;
 pub mod factory;
 pub mod grant;
 pub mod index;
@@ -8,3 +9,6 @@ pub mod policy;
 pub mod pool;
 pub mod reconcile;
 pub mod usage;
+
+#[cfg(test)]
+mod tests;

@@ -443,15 +443,8 @@ fn planned(grant: &Value, used: i64, pods: &[(&str, &[(&str, bool)])], written: 
         pods: pods.iter().map(|(pool, pods)| ((*pool).to_owned(), of(pods))).collect(),
         ..Hours::default()
     };
-    let view = GrantView {
-        namespace: Some(&namespace),
-        objects: &ObservedObjects::new(),
-        foreign: &[],
-        policy: &SitePolicy::default(),
-        refused: None,
-        data_lost: false,
-        hours: Some(hours),
-    };
+    let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
+    let view = GrantView { namespace: Some(&namespace), hours: Some(hours), ..GrantView::of(&objects, &policy) };
     aifactory_plan::site::grant::plan(&site, &intent, body(&intent), &view, now())
 }
 

@@ -93,7 +93,7 @@ fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
         let site_intent = project::site(&world, "no-hub", &key, None).ok_or("no site")?;
         let Body::Grant(body) = &intent.body else { return Err("not a grant".into()) };
         let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
-        let view = GrantView { namespace: None, objects: &objects, foreign: &[], policy: &policy, refused: None, data_lost: false, hours: None };
+        let view = GrantView::of(&objects, &policy);
         let plan = grant::plan(&site_intent, intent, body, &view, now);
         rendered.push(
             plan.steps

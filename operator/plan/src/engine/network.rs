@@ -56,18 +56,10 @@ pub struct Rendered {
 pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownership: &Ownership) -> Rendered {
     let closed = Closed::of(&site.protected);
     let mut findings = BTreeSet::new();
-    let policy = |name: &str, mut spec: Value| {
-        // Said also where it is empty, so that applying the policy takes away what somebody else has added.
-        if let Value::Object(spec) = &mut spec {
-            for direction in ["ingress", "egress"] {
-                spec.entry(direction).or_insert_with(|| json!([]));
-            }
-        }
-        Object::new(ObjectKey::namespaced(ObjectKind::NetworkPolicy, namespace, name), ownership, json!({"spec": spec}))
-    };
+    let policy = |name: &str, spec: Value| policy(name, spec, namespace, ownership);
     let own = json!([{"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: namespace}}}]);
     let mut objects = vec![
-        policy(DEFAULT_DENY, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})),
+        default_deny(namespace, ownership),
         policy(DNS, json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": dns(site, &mut findings)})),
         policy(NAMESPACE, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"from": own}], "egress": [{"to": own}]})),
     ];
@@ -89,6 +81,21 @@ pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownersh
         ));
     }
     Rendered { objects, findings: findings.into_iter().collect() }
+}
+
+/// The policy that closes both directions. It needs to know nothing of site and grant.
+pub fn default_deny(namespace: &str, ownership: &Ownership) -> Object {
+    policy(DEFAULT_DENY, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}), namespace, ownership)
+}
+
+fn policy(name: &str, mut spec: Value, namespace: &str, ownership: &Ownership) -> Object {
+    // Said also where it is empty, so that applying the policy takes away what somebody else has added.
+    if let Value::Object(spec) = &mut spec {
+        for direction in ["ingress", "egress"] {
+            spec.entry(direction).or_insert_with(|| json!([]));
+        }
+    }
+    Object::new(ObjectKey::namespaced(ObjectKind::NetworkPolicy, namespace, name), ownership, json!({"spec": spec}))
 }
 
 /// A grant's own address range in canonical form, or why it can not be one: it must be a range, and stay clear of everything that

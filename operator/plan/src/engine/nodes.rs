@@ -164,12 +164,15 @@ fn sort_out<'a>(
     }
 }
 
-/// The pools that a node carries: the one that its label names, or without label those that its taints name.
+/// The pools that a node carries: the one that its label names, or where it names none that there is, those that its taints name.
 fn carriers<'a>(node: &'a NodeView, names: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
-    match node.pool() {
-        Some(label) => BTreeSet::from([label]),
-        None => node.taints.iter().filter(|taint| patch::is_ours(taint, names)).map(|taint| taint.value.as_str()).collect(),
+    let label = node.pool();
+    if let Some(label) = label.filter(|label| names.contains(label)) {
+        return BTreeSet::from([label]);
     }
+    let tainted: BTreeSet<&'a str> = node.taints.iter().filter(|taint| patch::is_ours(taint, names)).map(|taint| taint.value.as_str()).collect();
+    // A label by itself may be that of a pool that is gone, and is let go as that.
+    if tainted.is_empty() { label.into_iter().collect() } else { tainted }
 }
 
 fn settle(owner: &OwnerRef, pool: &PoolIntent, names: &BTreeSet<&str>, mut claims: Claims<'_>) -> PoolNodes {

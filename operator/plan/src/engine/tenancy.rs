@@ -1,5 +1,7 @@
 //! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and the note that tells members where things are.
 
+mod binding;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::grant::MemberRole;
@@ -10,6 +12,8 @@ use serde_json::{Map, Value, json};
 use crate::model::intent::{GrantIntent, GrantPoolIntent, MemberIntent, SiteIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::model::quantity;
+
+pub use binding::{BindingView, Subject, has_our_name, lets_work};
 
 /// Accelerators that get quota 0 wherever they are not granted, whether or not a pool names them.
 const KNOWN_ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"];
@@ -34,6 +38,54 @@ pub struct Mark {
 
 /// The namespace.
 pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Access, mark: &Mark, ownership: &Ownership) -> Object {
+    let mut more = namespace_labels(site, access);
+    let mut annotations = Map::new();
+    annotations.insert(labels::CODE.to_owned(), json!(grant.code));
+    let resources: BTreeSet<&str> = grant.pools.iter().map(|pool| pool.resource.as_str()).collect();
+    annotations.insert(labels::RESOURCES.to_owned(), json!(resources.into_iter().collect::<Vec<_>>().join(",")));
+    annotations.extend(mark.annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
+    match access {
+        Access::Open => {
+            // Two entries may name one pool.
+            let open: BTreeMap<&str, &str> =
+                grant.pools.iter().filter(|pool| pool.open).map(|pool| (pool.pool.as_str(), pool.resource.as_str())).collect();
+            for pool in open.keys() {
+                more.insert(format!("{}{pool}", labels::POOL_PREFIX), json!("true"));
+            }
+            let mut pools = open.into_iter();
+            if let (Some((pool, resource)), None) = (pools.next(), pools.next()) {
+                more.insert(labels::SINGLE_POOL.to_owned(), json!("true"));
+                annotations.insert(labels::POOL.to_owned(), json!(pool));
+                annotations.insert(labels::POOL_RESOURCE.to_owned(), json!(resource));
+            }
+        }
+        Access::Paused | Access::Locked => {}
+    }
+    Object::with_metadata(ObjectKey::cluster(ObjectKind::Namespace, name), ownership, more, annotations, Value::Null)
+}
+
+/// A locked namespace of which no more is known than what its own annotations say, with these beside.
+pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, String>, mark: &Mark, ownership: &Ownership) -> Object {
+    let of_living = [labels::POOL, labels::POOL_RESOURCE, labels::CANCEL_PODS];
+    let kept = known.iter().filter(|(key, _)| !of_living.contains(&key.as_str())).chain(&mark.annotations);
+    let annotations = kept.map(|(key, value)| (key.clone(), json!(value))).collect();
+    Object::with_metadata(
+        ObjectKey::cluster(ObjectKind::Namespace, name),
+        ownership,
+        namespace_labels(site, Access::Locked),
+        annotations,
+        Value::Null,
+    )
+}
+
+/// Names the resources in a namespace that it named before, where not all pools are known.
+pub fn keep_resources(namespace: &mut Object, named: Option<&str>) {
+    if let (Some(named), Some(found)) = (named, namespace.content.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)) {
+        found.insert(labels::RESOURCES.to_owned(), json!(named));
+    }
+}
+
+fn namespace_labels(site: &SiteIntent, access: Access) -> Map<String, Value> {
     let level = site.policy.pod_security.as_str();
     let mut more = Map::new();
     more.insert(labels::TENANT.to_owned(), json!("true"));
@@ -47,29 +99,10 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
         more.insert(format!("pod-security.kubernetes.io/{mode}"), json!(level));
         more.insert(format!("pod-security.kubernetes.io/{mode}-version"), json!("latest"));
     }
-    let mut annotations = Map::new();
-    annotations.insert(labels::CODE.to_owned(), json!(grant.code));
-    let resources: BTreeSet<&str> = grant.pools.iter().map(|pool| pool.resource.as_str()).collect();
-    annotations.insert(labels::RESOURCES.to_owned(), json!(resources.into_iter().collect::<Vec<_>>().join(",")));
-    annotations.extend(mark.annotations.iter().map(|(key, value)| (key.clone(), json!(value))));
-    match access {
-        Access::Open => {
-            let open: Vec<_> = grant.pools.iter().filter(|pool| pool.open).collect();
-            for pool in &open {
-                more.insert(format!("{}{}", labels::POOL_PREFIX, pool.pool), json!("true"));
-            }
-            if let [only] = open.as_slice() {
-                more.insert(labels::SINGLE_POOL.to_owned(), json!("true"));
-                annotations.insert(labels::POOL.to_owned(), json!(only.pool));
-                annotations.insert(labels::POOL_RESOURCE.to_owned(), json!(only.resource));
-            }
-        }
-        Access::Paused => {}
-        Access::Locked => {
-            more.insert(labels::CPU_PODS.to_owned(), json!("true"));
-        }
+    if access == Access::Locked {
+        more.insert(labels::CPU_PODS.to_owned(), json!("true"));
     }
-    Object::with_metadata(ObjectKey::cluster(ObjectKind::Namespace, name), ownership, more, annotations, Value::Null)
+    more
 }
 
 /// Quotas and limits. `held`: GPUs that Pods of closed pools still hold, by pool.

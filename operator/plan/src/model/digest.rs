@@ -41,6 +41,32 @@ pub fn owned_digest(observed: &Value, manager: &str, whole_spec: bool) -> Option
     Some(of(&owned))
 }
 
+/// Paths at which `observed` is not what was planned, such as `spec.policyTypes`. With `whole_spec` also what it has beside in `spec`.
+pub fn differences(planned: &Value, observed: &Value, whole_spec: bool) -> Vec<String> {
+    let mut paths = Vec::new();
+    differing(planned, observed, "", &mut paths);
+    if whole_spec {
+        let keys =
+            |value: &Value| value.get("spec").and_then(Value::as_object).map(|spec| spec.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let known = keys(planned);
+        paths.extend(keys(observed).into_iter().filter(|key| !known.contains(key)).map(|key| format!("spec.{key}")));
+    }
+    paths
+}
+
+fn differing(planned: &Value, observed: &Value, path: &str, paths: &mut Vec<String>) {
+    match (planned, observed) {
+        (Value::Object(map), _) if !empty(&canonical(planned)) => {
+            for (key, value) in map {
+                let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                differing(value, observed.get(key).unwrap_or(&Value::Null), &below, paths);
+            }
+        }
+        _ if canonical(planned) == canonical(observed) || (empty(&canonical(planned)) && empty(&canonical(observed))) => {}
+        _ => paths.push(path.to_owned()),
+    }
+}
+
 /// Digest of anything that serialises.
 pub fn digest_of(value: &impl Serialize) -> Digest {
     of(&serde_json::to_value(value).unwrap_or(Value::Null))
@@ -159,6 +185,17 @@ mod tests {
         assert_eq!(owned_digest(&same, "me", false), Some(planned_digest(&planned)));
         let changed = observed(json!({"hard": {"pods": "6"}, "list": [1, 2]}), fields);
         assert_ne!(owned_digest(&changed, "me", false), Some(planned_digest(&planned)));
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let planned = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"policyTypes": ["Ingress", "Egress"], "egress": [], "podSelector": {}}});
+        assert!(
+            differences(&planned, &json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"policyTypes": ["Ingress", "Egress"]}}), true)
+                .is_empty()
+        );
+        let altered = json!({"metadata": {"labels": {}}, "spec": {"policyTypes": ["Ingress"], "egress": [{}], "more": 1}});
+        assert_eq!(differences(&planned, &altered, true), ["metadata.labels.a", "spec.egress", "spec.policyTypes", "spec.more"]);
     }
 
     #[test]

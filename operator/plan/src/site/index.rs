@@ -1,10 +1,14 @@
 //! The index of what is ours on a site: by owner, identity, UID and a digest of the fields that we own, never whole objects.
+//!
+//! Whose an object is its annotations say, which no tenant can write; labels are for people to select by, and what lost them is still found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::nodes::NodeView;
 use crate::engine::slinky::{Controllers, NodeSetView};
+use crate::engine::tenancy::BindingView;
 use crate::model::digest::owned_digest;
+use crate::model::freshness::{Freshness, Incarnation, Moment};
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Observed, ObservedObjects};
 use crate::model::quantity;
@@ -44,6 +48,36 @@ pub enum Extra {
     Quota(QuotaView),
     /// A NodeSet.
     NodeSet(NodeSetView),
+    /// A role binding.
+    Binding(BindingView),
+}
+
+/// An object of somebody else in a tenant's namespace that may give more than the grant gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stranger {
+    /// UID.
+    pub uid: String,
+    /// Whom a role binding binds, and to what.
+    pub binding: Option<BindingView>,
+}
+
+/// Objects of others in one namespace.
+pub type Strangers = BTreeMap<ObjectKey, Stranger>;
+
+/// What an observation means for others than the object itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Owners that are to be reconciled.
+    pub due: BTreeSet<OwnerRef>,
+    /// Grants whose living namespace went without our doing.
+    pub lost: BTreeSet<OwnerRef>,
+}
+
+impl Change {
+    fn extend(&mut self, other: Change) {
+        self.due.extend(other.due);
+        self.lost.extend(other.lost);
+    }
 }
 
 /// What is kept of a quota's status.
@@ -73,15 +107,16 @@ impl QuotaView {
 }
 
 impl Seen {
-    /// Reduces an object. Ours is what carries our label and the annotations of this hub.
+    /// Reduces an object. Ours is what carries the annotations of this hub; a role binding of our name also is to the role that its name says.
     pub fn reduce(kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |path: &str| metadata.pointer(path).and_then(Value::as_str);
         let key = ObjectKey { kind, namespace: text("/namespace").unwrap_or_default().to_owned(), name: text("/name")?.to_owned() };
         let annotations = metadata.get("annotations").and_then(Value::as_object);
         let annotation = |name: &str| annotations?.get(name)?.as_str();
-        let managed = metadata.get("labels").and_then(|labels| labels.get(labels::MANAGED)).and_then(Value::as_str) == Some("true");
-        let ours = managed && annotation(labels::HUB) == Some(hub);
+        let binding = (kind == ObjectKind::RoleBinding).then(|| BindingView::from_json(object));
+        let as_named = binding.as_ref().is_none_or(|binding| binding.is_as_named(&key.name));
+        let ours = as_named && annotation(labels::HUB) == Some(hub);
         let owner = ours.then(|| annotation(labels::OWNER).and_then(OwnerRef::parse)).flatten();
         let extra = match kind {
             ObjectKind::Namespace => Extra::Namespace(NamespaceView {
@@ -97,10 +132,10 @@ impl Seen {
             }),
             ObjectKind::ResourceQuota => Extra::Quota(QuotaView::from_json(object)),
             ObjectKind::NodeSet => Extra::NodeSet(NodeSetView::from_json(object)),
+            ObjectKind::RoleBinding => binding.map_or(Extra::None, Extra::Binding),
             ObjectKind::NetworkPolicy
             | ObjectKind::LimitRange
             | ObjectKind::ServiceAccount
-            | ObjectKind::RoleBinding
             | ObjectKind::ConfigMap
             | ObjectKind::Controller
             | ObjectKind::Accounting
@@ -121,6 +156,10 @@ impl Seen {
             extra,
         })
     }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation::new(&self.observed.uid, self.version)
+    }
 }
 
 /// All that is ours on a site, and what others put into tenants' namespaces.
@@ -128,35 +167,62 @@ impl Seen {
 pub struct Index {
     owners: BTreeMap<OwnerRef, ObservedObjects>,
     owner_of: BTreeMap<ObjectKey, OwnerRef>,
-    /// The last version seen of each object, of those that are gone as well until the next listing: the answer to a write may come after the
-    /// news that the object went.
-    versions: BTreeMap<ObjectKey, u64>,
-    /// UIDs of objects that we deleted and the watch may still show.
-    deleted: BTreeMap<ObjectKey, String>,
+    /// The latest point in the order of listings and requests.
+    moment: Moment,
+    fresh: BTreeMap<ObjectKind, Freshness<ObjectKey>>,
+    fresh_nodes: Freshness<String>,
+    /// UIDs of Namespaces whose deletion we have ordered.
+    ordered: BTreeSet<String>,
     namespaces: BTreeMap<String, NamespaceView>,
+    /// Namespaces with our prefix that do not say whose they are.
+    occupied: BTreeSet<String>,
     quotas: BTreeMap<String, QuotaView>,
     node_sets: BTreeMap<ObjectKey, NodeSetView>,
     controllers: Option<Controllers>,
-    foreign: BTreeMap<String, BTreeSet<ObjectKey>>,
+    strangers: BTreeMap<String, Strangers>,
     nodes: BTreeMap<String, NodeView>,
 }
 
 impl Index {
-    /// Takes in an object, and says whose visit is due: the owner's, and where it changed hands the former owner's.
-    pub fn put(&mut self, seen: Seen) -> BTreeSet<OwnerRef> {
-        let mut due = BTreeSet::new();
-        let Seen { key, owner, observed, version, extra } = seen;
-        if self.deleted.get(&key) == Some(&observed.uid) || self.versions.get(&key).is_some_and(|known| *known >= version) {
-            return due;
-        }
-        if let Some(former) = self.owner_of.get(&key)
-            && Some(former) != owner.as_ref()
-        {
-            due.extend(self.remove_known(&key));
+    /// The moment of a request that begins now, which its answer is taken in with.
+    pub fn moment(&self) -> Moment {
+        self.moment
+    }
+
+    /// A new listing of a kind begins.
+    pub fn relist(&mut self, kind: ObjectKind) {
+        self.moment = self.moment.next();
+        self.fresh.entry(kind).or_default().relist(self.moment);
+    }
+
+    /// Takes in an object as the watch shows it.
+    pub fn put(&mut self, seen: Seen) -> Change {
+        let state = seen.incarnation();
+        if self.fresh.entry(seen.key.kind).or_default().shown(&seen.key, state) { self.take(seen) } else { Change::default() }
+    }
+
+    /// Takes in an object as the answer to a write has it that was begun at this moment.
+    pub fn answered(&mut self, seen: Seen, asked: Moment) -> Change {
+        let state = seen.incarnation();
+        if self.fresh.entry(seen.key.kind).or_default().answered(&seen.key, state, asked) { self.take(seen) } else { Change::default() }
+    }
+
+    fn take(&mut self, seen: Seen) -> Change {
+        let mut change = Change::default();
+        let Seen { key, owner, observed, version: _, extra } = seen;
+        let former = self.owner_of.get(&key);
+        let anew = former.is_some() && self.is_another(&key, &observed.uid);
+        if former.is_some() && (former != owner.as_ref() || anew) {
+            change.extend(self.forget(&key, anew));
         }
         match extra {
             Extra::Namespace(view) if owner.is_some() => {
+                self.occupied.remove(&key.name);
                 self.namespaces.insert(key.name.clone(), view);
+            }
+            Extra::Namespace(_) if key.name.starts_with(labels::PREFIX) => {
+                self.occupied.insert(key.name.clone());
+                change.due.extend(self.inside(&key.name));
             }
             // The other quota is about affinity only.
             Extra::Quota(view) if owner.is_some() && key.name == QUOTA => {
@@ -165,42 +231,78 @@ impl Index {
             Extra::NodeSet(view) if owner.is_some() => {
                 self.node_sets.insert(key.clone(), view);
             }
-            Extra::None | Extra::Namespace(_) | Extra::Quota(_) | Extra::NodeSet(_) => {}
+            Extra::Binding(view) if owner.is_none() => change.due.extend(self.stranger(&key, &observed, Some(view))),
+            Extra::None if owner.is_none() && key.kind == ObjectKind::NetworkPolicy => change.due.extend(self.stranger(&key, &observed, None)),
+            Extra::None | Extra::Namespace(_) | Extra::Quota(_) | Extra::NodeSet(_) | Extra::Binding(_) => {}
         }
-        match owner {
-            Some(owner) => {
-                self.remove_foreign(&key);
-                self.versions.insert(key.clone(), version);
-                self.owner_of.insert(key.clone(), owner.clone());
-                self.owners.entry(owner.clone()).or_default().insert(key, observed);
-                due.insert(owner);
+        if let Some(owner) = owner {
+            self.remove_stranger(&key);
+            self.owner_of.insert(key.clone(), owner.clone());
+            self.owners.entry(owner.clone()).or_default().insert(key, observed);
+            change.due.insert(owner);
+        }
+        change
+    }
+
+    fn stranger(&mut self, key: &ObjectKey, observed: &Observed, binding: Option<BindingView>) -> BTreeSet<OwnerRef> {
+        if !key.namespace.starts_with(labels::PREFIX) {
+            return BTreeSet::new();
+        }
+        self.strangers.entry(key.namespace.clone()).or_default().insert(key.clone(), Stranger { uid: observed.uid.clone(), binding });
+        self.inside(&key.namespace)
+    }
+
+    /// Whether another Namespace has the name now, and what was in the former one is gone.
+    fn is_another(&self, key: &ObjectKey, uid: &str) -> bool {
+        key.kind == ObjectKind::Namespace && self.namespaces.get(&key.name).is_some_and(|known| known.uid != uid)
+    }
+
+    /// The deletion of an object was ordered and taken; it goes when its finalizers have.
+    pub fn ordered_deletion(&mut self, key: &ObjectKey) {
+        if key.kind == ObjectKind::Namespace
+            && let Some(known) = self.namespaces.get(&key.name)
+        {
+            self.ordered.insert(known.uid.clone());
+        }
+    }
+
+    /// Forgets an object that we have just deleted by a request that was begun at this moment; the watch may still show it.
+    pub fn deleted(&mut self, key: &ObjectKey, asked: Moment) -> Change {
+        let ours = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)).map(|found| &found.uid);
+        let uid = ours.or_else(|| Some(&self.strangers.get(&key.namespace)?.get(key)?.uid)).cloned();
+        match uid {
+            Some(uid) if self.fresh.entry(key.kind).or_default().deleted(key, &uid, asked) => {
+                self.ordered_deletion(key);
+                self.forget(key, true)
             }
-            None if key.namespace.starts_with(labels::PREFIX) && widens(key.kind) => {
-                let namespace = key.namespace.clone();
-                self.foreign.entry(namespace.clone()).or_default().insert(key);
-                due.extend(self.tenant(&namespace).cloned());
-            }
-            None => {}
+            _ => Change::default(),
         }
-        due
     }
 
-    /// Forgets an object that we have just deleted; the watch may still show it for a moment.
-    pub fn delete(&mut self, key: &ObjectKey) {
-        if let Some(uid) = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)).map(|found| found.uid.clone()) {
-            self.deleted.insert(key.clone(), uid);
+    /// Forgets an object that the watch says is gone, as it was at last, unless another one has its name by now.
+    pub fn remove(&mut self, key: &ObjectKey, uid: &str, version: u64) -> Change {
+        if self.fresh.entry(key.kind).or_default().went(key, Incarnation::new(uid, version)) { self.forget(key, true) } else { Change::default() }
+    }
+
+    /// Forgets everything of a kind that was not seen in a listing that is over now.
+    pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> Change {
+        let fresh = self.fresh.entry(kind).or_default();
+        let occupied: Vec<ObjectKey> = match kind {
+            ObjectKind::Namespace => self.occupied.iter().map(|name| ObjectKey::cluster(kind, name)).collect(),
+            _ => Vec::new(),
+        };
+        let known = self.owner_of.keys().chain(self.strangers.values().flat_map(BTreeMap::keys)).chain(&occupied);
+        let gone: Vec<ObjectKey> = known.filter(|key| key.kind == kind && !seen.contains(key) && !fresh.outlives_listing(key)).cloned().collect();
+        let mut change = Change::default();
+        for key in gone {
+            change.extend(self.forget(&key, true));
         }
-        self.remove_known(key);
+        change
     }
 
-    /// Forgets an object that is gone, and says whose visit is due.
-    pub fn remove(&mut self, key: &ObjectKey) -> BTreeSet<OwnerRef> {
-        self.deleted.remove(key);
-        self.remove_known(key)
-    }
-
-    fn remove_known(&mut self, key: &ObjectKey) -> BTreeSet<OwnerRef> {
-        let mut due = BTreeSet::new();
+    /// Forgets what was known under a name. `gone`: the object is no more, and has not only lost what says that it is ours.
+    fn forget(&mut self, key: &ObjectKey, gone: bool) -> Change {
+        let mut change = Change::default();
         if let Some(owner) = self.owner_of.remove(key) {
             if let Some(objects) = self.owners.get_mut(&owner) {
                 objects.remove(key);
@@ -208,11 +310,18 @@ impl Index {
                     self.owners.remove(&owner);
                 }
             }
-            due.insert(owner);
+            change.due.insert(owner);
         }
         match key.kind {
             ObjectKind::Namespace => {
-                self.namespaces.remove(&key.name);
+                self.occupied.remove(&key.name);
+                if let Some(view) = self.namespaces.remove(&key.name) {
+                    let ordered = self.ordered.remove(&view.uid);
+                    if gone && !ordered && view.state != labels::STATE_LOCKED {
+                        change.lost.extend(change.due.iter().cloned());
+                    }
+                }
+                change.due.extend(self.inside(&key.name));
             }
             ObjectKind::ResourceQuota => {
                 if key.name == QUOTA {
@@ -234,46 +343,53 @@ impl Index {
             | ObjectKind::Secret
             | ObjectKind::ClusterNetworkPolicy => {}
         }
-        if self.remove_foreign(key) {
-            due.extend(self.tenant(&key.namespace).cloned());
+        if self.remove_stranger(key) {
+            change.due.extend(self.inside(&key.namespace));
         }
-        due
+        change
     }
 
-    fn remove_foreign(&mut self, key: &ObjectKey) -> bool {
-        let Some(keys) = self.foreign.get_mut(&key.namespace) else { return false };
-        let removed = keys.remove(key);
-        if keys.is_empty() {
-            self.foreign.remove(&key.namespace);
+    fn remove_stranger(&mut self, key: &ObjectKey) -> bool {
+        let Some(known) = self.strangers.get_mut(&key.namespace) else { return false };
+        let removed = known.remove(key).is_some();
+        if known.is_empty() {
+            self.strangers.remove(&key.namespace);
         }
         removed
     }
 
-    /// Forgets everything of a kind that was not seen again in a fresh listing.
-    pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> BTreeSet<OwnerRef> {
-        self.deleted.retain(|key, _| key.kind != kind || seen.contains(key));
-        self.versions.retain(|key, _| key.kind != kind || seen.contains(key));
-        let gone: Vec<ObjectKey> =
-            self.owner_of.keys().chain(self.foreign.values().flatten()).filter(|key| key.kind == kind && !seen.contains(key)).cloned().collect();
-        gone.iter().flat_map(|key| self.remove(key)).collect()
+    /// A new listing of nodes begins.
+    pub fn relist_nodes(&mut self) {
+        self.moment = self.moment.next();
+        self.fresh_nodes.relist(self.moment);
     }
 
-    /// Takes in a node.
-    pub fn put_node(&mut self, node: NodeView) -> bool {
+    /// Takes in a node as the watch shows it, and says whether that is news.
+    pub fn put_node(&mut self, node: NodeView, version: u64) -> bool {
+        self.fresh_nodes.shown(&node.name, Incarnation::new(&node.uid, version)) && self.take_node(node)
+    }
+
+    /// Takes in a node as the answer to a patch has it that was begun at this moment, and says whether that is news.
+    pub fn answered_node(&mut self, node: NodeView, version: u64, asked: Moment) -> bool {
+        self.fresh_nodes.answered(&node.name, Incarnation::new(&node.uid, version), asked) && self.take_node(node)
+    }
+
+    fn take_node(&mut self, node: NodeView) -> bool {
         self.nodes.get(&node.name) != Some(&node) && {
             self.nodes.insert(node.name.clone(), node);
             true
         }
     }
 
-    /// Forgets a node.
-    pub fn remove_node(&mut self, name: &str) -> bool {
-        self.nodes.remove(name).is_some()
+    /// Forgets a node that the watch says is gone, as it was at last, unless another one has its name by now.
+    pub fn remove_node(&mut self, name: &str, uid: &str, version: u64) -> bool {
+        self.fresh_nodes.went(&name.to_owned(), Incarnation::new(uid, version)) && self.nodes.remove(name).is_some()
     }
 
-    /// Forgets the nodes that were not seen again in a fresh listing.
+    /// Forgets the nodes that were not seen in a listing that is over now.
     pub fn retain_nodes(&mut self, seen: &BTreeSet<String>) {
-        self.nodes.retain(|name, _| seen.contains(name));
+        let fresh = &self.fresh_nodes;
+        self.nodes.retain(|name, _| seen.contains(name) || fresh.outlives_listing(name));
     }
 
     /// The nodes.
@@ -300,9 +416,19 @@ impl Index {
             .and_then(|key| self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view)))
     }
 
-    /// What others put into a namespace that widens a grant.
-    pub fn foreign(&self, namespace: &str) -> Vec<ObjectKey> {
-        self.foreign.get(namespace).into_iter().flatten().cloned().collect()
+    /// Whether a Namespace of this name is there that does not say whose it is.
+    pub fn is_occupied(&self, namespace: &str) -> bool {
+        self.occupied.contains(namespace)
+    }
+
+    /// What others put into a namespace that may widen a grant.
+    pub fn strangers(&self, namespace: &str) -> Option<&Strangers> {
+        self.strangers.get(namespace)
+    }
+
+    /// Whether the quota of a namespace counts Pods that hold or wait for accelerators.
+    pub fn uses_accelerators(&self, namespace: &str) -> bool {
+        self.used(namespace).is_some_and(|used| used.keys().any(|resource| resource.contains('/')))
     }
 
     /// Amounts in use in a namespace, by resource name.
@@ -350,13 +476,22 @@ impl Index {
         self.owners.keys().cloned().chain(pools).collect()
     }
 
-    /// Whose namespace this is.
+    /// Whose namespace this is, as it says itself.
     pub fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
         self.owner_of.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace))
     }
+
+    /// Who has something in this namespace: whom it says it belongs to, or else the owners of what is in it.
+    fn inside(&self, namespace: &str) -> BTreeSet<OwnerRef> {
+        match self.tenant(namespace) {
+            Some(owner) => BTreeSet::from([owner.clone()]),
+            None => {
+                let has = |objects: &ObservedObjects| objects.keys().any(|key| key.namespace == namespace);
+                self.owners.iter().filter(|(_, objects)| has(objects)).map(|(owner, _)| owner.clone()).collect()
+            }
+        }
+    }
 }
 
-/// Kinds by which somebody else can give more than a grant gives.
-fn widens(kind: ObjectKind) -> bool {
-    matches!(kind, ObjectKind::RoleBinding | ObjectKind::NetworkPolicy)
-}
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use crate::model::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteI
 use crate::model::object::{ObjectKind, Ownership};
 use crate::model::plan::{ObservedObjects, Plan};
 use crate::model::report::{Detail, SitePhase};
-use crate::site::grant::{self, GrantView};
+use crate::site::grant::{self, GrantView, Retained};
 use crate::site::policy::SitePolicy;
 use crate::site::pool::{self, PoolView};
 use aifactory_api::factory::{EngineStatus, OrphanPolicy};
@@ -17,9 +17,11 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, labels};
 use jiff::Timestamp;
 
-use super::index::Index;
+use super::index::{Index, Strangers};
 use super::usage::Accounts;
 use super::{factory, orphan};
+
+static NO_STRANGERS: Strangers = Strangers::new();
 
 /// Everything that planning looks at.
 pub struct Reconciler<'a> {
@@ -62,7 +64,11 @@ impl Reconciler<'_> {
         if let Some((name, view)) = namespace
             && view.retained()
         {
-            return Some(grant::plan_retained(name, view, objects, self.policy.keep_namespaces, self.now));
+            let uid = view.annotations.get(labels::OWNER_UID).map(String::as_str).unwrap_or_default();
+            let ownership = Ownership::new(&self.site.hub, owner, uid);
+            let strangers = self.index.strangers(name).unwrap_or(&NO_STRANGERS);
+            let retained = Retained { name, view, objects, strangers };
+            return Some(grant::plan_retained(self.site, &ownership, retained, self.policy, self.now));
         }
         match self.site.policy.orphans {
             OrphanPolicy::Report => Some(Plan::nothing(SitePhase::Locked, Detail::None)),
@@ -105,15 +111,16 @@ impl Reconciler<'_> {
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
         let none = ObservedObjects::new();
         let namespace = tenant_namespace(&self.site.hub, &intent.owner);
-        let foreign = self.index.foreign(&namespace);
         let view = GrantView {
             namespace: self.index.namespace(&namespace),
+            occupied: self.index.is_occupied(&namespace),
             objects: self.index.objects(&intent.owner).unwrap_or(&none),
-            foreign: &foreign,
+            strangers: self.index.strangers(&namespace).unwrap_or(&NO_STRANGERS),
             policy: self.policy,
             refused: self.refusals.get(&intent.owner),
             data_lost: self.lost.contains(&intent.owner),
             hours: Some(self.hours.hours(&namespace, self.index, grant, self.now)),
+            accelerators_in_use: self.hours.any_living(&namespace) || self.index.uses_accelerators(&namespace),
         };
         grant::plan(self.site, intent, grant, &view, self.now)
     }

@@ -221,6 +221,12 @@ impl Accounts {
         }
     }
 
+    /// Whether a Pod that asks for accelerators waits or runs in a namespace, as far as Pods can be seen.
+    pub fn any_living(&self, namespace: &str) -> bool {
+        let here = self.pods.get(namespace).into_iter().flat_map(BTreeMap::values);
+        here.into_iter().any(|known| known.removed.is_none() && known.view.ended.is_none())
+    }
+
     /// The namespace is gone with its account.
     pub fn forget(&mut self, namespace: &str) {
         self.pods.remove(namespace);

@@ -55,15 +55,7 @@ impl Site {
         let Body::Grant(grant) = &intent.body else { panic!("a grant's intent") };
         let name = aifactory_api::name::tenant_namespace(&site.hub, &intent.owner);
         let (namespace, objects) = (self.namespace(&name), self.observed(&intent.owner));
-        let view = GrantView {
-            namespace: namespace.as_ref(),
-            objects: &objects,
-            foreign: &[],
-            policy: &self.policy,
-            refused: None,
-            data_lost: false,
-            hours: None,
-        };
+        let view = GrantView { namespace: namespace.as_ref(), ..GrantView::of(&objects, &self.policy) };
         grant::plan(site, intent, grant, &view, now)
     }
 

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason, labels};
 use aifactory_plan::engine::nodes::NodeView;
+use aifactory_plan::model::digest::differences;
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::NodePatch;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::text::shorten;
+use aifactory_plan::site::altered::{Altered, is_fence, withhold_access};
 use aifactory_plan::site::index::Seen;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::ByteString;
@@ -35,8 +37,12 @@ pub struct Outcome {
     pub applied: Vec<Seen>,
     /// Objects that are gone.
     pub deleted: Vec<ObjectKey>,
-    /// Nodes as they are now.
-    pub nodes: Vec<NodeView>,
+    /// Objects whose deletion was taken, and that go when their finalizers have.
+    pub ordered: Vec<ObjectKey>,
+    /// Nodes as they are now, with their resourceVersions.
+    pub nodes: Vec<(NodeView, u64)>,
+    /// Objects of which the site made another thing than was written.
+    pub altered: Vec<Altered>,
     /// What went wrong, the first first.
     pub failures: Vec<Failure>,
 }
@@ -69,14 +75,21 @@ impl Applier {
     /// Carries out the steps in order; the actions of one step run side by side.
     pub async fn execute(&self, owner: &OwnerRef, steps: Vec<Step>) -> Outcome {
         let mut outcome = Outcome::default();
-        for step in steps {
+        for mut step in steps {
+            if outcome.altered.iter().any(|altered| is_fence(altered.key.kind)) {
+                withhold_access(&mut step);
+            }
             let mut running: FuturesUnordered<_> = step.actions.into_iter().map(|action| self.act(action)).collect();
             let mut failures = Vec::new();
             while let Some(done) = running.next().await {
                 match done {
-                    Ok(Done::Applied(seen)) => outcome.applied.push(*seen),
+                    Ok(Done::Applied(seen, altered)) => {
+                        outcome.applied.push(*seen);
+                        outcome.altered.extend(altered);
+                    }
                     Ok(Done::Deleted(key)) => outcome.deleted.push(key),
-                    Ok(Done::Node(node)) => outcome.nodes.push(*node),
+                    Ok(Done::Ordered(key)) => outcome.ordered.push(key),
+                    Ok(Done::Node(node, version)) => outcome.nodes.push((*node, version)),
                     Ok(Done::Nothing) => {}
                     Err(failure) => failures.push(failure),
                 }
@@ -119,10 +132,17 @@ impl Applier {
         let params =
             PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(labels::SITE_MANAGER).force() };
         match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&object.content))).await.map(taken) {
-            Ok(Ok(stored)) => match stored.and_then(|stored| Seen::reduce(object.key.kind, &as_json(stored), &self.hub)) {
-                Some(seen) => Ok(Done::Applied(Box::new(seen))),
-                None => Ok(Done::Nothing),
-            },
+            Ok(Ok(None)) => Ok(Done::Nothing),
+            Ok(Ok(Some(stored))) => {
+                let stored = as_json(stored);
+                match Seen::reduce(object.key.kind, &stored, &self.hub) {
+                    Some(seen) => {
+                        let altered = altered(&object, &seen, &stored);
+                        Ok(Done::Applied(Box::new(seen), altered))
+                    }
+                    None => Ok(Done::Nothing),
+                }
+            }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
                 Err(self.refused(&api, &object.key, &status.message).await)
             }
@@ -163,12 +183,13 @@ impl Applier {
             && found.meta().labels.as_ref().and_then(|labels| labels.get(labels::MANAGED)).map(String::as_str) != Some("true")
         {
             let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
-            let message = format!(
-                "{key} exists and is not ours; it is left alone. Rename it, or let the operator take it over: kubectl label {} {}{place} {}=true",
-                kind.to_lowercase(),
-                key.name,
-                labels::MANAGED
-            );
+            let ours = found.meta().annotations.as_ref().and_then(|found| found.get(labels::HUB)).is_some_and(|hub| **hub == *self.hub);
+            let why = if ours {
+                "has lost our label, and the site does not let us put it back"
+            } else {
+                "exists and is not ours; it is left alone. Rename it, or let the operator take it over"
+            };
+            let message = format!("{key} {why}: kubectl label {} {}{place} {}=true", kind.to_lowercase(), key.name, labels::MANAGED);
             return Failure { finding: Finding::stalled(Reason::ForeignObject, message), unreachable: false, refused: true };
         }
         Failure {
@@ -184,7 +205,7 @@ impl Applier {
             DeleteParams { preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }), ..DeleteParams::background() };
         match tokio::time::timeout(WRITE, api.delete(&key.name, &params)).await.map(taken) {
             // An object with finalizers, such as a namespace, is there until the watch says that it is gone.
-            Ok(Ok(answer)) => Ok(if answer.is_some_and(|answer| answer.is_right()) { Done::Deleted(key) } else { Done::Nothing }),
+            Ok(Ok(answer)) => Ok(if answer.is_some_and(|answer| answer.is_right()) { Done::Deleted(key) } else { Done::Ordered(key) }),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => Err(self.refused(&api, &key, &status.message).await),
             Ok(Err(error)) => Err(failure(&key.to_string(), &error)),
@@ -241,7 +262,10 @@ impl Applier {
         })?;
         let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
         match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<()>::Json(operations))).await.map(taken) {
-            Ok(Ok(Some(Tolerant::Read(node)))) => Ok(Done::Node(Box::new(NodeView::from_node(&node)))),
+            Ok(Ok(Some(Tolerant::Read(node)))) => {
+                let version = node.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default();
+                Ok(Done::Node(Box::new(NodeView::from_node(&node)), version))
+            }
             // The watch brings what can be read of it.
             Ok(Ok(_)) => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(Done::Nothing),
@@ -255,6 +279,13 @@ impl Applier {
             Err(_) => Err(timeout(&what)),
         }
     }
+}
+
+/// Whether the site made another thing of an object than was written: the fields that we own are not what we sent.
+fn altered(object: &Object, seen: &Seen, stored: &Value) -> Option<Altered> {
+    let sent = object.digest();
+    let differs = seen.observed.digest != Some(sent);
+    differs.then(|| Altered { key: object.key.clone(), sent, fields: differences(&object.content, stored, object.key.kind.owns_spec()) })
 }
 
 fn key_secret(content: Value, field: &str, bytes: usize) -> Result<Secret, KeyError> {
@@ -274,9 +305,10 @@ enum KeyError {
 }
 
 enum Done {
-    Applied(Box<Seen>),
+    Applied(Box<Seen>, Option<Altered>),
     Deleted(ObjectKey),
-    Node(Box<NodeView>),
+    Ordered(ObjectKey),
+    Node(Box<NodeView>, u64),
     Nothing,
 }
 

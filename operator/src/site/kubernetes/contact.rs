@@ -19,7 +19,7 @@ use serde_json::json;
 use super::watch::api_resource;
 use crate::client::{Clients, NO_ANSWER};
 use crate::credential::Fingerprint;
-use crate::credential::reader::CredentialReader;
+use crate::credential::reader::{CredentialReader, Found};
 use crate::tolerant_decode::{Tolerant, taken};
 
 /// Longest wait for one call while contact is made.
@@ -54,6 +54,25 @@ pub struct Session {
     pub version: String,
     /// What it serves.
     pub served: Served,
+    /// Whether it carries our claim, or needs none since it is let go.
+    pub claimed: bool,
+    /// Why only access may be taken away there: its policies are not in force, or could not be tested.
+    pub unguarded: Option<Finding>,
+}
+
+/// Why there is no session.
+#[derive(Clone, Debug)]
+pub struct NoContact {
+    /// What is wrong, or waited for.
+    pub problem: Finding,
+    /// UID of the cluster, where it answers and only the hub's word is waited for.
+    pub cluster_uid: Option<String>,
+}
+
+impl From<Finding> for NoContact {
+    fn from(problem: Finding) -> Self {
+        Self { problem, cluster_uid: None }
+    }
 }
 
 /// What a site serves beside Kubernetes itself.
@@ -74,18 +93,37 @@ impl Served {
     }
 }
 
-/// Makes contact.
-pub async fn connect(reader: &CredentialReader, source: &CredentialSource, intent: &SiteIntent) -> Result<Session, Finding> {
+/// Makes contact. Whether there is a session depends on who answers and whose it is; whether anything is given there, on the site's policies.
+pub async fn connect(reader: &CredentialReader, source: &CredentialSource, intent: &SiteIntent) -> Result<Session, NoContact> {
     let found = reader.connect(source).await?;
     let client = &found.clients.rpc;
     let version = call(client.apiserver_version()).await?.git_version;
     let namespaces: Api<Tolerant<Namespace>> = Api::all(client.clone());
     let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
     check_identity(intent, &cluster_uid)?;
-    check_policies(client).await?;
-    claim(client, intent).await?;
+    if !intent.recorded {
+        let problem = Finding::note(Reason::Pending, "the site answers; it waits until the hub has stored that this site may hold something");
+        return Err(NoContact { problem, cluster_uid: Some(cluster_uid) });
+    }
+    let unguarded = untested(check_policies(client).await)?;
+    let claimed = claim(client, intent, unguarded.is_none()).await?;
     let served = Served::by(client).await?;
-    Ok(Session { clients: found.clients, fingerprint: found.fingerprint, expires: found.expires, cluster_uid, version, served })
+    let Found { clients, fingerprint, expires } = found;
+    Ok(Session { clients, fingerprint, expires, cluster_uid, version, served, claimed, unguarded })
+}
+
+/// What a test of the policies means for a session. A webhook of somebody else that is down can keep the test from being made, and must not keep
+/// access from being taken away.
+fn untested(result: Result<(), Finding>) -> Result<Option<Finding>, Finding> {
+    match result {
+        Ok(()) => Ok(None),
+        Err(problem) if matches!(problem.reason, Reason::SiteUnreachable | Reason::Unauthorized) => Err(problem),
+        Err(problem) if problem.reason == Reason::SitePoliciesMissing => Ok(Some(problem)),
+        Err(Finding { reason, message, stalled }) => {
+            let message = format!("the site's admission policies can not be tested, so only access is taken away until they can: {message}");
+            Ok(Some(Finding { reason, message, stalled }))
+        }
+    }
 }
 
 fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
@@ -153,18 +191,21 @@ async fn must_be_bound(api: &Api<Tolerant<ValidatingAdmissionPolicyBinding>>, na
 }
 
 fn unguarded(what: &str) -> Finding {
-    let message = format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; nothing is written until then");
+    let message =
+        format!("the site's admission policies are not in force: {what}. Apply charts/aifactory-site there; until then only access is taken away");
     Finding::stalled(Reason::SitePoliciesMissing, message)
 }
 
-/// Writes the claim, or checks that it is ours.
-async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
+/// Writes the claim, or checks that it is ours; says whether it is there, or none is needed. Where nothing may be `written` it is read alone.
+async fn claim(client: &Client, intent: &SiteIntent, written: bool) -> Result<bool, Finding> {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
     let factory = format!("{}/{}", intent.factory.namespace, intent.factory.name);
     let wanted = [("hub", intent.hub.as_str()), ("factory", factory.as_str()), ("site", intent.site.as_str())];
+    let leaves = intent.release || intent.left;
     let found = match call(api.get_opt(labels::CLAIM)).await? {
         Some(found) => found,
-        None if intent.release => return Ok(()),
+        None if leaves => return Ok(true),
+        None if !written => return Ok(false),
         None => {
             let object = json!({
                 "apiVersion": "v1", "kind": "ConfigMap",
@@ -185,13 +226,13 @@ async fn claim(client: &Client, intent: &SiteIntent) -> Result<(), Finding> {
     let data = found.data.clone().unwrap_or_default();
     let value = |key: &str| data.get(key).map(String::as_str).unwrap_or_default();
     if wanted.iter().all(|(key, wanted)| value(key) == *wanted) {
-        return Ok(());
+        return Ok(true);
     }
     if value("hub").is_empty() {
-        if intent.release {
-            return Ok(());
+        if leaves || !written {
+            return Ok(leaves);
         }
-        return replace_claim(&api, &found, &wanted).await;
+        return replace_claim(&api, &found, &wanted).await.map(|()| true);
     }
     Err(Finding::stalled(
         Reason::SiteClaimed,

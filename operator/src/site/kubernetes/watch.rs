@@ -33,14 +33,18 @@ type Data = BTreeMap<String, String>;
 pub enum Observation {
     /// An object was made or changed.
     Put(Box<Seen>),
-    /// An object is gone.
-    Removed(ObjectKey),
+    /// An object is gone, as it was at last.
+    Removed(Gone<ObjectKey>),
+    /// The objects of a kind are listed from here on; versions that were seen before say nothing any more.
+    Listing(ObjectKind),
     /// All objects of a kind were listed: just these exist.
     Listed(ObjectKind, BTreeSet<ObjectKey>),
-    /// A node was made or changed.
-    Node(Box<NodeView>),
-    /// A node is gone.
-    NodeRemoved(String),
+    /// A node was made or changed; its resourceVersion beside.
+    Node(Box<NodeView>, u64),
+    /// A node is gone, as it was at last.
+    NodeRemoved(Gone<String>),
+    /// The nodes are listed from here on.
+    NodesListing,
     /// All nodes were listed: just these exist.
     NodesListed(BTreeSet<String>),
     /// A Pod that asks for accelerators was made or changed.
@@ -61,6 +65,27 @@ pub enum Observation {
     Controllers(Controllers),
     /// A watch failed; it is begun again by itself.
     Failed(String),
+}
+
+/// What is gone.
+#[derive(Debug)]
+pub struct Gone<K> {
+    /// Its name.
+    pub key: K,
+    /// Its UID.
+    pub uid: String,
+    /// Its last resourceVersion.
+    pub version: u64,
+}
+
+impl<K> Gone<K> {
+    fn new(key: K, metadata: &ObjectMeta) -> Self {
+        Self { key, uid: metadata.uid.clone().unwrap_or_default(), version: version(metadata) }
+    }
+}
+
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
 /// Begins to watch `kinds`, nodes and the site's own word. Ends when the set is dropped.
@@ -130,6 +155,20 @@ pub fn as_json(object: Tolerant<DynamicObject>) -> Value {
     }
 }
 
+/// Whether an object may be ours, or widen what a tenant has. Reducing is what costs, and most objects of a site are not in a tenant's namespace.
+fn may_concern(kind: ObjectKind, metadata: &ObjectMeta) -> bool {
+    let named = |name: &Option<String>| name.as_deref().is_some_and(|name| name.starts_with(labels::PREFIX));
+    match kind {
+        ObjectKind::Namespace | ObjectKind::ClusterNetworkPolicy => named(&metadata.name),
+        // Those of a Slurm namespace are ours too.
+        ObjectKind::NetworkPolicy => named(&metadata.namespace) || named(&metadata.name),
+        ObjectKind::NodeSet | ObjectKind::Controller | ObjectKind::Accounting | ObjectKind::RestApi | ObjectKind::Token | ObjectKind::Secret => true,
+        ObjectKind::ResourceQuota | ObjectKind::LimitRange | ObjectKind::ServiceAccount | ObjectKind::RoleBinding | ObjectKind::ConfigMap => {
+            named(&metadata.namespace)
+        }
+    }
+}
+
 fn told_unreadable(what: &str, meta: &ObjectMeta) {
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     tracing::warn!(what, namespace, name, "Can not be decoded");
@@ -137,30 +176,26 @@ fn told_unreadable(what: &str, meta: &ObjectMeta) {
 
 async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sender<(u64, Observation)>, session: u64) {
     let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &api_resource(kind));
+    // By name, and never by label: what lost our label is still ours, and what others put into tenants' namespaces is to be seen.
     let config = match kind {
-        // Listing all of them shows what others put into tenants' namespaces.
-        ObjectKind::RoleBinding | ObjectKind::NetworkPolicy => watcher::Config::default(),
         // The site role lets us see this one name only.
         ObjectKind::ConfigMap => watcher::Config::default().fields("metadata.name=aifactory-access"),
-        ObjectKind::Namespace
+        // Every namespace of a site has a ServiceAccount; all of ours have this name.
+        ObjectKind::LimitRange | ObjectKind::ServiceAccount => watcher::Config::default().fields("metadata.name=aifactory"),
+        ObjectKind::RoleBinding
+        | ObjectKind::NetworkPolicy
+        | ObjectKind::Namespace
         | ObjectKind::ResourceQuota
-        | ObjectKind::LimitRange
-        | ObjectKind::ServiceAccount
         | ObjectKind::NodeSet
         | ObjectKind::Controller
         | ObjectKind::Accounting
         | ObjectKind::RestApi
         | ObjectKind::Token
         | ObjectKind::Secret
-        | ObjectKind::ClusterNetworkPolicy => watcher::Config::default().labels("aifactory.dev/managed=true"),
+        | ObjectKind::ClusterNetworkPolicy => watcher::Config::default(),
     };
     let reduce = |object: Tolerant<DynamicObject>| -> Option<Seen> {
-        let inside = object.meta().namespace.as_deref().is_none_or(|namespace| namespace.starts_with(labels::PREFIX));
-        // Reducing is what costs, and most role bindings of a site are not in a tenant's namespace.
-        let ours = || object.meta().labels.as_ref().is_some_and(|labels| labels.contains_key(labels::MANAGED));
-        // Those of the Slurm namespace are ours too.
-        let known = inside || kind == ObjectKind::NodeSet || kind.is_managed_slurm() || (kind == ObjectKind::NetworkPolicy && ours());
-        if !known {
+        if !may_concern(kind, object.meta()) {
             return None;
         }
         Seen::reduce(kind, &as_json(object), &hub)
@@ -171,7 +206,7 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
         let observation = match event {
             Ok(watcher::Event::Init) => {
                 listing.clear();
-                continue;
+                Observation::Listing(kind)
             }
             Ok(watcher::Event::InitApply(object)) => match reduce(object) {
                 Some(seen) => {
@@ -185,11 +220,15 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
                 Some(seen) => Observation::Put(Box::new(seen)),
                 None => continue,
             },
-            Ok(watcher::Event::Delete(object)) => Observation::Removed(ObjectKey {
-                kind,
-                namespace: object.meta().namespace.clone().unwrap_or_default(),
-                name: object.meta().name.clone().unwrap_or_default(),
-            }),
+            Ok(watcher::Event::Delete(object)) => {
+                let metadata = object.meta();
+                if !may_concern(kind, metadata) {
+                    continue;
+                }
+                let key =
+                    ObjectKey { kind, namespace: metadata.namespace.clone().unwrap_or_default(), name: metadata.name.clone().unwrap_or_default() };
+                Observation::Removed(Gone::new(key, metadata))
+            }
             Err(error) => Observation::Failed(format!("{kind:?}: {error}")),
         };
         if to.send((session, observation)).await.is_err() {
@@ -256,12 +295,12 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
         let observation = match event {
             Ok(watcher::Event::Init) => {
                 listing.clear();
-                continue;
+                Observation::NodesListing
             }
             Ok(watcher::Event::InitApply(Tolerant::Read(node))) => {
                 let view = NodeView::from_node(&node);
                 listing.insert(view.name.clone());
-                Observation::Node(Box::new(view))
+                Observation::Node(Box::new(view), version(&node.metadata))
             }
             // A node of which nothing is known but its name is left alone, as one that is not there.
             Ok(watcher::Event::InitApply(Tolerant::Broken(broken))) => {
@@ -270,11 +309,11 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
             }
             Ok(watcher::Event::Apply(Tolerant::Broken(broken))) => {
                 told_unreadable("Node", &broken.meta);
-                Observation::NodeRemoved(broken.meta.name.unwrap_or_default())
+                Observation::NodeRemoved(Gone::new(broken.meta.name.clone().unwrap_or_default(), &broken.meta))
             }
             Ok(watcher::Event::InitDone) => Observation::NodesListed(std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(Tolerant::Read(node))) => Observation::Node(Box::new(NodeView::from_node(&node))),
-            Ok(watcher::Event::Delete(node)) => Observation::NodeRemoved(node.meta().name.clone().unwrap_or_default()),
+            Ok(watcher::Event::Apply(Tolerant::Read(node))) => Observation::Node(Box::new(NodeView::from_node(&node)), version(&node.metadata)),
+            Ok(watcher::Event::Delete(node)) => Observation::NodeRemoved(Gone::new(node.meta().name.clone().unwrap_or_default(), node.meta())),
             Err(error) => Observation::Failed(format!("Node: {error}")),
         };
         if to.send((session, observation)).await.is_err() {

@@ -14,12 +14,14 @@ use std::time::Duration;
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Body, Intent, Refusal, SiteIntent, SiteWord};
+use aifactory_plan::model::freshness::Moment;
+use aifactory_plan::model::intent::{Body, Desired, Intent, Refusal, SiteIntent, SiteWord};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
-use aifactory_plan::model::plan::Plan;
+use aifactory_plan::model::plan::{Plan, Purpose};
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
-use aifactory_plan::site::index::{Extra, Index};
+use aifactory_plan::site::altered::AlteredObjects;
+use aifactory_plan::site::index::{Change, Extra, Index};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::reconcile::Reconciler;
 use aifactory_plan::site::usage::Accounts;
@@ -29,7 +31,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::apply::{Applier, Outcome};
-use super::contact::{self, Served, Session, check_policies};
+use super::contact::{self, NoContact, Served, Session, check_policies};
 use super::watch::{Observation, watch};
 use crate::credential::reader::{CredentialReader, Look};
 use crate::site::clock::Now;
@@ -78,7 +80,10 @@ struct Worker {
     metrics: Arc<Metrics>,
     site: Option<SiteIntent>,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
+    /// Tombstones, whether or not anything of the owner was seen: it may be seen later.
     gone: BTreeSet<OwnerRef>,
+    /// What was asked for last of grants that were being ended when they went from the hub, until that is done.
+    ending: BTreeMap<OwnerRef, Arc<Intent>>,
     refusals: BTreeMap<OwnerRef, Refusal>,
     index: Index,
     /// GPU time of Pods.
@@ -91,6 +96,10 @@ struct Worker {
     findings: BTreeMap<OwnerRef, Vec<Finding>>,
     rounds: BTreeMap<OwnerRef, u32>,
     lost: BTreeSet<OwnerRef>,
+    /// Objects of which the site makes another thing than is written.
+    altered: BTreeMap<OwnerRef, AlteredObjects>,
+    /// UID of a cluster that answers and where nothing may be written yet.
+    unrecorded_uid: Option<String>,
     reported: BTreeMap<OwnerRef, Report>,
     site_reported: Option<SiteReport>,
     site_dirty: bool,
@@ -106,7 +115,7 @@ struct Active {
     _watches: JoinSet<()>,
     unlisted: BTreeSet<Listing>,
     policy_test: Turn,
-    /// The site's policies are not in force: nothing is written.
+    /// The site's policies are not in force, or could not be tested: only access is taken away.
     unguarded: Option<Finding>,
     release: Turn,
     release_backoff: Backoff,
@@ -122,12 +131,12 @@ enum Listing {
 }
 
 enum Event {
-    Contact(u64, Result<Session, Finding>),
+    Contact(u64, Result<Session, NoContact>),
     Probe(u64, Result<(), Finding>),
     Look(Look),
     PolicyTest(u64, Result<(), Finding>),
     Served(u64, Result<Served, Finding>),
-    Executed(u64, OwnerRef, Result<Outcome, String>),
+    Executed(u64, Moment, OwnerRef, Result<Outcome, String>),
     Released(u64, Result<(), Finding>),
     Panicked(Work),
 }
@@ -156,6 +165,7 @@ impl Worker {
             site: None,
             intents: BTreeMap::new(),
             gone: BTreeSet::new(),
+            ending: BTreeMap::new(),
             refusals: BTreeMap::new(),
             index: Index::default(),
             hours: Accounts::default(),
@@ -165,6 +175,8 @@ impl Worker {
             findings: BTreeMap::new(),
             rounds: BTreeMap::new(),
             lost: BTreeSet::new(),
+            altered: BTreeMap::new(),
+            unrecorded_uid: None,
             reported: BTreeMap::new(),
             site_reported: None,
             site_dirty: false,
@@ -220,14 +232,16 @@ impl Worker {
     fn told(&mut self, message: ToSite) {
         match message {
             ToSite::Site(site) => {
-                let identity = self.site.as_ref().map(|site| (site.expected_uid.clone(), site.accepted_uid.clone()));
+                // What decides whether contact can be made, which is then tried at once.
+                let decisive = |site: &SiteIntent| (site.expected_uid.clone(), site.accepted_uid.clone(), site.recorded);
                 let now = Instant::now();
                 self.connection.begin(now);
-                if identity != Some((site.expected_uid.clone(), site.accepted_uid.clone())) {
+                if self.site.as_ref().map(decisive) != Some(decisive(&site)) {
                     self.connection.retry_now(now);
                 }
                 if self.site.as_ref() != Some(&site) {
-                    let kept = self.site.as_ref().is_some_and(|before| before.release) && !site.release;
+                    let kept = self.site.as_ref().is_some_and(|before| (before.release && !site.release) || (before.left && !site.left));
+                    let unrecorded = self.site.as_ref().is_some_and(|before| before.recorded) && !site.recorded;
                     let slurm = self.site.as_ref().is_some_and(|before| before.slurm.is_some() != site.slurm.is_some());
                     self.site = Some(*site);
                     if kept {
@@ -235,7 +249,7 @@ impl Worker {
                         self.released = false;
                     }
                     // With a Slurm more is watched.
-                    if kept || slurm {
+                    if kept || slurm || unrecorded {
                         self.disconnect(None);
                     }
                     self.visit_everything();
@@ -244,6 +258,7 @@ impl Worker {
             ToSite::Put(intent) => {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
+                self.ending.remove(&owner);
                 let urgent = intent.takes_access(self.intents.get(&owner).map(AsRef::as_ref));
                 let pool = owner.kind == Kind::GPUPool;
                 self.intents.insert(owner.clone(), intent);
@@ -263,7 +278,8 @@ impl Worker {
             }
             ToSite::Everything(set) => {
                 let DesiredSet { intents, tombstones } = *set;
-                let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !intents.contains_key(*owner)).cloned().collect();
+                let told = |owner: &&OwnerRef| intents.contains_key(*owner) || tombstones.contains(*owner);
+                let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !told(owner)).cloned().collect();
                 withdrawn.into_iter().for_each(|owner| self.told(ToSite::Withdraw(owner)));
                 for (owner, intent) in intents {
                     if self.intents.get(&owner) != Some(&intent) {
@@ -273,14 +289,14 @@ impl Worker {
                 tombstones.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
             }
             ToSite::Gone(owner) => {
-                self.intents.remove(&owner);
+                if let Some(intent) = self.intents.remove(&owner).filter(|intent| is_ending(intent)) {
+                    self.ending.insert(owner.clone(), intent);
+                }
                 self.reported.remove(&owner);
                 self.findings.remove(&owner);
                 self.schedule.forget(&owner);
-                if self.index.owners(&self.key.factory).contains(&owner) {
-                    self.gone.insert(owner.clone());
-                    self.schedule.add_anew(owner, true);
-                }
+                self.gone.insert(owner.clone());
+                self.schedule.add_anew(owner, true);
                 self.refuse();
                 self.site_dirty = true;
             }
@@ -312,20 +328,25 @@ impl Worker {
                     kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Pods, Listing::Policy, Listing::SlurmUsers]).collect();
                 let now = Now::read();
                 let fingerprint = session.fingerprint;
+                let unguarded = session.unguarded.clone();
+                let tested_in = if unguarded.is_some() { POLICY_TEST_AGAIN } else { POLICY_TEST };
+                self.unrecorded_uid = None;
                 let active = Active {
                     applier: Applier::new(session.clients.rpc.clone(), &site.hub, REQUESTS),
                     session,
                     _watches: watches,
                     unlisted,
-                    policy_test: Turn::At(now.instant + POLICY_TEST),
-                    unguarded: None,
+                    policy_test: Turn::At(now.instant + tested_in),
+                    unguarded,
                     release: Turn::At(now.instant),
                     release_backoff: Backoff::new(RELEASE.0, RELEASE.1),
                 };
                 let transition = self.connection.connected(contact, active, Some(fingerprint), now);
                 self.moved(transition);
             }
-            Event::Contact(contact, Err(problem)) => {
+            Event::Contact(contact, Err(NoContact { problem, cluster_uid })) => {
+                self.site_dirty |= self.unrecorded_uid != cluster_uid;
+                self.unrecorded_uid = cluster_uid;
                 let transition = self.connection.failed(contact, problem, Instant::now());
                 self.moved(transition);
             }
@@ -349,6 +370,11 @@ impl Worker {
                     Err(_) => return,
                 };
                 if active.unguarded != unguarded {
+                    if unguarded.is_none() && !active.session.claimed {
+                        // The claim comes before anything else that is written.
+                        self.disconnect(None);
+                        return;
+                    }
                     active.unguarded = unguarded;
                     self.site_dirty = true;
                     self.visit_everything();
@@ -356,7 +382,7 @@ impl Worker {
             }
             Event::Released(session, result) => self.claim_released(session, result.is_ok()),
             Event::Panicked(work) => self.panicked(work),
-            Event::Executed(session, owner, result) => self.executed(session, owner, result),
+            Event::Executed(session, asked, owner, result) => self.executed(session, asked, owner, result),
         }
     }
 
@@ -386,7 +412,7 @@ impl Worker {
                 return;
             }
         };
-        let Some(plan) = plan else {
+        let Some(mut plan) = plan else {
             self.schedule.done(&owner);
             return;
         };
@@ -394,23 +420,49 @@ impl Worker {
             self.schedule.add_at(owner.clone(), Now::read().instant_of(wake));
         }
         let settled = plan.steps.is_empty();
-        let blocked = self.connection.session().is_none_or(|active| active.unguarded.is_some());
-        if settled || blocked {
-            if settled {
-                self.rounds.remove(&owner);
-                self.findings.remove(&owner);
-            }
+        if settled {
+            self.rounds.remove(&owner);
+            self.findings.remove(&owner);
+            self.ended(&owner);
+        }
+        self.withhold(&owner, &mut plan);
+        if plan.steps.is_empty() {
             self.report(&owner, &plan, settled);
             self.schedule.done(&owner);
             return;
         }
-        let Some((id, active)) = self.connection.id().zip(self.connection.session()) else { return };
-        let (applier, steps) = (active.applier.clone(), plan.steps);
-        let panicked = Event::Executed(id, owner.clone(), Err("the operator failed while writing; its log says where".to_owned()));
+        let Some((id, active)) = self.connection.id().zip(self.connection.session()) else {
+            self.schedule.done(&owner);
+            return;
+        };
+        let (applier, steps, asked) = (active.applier.clone(), plan.steps, self.index.moment());
+        let panicked = Event::Executed(id, asked, owner.clone(), Err("the operator failed while writing; its log says where".to_owned()));
         self.tasks.spawn(panicked, async move {
             let outcome = applier.execute(&owner, steps).await;
-            Event::Executed(id, owner, Ok(outcome))
+            Event::Executed(id, asked, owner, Ok(outcome))
         });
+    }
+
+    /// Takes out of a plan what must not be done now: all but the removal of access where the site's policies are not in force, and what the site
+    /// has altered a moment ago.
+    fn withhold(&mut self, owner: &OwnerRef, plan: &mut Plan) {
+        if self.connection.session().is_none_or(|active| active.unguarded.is_some()) {
+            plan.steps.retain(|step| step.purpose == Purpose::RemoveAccess);
+        }
+        let Some(altered) = self.altered.get_mut(owner) else { return };
+        if let Some(again) = altered.withhold(plan, Timestamp::now()) {
+            self.schedule.add_at(owner.clone(), Now::read().instant_of(again));
+        }
+        if altered.is_empty() {
+            self.altered.remove(owner);
+        }
+    }
+
+    /// A grant that went from the hub while it was being ended has ended here; what is retained acts on its own marks from now on.
+    fn ended(&mut self, owner: &OwnerRef) {
+        if self.ending.remove(owner).is_some() {
+            self.schedule.add(owner.clone());
+        }
     }
 
     /// Says what is wrong without doing anything.
@@ -441,7 +493,10 @@ impl Worker {
         match self.intents.get(owner) {
             Some(intent) => Some(reconciler.intent(intent)),
             None if *owner == site.factory => Some(reconciler.factory()),
-            None if self.gone.contains(owner) => reconciler.gone(owner),
+            None if self.gone.contains(owner) => match self.ending.get(owner) {
+                Some(intent) => Some(reconciler.intent(intent)),
+                None => reconciler.gone(owner),
+            },
             None => None,
         }
     }
@@ -495,4 +550,9 @@ impl Worker {
         }
         self.schedule.add_anew(self.key.factory.clone(), false);
     }
+}
+
+/// Whether this is the end of a grant.
+fn is_ending(intent: &Intent) -> bool {
+    matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }))
 }

@@ -37,7 +37,9 @@ pub fn take(node: &NodeView, pool: &str, resource: &str, pools: &BTreeSet<&str>)
 /// The patch that lets a node of the pool go; `None` where nothing of ours is on it.
 pub fn release(node: &NodeView, pool: &str, pools: &BTreeSet<&str>) -> Option<NodePatch> {
     let taints: Vec<Taint> = node.taints.iter().filter(|taint| !is_ours(taint, pools)).cloned().collect();
-    patch(node, node.pool().filter(|label| *label != pool), &taints)
+    // A label that names no pool was set by hand over ours.
+    let ours = |label: &&str| *label == pool || (taints != node.taints && !pools.contains(label));
+    patch(node, node.pool().filter(|label| !ours(label)), &taints)
 }
 
 fn patch(node: &NodeView, label: Option<&str>, taints: &[Taint]) -> Option<NodePatch> {

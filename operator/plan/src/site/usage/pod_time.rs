@@ -99,17 +99,32 @@ fn devices(containers: &[Container], init: &[Container]) -> BTreeMap<String, i64
             .filter(|(_, count)| *count > 0)
             .collect()
     };
-    for container in containers.iter().chain(init.iter().filter(|container| container.restart_policy.is_some())) {
+    let add = |sums: &mut BTreeMap<String, i64>, container: &Container| {
         for (name, count) in asked(container) {
-            let sum = held.entry(name).or_default();
+            let sum = sums.entry(name).or_default();
             *sum = sum.saturating_add(count);
         }
-    }
-    for container in init.iter().filter(|container| container.restart_policy.is_none()) {
-        for (name, count) in asked(container) {
-            let most = held.entry(name).or_default();
-            *most = (*most).max(count);
+    };
+    containers.iter().for_each(|container| add(&mut held, container));
+    // An init container runs beside the sidecars before it; only with `Always` is one a sidecar, which goes on for the life of the Pod.
+    let mut sidecars = BTreeMap::new();
+    let mut most: BTreeMap<String, i64> = BTreeMap::new();
+    for container in init {
+        if container.restart_policy.as_deref() == Some("Always") {
+            add(&mut sidecars, container);
+            add(&mut held, container);
+            continue;
         }
+        let mut beside = sidecars.clone();
+        add(&mut beside, container);
+        for (name, count) in beside {
+            let known = most.entry(name).or_default();
+            *known = (*known).max(count);
+        }
+    }
+    for (name, count) in most {
+        let known = held.entry(name).or_default();
+        *known = (*known).max(count);
     }
     held
 }

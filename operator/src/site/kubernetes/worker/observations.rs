@@ -19,42 +19,37 @@ impl Worker {
                 if seen.owner.is_none() {
                     self.try_again_where_something_was_in_the_way();
                 }
-                let due = self.index.put(*seen);
-                self.due(due);
+                let change = self.index.put(*seen);
+                self.changed(change);
             }
-            Observation::Removed(key) => {
-                if key.kind == ObjectKind::Namespace
-                    && let Some(view) = self.index.namespace(&key.name)
-                    && view.state != aifactory_api::labels::STATE_LOCKED
-                {
-                    self.lost.extend(
-                        self.intents.keys().filter(|owner| self.index.namespace_of(owner).is_some_and(|(name, _)| name == key.name)).cloned(),
-                    );
-                }
+            Observation::Removed(gone) => {
+                let key = gone.key;
                 if key.kind == ObjectKind::Namespace
                     && self.index.namespace(&key.name).is_none_or(|view| view.state == aifactory_api::labels::STATE_LOCKED)
                 {
                     self.hours.forget(&key.name);
                 }
-                let due = self.index.remove(&key);
-                self.due(due);
+                let change = self.index.remove(&key, &gone.uid, gone.version);
+                self.changed(change);
                 self.partition_gone(&key);
             }
+            Observation::Listing(kind) => self.index.relist(kind),
             Observation::Listed(kind, seen) => {
                 listed = Some(Listing::Kind(kind));
-                let due = self.index.retain(kind, &seen);
-                self.due(due);
+                let change = self.index.retain(kind, &seen);
+                self.changed(change);
             }
-            Observation::Node(node) => {
-                if self.index.put_node(*node) {
+            Observation::Node(node, version) => {
+                if self.index.put_node(*node, version) {
                     self.visit_pools();
                 }
             }
-            Observation::NodeRemoved(name) => {
-                if self.index.remove_node(&name) {
+            Observation::NodeRemoved(gone) => {
+                if self.index.remove_node(&gone.key, &gone.uid, gone.version) {
                     self.visit_pools();
                 }
             }
+            Observation::NodesListing => self.index.relist_nodes(),
             Observation::NodesListed(seen) => {
                 listed = Some(Listing::Nodes);
                 self.index.retain_nodes(&seen);
@@ -129,6 +124,12 @@ impl Worker {
         }
     }
 
+    /// Takes note of what an observation means for owners.
+    fn changed(&mut self, change: Change) {
+        self.lost.extend(change.lost.into_iter().filter(|owner| self.intents.contains_key(owner)));
+        self.due(change.due);
+    }
+
     /// A Slurm of ours goes when its last partition has gone.
     fn partition_gone(&mut self, key: &ObjectKey) {
         if key.kind == ObjectKind::NodeSet && self.synced() {
@@ -155,9 +156,9 @@ impl Worker {
         }
     }
 
-    pub(super) fn executed(&mut self, session: u64, owner: OwnerRef, result: Result<Outcome, String>) {
+    pub(super) fn executed(&mut self, session: u64, asked: Moment, owner: OwnerRef, result: Result<Outcome, String>) {
         let now = Instant::now();
-        let outcome = match result {
+        let mut outcome = match result {
             Ok(outcome) => outcome,
             Err(panic) => {
                 self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, panic)]);
@@ -166,24 +167,17 @@ impl Worker {
                 return;
             }
         };
+        let altered = std::mem::take(&mut outcome.altered);
+        let failures = std::mem::take(&mut outcome.failures);
         if self.connection.is(session) {
-            for seen in outcome.applied {
-                self.index.put(seen);
-            }
-            for key in &outcome.deleted {
-                self.index.delete(key);
-                self.partition_gone(key);
-            }
-            let mut moved = false;
-            for node in outcome.nodes {
-                moved |= self.index.put_node(node);
-            }
-            if moved {
-                self.visit_pools();
-            }
+            self.answered(asked, outcome);
+        }
+        for altered in &altered {
+            tracing::info!(site = %self.key, %owner, object = %altered.key, "The site made something else of an object than was written");
+            self.altered.entry(owner.clone()).or_default().note(altered.clone(), Timestamp::now());
         }
         self.site_dirty = true;
-        if outcome.failures.is_empty() {
+        if failures.is_empty() {
             self.findings.remove(&owner);
             let rounds = self.rounds.entry(owner.clone()).or_insert(0);
             *rounds += 1;
@@ -195,16 +189,39 @@ impl Worker {
             }
             return;
         }
-        if outcome.failures.iter().any(|failure| failure.unreachable) {
+        if failures.iter().any(|failure| failure.unreachable) {
             self.connection.suspect(now);
         }
-        let refused = outcome.failures.iter().all(|failure| failure.refused);
-        self.findings.insert(owner.clone(), outcome.failures.into_iter().map(|failure| failure.finding).collect());
+        let refused = failures.iter().all(|failure| failure.refused);
+        self.findings.insert(owner.clone(), failures.into_iter().map(|failure| failure.finding).collect());
         if refused {
             self.schedule.refused(&owner, now, REFUSED);
         } else {
             self.schedule.failed(&owner, now);
         }
         self.visit_report_only(&owner);
+    }
+
+    /// Takes in what requests that were begun at this moment, or later, were answered with.
+    fn answered(&mut self, asked: Moment, outcome: Outcome) {
+        let Outcome { applied, deleted, ordered, nodes, altered: _, failures: _ } = outcome;
+        for seen in applied {
+            let lost = self.index.answered(seen, asked).lost;
+            self.lost.extend(lost.into_iter().filter(|owner| self.intents.contains_key(owner)));
+        }
+        for key in &deleted {
+            self.index.deleted(key, asked);
+            self.partition_gone(key);
+        }
+        for key in &ordered {
+            self.index.ordered_deletion(key);
+        }
+        let mut moved = false;
+        for (node, version) in nodes {
+            moved |= self.index.answered_node(node, version, asked);
+        }
+        if moved {
+            self.visit_pools();
+        }
     }
 }

@@ -12,6 +12,7 @@ impl Worker {
             return;
         };
         let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
+        findings.extend(self.altered.get(owner).map(AlteredObjects::findings).unwrap_or_default());
         findings.extend(plan.findings.iter().cloned());
         if let Some(active) = self.connection.session() {
             findings.extend(active.unguarded.clone());
@@ -72,7 +73,7 @@ impl Worker {
                 },
             ),
             last_contact: self.connection.last_contact().filter(|_| session.is_none()),
-            cluster_uid: session.map(|session| session.cluster_uid.clone()),
+            cluster_uid: session.map(|session| session.cluster_uid.clone()).or_else(|| self.unrecorded_uid.clone()),
             kubernetes_version: session.map(|session| session.version.clone()),
             engines: session.map(|session| session.served.engines.clone()).unwrap_or_default(),
             credential_expires: session.and_then(|session| session.expires),

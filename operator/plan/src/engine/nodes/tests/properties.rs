@@ -120,7 +120,8 @@ proptest! {
                 prop_assert_eq!(before, after);
             }
             if after.pool() != before.pool() && let Some(label) = before.pool() {
-                prop_assert!(pools.contains_key(&owner(label)), "labels of pools that are not known stay");
+                let tainted = before.taints != after.taints || before.taints.iter().any(|taint| pools.contains_key(&owner(&taint.value)));
+                prop_assert!(pools.contains_key(&owner(label)) || tainted, "labels of pools that are not known stay, unless a taint says that the node is ours");
             }
         }
     }

@@ -58,6 +58,11 @@ fn an_init_container_counts_where_it_asks_for_more_and_a_sidecar_always() {
     assert_eq!(with(json!([{"name": "i", "resources": ask("1")}])), 2);
     assert_eq!(with(json!([{"name": "i", "resources": ask("4")}])), 4);
     assert_eq!(with(json!([{"name": "i", "restartPolicy": "Always", "resources": ask("1")}])), 3);
+    for policy in ["Never", "OnFailure"] {
+        assert_eq!(with(json!([{"name": "i", "restartPolicy": policy, "resources": ask("2")}])), 2, "{policy} makes no sidecar");
+    }
+    let beside = json!([{"name": "s", "restartPolicy": "Always", "resources": ask("1")}, {"name": "i", "resources": ask("4")}]);
+    assert_eq!(with(beside), 5, "the init container runs beside the sidecar before it");
 }
 
 #[test]

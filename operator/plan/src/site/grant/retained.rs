@@ -1,0 +1,71 @@
+//! A retained namespace whose grant is gone from the hub: what its own marks ask for.
+
+use std::collections::BTreeMap;
+
+use aifactory_api::grant::AfterRetention;
+use aifactory_api::{Reason, labels};
+use jiff::Timestamp;
+
+use crate::engine::network;
+use crate::engine::tenancy::{self, Mark};
+use crate::model::intent::SiteIntent;
+use crate::model::object::{ObjectKey, ObjectKind, Ownership};
+use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies};
+use crate::model::report::{Detail, Finding, SitePhase};
+use crate::site::index::Strangers;
+use crate::site::policy::SitePolicy;
+
+use super::{NamespaceView, access};
+
+/// A retained namespace as the site worker knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Retained<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it says.
+    pub view: &'a NamespaceView,
+    /// What of ours is in it, the namespace among them.
+    pub objects: &'a ObservedObjects,
+    /// What of others is in it.
+    pub strangers: &'a Strangers,
+}
+
+/// Plans a retained namespace: it stays locked and closed, work in it is cancelled when that is due, and it is deleted or kept.
+pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retained<'_>, policy: &SitePolicy, now: Timestamp) -> Plan {
+    let Retained { name, view, objects, strangers } = retained;
+    let mut plan = Plan::nothing(SitePhase::Locked, Detail::None);
+    let working = access::letting_work(objects, strangers);
+    let access_gone = working.is_empty();
+    plan.step(Purpose::RemoveAccess, working);
+    if view.terminating || policy.paused {
+        return plan;
+    }
+    let cancel_at = view.time(labels::CANCEL_WORK_AT).filter(|_| view.annotation(labels::WORK_CANCELLED_AT).is_none());
+    let delete_at = view.time(labels::RETAINED_UNTIL).filter(|_| view.annotation(labels::AFTER_RETENTION) == Some(AfterRetention::Delete.as_str()));
+    plan.wake = [cancel_at, delete_at].into_iter().flatten().filter(|at| *at > now).min();
+    // Nothing is deleted that is not seen locked.
+    if delete_at.is_some_and(|at| at <= now) && view.locked() && access_gone {
+        if !policy.keep_namespaces {
+            let key = ObjectKey::cluster(ObjectKind::Namespace, name);
+            plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(view.uid.clone()) }]);
+            return plan;
+        }
+        plan.findings.push(kept_by_site(name));
+    }
+    let lock = |annotations| tenancy::locked_namespace(site, name, &view.annotations, &Mark { annotations }, ownership);
+    plan.step(Purpose::Establish, applies(vec![lock(BTreeMap::new())], objects));
+    plan.step(Purpose::Establish, applies(vec![network::default_deny(name, ownership)], objects));
+    if cancel_at.is_some_and(|at| at <= now) {
+        plan.step(Purpose::Establish, vec![Action::EndWork { namespace: name.to_owned() }]);
+        let cancelled = BTreeMap::from([(labels::WORK_CANCELLED_AT.to_owned(), now.to_string())]);
+        plan.step(Purpose::Establish, vec![Action::Apply(lock(cancelled))]);
+    }
+    plan
+}
+
+pub(super) fn kept_by_site(namespace: &str) -> Finding {
+    Finding::note(
+        Reason::RefusedBySite,
+        format!("Namespace {namespace} is kept: the site's ConfigMap {} says allowDeletion: \"false\"", labels::SITE_POLICY),
+    )
+}

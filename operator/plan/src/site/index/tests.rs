@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+use serde_json::json;
+
+use super::*;
+
+const TENANT: &str = "aif-alpha-0123456789";
+
+fn object(kind: ObjectKind, name: &str, uid: &str, version: u64) -> Seen {
+    let namespace = if kind == ObjectKind::Namespace { Value::Null } else { json!(TENANT) };
+    let annotations = json!({labels::HUB: "hub", labels::OWNER: "AccessGrant/example/alpha"});
+    let metadata = json!({"name": name, "namespace": namespace, "uid": uid, "resourceVersion": version.to_string(), "annotations": annotations});
+    let role = json!({"kind": "ClusterRole", "name": "aifactory-lead"});
+    Seen::reduce(kind, &json!({"metadata": metadata, "roleRef": role}), "hub").unwrap()
+}
+
+fn binding(uid: &str, version: u64) -> Seen {
+    object(ObjectKind::RoleBinding, "aif-lead-0123456789", uid, version)
+}
+
+fn owner() -> OwnerRef {
+    OwnerRef::new(Kind::AccessGrant, "example", "alpha")
+}
+
+fn holds(index: &Index, key: &ObjectKey) -> bool {
+    index.objects(&owner()).is_some_and(|objects| objects.contains_key(key))
+}
+
+#[test]
+fn what_comes_back_with_an_old_version_is_seen() {
+    let mut index = Index::default();
+    let key = binding("1", 9).key;
+    index.put(binding("1", 9));
+    index.deleted(&key, index.moment());
+    assert!(!holds(&index, &key));
+    // The site's etcd is set back; the watch lists anew.
+    index.relist(ObjectKind::RoleBinding);
+    index.put(binding("1", 5));
+    index.retain(ObjectKind::RoleBinding, &BTreeSet::from([key.clone()]));
+    assert!(holds(&index, &key));
+}
+
+#[test]
+fn the_end_of_a_former_object_of_the_name_takes_nothing() {
+    let mut index = Index::default();
+    let key = binding("1", 5).key;
+    index.put(binding("1", 5));
+    index.deleted(&key, index.moment());
+    index.answered(binding("2", 8), index.moment());
+    assert!(index.remove(&key, "1", 7).due.is_empty() && holds(&index, &key));
+    assert_eq!(index.remove(&key, "2", 9).due, BTreeSet::from([owner()]));
+}
+
+#[test]
+fn what_was_made_while_it_was_listed_stays() {
+    let mut index = Index::default();
+    index.relist(ObjectKind::RoleBinding);
+    index.answered(binding("1", 5), index.moment());
+    index.retain(ObjectKind::RoleBinding, &BTreeSet::new());
+    assert!(holds(&index, &binding("1", 5).key));
+    let before = index.moment();
+    index.relist(ObjectKind::RoleBinding);
+    index.answered(binding("1", 6), before);
+    index.retain(ObjectKind::RoleBinding, &BTreeSet::new());
+    assert!(!holds(&index, &binding("1", 5).key), "the answer is from before the listing");
+}
+
+#[test]
+fn the_view_of_a_node_does_not_go_back() {
+    let node = |pool: &str| NodeView {
+        name: "n".to_owned(),
+        uid: "1".to_owned(),
+        labels: BTreeMap::from([(labels::POOL.to_owned(), pool.to_owned())]),
+        ..NodeView::default()
+    };
+    let mut index = Index::default();
+    let asked = index.moment();
+    assert!(index.put_node(node("a"), 12));
+    assert!(!index.answered_node(node("late"), 11, asked));
+    assert_eq!(index.nodes()[0].pool(), Some("a"));
+    assert!(!index.remove_node("n", "0", 10) && index.remove_node("n", "1", 13));
+    index.relist_nodes();
+    assert!(index.put_node(node("a"), 3), "set back");
+}
+
+#[test]
+fn a_namespace_that_loses_what_says_whose_it_is_occupies_its_name() {
+    let mut index = Index::default();
+    index.put(object(ObjectKind::Namespace, TENANT, "1", 1));
+    index.put(binding("2", 2));
+    let bare = json!({"metadata": {"name": TENANT, "uid": "1", "resourceVersion": "3"}});
+    let change = index.put(Seen::reduce(ObjectKind::Namespace, &bare, "hub").unwrap());
+    assert_eq!((change.due, change.lost), (BTreeSet::from([owner()]), BTreeSet::new()));
+    assert!(index.is_occupied(TENANT) && index.namespace(TENANT).is_none());
+    index.relist(ObjectKind::Namespace);
+    index.retain(ObjectKind::Namespace, &BTreeSet::new());
+    assert!(!index.is_occupied(TENANT));
+}
+
+#[test]
+fn a_namespace_that_we_delete_is_not_lost() {
+    let mut index = Index::default();
+    let key = ObjectKey::cluster(ObjectKind::Namespace, TENANT);
+    index.put(object(ObjectKind::Namespace, TENANT, "1", 1));
+    index.ordered_deletion(&key);
+    assert!(index.remove(&key, "1", 2).lost.is_empty());
+    index.put(object(ObjectKind::Namespace, TENANT, "2", 3));
+    assert_eq!(index.remove(&key, "2", 4).lost, BTreeSet::from([owner()]));
+    index.put(object(ObjectKind::Namespace, TENANT, "3", 5));
+    index.relist(ObjectKind::Namespace);
+    assert_eq!(index.put(object(ObjectKind::Namespace, TENANT, "4", 9)).lost, BTreeSet::from([owner()]), "another one has its name");
+}
