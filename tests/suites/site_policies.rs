@@ -34,6 +34,7 @@ mod word_of_the_site;
 
 use std::error::Error;
 
+use admission::objects::{binding, binding_path, default_deny, namespace_path, network_policy_path, service_account_path, tenant};
 use admission::request::namespaced;
 use admission::{Request, Row, all_refused, passes};
 use aifactory_tests::{Federation, run};
@@ -100,6 +101,38 @@ fn legitimate_work_passes() -> Outcome {
             passes(&scene.operator, what, &request).await?;
         }
         legitimate::taints(&scene.operator, "worked").await?;
+        Ok(())
+    })
+}
+
+/// What lost our labels is found by its name: access is taken away first, and then the labels are put back.
+#[test]
+fn what_lost_our_labels_is_mended() -> Outcome {
+    run(async {
+        let scene = site().await?;
+        let name = "aif-mended-0123456789";
+        let lead = "aif-lead-0123456789";
+        let ours = |object| scene::without_labels(object);
+        for (path, object) in [
+            (namespace_path(name), scene::stripped(name)),
+            (binding_path(name, lead), ours(binding(name, lead, "aifactory-lead", "oidc:1"))),
+            (network_policy_path(name, "aif-default-deny"), ours(default_deny(name, "aif-default-deny"))),
+        ] {
+            scene::put(&scene.cluster, path, object).await?;
+        }
+        for (what, request) in [
+            ("a binding of our name deleted", Request::delete(binding_path(name, lead))),
+            ("tokens stopped", Request::delete(service_account_path(name, "default"))),
+            ("the Namespace's labels put back", Request::apply(namespace_path(name), tenant(name, "Locked", &[]))),
+        ] {
+            passes(&scene.operator, what, &request).await?;
+        }
+        let relabelled = Request::apply(network_policy_path(name, "aif-default-deny"), default_deny(name, "aif-default-deny"));
+        // The policies see the Namespace's labels a moment later.
+        aifactory_tests::eventually(std::time::Duration::from_secs(30), "the policy's label is put back", async || {
+            passes(&scene.operator, "the policy's label put back", &relabelled).await.map(drop).map_err(Into::into)
+        })
+        .await?;
         Ok(())
     })
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::admission::objects::*;
 use crate::admission::request::namespaced;
 use crate::admission::{By, Request, Row};
-use crate::scene::{BOUND, EXHAUSTED, FOREIGN, LOCKED, PLATFORM, SLURM, pod_spec};
+use crate::scene::{BOUND, EXHAUSTED, FOREIGN, LOCKED, PLATFORM, SLURM, STRIPPED, pod_spec};
 
 const PLACE: By = By::Policy("aifactory-site-namespaced");
 
@@ -94,7 +94,19 @@ pub fn inside() -> Vec<Row> {
             &[PLACE],
         ),
         row("another's policy deleted", Request::delete(network_policy_path(BOUND, "theirs")), &[PLACE]),
-        row("another's policy adopted", Request::merge(network_policy_path(BOUND, "theirs"), labels), &[PLACE]),
+        row("another's policy adopted", Request::merge(network_policy_path(BOUND, "theirs"), labels.clone()), &[PLACE]),
+        row(
+            "another's policy adopted, that only begins like ours",
+            Request::merge(network_policy_path(BOUND, "aif-other"), labels.clone()),
+            &[PLACE],
+        ),
+        row("default deny deleted where our labels are gone", Request::delete(network_policy_path(STRIPPED, "aif-default-deny")), &[PLACE]),
+        row(
+            "a policy written where our labels are gone",
+            Request::apply(network_policy_path(STRIPPED, "aif-dns"), default_deny(STRIPPED, "aif-dns")),
+            &[PLACE],
+        ),
+        row("a ServiceAccount deleted where only the prefix is ours", Request::delete(service_account_path(FOREIGN, "default")), &[PLACE]),
         row("a policy without our prefix", Request::apply(network_policy_path(BOUND, "any"), default_deny(BOUND, "any")), &[PLACE]),
         row(
             "a policy without our label",

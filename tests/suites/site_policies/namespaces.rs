@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::admission::objects::*;
 use crate::admission::{By, Request, Row};
-use crate::scene::{BOUND, FOREIGN, PLATFORM};
+use crate::scene::{BOUND, FOREIGN, PLATFORM, STRIPPED};
 
 const CLUSTER: By = By::Policy("aifactory-site-cluster-scoped");
 const SHAPE: By = By::Policy("aifactory-site-namespaces");
@@ -55,6 +55,25 @@ pub fn rows() -> Vec<Row> {
         row("the platform's adopted by a label", Request::merge(namespace_path(PLATFORM), adopting), &[CLUSTER, SHAPE]),
         row("the platform's deleted", Request::delete(namespace_path(PLATFORM)), &[CLUSTER]),
         row("one with our prefix and without our label deleted", Request::delete(namespace_path(FOREIGN)), &[CLUSTER]),
+        row("one without our label deleted, whatever its annotations say", Request::delete(namespace_path(STRIPPED)), &[CLUSTER]),
+        row(
+            "one without our label changed, and left without",
+            Request::merge(namespace_path(STRIPPED), json!({"metadata": {"annotations": {"aifactory.dev/code": "x"}}})),
+            &[CLUSTER, SHAPE],
+        ),
+        row(
+            "our label put back, and no tenant's made of it",
+            Request::merge(namespace_path(STRIPPED), json!({"metadata": {"labels": our_labels()}})),
+            &[SHAPE],
+        ),
+        row(
+            "our annotations given to another's",
+            Request::merge(
+                namespace_path(FOREIGN),
+                json!({"metadata": {"annotations": {"aifactory.dev/hub": "x", "aifactory.dev/owner": "AccessGrant/a/b"}}}),
+            ),
+            &[CLUSTER, SHAPE],
+        ),
         row("the platform's deleted as a dry run", Request::delete(namespace_path(PLATFORM)).dry_run(), &[CLUSTER]),
         row("default deleted", Request::delete(namespace_path("default")), &[CLUSTER, By::Api(403)]),
         row("kube-system deleted", Request::delete(namespace_path("kube-system")), &[CLUSTER, By::Api(403)]),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::admission::objects::*;
 use crate::admission::{By, Request, Row};
-use crate::scene::{BOUND, FOREIGN, PLATFORM};
+use crate::scene::{BOUND, FOREIGN, PLATFORM, STRIPPED};
 
 const PLACE: By = By::Policy("aifactory-site-namespaced");
 const BINDINGS: By = By::Policy("aifactory-site-rolebindings");
@@ -31,6 +31,15 @@ pub fn rows() -> Vec<Row> {
         row("in aifactory-system", bound("aifactory-system"), &[PLACE]),
         row("where only the prefix is ours", bound(FOREIGN), &[PLACE]),
         row("the platform's deleted", Request::delete(binding_path(PLATFORM, "theirs")), &[PLACE]),
+        row("another's deleted in a tenant's namespace", Request::delete(binding_path(BOUND, "theirs")), &[PLACE]),
+        row("another's deleted where our labels are gone", Request::delete(binding_path(STRIPPED, "theirs")), &[PLACE]),
+        row("one of our name deleted where only the prefix is ours", Request::delete(binding_path(FOREIGN, "aif-lead-0123456789")), &[PLACE]),
+        row("made where our labels are gone", bound(STRIPPED), &[PLACE]),
+        row(
+            "another's adopted in a tenant's namespace",
+            Request::merge(binding_path(BOUND, "theirs"), json!({"metadata": {"labels": our_labels()}})),
+            &[PLACE],
+        ),
         row("to cluster-admin", role("cluster-admin"), &escalation).widened(BINDINGS),
         row("to edit", role("edit"), &escalation).widened(BINDINGS),
         row("to the operator's own role", role("aifactory-site-operator"), &escalation).widened(BINDINGS),

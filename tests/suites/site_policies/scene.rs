@@ -15,6 +15,8 @@ use crate::{self_test, slurm};
 pub const BOUND: &str = "aif-bound-0123456789";
 pub const LOCKED: &str = "aif-locked-0123456789";
 pub const EXHAUSTED: &str = "aif-exhausted-0123456789";
+/// A tenant's Namespace from which somebody has taken our labels.
+pub const STRIPPED: &str = "aif-stripped-0123456789";
 pub const PLATFORM: &str = "platform";
 pub const FOREIGN: &str = "aif-foreign";
 pub const SLURM: &str = "slurm";
@@ -52,6 +54,7 @@ impl Scene {
         };
         put(cluster, namespace_path(BOUND), tenant(BOUND, "Bound", &["h100"])).await?;
         put(cluster, namespace_path(LOCKED), tenant(LOCKED, "Locked", &[])).await?;
+        put(cluster, namespace_path(STRIPPED), stripped(STRIPPED)).await?;
         put(cluster, namespace_path(EXHAUSTED), tenant(EXHAUSTED, "Bound", &["h100", "a100"])).await?;
         scene.work_in(EXHAUSTED).await?;
         let other = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "other"}, "spec": with(pod_spec(), json!({"nodeSelector": {"aifactory.dev/pool": "a100"}}))});
@@ -73,6 +76,11 @@ impl Scene {
             (binding_path(BOUND, "aif-lead-0123456789"), binding(BOUND, "aif-lead-0123456789", "aifactory-lead", "oidc:1")),
             (service_account_path(BOUND, "theirs"), json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "theirs"}})),
             (network_policy_path(BOUND, "theirs"), with(default_deny(BOUND, "theirs"), json!({"metadata": {"labels": null}}))),
+            (binding_path(BOUND, "theirs"), without_labels(binding(BOUND, "theirs", "view", "oidc:9"))),
+            (network_policy_path(BOUND, "aif-other"), without_labels(default_deny(BOUND, "aif-other"))),
+            (binding_path(STRIPPED, "theirs"), without_labels(binding(STRIPPED, "theirs", "view", "oidc:9"))),
+            (network_policy_path(STRIPPED, "aif-default-deny"), default_deny(STRIPPED, "aif-default-deny")),
+            (binding_path(FOREIGN, "aif-lead-0123456789"), without_labels(binding(FOREIGN, "aif-lead-0123456789", "view", "oidc:9"))),
             (network_policy_path(SLURM, "aif-slurm-theirs"), with(default_deny(SLURM, "aif-slurm-theirs"), json!({"metadata": {"labels": null}}))),
             (node_set_path(SLURM, "h100"), node_set(SLURM, "h100", json!({}))),
             (node_set_path(SLURM, "extended"), node_set(SLURM, "extended", additions())),
@@ -121,6 +129,15 @@ impl Scene {
         })
         .await
     }
+}
+
+/// A tenant's Namespace without a label, whose annotations still say whose it is.
+pub fn stripped(name: &str) -> Value {
+    with(tenant(name, "Bound", &["h100"]), json!({"metadata": {"labels": null, "annotations": {"aifactory.dev/hub": "hub"}}}))
+}
+
+pub fn without_labels(object: Value) -> Value {
+    with(object, json!({"metadata": {"labels": null}}))
 }
 
 /// Writes as the site's administrator.

@@ -81,6 +81,7 @@ async fn paused(scene: &Scene) -> Outcome {
         .await?;
     }
     passes(&scene.operator, "while paused, access taken away", &Request::delete(binding_at)).await?;
+    passes(&scene.operator, "while paused, tokens stopped", &Request::delete(service_account_path(TENANT, "default"))).await?;
     passes(&local::operator(scene).await?, "while paused, work of the hub", &local::living_grants(json!({"example": ""}))).await?;
     for (what, data) in [("not paused", json!({"paused": "false"})), ("not paused, with a line break", json!({"paused": "false\n"}))] {
         say(&scene.cluster, data).await?;
