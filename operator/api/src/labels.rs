@@ -47,6 +47,8 @@ pub const CANCEL_PODS: &str = "aifactory.dev/cancel-pods";
 pub const ENDED_AT: &str = "aifactory.dev/ended-at";
 /// Annotation on a locked namespace: when it was locked; grace period and retention are counted from then, if it is later than the end.
 pub const LOCKED_AT: &str = "aifactory.dev/locked-at";
+/// Annotation on a role binding of a locked namespace: the name of the binding that takes its place when work with accelerators has ended.
+pub const BECOMES: &str = "aifactory.dev/becomes";
 /// Annotation on a locked namespace: why access ended.
 pub const ENDED_BECAUSE: &str = "aifactory.dev/ended-because";
 /// Annotation on a locked namespace: when what still runs is cancelled; absent: it may finish.

@@ -38,8 +38,9 @@ pub fn rows() -> Vec<Row> {
         row(
             "another's adopted in a tenant's namespace",
             Request::merge(binding_path(BOUND, "theirs"), json!({"metadata": {"labels": our_labels()}})),
-            &[PLACE],
-        ),
+            &[By::Rbac, PLACE, BINDINGS],
+        )
+        .widened(BINDINGS),
         row("to cluster-admin", role("cluster-admin"), &escalation).widened(BINDINGS),
         row("to edit", role("edit"), &escalation).widened(BINDINGS),
         row("to the operator's own role", role("aifactory-site-operator"), &escalation).widened(BINDINGS),

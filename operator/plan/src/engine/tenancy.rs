@@ -188,30 +188,61 @@ pub fn service_account(namespace: &str, ownership: &Ownership) -> Object {
 
 /// One RoleBinding a member, so that revoking one never touches another.
 pub fn bindings(members: &[MemberIntent], namespace: &str, access: Access, ownership: &Ownership) -> Vec<Object> {
-    let mut bindings: BTreeMap<ObjectKey, Object> = BTreeMap::new();
-    for member in members {
-        let Some(subject) = &member.subject else { continue };
-        let role = match (access, member.role) {
-            (Access::Open, MemberRole::Lead) => "lead",
-            (Access::Open, MemberRole::Member) => "member",
-            (Access::Open | Access::Paused | Access::Locked, MemberRole::Reader)
-            | (Access::Paused, MemberRole::Lead | MemberRole::Member)
-            | (Access::Locked, MemberRole::Member) => "reader",
-            (Access::Locked, MemberRole::Lead) => "keeper",
-        };
-        let name = member_binding(role, &member.id, &format!("{}:{}", subject.kind.as_str(), subject.name));
-        let key = ObjectKey::namespaced(ObjectKind::RoleBinding, namespace, name);
-        let object = Object::new(
-            key.clone(),
-            ownership,
-            json!({
-                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("aifactory-{role}")},
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": subject.kind.as_str(), "name": subject.name}],
-            }),
-        );
-        bindings.insert(key, object);
+    let bound = members.iter().filter_map(|member| binding_of(member, role(access, member.role), None, namespace, ownership));
+    by_key(bound)
+}
+
+/// The same in a locked namespace in which work with accelerators goes on: everybody reads, and who may copy data out later is written down.
+pub fn bindings_beside_work(members: &[MemberIntent], namespace: &str, ownership: &Ownership) -> Vec<Object> {
+    let bound = members.iter().filter_map(|member| {
+        let later = (role(Access::Locked, member.role) == "keeper").then(|| binding_name("keeper", member)).flatten();
+        binding_of(member, "reader", later, namespace, ownership)
+    });
+    by_key(bound)
+}
+
+/// The binding that takes the place of one of [`bindings_beside_work`].
+pub fn binding_after_work(name: &str, before: &BindingView, namespace: &str, ownership: &Ownership) -> Object {
+    let subjects = before.subjects.iter().map(|subject| rbac_subject(&subject.kind, &subject.name)).collect();
+    binding(name, "keeper", subjects, Map::new(), namespace, ownership)
+}
+
+fn role(access: Access, role: MemberRole) -> &'static str {
+    match (access, role) {
+        (Access::Open, MemberRole::Lead) => "lead",
+        (Access::Open, MemberRole::Member) => "member",
+        (Access::Open | Access::Paused | Access::Locked, MemberRole::Reader)
+        | (Access::Paused, MemberRole::Lead | MemberRole::Member)
+        | (Access::Locked, MemberRole::Member) => "reader",
+        (Access::Locked, MemberRole::Lead) => "keeper",
     }
-    bindings.into_values().collect()
+}
+
+fn binding_name(role: &str, member: &MemberIntent) -> Option<String> {
+    let subject = member.subject.as_ref()?;
+    Some(member_binding(role, &member.id, &format!("{}:{}", subject.kind.as_str(), subject.name)))
+}
+
+fn binding_of(member: &MemberIntent, role: &str, becomes: Option<String>, namespace: &str, ownership: &Ownership) -> Option<Object> {
+    let subject = member.subject.as_ref()?;
+    let annotations = becomes.map(|name| (labels::BECOMES.to_owned(), json!(name))).into_iter().collect();
+    let subjects = vec![rbac_subject(subject.kind.as_str(), &subject.name)];
+    Some(binding(&binding_name(role, member)?, role, subjects, annotations, namespace, ownership))
+}
+
+fn rbac_subject(kind: &str, name: &str) -> Value {
+    json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name})
+}
+
+fn binding(name: &str, role: &str, subjects: Vec<Value>, annotations: Map<String, Value>, namespace: &str, ownership: &Ownership) -> Object {
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("aifactory-{role}")});
+    let key = ObjectKey::namespaced(ObjectKind::RoleBinding, namespace, name);
+    Object::with_metadata(key, ownership, Map::new(), annotations, json!({"roleRef": role, "subjects": subjects}))
+}
+
+fn by_key(objects: impl Iterator<Item = Object>) -> Vec<Object> {
+    let objects: BTreeMap<ObjectKey, Object> = objects.map(|object| (object.key.clone(), object)).collect();
+    objects.into_values().collect()
 }
 
 /// The ConfigMap that tells members where things are, and of which pools the GPU-hours are used up.

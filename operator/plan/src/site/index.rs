@@ -180,6 +180,8 @@ pub struct Index {
     node_sets: BTreeMap<ObjectKey, NodeSetView>,
     controllers: Option<Controllers>,
     strangers: BTreeMap<String, Strangers>,
+    /// Role bindings of ours that others take the place of.
+    becoming: BTreeMap<ObjectKey, BindingView>,
     nodes: BTreeMap<String, NodeView>,
 }
 
@@ -231,9 +233,15 @@ impl Index {
             Extra::NodeSet(view) if owner.is_some() => {
                 self.node_sets.insert(key.clone(), view);
             }
-            Extra::Binding(view) if owner.is_none() => change.due.extend(self.stranger(&key, &observed, Some(view))),
+            Extra::Binding(view) if owner.is_some() => {
+                self.becoming.remove(&key);
+                if view.becomes.is_some() {
+                    self.becoming.insert(key.clone(), view);
+                }
+            }
+            Extra::Binding(view) => change.due.extend(self.stranger(&key, &observed, Some(view))),
             Extra::None if owner.is_none() && key.kind == ObjectKind::NetworkPolicy => change.due.extend(self.stranger(&key, &observed, None)),
-            Extra::None | Extra::Namespace(_) | Extra::Quota(_) | Extra::NodeSet(_) | Extra::Binding(_) => {}
+            Extra::None | Extra::Namespace(_) | Extra::Quota(_) | Extra::NodeSet(_) => {}
         }
         if let Some(owner) = owner {
             self.remove_stranger(&key);
@@ -331,10 +339,12 @@ impl Index {
             ObjectKind::NodeSet => {
                 self.node_sets.remove(key);
             }
+            ObjectKind::RoleBinding => {
+                self.becoming.remove(key);
+            }
             ObjectKind::NetworkPolicy
             | ObjectKind::LimitRange
             | ObjectKind::ServiceAccount
-            | ObjectKind::RoleBinding
             | ObjectKind::ConfigMap
             | ObjectKind::Controller
             | ObjectKind::Accounting
@@ -424,6 +434,11 @@ impl Index {
     /// What others put into a namespace that may widen a grant.
     pub fn strangers(&self, namespace: &str) -> Option<&Strangers> {
         self.strangers.get(namespace)
+    }
+
+    /// Role bindings of ours in a namespace that others take the place of.
+    pub fn becoming(&self, namespace: &str) -> BTreeMap<ObjectKey, BindingView> {
+        self.becoming.iter().filter(|(key, _)| key.namespace == namespace).map(|(key, view)| (key.clone(), view.clone())).collect()
     }
 
     /// Whether the quota of a namespace counts Pods that hold or wait for accelerators.

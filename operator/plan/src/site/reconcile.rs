@@ -67,7 +67,8 @@ impl Reconciler<'_> {
             let uid = view.annotations.get(labels::OWNER_UID).map(String::as_str).unwrap_or_default();
             let ownership = Ownership::new(&self.site.hub, owner, uid);
             let strangers = self.index.strangers(name).unwrap_or(&NO_STRANGERS);
-            let retained = Retained { name, view, objects, strangers };
+            let becoming = self.index.becoming(name);
+            let retained = Retained { name, view, objects, strangers, becoming: &becoming, accelerators_in_use: self.accelerators_in_use(name) };
             return Some(grant::plan_retained(self.site, &ownership, retained, self.policy, self.now));
         }
         match self.site.policy.orphans {
@@ -79,6 +80,11 @@ impl Reconciler<'_> {
             OrphanPolicy::Delete if owner.kind == Kind::GPUPool => Some(self.orphaned_pool(owner, objects)),
             OrphanPolicy::Delete => Some(orphan::delete(objects)),
         }
+    }
+
+    /// Whether Pods with accelerators wait or run in a namespace: as Pods are seen, and as the quota counts them.
+    fn accelerators_in_use(&self, namespace: &str) -> bool {
+        self.hours.any_living(namespace) || self.index.uses_accelerators(namespace)
     }
 
     /// A pool's way out is the same with and without its resource: no partition goes while jobs run in it.
@@ -120,7 +126,7 @@ impl Reconciler<'_> {
             refused: self.refusals.get(&intent.owner),
             data_lost: self.lost.contains(&intent.owner),
             hours: Some(self.hours.hours(&namespace, self.index, grant, self.now)),
-            accelerators_in_use: self.hours.any_living(&namespace) || self.index.uses_accelerators(&namespace),
+            accelerators_in_use: self.accelerators_in_use(&namespace),
         };
         grant::plan(self.site, intent, grant, &view, self.now)
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use aifactory_api::grant::SubjectKind;
+use aifactory_api::labels;
 
 use crate::model::intent::MemberIntent;
 
@@ -20,6 +21,8 @@ pub struct BindingView {
     pub role: String,
     /// Who is bound.
     pub subjects: Vec<Subject>,
+    /// The binding that takes its place when work with accelerators has ended; only on ours.
+    pub becomes: Option<String>,
 }
 
 /// Somebody who is bound.
@@ -38,7 +41,9 @@ impl BindingView {
     pub fn from_json(object: &Value) -> Self {
         let text = |value: &Value, path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let subjects = object.get("subjects").and_then(Value::as_array).into_iter().flatten();
+        let becomes = object.pointer("/metadata/annotations").and_then(|annotations| annotations.get(labels::BECOMES)).and_then(Value::as_str);
         Self {
+            becomes: becomes.filter(|name| role_in(name) == Some("keeper")).map(str::to_owned),
             role_kind: text(object, "/roleRef/kind"),
             role: text(object, "/roleRef/name"),
             subjects: subjects
@@ -93,7 +98,7 @@ pub fn lets_work(name: &str) -> bool {
 }
 
 fn role_in(name: &str) -> Option<&str> {
-    let (word, hash) = name.strip_prefix(aifactory_api::labels::PREFIX)?.rsplit_once('-')?;
+    let (word, hash) = name.strip_prefix(labels::PREFIX)?.rsplit_once('-')?;
     let hexadecimal = hash.len() == 10 && hash.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     (hexadecimal && ROLES.contains(&word)).then_some(word)
 }
@@ -142,7 +147,7 @@ mod tests {
     fn reading_is_the_role_of_readers_and_view() {
         assert!(!binding("view", json!([])).is_more_than_reading() && !binding("aifactory-reader", json!([])).is_more_than_reading());
         assert!(binding("edit", json!([])).is_more_than_reading() && binding("aifactory-keeper", json!([])).is_more_than_reading());
-        let own = BindingView { role_kind: "Role".to_owned(), role: "view".to_owned(), subjects: Vec::new() };
+        let own = BindingView { role_kind: "Role".to_owned(), role: "view".to_owned(), ..BindingView::default() };
         assert!(own.is_more_than_reading(), "a Role named so may hold anything");
     }
 

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::grant::{AfterRetention, MemberRole, RunningWork};
+use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 
 use crate::engine::network;
 use crate::engine::tenancy::{self, Access, Mark};
-use crate::model::intent::{GrantIntent, MemberIntent, SiteIntent};
+use crate::model::intent::{GrantIntent, SiteIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::model::plan::{Action, Plan, Purpose, applies, deletes};
 use crate::model::report::{Detail, Finding, SitePhase};
@@ -166,14 +166,12 @@ impl Planner<'_> {
 
     /// The role bindings of the retention. Who may enter a Pod could go on with work that still runs, so until that has ended leads read only.
     fn bindings_of_locked(&self) -> Vec<Object> {
-        let (mut members, _) = self.members();
-        if self.view.accelerators_in_use {
-            members
-                .iter_mut()
-                .filter(|member| member.role == MemberRole::Lead)
-                .for_each(|member: &mut MemberIntent| member.role = MemberRole::Member);
-        }
-        let mut bindings = tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership);
+        let (members, _) = self.members();
+        let mut bindings = if self.view.accelerators_in_use {
+            tenancy::bindings_beside_work(&members, &self.namespace, &self.ownership)
+        } else {
+            tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership)
+        };
         if self.grant.keep {
             bindings.retain(|binding| self.view.objects.contains_key(&binding.key));
         }

@@ -7,7 +7,7 @@ use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 
 use crate::engine::network;
-use crate::engine::tenancy::{self, Mark};
+use crate::engine::tenancy::{self, BindingView, Mark};
 use crate::model::intent::SiteIntent;
 use crate::model::object::{ObjectKey, ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies};
@@ -28,11 +28,15 @@ pub struct Retained<'a> {
     pub objects: &'a ObservedObjects,
     /// What of others is in it.
     pub strangers: &'a Strangers,
+    /// Role bindings of ours that others take the place of when work with accelerators has ended.
+    pub becoming: &'a BTreeMap<ObjectKey, BindingView>,
+    /// Whether Pods with accelerators wait or run there.
+    pub accelerators_in_use: bool,
 }
 
 /// Plans a retained namespace: it stays locked and closed, work in it is cancelled when that is due, and it is deleted or kept.
 pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retained<'_>, policy: &SitePolicy, now: Timestamp) -> Plan {
-    let Retained { name, view, objects, strangers } = retained;
+    let Retained { name, view, objects, strangers, becoming, accelerators_in_use } = retained;
     let mut plan = Plan::nothing(SitePhase::Locked, Detail::None);
     let working = access::letting_work(objects, strangers);
     let access_gone = working.is_empty();
@@ -55,12 +59,27 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
     let lock = |annotations| tenancy::locked_namespace(site, name, &view.annotations, &Mark { annotations }, ownership);
     plan.step(Purpose::Establish, applies(vec![lock(BTreeMap::new())], objects));
     plan.step(Purpose::Establish, applies(vec![network::default_deny(name, ownership)], objects));
+    if !accelerators_in_use {
+        after_work(name, becoming, objects, ownership, &mut plan);
+    }
     if cancel_at.is_some_and(|at| at <= now) {
         plan.step(Purpose::Establish, vec![Action::EndWork { namespace: name.to_owned() }]);
         let cancelled = BTreeMap::from([(labels::WORK_CANCELLED_AT.to_owned(), now.to_string())]);
         plan.step(Purpose::Establish, vec![Action::Apply(lock(cancelled))]);
     }
     plan
+}
+
+/// Those who may copy data out do so from now on.
+fn after_work(namespace: &str, becoming: &BTreeMap<ObjectKey, BindingView>, objects: &ObservedObjects, ownership: &Ownership, plan: &mut Plan) {
+    let named = becoming.iter().filter_map(|(key, view)| Some((key, view, view.becomes.as_ref()?)));
+    let (mut keepers, mut readers) = (Vec::new(), Vec::new());
+    for (key, view, becomes) in named {
+        keepers.push(tenancy::binding_after_work(becomes, view, namespace, ownership));
+        readers.extend(objects.get(key).map(|found| Action::Delete { key: key.clone(), uid: Some(found.uid.clone()) }));
+    }
+    plan.step(Purpose::Establish, applies(keepers, objects));
+    plan.step(Purpose::Establish, readers);
 }
 
 pub(super) fn kept_by_site(namespace: &str) -> Finding {

@@ -136,6 +136,25 @@ fn leads_read_only_until_work_with_accelerators_has_ended() {
 }
 
 #[test]
+fn leads_copy_data_out_also_where_the_grant_went_before_its_work() {
+    let mut site = Site::bound();
+    let quota = inside(ObjectKind::ResourceQuota, "aifactory");
+    site.edit(&quota, |content| content["status"] = json!({"used": {"requests.nvidia.com/gpu": "1"}}));
+    site.grant.desired = ended();
+    site.settle_with(|site| site.edit(&quota, |content| content["status"] = json!({"used": {"requests.nvidia.com/gpu": "1"}})));
+    site.on_hub = false;
+    assert!(site.plan().steps.is_empty() && site.roles().iter().all(|role| role == "aifactory-reader"));
+    site.edit(&quota, |content| content["status"] = json!({}));
+    site.settle();
+    assert_eq!(site.roles(), ["aifactory-keeper", "aifactory-reader", "aifactory-reader"]);
+    let keeper = site.binding("aifactory-keeper");
+    assert_eq!(site.object(&keeper)["subjects"][0]["name"], "oidc:lead");
+    // The same as where the grant is still there.
+    site.on_hub = true;
+    assert!(site.plan().steps.is_empty(), "{:?}", site.plan().steps);
+}
+
+#[test]
 fn what_an_earlier_grant_left_open_is_locked_and_told() {
     let mut site = Site::bound();
     (site.uid, site.grant.code) = ("uid-2".to_owned(), "EHPC-2".to_owned());

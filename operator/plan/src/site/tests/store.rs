@@ -201,6 +201,19 @@ impl Site {
         panic!("comes to no rest: {:#?}", self.plan().steps)
     }
 
+    /// The same where something happens at the site after each round.
+    pub fn settle_with(&mut self, after: impl Fn(&mut Self)) {
+        for _ in 0..8 {
+            let plan = self.plan();
+            if plan.steps.is_empty() {
+                return;
+            }
+            self.execute(&plan, |_| true);
+            after(self);
+        }
+        panic!("comes to no rest: {:#?}", self.plan().steps)
+    }
+
     /// Only what takes access away, as where the site's policies are not in force.
     pub fn remove_access(&mut self) -> Plan {
         for _ in 0..8 {
