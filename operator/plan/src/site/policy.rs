@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{OwnerRef, Reason, labels};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::intent::{Body, Desired, Intent, Refusal};
@@ -54,6 +55,13 @@ impl SitePolicy {
             self.problems.push(format!("{key}: {value:?} is neither \"true\" nor \"false\"; \"{cautious}\" is assumed"));
             cautious
         })
+    }
+
+    /// All of a grant on which the refusal of any grant depends; `None` for a pool.
+    pub fn decides_by(intent: &Intent) -> Option<(bool, Timestamp, String, i64)> {
+        let Body::Grant(grant) = &intent.body else { return None };
+        let living = matches!(grant.desired, Desired::Bound | Desired::Paused) && grant.only_if_held.is_none();
+        Some((living, intent.created, grant.code.clone(), grant.pools.iter().map(|pool| pool.max_gpus).sum()))
     }
 
     /// The grants that the site refuses, with words: by name, or since the GPUs of earlier grants reach `maxGPUs`.

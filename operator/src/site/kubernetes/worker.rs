@@ -49,8 +49,8 @@ const RESERVED: usize = 4;
 const REQUESTS: usize = 16;
 /// How often the site's policies are tested.
 const POLICY_TEST: Duration = Duration::from_secs(60);
-/// How soon they are tested again where a test failed.
-const POLICY_TEST_AGAIN: Duration = Duration::from_secs(5);
+/// How soon they are tested again where a test failed, at first and at most.
+const POLICY_TEST_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before a claim that could not be given up is tried again, at first and at most.
 const RELEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Pause before something that the site refused is tried again.
@@ -115,6 +115,7 @@ struct Active {
     _watches: JoinSet<()>,
     unlisted: BTreeSet<Listing>,
     policy_test: Turn,
+    policy_test_backoff: Backoff,
     /// The site's policies are not in force, or could not be tested: only access is taken away.
     unguarded: Option<Finding>,
     release: Turn,
@@ -261,8 +262,12 @@ impl Worker {
                 self.ending.remove(&owner);
                 let urgent = intent.takes_access(self.intents.get(&owner).map(AsRef::as_ref));
                 let pool = owner.kind == Kind::GPUPool;
-                self.intents.insert(owner.clone(), intent);
-                self.refuse();
+                let decides = SitePolicy::decides_by(&intent);
+                let before = self.intents.insert(owner.clone(), intent);
+                // Whether the site takes a grant depends on others only where what they are judged by changes.
+                if before.as_deref().map(SitePolicy::decides_by) != Some(decides) {
+                    self.refuse();
+                }
                 if pool {
                     self.visit_pools();
                 }
@@ -329,7 +334,8 @@ impl Worker {
                 let now = Now::read();
                 let fingerprint = session.fingerprint;
                 let unguarded = session.unguarded.clone();
-                let tested_in = if unguarded.is_some() { POLICY_TEST_AGAIN } else { POLICY_TEST };
+                let mut policy_test_backoff = Backoff::new(POLICY_TEST_AGAIN.0, POLICY_TEST_AGAIN.1);
+                let tested_in = if unguarded.is_some() { policy_test_backoff.failed() } else { POLICY_TEST };
                 self.unrecorded_uid = None;
                 let active = Active {
                     applier: Applier::new(session.clients.rpc.clone(), &site.hub, REQUESTS),
@@ -337,6 +343,7 @@ impl Worker {
                     _watches: watches,
                     unlisted,
                     policy_test: Turn::At(now.instant + tested_in),
+                    policy_test_backoff,
                     unguarded,
                     release: Turn::At(now.instant),
                     release_backoff: Backoff::new(RELEASE.0, RELEASE.1),
@@ -361,7 +368,10 @@ impl Worker {
             Event::Served(session, found) => self.served(session, found),
             Event::PolicyTest(session, result) => {
                 let Some(active) = self.connection.session_of(session) else { return };
-                let pause = if result.is_ok() { POLICY_TEST } else { POLICY_TEST_AGAIN };
+                let pause = if result.is_ok() { POLICY_TEST } else { active.policy_test_backoff.failed() };
+                if result.is_ok() {
+                    active.policy_test_backoff = Backoff::new(POLICY_TEST_AGAIN.0, POLICY_TEST_AGAIN.1);
+                }
                 active.policy_test = Turn::At(Instant::now() + pause);
                 let unguarded = match result {
                     Ok(()) => None,

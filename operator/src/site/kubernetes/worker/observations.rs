@@ -10,11 +10,10 @@ impl Worker {
         let mut listed = None;
         match observation {
             Observation::Put(seen) => {
-                if matches!(seen.extra, Extra::Quota(_)) {
-                    let soon = Instant::now() + Duration::from_secs(2);
-                    for pool in self.intents.keys().filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>() {
-                        self.schedule.add_at(pool, soon);
-                    }
+                if let Extra::Quota(quota) = &seen.extra
+                    && self.index.used(&seen.key.namespace).unwrap_or(&BTreeMap::new()) != &quota.used
+                {
+                    self.pools_of_tenant_soon(&seen.key.namespace);
                 }
                 if seen.owner.is_none() {
                     self.try_again_where_something_was_in_the_way();
@@ -137,6 +136,19 @@ impl Worker {
         }
     }
 
+    /// The pools of which a namespace's Pods hold GPUs are counted anew.
+    fn pools_of_tenant_soon(&mut self, namespace: &str) {
+        let Some(intent) = self.index.tenant(namespace).and_then(|owner| self.intents.get(owner)) else { return };
+        let Body::Grant(grant) = &intent.body else { return };
+        let soon = Instant::now() + Duration::from_secs(2);
+        for pool in &grant.pools {
+            let pool = OwnerRef::new(Kind::GPUPool, &self.key.factory.namespace, &pool.pool);
+            if self.intents.contains_key(&pool) {
+                self.schedule.add_at(pool, soon);
+            }
+        }
+    }
+
     /// A visit soon: what begins and ends together is counted together.
     fn pods_moved(&mut self, namespace: &str) {
         if let Some(owner) = self.index.tenant(namespace).cloned() {
@@ -176,7 +188,7 @@ impl Worker {
             tracing::info!(site = %self.key, %owner, object = %altered.key, "The site made something else of an object than was written");
             self.altered.entry(owner.clone()).or_default().note(altered.clone(), Timestamp::now());
         }
-        self.site_dirty = true;
+        self.held_may_differ(&owner);
         if failures.is_empty() {
             self.findings.remove(&owner);
             let rounds = self.rounds.entry(owner.clone()).or_insert(0);

@@ -38,14 +38,19 @@ impl Worker {
     }
 
     pub(super) fn held(&self) -> BTreeMap<OwnerRef, Held> {
-        self.index
-            .owners(&self.key.factory)
-            .into_iter()
-            .map(|owner| {
-                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained()) || self.only_accounting_is_left(&owner);
-                (owner, if retained { Held::Retained } else { Held::Live })
-            })
-            .collect()
+        self.index.owners(&self.key.factory).into_iter().map(|owner| (owner.clone(), self.held_of(&owner))).collect()
+    }
+
+    fn held_of(&self, owner: &OwnerRef) -> Held {
+        let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_accounting_is_left(owner);
+        if retained { Held::Retained } else { Held::Live }
+    }
+
+    /// What is held of an owner was changed by us; the site's report is made anew where it says something else.
+    pub(super) fn held_may_differ(&mut self, owner: &OwnerRef) {
+        let said = self.site_reported.as_ref().and_then(|report| report.held.get(owner));
+        let held = self.index.objects(owner).map(|_| self.held_of(owner));
+        self.site_dirty |= owner.kind != Kind::AccessGrant || said != held.as_ref();
     }
 
     /// What Slurm has counted stays when the factory lets a site go.

@@ -79,7 +79,7 @@ impl Worker {
             }
             Work::PolicyTest(session) => {
                 if let Some(active) = self.connection.session_of(session) {
-                    active.policy_test = Turn::At(now + POLICY_TEST_AGAIN);
+                    active.policy_test = Turn::At(now + active.policy_test_backoff.failed());
                 }
             }
             // It is asked with every test of the policies.

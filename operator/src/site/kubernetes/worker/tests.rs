@@ -21,3 +21,41 @@ async fn without_a_secret_the_worker_looks_every_two_seconds_and_neither_spins_n
     let Some(Received { message: FromSite::Site(report), .. }) = from_site.recv().await else { panic!("no report of the site") };
     assert_eq!(report.problem.map(|problem| problem.reason), Some(Reason::SecretNotFound));
 }
+
+fn grant(desired: Desired) -> Arc<Intent> {
+    let body = serde_json::from_value(serde_json::json!({
+        "code": "EHPC-1", "organisation": "Example SARL", "desired": desired, "only_if_held": null, "members": [], "pools": [],
+        "caps": {"max_gpus": null, "max_jobs": null, "max_wall_minutes": null},
+        "end": {"running_work": "Finish", "grace_seconds": 0, "retention_seconds": 0, "after_retention": "Retain"},
+        "not_after": "2027-01-01T00:00:00Z", "storage": "1Gi", "egress": [], "cross_site": null, "adopt_previous": false,
+    }));
+    let owner = OwnerRef::new(Kind::AccessGrant, "team", "alpha");
+    Arc::new(Intent {
+        version: 1,
+        owner,
+        uid: "1".to_owned(),
+        generation: 1,
+        created: Timestamp::UNIX_EPOCH,
+        body: Body::Grant(Box::new(body.unwrap())),
+    })
+}
+
+#[tokio::test]
+async fn a_tombstone_stays_before_anything_was_seen_and_an_end_goes_on_without_its_grant() {
+    let (to_hub, _from_site) = hub_channel();
+    let key = SiteKey::new(factory(), "site");
+    let to_hub = to_hub.of(key.clone(), Incarnation(1));
+    let mut worker = Worker::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new()));
+    let owner = grant(Desired::Bound).owner.clone();
+    worker.told(ToSite::Gone(owner.clone()));
+    assert!(worker.gone.contains(&owner) && worker.ending.is_empty());
+    worker.told(ToSite::Put(grant(Desired::Bound)));
+    assert!(!worker.gone.contains(&owner));
+    let ended = Desired::Ended { because: Reason::Deleting, message: "deleted".to_owned(), at: None };
+    worker.told(ToSite::Put(grant(ended)));
+    let nothing_but = DesiredSet { intents: BTreeMap::new(), tombstones: BTreeSet::from([owner.clone()]) };
+    worker.told(ToSite::Everything(Box::new(nothing_but)));
+    assert!(worker.gone.contains(&owner) && worker.ending.contains_key(&owner) && !worker.intents.contains_key(&owner));
+    worker.told(ToSite::Put(grant(Desired::Bound)));
+    assert!(worker.ending.is_empty());
+}
