@@ -13,6 +13,8 @@ mod scene;
 
 #[path = "slurm/budget.rs"]
 mod budget;
+#[path = "slurm/claims.rs"]
+mod claims;
 #[path = "slurm/cut.rs"]
 mod cut;
 #[path = "slurm/ending.rs"]
@@ -25,5 +27,7 @@ mod hands;
 mod kills;
 #[path = "slurm/members.rs"]
 mod members;
+#[path = "slurm/shared.rs"]
+mod shared;
 #[path = "slurm/work.rs"]
 mod work;

@@ -35,24 +35,44 @@ pub struct Cluster {
     run: Arc<Run>,
     pub(super) options: Options,
     pub(super) ports: Ports,
-    key: Vec<u8>,
+    keys: Keys,
+    /// Whether slurmdbd and its database are another cluster's.
+    guest: bool,
     log: Arc<RequestLog>,
     start_time: Duration,
+}
+
+/// What clusters of one database have in common.
+#[derive(Debug, Clone)]
+struct Keys {
+    slurm: Vec<u8>,
+    jwt: Vec<u8>,
 }
 
 impl Cluster {
     /// Starts a cluster and waits until REST answers and all nodes are idle.
     pub async fn start(options: Options) -> Result<Self> {
+        let ports = Ports::choose(options.nodes.len())?;
+        let keys = Keys { slurm: random(1024)?, jwt: random(32)? };
+        Self::with(options, ports, keys, false).await
+    }
+
+    /// Starts a cluster that keeps its accounts in the database of another one, through that one's slurmdbd.
+    pub async fn start_beside(host: &Self, options: Options) -> Result<Self> {
+        let ports = Ports { database: host.ports.database, slurmdbd: host.ports.slurmdbd, ..Ports::choose(options.nodes.len())? };
+        Self::with(options, ports, host.keys.clone(), true).await
+    }
+
+    async fn with(options: Options, ports: Ports, keys: Keys, guest: bool) -> Result<Self> {
         let started = Instant::now();
         let run = Arc::new(Run::beside(&format!("slurm-{}", options.name)).await?);
         let home = Home::create(&run)?;
-        let ports = Ports::choose(options.nodes.len())?;
-        let key = random(32)?;
-        write_files(&home, &options, &ports, &key)?;
+        write_files(&home, &options, &ports, &keys)?;
         let namespace = Namespace::start(&run, &home).await?;
         let log = Arc::new(RequestLog::default());
         let proxy = Proxy::logging(ports.rest, Arc::clone(&log))?;
-        let mut cluster = Self { proxy, processes: Mutex::default(), namespace, home, run, options, ports, key, log, start_time: Duration::ZERO };
+        let mut cluster =
+            Self { proxy, processes: Mutex::default(), namespace, home, run, options, ports, keys, guest, log, start_time: Duration::ZERO };
         if let Err(error) = cluster.bring_up().await {
             cluster.run.fail();
             return Err(error);
@@ -62,8 +82,10 @@ impl Cluster {
     }
 
     async fn bring_up(&self) -> Result<()> {
-        self.make_database().await?;
-        self.start_daemon(Daemon::Slurmdbd).await?;
+        if !self.guest {
+            self.make_database().await?;
+            self.start_daemon(Daemon::Slurmdbd).await?;
+        }
         self.start_daemon(Daemon::Slurmctld).await?;
         for node in &self.options.nodes {
             self.start_daemon(Daemon::Slurmd(node.name.clone())).await?;
@@ -71,7 +93,7 @@ impl Cluster {
         self.start_daemon(Daemon::Rest).await?;
         self.await_idle().await?;
         let parent = self.options.parent_account.clone();
-        self.create_account(&parent, "root").await
+        self.sacctmgr(&["add", "account", &parent, "parent=root", &format!("cluster={}", self.options.name)]).await.map(drop)
     }
 
     async fn make_database(&self) -> Result<()> {
@@ -146,18 +168,18 @@ impl Cluster {
 
     /// The key that tokens are signed with.
     pub fn jwt_key(&self) -> &[u8] {
-        &self.key
+        &self.keys.jwt
     }
 
     /// A token of a user, good for `lifetime` from now.
     pub fn token(&self, user: &str, lifetime: Duration) -> String {
-        token::sign(&self.key, user, SystemTime::now(), lifetime)
+        token::sign(&self.keys.jwt, user, SystemTime::now(), lifetime)
     }
 
     /// A token that was good for an hour and ended an hour ago.
     pub fn expired_token(&self, user: &str) -> String {
         let hour = Duration::from_secs(3600);
-        token::sign(&self.key, user, SystemTime::now() - 2 * hour, hour)
+        token::sign(&self.keys.jwt, user, SystemTime::now() - 2 * hour, hour)
     }
 
     /// The directory of the daemons' logs.
@@ -179,7 +201,7 @@ impl Cluster {
     }
 }
 
-fn write_files(home: &Home, options: &Options, ports: &Ports, key: &[u8]) -> Result<()> {
+fn write_files(home: &Home, options: &Options, ports: &Ports, keys: &Keys) -> Result<()> {
     let (gres, gpus) = config::gres(options, home.inside());
     for gpu in gpus {
         home.write(&gpu, b"", true)?;
@@ -188,8 +210,8 @@ fn write_files(home: &Home, options: &Options, ports: &Ports, key: &[u8]) -> Res
     home.write("gres.conf", gres.as_bytes(), true)?;
     home.write("cgroup.conf", b"CgroupPlugin=disabled\n", true)?;
     home.write("slurmdbd.conf", config::slurmdbd(options, ports, home.inside()).as_bytes(), false)?;
-    home.write("slurm.key", &random(1024)?, false)?;
-    home.write("jwt.key", key, false)
+    home.write("slurm.key", &keys.slurm, false)?;
+    home.write("jwt.key", &keys.jwt, false)
 }
 
 fn random(length: usize) -> Result<Vec<u8>> {

@@ -25,7 +25,7 @@ fn what_does_not_fit_waits_and_more_hours_start_it() {
         }
         let small: AccessGrant = scene.world.ready("small").await;
         let other: AccessGrant = scene.world.ready("other").await;
-        let account = scene.account(&small);
+        let account = scene.account(&small, slurm);
 
         // 60 device-minutes: one job reserves 40, the next would need 40 more. A type in the request changes nothing.
         let long = JobSpec { minutes: 40, seconds: 300, ..job(&account, 1) };
@@ -38,7 +38,7 @@ fn what_does_not_fit_waits_and_more_hours_start_it() {
         })
         .await;
         // Another grant is unaffected.
-        let free = slurm.takes("alice", &job(&scene.account(&other), 1)).await;
+        let free = slurm.takes("alice", &job(&scene.account(&other, slurm), 1)).await;
         slurm.wait_job(free, "COMPLETED", CYCLE).await.unwrap();
 
         scene
@@ -69,7 +69,7 @@ fn a_budget_used_up_is_exhausted_and_comes_back() {
         short["spec"]["pools"][0]["poolRef"] = json!({"name": "fast"});
         scene.world.apply(short.clone()).await;
         let bound: AccessGrant = scene.world.ready("short").await;
-        let account = scene.account(&bound);
+        let account = scene.account(&bound, slurm);
         // 4 GPUs for a minute are all of it.
         let job = slurm.takes("alice", &JobSpec { minutes: 1, seconds: 65, ..job(&account, 4) }).await;
         slurm.wait_job(job, "TIMEOUT", std::time::Duration::from_secs(150)).await.unwrap();

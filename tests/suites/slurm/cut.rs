@@ -42,21 +42,21 @@ fn a_cut_site_and_the_rest_stay_within_the_grant() {
         made["spec"]["pools"] = spec(BEFORE)["pools"].clone();
         scene.world.apply(made).await;
         let bound: AccessGrant = scene.world.ready("burn").await;
-        let account = scene.account(&bound);
+        let accounts = scene.accounts(&bound);
         let (granted, over) = (Cell::new(BEFORE.0), Cell::new(false));
 
         let story = async {
             let submit = async |jobs: usize| {
                 for turn in 0..jobs {
-                    for slurm in &scene.slurm {
+                    for (slurm, account) in scene.slurm.iter().zip(&accounts) {
                         let user = ["alice", "bob"][turn % 2];
-                        slurm.takes(user, &JobSpec { minutes: 1, seconds: SECONDS, ..job(&account, 1) }).await;
+                        slurm.takes(user, &JobSpec { minutes: 1, seconds: SECONDS, ..job(account, 1) }).await;
                     }
                 }
             };
             submit(FIRST).await;
             until("both burn", CYCLE, async || {
-                let burnt = [burnt(&scene.slurm[0], &account).await?, burnt(&scene.slurm[1], &account).await?];
+                let burnt = [burnt(&scene.slurm[0], &accounts[0]).await?, burnt(&scene.slurm[1], &accounts[1]).await?];
                 if burnt.iter().all(|seconds| *seconds > 0) { Ok(()) } else { Err(format!("{burnt:?}").into()) }
             })
             .await;
@@ -81,15 +81,15 @@ fn a_cut_site_and_the_rest_stay_within_the_grant() {
 
             submit(JOBS - FIRST).await;
             // Both go on until nothing fits any more: at the cut site all of its old part may be used.
-            for slurm in &scene.slurm {
+            for (slurm, account) in scene.slurm.iter().zip(&accounts) {
                 let mut since = Instant::now();
                 until(&format!("nothing fits at {}", slurm.cluster_name()), Duration::from_secs(150), async || {
-                    spent(slurm, &account).await.inspect_err(|_| since = Instant::now())?;
+                    spent(slurm, account).await.inspect_err(|_| since = Instant::now())?;
                     if since.elapsed() >= QUIET { Ok(()) } else { Err("one may begin yet".into()) }
                 })
                 .await;
             }
-            let seconds = [burnt(&scene.slurm[0], &account).await.unwrap(), burnt(&scene.slurm[1], &account).await.unwrap()];
+            let seconds = [burnt(&scene.slurm[0], &accounts[0]).await.unwrap(), burnt(&scene.slurm[1], &accounts[1]).await.unwrap()];
             eprintln!("used up {:?} after the cut: {seconds:?} device-seconds", at_cut.elapsed());
             // The cut site did not hear of its smaller part, and the other may have no more than what that leaves.
             assert!(seconds[1] > (BEFORE.1[1] - 1) * 60, "{seconds:?}: the cut site should go on");
@@ -98,7 +98,7 @@ fn a_cut_site_and_the_rest_stay_within_the_grant() {
             let restored = Instant::now();
             until("status agrees with both clusters", Duration::from_secs(60), async || {
                 let grant: AccessGrant = scene.world.api().get("burn").await?;
-                agrees(&grant, &scene.slurm, &account).await
+                agrees(&grant, &scene.slurm, &accounts).await
             })
             .await;
             eprintln!("figures agree {:?} after the cut ended", restored.elapsed());
@@ -109,7 +109,7 @@ fn a_cut_site_and_the_rest_stay_within_the_grant() {
             while !over.get() {
                 // What was granted is read first: it only gets smaller.
                 let most = granted.get() * 60 + 2 * BEYOND;
-                let seconds = [burnt(&scene.slurm[0], &account).await.unwrap(), burnt(&scene.slurm[1], &account).await.unwrap()];
+                let seconds = [burnt(&scene.slurm[0], &accounts[0]).await.unwrap(), burnt(&scene.slurm[1], &accounts[1]).await.unwrap()];
                 assert!(seconds.iter().sum::<i64>() <= most, "{seconds:?} device-seconds of {most}");
                 looks += 1;
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -144,10 +144,10 @@ async fn spent(slurm: &Slurm, account: &str) -> Result<(), aifactory_tests::Obse
 }
 
 /// Whether what status says of the whole and of each site is what the clusters' records say.
-async fn agrees(grant: &AccessGrant, slurm: &[Slurm; 2], account: &str) -> Result<(), aifactory_tests::Observed> {
+async fn agrees(grant: &AccessGrant, slurm: &[Slurm; 2], accounts: &[String; 2]) -> Result<(), aifactory_tests::Observed> {
     let status = grant.status.as_ref().ok_or("no status")?;
     let mut sum = 0;
-    for slurm in slurm {
+    for (slurm, account) in slurm.iter().zip(accounts) {
         let seconds = burnt(slurm, account).await?;
         sum += seconds;
         let row = status.sites.iter().find(|row| row.name == slurm.cluster_name()).ok_or("no row")?;

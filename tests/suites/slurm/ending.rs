@@ -19,7 +19,7 @@ fn paused_resumed_suspended_and_revoked() {
         wanted["spec"]["expiry"] = json!({"runningWork": "Cancel", "gracePeriod": "5s", "retention": "1h"});
         scene.world.apply(wanted.clone()).await;
         let bound: AccessGrant = scene.world.ready("vision").await;
-        let account = scene.account(&bound);
+        let account = scene.account(&bound, slurm);
         let long = || JobSpec { seconds: 280, ..job(&account, 1) };
         let refused = async |user: &str| slurm.refuses(user, &job(&account, 1)).await;
 
@@ -72,7 +72,7 @@ fn paused_resumed_suspended_and_revoked() {
         assert!(!Scene::picture(slurm).await.is_empty());
         scene.world.apply(wanted).await;
         let again: AccessGrant = scene.world.ready("vision").await;
-        assert_eq!(scene.account(&again), account);
+        assert_eq!(scene.account(&again, slurm), account);
         until("hours are kept", Duration::from_secs(60), async || {
             let grant: AccessGrant = scene.world.api().get("vision").await.unwrap();
             if used(&grant).is_some_and(|used| used > 0.0) { Ok(()) } else { Err("none".into()) }
@@ -89,7 +89,7 @@ fn revoked_while_the_database_is_down() {
         let scene = Scene::start("slurm-revoked-down").await;
         scene.world.apply(grant("vision", 20)).await;
         let bound: AccessGrant = scene.world.ready("vision").await;
-        let account = scene.account(&bound);
+        let accounts = scene.accounts(&bound);
         scene.slurm[1].stop(Daemon::Slurmdbd).await.unwrap();
         scene.world.patch_grant("vision", json!({"spec": {"state": "Revoked"}})).await;
         let waiting = until("the other site is named", CYCLE, async || {
@@ -103,9 +103,9 @@ fn revoked_while_the_database_is_down() {
         })
         .await;
         eprintln!("{}", waiting.message);
-        assert_ne!(scene.slurm[0].refuses("alice", &job(&account, 1)).await, 0);
+        assert_ne!(scene.slurm[0].refuses("alice", &job(&accounts[0], 1)).await, 0);
         scene.slurm[1].start_daemon(Daemon::Slurmdbd).await.unwrap();
         scene.world.until::<AccessGrant>("vision", "AccessRemoved", "True").await;
-        assert_ne!(scene.slurm[1].refuses("alice", &job(&account, 1)).await, 0);
+        assert_ne!(scene.slurm[1].refuses("alice", &job(&accounts[1], 1)).await, 0);
     });
 }

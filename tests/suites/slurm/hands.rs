@@ -16,7 +16,7 @@ fn edits_come_back_and_what_is_foreign_stays() {
         slurm.sacctmgr(&["add", "user", "bob", "account=national"]).await.unwrap();
         scene.world.apply(grant("vision", 20)).await;
         let bound: AccessGrant = scene.world.ready("vision").await;
-        let (account, qos) = (scene.account(&bound), scene.qos(&bound));
+        let (account, qos) = (scene.account(&bound, slurm), scene.qos(&bound, slurm));
         slurm.sacctmgr(&["add", "user", "alice", "account=national"]).await.unwrap();
         let national = async || {
             slurm.sacctmgr(&["-nP", "show", "association", "account=national", "format=account,user,partition,qos,defaultqos"]).await.unwrap()
@@ -69,7 +69,7 @@ fn a_foreign_account_of_our_name_is_named_and_untouched() {
         let slurm = &scene.slurm[0];
         scene.world.apply(grant("vision", 20)).await;
         let bound: AccessGrant = scene.world.ready("vision").await;
-        let account = scene.account(&bound);
+        let account = scene.account(&bound, slurm);
         scene.world.delete_grant("vision").await;
         scene.world.gone::<AccessGrant>("vision").await;
         slurm.sacctmgr(&["delete", "account", &account]).await.unwrap();

@@ -37,9 +37,9 @@ fn a_kill_at_any_moment_lets_nobody_run_outside_a_budget() {
         // A grant that nobody touches, with a job at each cluster.
         scene.world.apply(grant("still", 40)).await;
         let still: AccessGrant = scene.world.ready("still").await;
-        let account = scene.account(&still);
         let mut jobs = Vec::new();
         for slurm in &scene.slurm {
+            let account = scene.account(&still, slurm);
             let id = slurm.takes("alice", &JobSpec { seconds: 290, ..job(&account, 1) }).await;
             jobs.push((slurm, id, start(&slurm.wait_job(id, "RUNNING", CYCLE).await.unwrap().raw)));
         }

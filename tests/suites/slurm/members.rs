@@ -22,7 +22,7 @@ fn a_member_without_a_local_user_waits_until_the_site_names_one() {
         wanted["spec"]["members"] = json!([{"id": "p-1", "role": "Lead"}, {"id": "p-9"}, {"id": "p-2", "slurm": {"user": "root-not"}}]);
         scene.world.apply(wanted).await;
         let waiting: AccessGrant = scene.world.ready("vision").await;
-        let account = scene.account(&waiting);
+        let account = scene.account(&waiting, slurm);
         let site = |grant: &AccessGrant| grant.status.as_ref().unwrap().sites.iter().find(|site| site.name == "bissen").unwrap().clone();
         let members = site(&waiting).members.unwrap();
         assert_eq!((members.wanted, members.bound, members.waiting), (3, 2, 1));
@@ -68,5 +68,8 @@ fn a_slurm_alone_is_let_go() {
         // What was used stays known for the retention, locked.
         let kept = Scene::picture(&scene.slurm[0]).await;
         assert!(kept.iter().any(|line| line.starts_with("qos: grant-vision-")), "{kept:#?}");
+        for slurm in &scene.slurm {
+            assert_eq!(crate::claims::holder(slurm).await, None, "the claim on {} is given up", slurm.cluster_name());
+        }
     });
 }

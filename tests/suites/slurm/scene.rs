@@ -37,9 +37,23 @@ impl Scene {
             async { Slurm::start(Options::new(SITES[0])).await.unwrap() },
             async { Slurm::start(Options::new(SITES[1])).await.unwrap() },
         );
+        Self::around(federation, [first, second]).await
+    }
+
+    /// The same with both clusters on one slurmdbd, as most centres have it.
+    pub async fn on_one_database(name: &str) -> Self {
+        let (federation, slurm) = tokio::join!(async { Federation::builder().name(name).start().await.unwrap() }, async {
+            let first = Slurm::start(Options::new(SITES[0])).await.unwrap();
+            let second = Slurm::start_beside(&first, Options::new(SITES[1])).await.unwrap();
+            [first, second]
+        });
+        Self::around(federation, slurm).await
+    }
+
+    async fn around(federation: Federation, slurm: [Slurm; 2]) -> Self {
         federation.install([NAMESPACE]).await.unwrap();
         let operator = Operator::start(&federation, options()).await.unwrap();
-        let scene = Self { world: World { federation, operator }, slurm: [first, second] };
+        let scene = Self { world: World { federation, operator }, slurm };
         for slurm in &scene.slurm {
             scene.world.apply(key(slurm)).await;
         }
@@ -63,14 +77,19 @@ impl Scene {
         }
     }
 
-    /// The account of a grant, which is the same at every site.
-    pub fn account(&self, grant: &AccessGrant) -> String {
-        access(grant, 0).account.clone()
+    /// The account of a grant in a cluster.
+    pub fn account(&self, grant: &AccessGrant, slurm: &Slurm) -> String {
+        access(grant, slurm.cluster_name()).account.clone()
     }
 
-    /// The QOS of a grant's first pool.
-    pub fn qos(&self, grant: &AccessGrant) -> String {
-        access(grant, 0).qos[0].clone()
+    /// The accounts of a grant in both clusters.
+    pub fn accounts(&self, grant: &AccessGrant) -> [String; 2] {
+        self.slurm.each_ref().map(|slurm| self.account(grant, slurm))
+    }
+
+    /// The QOS of a grant's first pool in a cluster.
+    pub fn qos(&self, grant: &AccessGrant, slurm: &Slurm) -> String {
+        access(grant, slurm.cluster_name()).qos[0].clone()
     }
 
     /// Every account, QOS and association of the operator at a cluster, as sacctmgr shows them.
@@ -87,8 +106,10 @@ impl Scene {
     }
 }
 
-pub fn access(grant: &AccessGrant, site: usize) -> &aifactory_api::grant::SlurmAccess {
-    grant.status.as_ref().unwrap().sites[site].access.as_ref().unwrap().slurm.as_ref().unwrap()
+pub fn access<'a>(grant: &'a AccessGrant, site: &str) -> &'a aifactory_api::grant::SlurmAccess {
+    let row =
+        grant.status.as_ref().unwrap().sites.iter().find(|row| row.name == site).unwrap_or_else(|| panic!("no site {site}: {:?}", grant.status));
+    row.access.as_ref().unwrap().slurm.as_ref().unwrap()
 }
 
 /// Canonical hours that status says were used of the first pool.

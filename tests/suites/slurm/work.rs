@@ -18,14 +18,18 @@ fn a_grant_over_two_sites() {
         let bound: AccessGrant = scene.world.ready("vision").await;
         eprintln!("bound at two clusters after {:?}", begun.elapsed());
         assert!(condition(&bound.status.as_ref().unwrap().conditions, "Usable").status == "True");
-        let (account, qos) = (scene.account(&bound), scene.qos(&bound));
-        assert!(account.starts_with("grant-vision-") && qos.starts_with("grant-vision-h100-"), "{account} {qos}");
-        assert_eq!(access(&bound, 0).partitions, ["h100"]);
-        assert_eq!(access(&bound, 1).cluster, "bissen");
+        for slurm in &scene.slurm {
+            let (name, account, qos) = (slurm.cluster_name(), scene.account(&bound, slurm), scene.qos(&bound, slurm));
+            let named = account.starts_with(&format!("grant-vision-{name}-")) && qos.starts_with(&format!("grant-vision-h100-{name}-"));
+            assert!(named, "{account} {qos}");
+            let access = access(&bound, name);
+            assert_eq!((access.cluster.as_str(), access.partitions.as_slice()), (name, ["h100".to_owned()].as_slice()));
+        }
 
         // One GPU for a while at each site, by both members.
         let mut jobs = Vec::new();
         for slurm in &scene.slurm {
+            let account = scene.account(&bound, slurm);
             for user in ["alice", "bob"] {
                 jobs.push((slurm, slurm.takes(user, &JobSpec { seconds: 4, ..job(&account, 2) }).await));
             }
@@ -53,6 +57,7 @@ fn a_grant_over_two_sites() {
         assert_eq!(seen.status.as_ref().unwrap().pools[0].gpu_hours.granted, "2");
 
         for slurm in &scene.slurm {
+            let account = scene.account(&bound, slurm);
             let refused = async |user: &str, spec: JobSpec, code: i64| {
                 assert_eq!(slurm.refuses(user, &spec).await, code, "{user} {spec:?}");
             };

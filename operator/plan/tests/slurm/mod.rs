@@ -224,3 +224,24 @@ impl Cluster {
         )
     }
 }
+
+/// One database with several clusters: accounts and QOS are common to all of them, associations and jobs are each cluster's own.
+#[derive(Clone, Debug, Default)]
+pub struct Database {
+    pub accounts: BTreeMap<String, Account>,
+    pub qos: BTreeMap<String, Qos>,
+}
+
+impl Database {
+    /// Shows a cluster what the database holds.
+    pub fn show(&self, cluster: &mut Cluster) {
+        cluster.state.accounts.clone_from(&self.accounts);
+        cluster.state.qos.clone_from(&self.qos);
+    }
+
+    /// Takes in what a cluster's REST has written.
+    pub fn take(&mut self, cluster: &Cluster) {
+        self.accounts.clone_from(&cluster.state.accounts);
+        self.qos.clone_from(&cluster.state.qos);
+    }
+}

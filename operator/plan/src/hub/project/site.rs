@@ -60,7 +60,7 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
         policy: factory.spec.policy.clone(),
         accelerators: accelerators.into_iter().collect(),
         gres_types: gres_types.into_iter().collect(),
-        word: word.filter(|_| key.part == Part::Slurm && site.kubernetes.is_some()),
+        word: word.filter(|_| key.part == Part::Slurm),
     })
 }
 
