@@ -11,7 +11,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::world::World;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::intent::{Body, GrantIntent, Intent};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteWord};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
 use aifactory_plan::model::report::{
@@ -322,6 +322,45 @@ fn a_site_that_is_silent_keeps_its_figures_and_its_part() {
     let (state, reason, text) = condition(&found, "WithinBudget");
     assert_eq!((state, reason), ("Unknown", "UsageStale"), "{text}");
     assert_eq!(found["phase"], "Active", "access is not taken because a report is late");
+}
+
+#[test]
+fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos_keeps_the_former_budget() {
+    let mut ledger = Ledger::default();
+    let pools = |hours: i64, first: i64| {
+        let sites = json!([{"name": "a", "gpuHours": first}, {"name": "b", "gpuHours": hours - first}]);
+        json!([{"name": "main", "poolRef": {"name": "h100"}, "gpuHours": hours, "maxGPUs": 8, "sites": sites}])
+    };
+    let mut tell = |generation: i64, pools: Value, locked: bool| {
+        let world = world(&grant(generation, pools));
+        let projection = project::grant_within(&world, &alpha(), &BTreeSet::new(), Some(&mut ledger), now()).expect("a projection");
+        let told = [slurm("a"), slurm("b")].map(|key| body(&projection.sites[&key]).pools[0].budget.device_minutes);
+        let reports: BTreeMap<SiteKey, Report> = [(slurm("a"), if locked { 960 } else { told[0] }), (slurm("b"), told[1])]
+            .into_iter()
+            .map(|(key, limit)| {
+                let mut report = report(&projection.sites[&key], 0, limit);
+                if let Detail::Grant(detail) = &mut report.detail {
+                    detail.access_removed = locked && key == slurm("a");
+                }
+                (key, report)
+            })
+            .collect();
+        ledger.hear(&projection.sites, &reports.iter().map(|(key, report)| (key.clone(), report)).collect());
+        told
+    };
+    assert_eq!(tell(1, pools(16, 8), false), [960, 960]);
+    // The site refuses the grant by now: it is locked there, with what it was given. The other may have what it is not to have any more.
+    tell(2, pools(16, 2), true);
+    assert_eq!(tell(2, pools(16, 2), true), [240, 1680]);
+}
+
+#[test]
+fn a_slurm_without_kubernetes_hears_an_empty_word_and_no_other_waits_for_one() {
+    let world = world(&grant(1, hours(10)));
+    let said = |key: &SiteKey, word: Option<SiteWord>| project::site(&world, "hub", key, word).expect("a site").word;
+    assert_eq!(said(&slurm("b"), Some(SiteWord::default())), Some(SiteWord::default()));
+    assert_eq!(said(&slurm("a"), None), None);
+    assert_eq!(said(&kubernetes("a"), Some(SiteWord::default())), None);
 }
 
 #[test]

@@ -361,3 +361,85 @@ fn pools_of_one_partition_and_kept_data() {
     assert_eq!(world.settle(), 0);
     assert!(Record::parse(&world.cluster.state.accounts[&world.account("alpha")].description).is_some_and(|record| record.retained()));
 }
+
+#[test]
+fn what_can_not_be_read_now_keeps_what_is_held_and_access_is_only_taken_away() {
+    let mut world = bound();
+    let (account, right) = (world.account("alpha"), world.cluster.state.clone());
+    // Neither pools nor the site's entry can be read; a member has left, another one is new.
+    let keep = |world: &mut World| {
+        let body = world.grant("alpha");
+        body.keep = true;
+        body.pools.clear();
+        body.members = vec![member("m1", Some("alice")), member("m3", Some("carol"))];
+    };
+    keep(&mut world);
+    world.settle();
+    let plan = world.plan("alpha");
+    assert_eq!((plan.phase, plan.detail.members_wanted, plan.detail.members_bound), (SitePhase::Bound, 2, 1));
+    let slurm = plan.detail.slurm.expect("detail");
+    assert_eq!((slurm.entries["h100"].partition.as_str(), slurm.entries["a100"].limit), ("gpua", Some(60)));
+    let users: std::collections::BTreeSet<_> = world.cluster.state.rows_of(&account).map(|(key, _)| key.user.clone()).collect();
+    assert_eq!(users, set(&["", "alice"]));
+    assert_eq!(world.cluster.state.qos, right.qos);
+    // Paused it lets nothing start, and nothing opens it while that lasts.
+    world.grant("alpha").desired = Desired::Paused;
+    world.settle();
+    assert!(world.plan("alpha").phase == SitePhase::Paused && !world.cluster.submit(&key(&account, "alice", "gpua")));
+    world.grant("alpha").desired = Desired::Bound;
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Paused));
+    // The end acts as always, and what has ended is not opened, nor deleted by the clock.
+    world.grant("alpha").desired = ended();
+    world.settle();
+    assert!(world.plan("alpha").detail.access_removed);
+    world.grant("alpha").desired = Desired::Bound;
+    world.pass(10_000);
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Locked));
+    world.grant("alpha").keep = false;
+    world.grant("alpha").pools = grant().pools;
+    world.settle();
+    assert_eq!((world.plan("alpha").phase, world.plan("alpha").detail.members_bound), (SitePhase::Bound, 2));
+    // Where nothing is held, nothing is made.
+    let mut world = World::new([("alpha", grant())]);
+    keep(&mut world);
+    world.grant("alpha").pools = grant().pools;
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Gone));
+}
+
+#[test]
+fn a_site_that_its_factory_does_not_name_any_more_gives_nothing_new() {
+    let mut world = bound();
+    world.site.left = true;
+    world.grants.insert(owner("beta"), ("uid".to_owned(), grant()));
+    world.grant("alpha").members.push(member("m9", Some("dave")));
+    assert_eq!(world.settle(), 0);
+    assert_eq!((world.plan("alpha").phase, world.plan("beta").phase), (SitePhase::Bound, SitePhase::Gone));
+    world.grant("alpha").desired = ended();
+    world.settle();
+    assert!(world.plan("alpha").detail.access_removed);
+}
+
+#[test]
+fn a_paused_site_takes_away_what_it_must_and_gives_nothing() {
+    let mut world = bound();
+    world.policy.paused = true;
+    let (account, h100) = (world.account("alpha"), world.qos("alpha", "h100"));
+    // A lower budget, a member less, one more, and a higher budget.
+    world.grant("alpha").pools[0].budget.device_minutes = 100;
+    world.grant("alpha").pools[1].budget.device_minutes = 900;
+    world.grant("alpha").members = vec![member("m1", Some("alice")), member("m3", Some("carol"))];
+    world.settle();
+    let minutes = |world: &World, entry: &str| world.cluster.state.qos[&world.qos("alpha", entry)].limits[&Limit::GpuMinutes];
+    assert_eq!((minutes(&world, "h100"), minutes(&world, "a100")), (100, 60));
+    let can = |world: &mut World, user: &str| world.cluster.clone().submit(&key(&account, user, "gpua"));
+    assert!(can(&mut world, "alice") && !can(&mut world, "bob") && !can(&mut world, "carol"));
+    assert!(reasons(&world).contains(&Reason::PausedBySite));
+    // The end, and a retention that is over: access is gone, and stays said to be gone, while the site holds up what is left.
+    world.grant("alpha").desired = ended();
+    world.settle();
+    assert!(world.plan("alpha").detail.access_removed && world.cluster.state.qos[&h100].locked());
+    world.pass(7200);
+    world.settle();
+    let plan = world.plan("alpha");
+    assert!(plan.detail.access_removed && world.cluster.state.accounts.contains_key(&account), "{:?}", plan.findings);
+}

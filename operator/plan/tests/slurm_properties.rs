@@ -393,3 +393,53 @@ proptest! {
         prop_assert_eq!(Record::parse(&format!("aifactory; {text}")), None);
     }
 }
+
+/// The end of a grant that was in force, as hubs tell it that know of different budgets, with a kill after so many calls of each telling.
+fn end(mut world: World, told: &[(i64, usize)]) -> World {
+    for (minutes, calls) in told {
+        let body = world.grant("alpha");
+        body.desired = Desired::Ended { because: Reason::Deleting, message: "the grant was deleted".to_owned(), at: None };
+        body.pools.iter_mut().for_each(|pool| pool.budget.device_minutes = *minutes);
+        world.round(*calls, &mut |_, _, _| {});
+        world.leaving = Default::default();
+    }
+    world.settle();
+    world.grants.remove(&owner("alpha"));
+    world.settle();
+    world
+}
+
+/// What a grant is told by its budget while it lives, and how it ends.
+fn ending() -> impl Strategy<Value = (bool, Vec<usize>, Vec<(i64, usize)>)> {
+    let told = prop_oneof![Just(0i64), Just(60), Just(600), 0..2000i64];
+    (any::<bool>(), proptest::collection::vec(0..4usize, 0..6), proptest::collection::vec((told, 0..8usize), 1..5))
+}
+
+proptest! {
+    #![proptest_config(config(96))]
+
+    /// A lock keeps the budget that was in force, wherever the operator is killed and whatever budget the hub remembers by then.
+    #[test]
+    fn what_is_kept_is_the_same_on_every_path((cancel, jobs, told) in ending()) {
+        let lived = || {
+            let mut world = World::new([("alpha", wanted(0))]);
+            world.grant("alpha").end.after_retention = AfterRetention::Retain;
+            if cancel {
+                world.grant("alpha").end.running_work = RunningWork::Cancel;
+            }
+            world.settle();
+            for user in &jobs {
+                world.cluster.submit(&key(&world.account("alpha"), USERS[*user], PARTITIONS[user % 2]));
+            }
+            world
+        };
+        let in_force = lived().cluster.state.qos;
+        let calm = end(lived(), &[(600, usize::MAX)]);
+        let kept = end(lived(), &told);
+        prop_assert_eq!(&kept.cluster.state, &calm.cluster.state);
+        prop_assert_eq!(&kept.cluster.jobs, &calm.cluster.jobs);
+        for (name, qos) in &kept.cluster.state.qos {
+            prop_assert_eq!(qos.limits.get(&Limit::GpuMinutes), in_force[name].limits.get(&Limit::GpuMinutes), "{}", name);
+        }
+    }
+}

@@ -66,13 +66,13 @@ fn a_second_factory_on_the_same_slurm_is_refused_and_touches_nothing() {
         scene.world.apply(rival(&scene)).await;
         let message = refused(&scene, "rival").await;
         assert!(message.contains(&format!("belongs to site bissen of AIFactory {NAMESPACE}/{FACTORY} of hub ")), "{message}");
-        scene.at_rest(RESYNC).await;
+        scene.unwritten(tokio::time::sleep(RESYNC)).await;
         scene.world.operator.kill();
         scene.world.operator.restart().await.unwrap();
         scene.world.ready::<AIFactory>(FACTORY).await;
         scene.world.ready::<AccessGrant>("vision").await;
         refused(&scene, "rival").await;
-        scene.at_rest(RESYNC).await;
+        scene.unwritten(tokio::time::sleep(RESYNC)).await;
         assert_eq!(Scene::picture(slurm).await, before);
         assert_eq!(slurm.job(running).await.unwrap().state, "RUNNING");
         slurm.cancel(running).await;

@@ -70,8 +70,13 @@ impl Scene {
 
     /// Nobody writes anything for a while, the operator's Lease apart.
     pub async fn at_rest(&self, time: Duration) {
+        self.unwritten(self.world.at_rest(time)).await;
+    }
+
+    /// Nothing is written at a cluster meanwhile. Where jobs run, their hours move in status.
+    pub async fn unwritten(&self, meanwhile: impl Future<Output = ()>) {
         self.slurm.iter().for_each(|slurm| slurm.requests().clear());
-        self.world.at_rest(time).await;
+        meanwhile.await;
         for slurm in &self.slurm {
             assert_eq!(slurm.requests().writes(), [], "{}", slurm.cluster_name());
         }

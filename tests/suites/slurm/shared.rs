@@ -50,7 +50,7 @@ fn two_sites_on_one_slurmdbd_keep_budgets_and_grants_of_their_own() {
         let running = first.takes("bob", &JobSpec { seconds: 280, ..job(&account, 1) }).await;
         first.wait_job(running, "RUNNING", CYCLE).await.unwrap();
 
-        scene.at_rest(RESYNCS).await;
+        scene.unwritten(tokio::time::sleep(RESYNCS)).await;
         for slurm in [first, second] {
             assert_eq!((budget(slurm, &qos[0]).await, budget(slurm, &qos[1]).await), ("gres/gpu=180|".to_owned(), "gres/gpu=360|".to_owned()));
         }

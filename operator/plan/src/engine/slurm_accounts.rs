@@ -10,6 +10,7 @@ mod delete;
 mod end;
 mod establish;
 mod found;
+mod hold;
 mod leaving;
 mod members;
 mod record;

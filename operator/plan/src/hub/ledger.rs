@@ -129,6 +129,8 @@ impl Ledger {
             for pool in &body.pools {
                 told.insert(pool.entry.as_str());
                 let limit = match pool.partition {
+                    // A locked QOS lets nothing start, and keeps the budget that it had: it will be opened with the one that was told.
+                    Some(_) if detail.access_removed => Some(pool.budget.device_minutes),
                     Some(_) => detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit),
                     // Until access is gone there, more may start.
                     None if ended && !detail.access_removed => continue,

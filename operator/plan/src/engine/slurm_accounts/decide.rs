@@ -103,6 +103,8 @@ impl<'a> Planner<'a> {
         }
         match (&grant.desired, &grant.only_if_held) {
             (Desired::Ended { because, message, at }, _) => self.ended(intent, grant, (*because, message), *at, SitePhase::Locked),
+            (Desired::Bound, _) if grant.keep || self.site.left => self.hold(grant, true),
+            (Desired::Paused | Desired::Scheduled, _) if grant.keep || self.site.left => self.hold(grant, false),
             (Desired::Bound | Desired::Paused, Some(refusal)) if !alive => self.refuse(intent, grant, refusal.reason, &refusal.message),
             (Desired::Bound, _) => self.establish(intent, grant, true),
             (Desired::Paused, _) => self.establish(intent, grant, false),
@@ -181,14 +183,19 @@ impl<'a> Planner<'a> {
     fn detail(&self, grant: Option<&GrantIntent>) -> GrantDetail {
         let ended = self.phase == SitePhase::Locked || self.phase == SitePhase::Refused || self.phase == SitePhase::Gone;
         let strays = self.found.rows(self.view.snapshot, &self.scope, self.owner).any(|(_, row)| self.found.strays(row) && !row.locked());
-        let partition = |entry: &str| {
+        // What the grant does not say now, associations show.
+        let shown = |qos: &str| {
+            let mut rows = self.view.snapshot.rows_of(&self.found.account).filter(|(_, row)| row.qos.contains(qos));
+            rows.find_map(|(key, _)| Some(key.partition.clone()).filter(|partition| !partition.is_empty()))
+        };
+        let partition = |entry: &str, qos: &str| {
             let pool = grant.and_then(|grant| grant.pools.iter().find(|pool| pool.entry == entry));
-            pool.and_then(|pool| pool.partition.clone()).unwrap_or_default()
+            pool.and_then(|pool| pool.partition.clone()).or_else(|| shown(qos)).unwrap_or_default()
         };
         let entries = self.found.qos.iter().filter_map(|(name, (qos, record))| {
             let entry = record.entry.clone()?;
             let limit = qos.limits.get(&Limit::GpuMinutes).copied();
-            Some((entry.clone(), SlurmEntry { qos: (*name).to_owned(), partition: partition(&entry), limit }))
+            Some((entry.clone(), SlurmEntry { qos: (*name).to_owned(), partition: partition(&entry, name), limit }))
         });
         let held = self.found.record.is_some();
         GrantDetail {

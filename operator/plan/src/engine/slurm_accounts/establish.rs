@@ -147,7 +147,12 @@ impl Planner<'_> {
     fn qos(&mut self, entries: &[Entry<'_>], record: &Record) {
         let mut calls = Vec::new();
         for entry in entries {
-            calls.extend(entry.target.call(self.found.qos.get(entry.target.name.as_str()).map(|(qos, _)| *qos)));
+            let found = self.found.qos.get(entry.target.name.as_str()).map(|(qos, _)| *qos);
+            // A paused site gives nothing, and is given less all the same.
+            match found.filter(|_| self.view.policy.paused).and_then(|found| entry.target.lowered(found)) {
+                Some(call) => self.note_down(call),
+                None => calls.extend(entry.target.call(found)),
+            }
         }
         // An entry that was dropped: its QOS stays, locked, for what was used of it.
         for (name, (qos, said)) in &self.found.qos {

@@ -91,6 +91,14 @@ impl Target {
         self.limits.iter().filter(|(limit, value)| qos.limits.get(*limit).copied() != **value).map(|(limit, value)| (*limit, *value)).collect()
     }
 
+    /// The call that lowers what is too high and changes nothing else; `None`: nothing is.
+    pub fn lowered(&self, found: &Qos) -> Option<Call> {
+        let higher = |limit: &Limit, value: &Option<i64>| value.is_some_and(|value| found.limits.get(limit).is_none_or(|found| *found > value));
+        let limits: BTreeMap<Limit, Option<i64>> = self.differs(found).into_iter().filter(|(limit, value)| higher(limit, value)).collect();
+        let description = found.description.clone();
+        (!limits.is_empty()).then(|| Call::Qos { stage: Stage::Lock, name: self.name.clone(), description, flags: flags(), limits })
+    }
+
     /// The call that makes it so; `None`: it is.
     pub fn call(&self, found: Option<&Qos>) -> Option<Call> {
         let limits = match found {

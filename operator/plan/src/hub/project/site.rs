@@ -11,7 +11,7 @@ use crate::model::intent::{SiteIntent, SiteWord, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
 /// The intent for a part of a site; `None` where the factory, the site or the part is not there. `word` is what the site's Kubernetes says to its
-/// Slurm; a Slurm alone says it itself.
+/// Slurm, and empty for a Slurm alone, whose worker reads it beside the credential.
 pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> Option<SiteIntent> {
     let factory = world.factory(&key.factory)?;
     let site = world.site(key)?;
