@@ -78,7 +78,7 @@ async fn site_phase(world: &World, grant: &str, phase: &str) -> String {
         let site = status.sites.into_iter().find(|site| site.name == "bissen").ok_or("not there")?;
         let message = site.message.clone().unwrap_or_default();
         let said = phase != "Pending" || !message.is_empty();
-        if site.phase == phase && said { Ok(message) } else { Err(format!("{site:?}").into()) }
+        if site.phase.as_str() == phase && said { Ok(message) } else { Err(format!("{site:?}").into()) }
     })
     .await
     .unwrap()
@@ -182,7 +182,11 @@ fn placements_move_and_shares_shrink_and_exactly_the_right_objects_go() {
         authorised("True", "AsSpecified").await;
         let namespace = eventually(LONG, "the guest is bound", async || {
             let status = guests.get("guest").await?.status.unwrap_or_default();
-            let site = status.sites.iter().find(|site| site.phase == "Bound").ok_or_else(|| format!("{:?}", status.sites))?;
+            let site = status
+                .sites
+                .iter()
+                .find(|site| site.phase == aifactory_api::grant::SiteRowPhase::Bound)
+                .ok_or_else(|| format!("{:?}", status.sites))?;
             Ok(site.access.clone().unwrap().kubernetes.unwrap().namespace)
         })
         .await

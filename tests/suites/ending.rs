@@ -38,7 +38,9 @@ fn a_grant_begins_ends_and_leaves_in_time() {
         world.apply(object).await;
         world.apply(keeper).await;
         world.phase("timed", "Scheduled").await;
-        assert!(world.ready::<AccessGrant>("timed").await.status.unwrap().sites.iter().all(|site| site.phase == "Gone"));
+        assert!(
+            world.ready::<AccessGrant>("timed").await.status.unwrap().sites.iter().all(|site| site.phase == aifactory_api::grant::SiteRowPhase::Gone)
+        );
 
         let active = world.phase("timed", "Active").await;
         world.phase("keeper", "Active").await;
@@ -162,7 +164,11 @@ async fn tenant(world: &World, grant: &str) -> String {
     let api: Api<AccessGrant> = world.api();
     eventually(LONG, format!("{grant} has a namespace"), async || {
         let status = api.get(grant).await?.status.unwrap_or_default();
-        let access = status.sites.iter().find(|site| site.name == "bissen" && site.phase == "Bound").and_then(|site| site.access.clone());
+        let access = status
+            .sites
+            .iter()
+            .find(|site| site.name == "bissen" && site.phase == aifactory_api::grant::SiteRowPhase::Bound)
+            .and_then(|site| site.access.clone());
         access.and_then(|access| access.kubernetes).map(|access| access.namespace).ok_or_else(|| "not yet".into())
     })
     .await

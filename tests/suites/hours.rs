@@ -89,7 +89,7 @@ fn pods_are_counted_to_the_second_across_a_restart() {
         let budget = condition(&status.conditions, "WithinBudget");
         assert_eq!((budget.status.as_str(), budget.reason.as_str()), ("True", "AsSpecified"));
         assert!(budget.message.starts_with("h100: 0.0"), "{}", budget.message);
-        assert_eq!(status.phase.as_deref(), Some("Active"));
+        assert_eq!(status.phase, Some(aifactory_api::grant::GrantPhase::Active));
 
         // Rest: nobody writes, and a process that starts anew finds nothing to say.
         world.counted().await;
@@ -165,7 +165,7 @@ fn a_budget_that_is_used_up_lets_nothing_more_start_until_it_is_raised() {
         let row = async |site: &str| {
             let status = api.get("alpha").await?.status.unwrap_or_default();
             let row = status.sites.iter().find(|row| row.name == site).and_then(|row| row.message.clone());
-            Ok::<_, kube::Error>((status.phase.clone().unwrap_or_default(), row.unwrap_or_default(), status))
+            Ok::<_, kube::Error>((status.phase.map(|phase| phase.to_string()).unwrap_or_default(), row.unwrap_or_default(), status))
         };
 
         // A minute of a device for each site, of which half is held back: four GPUs have it after seven and a half seconds.

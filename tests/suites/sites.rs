@@ -83,7 +83,7 @@ async fn annotate_factory(world: &World, key: &str, value: Option<&str>) {
 fn at_site(grant: &AccessGrant, site: &str) -> (String, String) {
     let sites = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
     let found = sites.iter().find(|found| found.name == site);
-    found.map(|found| (found.phase.clone(), found.message.clone().unwrap_or_default())).unwrap_or_default()
+    found.map(|found| (found.phase.to_string(), found.message.clone().unwrap_or_default())).unwrap_or_default()
 }
 
 /// The namespace of a grant, wherever it has one.

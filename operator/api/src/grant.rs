@@ -1,5 +1,6 @@
 //! AccessGrant: the right of an organisation's members to use pools for a time.
 
+mod phase;
 mod status;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::factory::{LocalRef, NetworkPort};
 
+pub use phase::{GrantPhase, SiteRowPhase};
 pub use status::{
     AccessGrantStatus, GpuHours, GrantAccess, GrantPoolStatus, GrantSiteStatus, GrantSummary, KubernetesAccess, LocalBudget, MemberCount, SlurmAccess,
 };
@@ -90,6 +92,15 @@ pub struct AccessGrantSpec {
     /// Caps for each member on Slurm pools, on top of the grant's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<MemberLimits>,
+}
+
+impl AccessGrant {
+    /// Whether the grant may still give access somewhere, as status says: without our finalizer nothing was ever given, and with it only a word of
+    /// every site that may hold the grant says no.
+    pub fn may_give_access(&self) -> bool {
+        let ours = self.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == crate::labels::FINALIZER);
+        ours && self.status.as_ref().and_then(|status| status.may_give_access) != Some(false)
+    }
 }
 
 /// Caps for each member on Slurm pools.

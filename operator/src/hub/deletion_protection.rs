@@ -15,16 +15,9 @@ use crate::tolerant_decode::{Tolerant, taken};
 /// Longest wait for the write.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// Namespaces of grants that give access.
+/// Namespaces of grants that may give access.
 pub fn namespaces(world: &World) -> BTreeSet<String> {
-    world
-        .grants()
-        .filter(|(_, grant)| {
-            let phase = grant.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Active" | "Paused" | "Exhausted"))
-        })
-        .map(|(owner, _)| owner.namespace.clone())
-        .collect()
+    world.grants().filter(|(_, grant)| grant.may_give_access()).map(|(owner, _)| owner.namespace.clone()).collect()
 }
 
 /// Writes them down, unless they are there already.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use aifactory_api::grant::GrantPhase;
 use aifactory_api::{AIFactory, AccessGrant, ConditionType, GPUPool, Kind, OwnerRef};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
@@ -36,12 +37,8 @@ impl Resourced {
 
     /// Its phase, or of a factory or a pool whether it is ready, as one of a few words that metrics may tell.
     pub fn phase(&self) -> &'static str {
-        const PHASES: [&str; 8] = ["Pending", "Scheduled", "Active", "Paused", "Exhausted", "Expired", "Revoked", "Refused"];
         match self {
-            Resourced::Grant(grant) => {
-                let phase = grant.status.as_ref().and_then(|status| status.phase.as_deref());
-                PHASES.into_iter().find(|known| Some(*known) == phase).unwrap_or("Unknown")
-            }
+            Resourced::Grant(grant) => grant.status.as_ref().and_then(|status| status.phase).map_or("Unknown", GrantPhase::as_str),
             Resourced::Factory(_) | Resourced::Pool(_) => {
                 let ready = self.conditions().iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
                 match ready.map(|ready| ready.status.as_str()) {

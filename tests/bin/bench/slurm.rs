@@ -97,7 +97,7 @@ async fn all_bound(api: &Api<AccessGrant>, grants: usize) -> Result<(), Failure>
 
 fn is_bound(grant: &AccessGrant) -> bool {
     let Some(status) = &grant.status else { return false };
-    status.sites.iter().any(|site| site.name == CLUSTER && site.phase == "Bound") && is_ready(&status.conditions)
+    status.sites.iter().any(|site| site.name == CLUSTER && site.phase == aifactory_api::grant::SiteRowPhase::Bound) && is_ready(&status.conditions)
 }
 
 struct Scene {

@@ -159,7 +159,7 @@ async fn nothing_lost(world: &World, before: &Tenants, marks: &[Mark]) {
         }
     }
     let ended: Vec<AccessGrant> = world.api::<AccessGrant>().list(&ListParams::default()).await.unwrap().items;
-    let ended = ended.iter().filter(|grant| grant.status.as_ref().unwrap().phase.as_deref() == Some("Revoked"));
+    let ended = ended.iter().filter(|grant| grant.status.as_ref().unwrap().phase == Some(aifactory_api::grant::GrantPhase::Revoked));
     let ended: Vec<String> = ended.map(|grant| world.tenant(grant)).collect();
     assert!(!ended.is_empty());
     for (site, mark) in world.federation.sites().iter().zip(marks) {

@@ -26,7 +26,11 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     let told =
         until::<AIFactory>(&world, NAMESPACE, FACTORY, "says that a site is down", |told| says(told, "SitesReachable", "False", "SiteUnreachable"))
             .await;
-    assert!(says(&told, "Ready", "False", "SiteUnreachable"));
+    // Until the other site's policies are in force, that is a trouble that only a person can mend, and named first.
+    let told = match says(&told, "Ready", "False", "SiteUnreachable") {
+        true => told,
+        false => until(&world, NAMESPACE, FACTORY, "names the site that is down", |told| says(told, "Ready", "False", "SiteUnreachable")).await,
+    };
     for type_ in ["Ready", "SitesReachable"] {
         let text = message(&told, type_);
         assert!(text.contains("bettembourg: the site does not answer") && text.contains("refused") && !text.contains("bissen"), "{type_}: {text}");
@@ -37,7 +41,7 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
         _ => until(&world, NAMESPACE, "early", "unknown at the site that is down", |bound| at_site(bound, "bettembourg").0 == "Unknown").await,
     };
     let status = bound.status.as_ref().unwrap();
-    assert_eq!(status.phase.as_deref(), Some("Active"));
+    assert_eq!(status.phase, Some(aifactory_api::grant::GrantPhase::Active));
     assert_eq!(condition(&status.conditions, "Usable").status, "True");
     assert!(says(&bound, "Ready", "False", "SiteUnreachable"), "{}", fixture::summary(&status.conditions));
     assert!(
@@ -124,7 +128,7 @@ async fn revoked(name: &str, cut: Cut) {
     let text = message(&waiting, "AccessRemoved");
     assert!(text.starts_with("not confirmed by: bettembourg: last contact 20") && !text.contains("bissen"), "{text}");
     assert_eq!(at_site(&waiting, "bettembourg").0, "Unknown");
-    assert_eq!(waiting.status.as_ref().unwrap().phase.as_deref(), Some("Revoked"));
+    assert_eq!(waiting.status.as_ref().unwrap().phase, Some(aifactory_api::grant::GrantPhase::Revoked));
     assert!(may_work(far, &tenant).await, "nobody could tell the site yet");
     sites_rest(&world, Duration::from_secs(3)).await;
 

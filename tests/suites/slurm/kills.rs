@@ -146,7 +146,11 @@ async fn life(scene: &Scene, name: String, kind: usize, pauses: [Duration; 3]) {
             let grant: AccessGrant = world.api().get(&name).await?;
             let status = grant.status.unwrap_or_default();
             let both = status.sites.len() == 2 && status.sites.iter().all(|site| site.access.is_some());
-            if both && status.phase.as_deref() == Some("Active") { Ok(()) } else { Err(format!("{:?} {:?}", status.phase, status.sites).into()) }
+            if both && status.phase == Some(aifactory_api::grant::GrantPhase::Active) {
+                Ok(())
+            } else {
+                Err(format!("{:?} {:?}", status.phase, status.sites).into())
+            }
         })
         .await;
     }

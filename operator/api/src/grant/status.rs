@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{GrantPhase, SiteRowPhase};
+
 /// What the operator found.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -12,10 +14,13 @@ pub struct AccessGrantStatus {
     /// The generation that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Pending, Scheduled, Active, Paused, Exhausted, Expired, Revoked or Refused.
+    /// Where the grant stands, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub phase: Option<String>,
+    pub phase: Option<GrantPhase>,
+    /// Whether the grant may still give access at a site. It is `false` only while every part of a site that may hold the grant has said that it
+    /// gives none; `true` also where a site that may hold it can not be asked. As long as it is not `false`, a deletion must be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_give_access: Option<bool>,
     /// Conditions, keyed by type.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -113,9 +118,8 @@ pub struct GrantSiteStatus {
     /// The site's name.
     #[schemars(length(min = 1, max = 128))]
     pub name: String,
-    /// Pending, Bound, Paused, Locked, Gone, Refused or Unknown.
-    #[schemars(length(max = 32))]
-    pub phase: String,
+    /// Where the grant stands at this site.
+    pub phase: SiteRowPhase,
     /// Members.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<MemberCount>,

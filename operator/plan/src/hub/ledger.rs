@@ -121,6 +121,10 @@ impl Ledger {
         for (key, intent) in sites {
             let Some(report) = about.get(key).filter(|report| report.uid == intent.uid && report.answers == digest_of(intent)) else { continue };
             let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
+            // A site that keeps what it has has taken no limit from this intent: what was in force there before still is.
+            if body.keep {
+                continue;
+            }
             let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
             // Where Pods are counted and no word is said of an entry, nothing of it is there: what is known was used.
             let silent = |entry: &str| key.part == Part::Kubernetes && !detail.usage.contains_key(entry);

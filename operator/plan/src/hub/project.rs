@@ -3,6 +3,7 @@
 mod age;
 mod authorise;
 mod grant;
+mod may_hold;
 mod pool;
 mod residency;
 mod share;
@@ -10,5 +11,6 @@ mod site;
 
 pub use authorise::living;
 pub use grant::{Asked, GrantProjection, grant, grant_within};
+pub use may_hold::may_hold;
 pub use pool::{PoolProjection, pool};
 pub use site::{abandoned, site};

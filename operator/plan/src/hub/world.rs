@@ -21,6 +21,7 @@ pub struct World {
     grants_of_pool: BTreeMap<OwnerRef, BTreeSet<OwnerRef>>,
     grants_of_factory: BTreeMap<OwnerRef, BTreeSet<OwnerRef>>,
     cross_site: BTreeSet<OwnerRef>,
+    undecodable: BTreeSet<OwnerRef>,
 }
 
 /// The factory that a pool belongs to.
@@ -41,8 +42,19 @@ pub fn pools_of_grant(grant: &OwnerRef, spec: &AccessGrant) -> Vec<OwnerRef> {
 }
 
 impl World {
+    /// Says that a resource is there and can not be read. What was known of it before stays.
+    pub fn put_undecodable(&mut self, owner: OwnerRef) {
+        self.undecodable.insert(owner);
+    }
+
+    /// Whether the resource is there and can not be read.
+    pub fn is_undecodable(&self, owner: &OwnerRef) -> bool {
+        self.undecodable.contains(owner)
+    }
+
     /// Stores a factory.
     pub fn put_factory(&mut self, owner: OwnerRef, factory: Arc<AIFactory>) {
+        self.undecodable.remove(&owner);
         self.factories.insert(owner, factory);
     }
 
@@ -69,6 +81,7 @@ impl World {
 
     /// Forgets a resource.
     pub fn remove(&mut self, owner: &OwnerRef) {
+        self.undecodable.remove(owner);
         match owner.kind {
             Kind::AIFactory => {
                 self.factories.remove(owner);

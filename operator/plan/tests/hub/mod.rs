@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::hub::known_sites::KnownSite;
 use aifactory_plan::hub::world::World;
+use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -51,6 +53,7 @@ impl Hub {
     pub fn world(&self) -> World {
         let mut world = World::default();
         assert!(self.all().all(|value| put(&mut world, value)), "legal resources decode");
+        world.known = self.sites().into_iter().map(known).collect();
         world
     }
 
@@ -62,6 +65,11 @@ impl Hub {
         };
         self.factories.iter().flat_map(names).collect()
     }
+}
+
+/// What is remembered of a part of which nothing but its name matters.
+pub fn known(key: SiteKey) -> KnownSite {
+    KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: None }
 }
 
 fn text(value: &Value) -> String {

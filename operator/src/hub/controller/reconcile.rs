@@ -249,7 +249,7 @@ impl Hub {
     pub(super) fn holders_of(&self, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<SiteKey> {
         let mut holders = self.holders.get(owner).cloned().unwrap_or_default();
         let named = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
-        for site in named.iter().filter(|site| !matches!(site.phase.as_str(), "Gone")) {
+        for site in named.iter().filter(|site| site.phase != aifactory_api::grant::SiteRowPhase::Gone) {
             for (factory_ref, factory) in self.world.factories() {
                 for key in factory.spec.sites.iter().flat_map(|known| parts(factory_ref, known)) {
                     let elsewhere = site.access.as_ref().is_some_and(|access| match key.part {

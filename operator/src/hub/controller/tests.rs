@@ -19,6 +19,7 @@ use tower::{BoxError, service_fn};
 use super::*;
 use crate::client::{ClientSettings, Clients};
 use crate::credential::AddressRules;
+use crate::credential::reader::Looks;
 use crate::lease::WriteGate;
 use crate::telemetry::events::Events;
 
@@ -117,7 +118,7 @@ async fn run(server: &Arc<Server>, leads: bool, time: Duration) {
         namespace: "aifactory-system".to_owned(),
         client: client.clone(),
         watch: client.clone(),
-        reader: CredentialReader { hub: client.clone(), local, rules: AddressRules::default(), settings },
+        reader: CredentialReader { hub: client.clone(), local, rules: AddressRules::default(), settings, looks: Looks::default() },
         notices: Notices::new(Events::new(client, "test".to_owned()).0),
         metrics: Arc::new(Metrics::new()),
         test_hooks: false,

@@ -1,7 +1,7 @@
 //! Where one resource stands at one site, as far as the hub can tell.
 
 use aifactory_api::Reason;
-use aifactory_api::grant::AccessGrantStatus;
+use aifactory_api::grant::{AccessGrantStatus, SiteRowPhase};
 use jiff::Timestamp;
 
 use super::Reports;
@@ -120,7 +120,7 @@ impl Reach {
 }
 
 /// Whether the last status said, for this generation, that the site was in this phase.
-pub fn was_confirmed(status: Option<&AccessGrantStatus>, generation: i64, name: &str, phase: &str) -> bool {
+pub fn was_confirmed(status: Option<&AccessGrantStatus>, generation: i64, name: &str, phase: SiteRowPhase) -> bool {
     status.is_some_and(|status| {
         status.observed_generation == Some(generation)
             && crate::hub::conditions::is_true(&status.conditions, aifactory_api::ConditionType::Ready)

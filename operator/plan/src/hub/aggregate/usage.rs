@@ -113,7 +113,7 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
         }
         if let Some(pool) = pool {
             places += 1;
-            entry.exhausted &= usage.is_some_and(|usage| if slurm { left(site, pool, usage) < 60 } else { usage.closed });
+            entry.exhausted &= closed(site, pool);
             if slurm && usage.is_none() {
                 // Not heard since the hub began: what status knew of the site stays in the sum.
                 let row = previous.and_then(|status| status.sites.iter().find(|row| row.name == site.name));
@@ -147,6 +147,12 @@ fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: 
     }
     entry.complete_through = through.into_iter().collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().min());
     entry
+}
+
+/// Whether the site lets nothing more of a pool start, since its part of the budget is used up.
+pub fn closed(site: &Told<'_>, pool: &GrantPoolIntent) -> bool {
+    let usage = site.detail().and_then(|detail| detail.usage.get(&pool.entry));
+    usage.is_some_and(|usage| if pool.partition.is_some() { left(site, pool, usage) < 60 } else { usage.closed })
 }
 
 /// Device-seconds that the site's own counter leaves, by the limit in force or the one that is on its way.

@@ -92,6 +92,19 @@ fn within_share(world: &World, owner: &OwnerRef, pool_ref: &OwnerRef, consumer: 
     Ok(())
 }
 
+/// When the clock next changes what the owner of this grant may have of this pool: the consumer's share ends, or another grant's end sets some of it
+/// free. What is set free may go to an earlier grant, and so be taken from a later one.
+pub fn next_change(world: &World, owner: &OwnerRef, pool_ref: &OwnerRef, pool: &GPUPool, now: Timestamp) -> Option<Timestamp> {
+    if owner.namespace == pool_ref.namespace {
+        return None;
+    }
+    let consumer = pool.spec.consumers.iter().find(|consumer| consumer.namespaces.names.contains(&owner.namespace))?;
+    let capped = consumer.gpu_hours.is_some() || consumer.max_gpus.is_some();
+    let sharing = world.grants_of(pool_ref).filter(|_| capped).filter(|other| consumer.namespaces.names.contains(&other.namespace));
+    let ends = sharing.filter_map(|other| world.grant(other)).filter(|grant| living(grant, now)).map(|grant| grant.spec.not_after.0);
+    consumer.not_after.as_ref().map(|at| at.0).into_iter().chain(ends).filter(|at| *at > now).min()
+}
+
 fn claim(grant: &AccessGrant, owner: &OwnerRef, pool_ref: &OwnerRef) -> (i64, i64) {
     grant
         .spec

@@ -1,18 +1,45 @@
 //! One row of status for each site, though a site may have two parts.
 
-use aifactory_api::grant::{AccessGrant, GrantAccess, GrantSiteStatus, KubernetesAccess, LocalBudget, MemberCount, SlurmAccess};
+use std::collections::BTreeSet;
 
-use super::Row;
+use aifactory_api::grant::{AccessGrant, GrantAccess, GrantSiteStatus, KubernetesAccess, LocalBudget, MemberCount, SiteRowPhase, SlurmAccess};
+
+use super::row::Row;
 use crate::hub::aggregate::usage;
 use crate::hub::world::World;
 use crate::model::budget;
+use crate::model::report::GrantDetail;
 use crate::model::site_key::Part;
 use crate::model::text::shorten;
+
+/// As many budgets, QOS and partitions as the schema allows.
+const ENTRIES: usize = 16;
+
+/// Which phase of several parts a site has: while access is taken away, the part that is furthest from that.
+const ENDING: [SiteRowPhase; 7] = [
+    SiteRowPhase::Unknown,
+    SiteRowPhase::Pending,
+    SiteRowPhase::Bound,
+    SiteRowPhase::Paused,
+    SiteRowPhase::Refused,
+    SiteRowPhase::Locked,
+    SiteRowPhase::Gone,
+];
+/// While access is given, the part that gives least.
+const GIVING: [SiteRowPhase; 7] = [
+    SiteRowPhase::Refused,
+    SiteRowPhase::Unknown,
+    SiteRowPhase::Pending,
+    SiteRowPhase::Gone,
+    SiteRowPhase::Locked,
+    SiteRowPhase::Paused,
+    SiteRowPhase::Bound,
+];
 
 /// A site with its parts.
 pub struct Merged<'r, 'a> {
     pub parts: Vec<&'r Row<'a>>,
-    pub phase: &'r str,
+    pub phase: SiteRowPhase,
 }
 
 /// Joins the parts of each site.
@@ -24,19 +51,15 @@ pub fn merge<'r, 'a>(rows: &'r [Row<'a>], ended: bool) -> Vec<Merged<'r, 'a>> {
             .find(|site| site.parts.iter().any(|part| part.standing.key.factory == row.standing.key.factory && part.name == row.name))
         {
             Some(site) => site.parts.push(row),
-            None => sites.push(Merged { parts: vec![row], phase: "" }),
+            None => sites.push(Merged { parts: vec![row], phase: SiteRowPhase::Unknown }),
         }
     }
     for site in &mut sites {
-        let placed = site.placed();
-        let order: &[&str] = if ended || !placed {
-            &["Unknown", "Pending", "Bound", "Paused", "Refused", "Locked", "Gone"]
-        } else {
-            &["Refused", "Unknown", "Pending", "Gone", "Locked", "Paused", "Bound"]
-        };
-        let rank = |phase: &str| order.iter().position(|known| *known == phase).unwrap_or(0);
-        let counted = site.parts.iter().filter(|part| part.placed || !placed);
-        site.phase = counted.map(|part| part.phase.as_str()).min_by_key(|phase| rank(phase)).unwrap_or("Unknown");
+        let meant = site.meant();
+        let order = if ended || !meant { &ENDING } else { &GIVING };
+        let rank = |phase: &SiteRowPhase| order.iter().position(|known| known == phase).unwrap_or(0);
+        let counted = site.parts.iter().filter(|part| part.meant || !meant);
+        site.phase = counted.map(|part| part.phase).min_by_key(rank).unwrap_or_default();
     }
     sites
 }
@@ -46,38 +69,64 @@ impl Merged<'_, '_> {
         self.parts.iter().any(|part| part.placed)
     }
 
+    fn meant(&self) -> bool {
+        self.parts.iter().any(|part| part.meant)
+    }
+
+    /// Whether people read of it: a site that the grant names, or that holds something.
+    pub fn shown(&self) -> bool {
+        self.placed() || self.phase != SiteRowPhase::Gone
+    }
+
+    /// Whether the site holds what is asked for.
+    pub fn good(&self) -> bool {
+        self.parts.iter().all(|row| !row.placed || (row.confirmed && !row.refused))
+    }
+
     pub fn status(&self, world: &World, grant: &AccessGrant) -> GrantSiteStatus {
         let name = self.parts.first().map(|part| part.name.clone()).unwrap_or_default();
-        let site = self.parts.first().and_then(|part| world.site(part.standing.key));
-        let live = || self.parts.iter().filter(|part| part.live());
-        let details = || live().filter_map(|part| Some((part.standing.key.part, part.detail()?)));
-        let kubernetes = details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| {
-            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
-        });
-        let slurm = details().find_map(|(_, detail)| detail.slurm.as_ref()).map(|slurm| SlurmAccess {
-            cluster: slurm.cluster.clone(),
-            account: slurm.account.clone(),
-            qos: slurm.entries.values().map(|entry| entry.qos.clone()).collect(),
-            partitions: slurm.entries.values().map(|entry| entry.partition.clone()).collect(),
-        });
-        // Whoever waits at one part of a site can not do there all that was granted.
-        let wanted = details().map(|(_, detail)| detail.members_wanted).max();
-        let bound = details().map(|(_, detail)| detail.members_bound).min();
+        let live = self.parts.iter().any(|part| part.live());
+        // A site that can not be asked gives what it gave.
+        let before = grant.status.as_ref().filter(|_| !live && self.phase == SiteRowPhase::Unknown);
+        let before = before.and_then(|status| status.sites.iter().find(|row| row.name == name));
         GrantSiteStatus {
-            phase: self.phase.to_owned(),
-            members: wanted.zip(bound).map(|(wanted, bound)| MemberCount { wanted, bound, waiting: (wanted - bound).max(0) }),
-            access: (kubernetes.is_some() || slurm.is_some()).then(|| GrantAccess {
-                kubernetes,
-                slurm,
-                login_hosts: site.map(|site| site.access.login_hosts.clone()).unwrap_or_default(),
-            }),
+            phase: self.phase,
+            members: self.members().or(before.and_then(|row| row.members)),
+            access: self.access(world).or_else(|| before.and_then(|row| row.access.clone())),
             budgets: self.budgets(grant, &name),
-            expiry_enforced_by: live().next().map(|_| "Hub".to_owned()),
+            expiry_enforced_by: live.then(|| "Hub".to_owned()).or_else(|| before.and_then(|row| row.expiry_enforced_by.clone())),
             message: self.message(grant).map(|text| shorten(&text, 1000)),
             name,
         }
     }
 
+    fn details(&self) -> impl Iterator<Item = (Part, &GrantDetail)> {
+        self.parts.iter().filter(|part| part.live()).filter_map(|part| Some((part.standing.key.part, part.detail()?)))
+    }
+
+    /// Whoever waits at one part of a site can not do there all that was granted.
+    fn members(&self) -> Option<MemberCount> {
+        let wanted = self.details().map(|(_, detail)| detail.members_wanted).max()?;
+        let bound = self.details().map(|(_, detail)| detail.members_bound).min()?;
+        Some(MemberCount { wanted, bound, waiting: (wanted - bound).max(0) })
+    }
+
+    fn access(&self, world: &World) -> Option<GrantAccess> {
+        let site = self.parts.first().and_then(|part| world.site(part.standing.key));
+        let kubernetes = self.details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| {
+            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
+        });
+        let slurm = self.details().find_map(|(_, detail)| detail.slurm.as_ref()).map(|slurm| SlurmAccess {
+            cluster: slurm.cluster.clone(),
+            account: slurm.account.clone(),
+            qos: slurm.entries.values().take(ENTRIES).map(|entry| entry.qos.clone()).collect(),
+            partitions: slurm.entries.values().take(ENTRIES).map(|entry| entry.partition.clone()).collect(),
+        });
+        let login_hosts = site.map(|site| site.access.login_hosts.clone()).unwrap_or_default();
+        (kubernetes.is_some() || slurm.is_some()).then_some(GrantAccess { kubernetes, slurm, login_hosts })
+    }
+
+    /// The budgets, at most as many as the schema allows: those of entries that the grant names first.
     fn budgets(&self, grant: &AccessGrant, name: &str) -> Vec<LocalBudget> {
         let parts = self.parts.iter().filter(|part| part.placed).chain(self.parts.iter().filter(|part| !part.placed));
         let mut budgets: Vec<LocalBudget> = Vec::new();
@@ -87,13 +136,17 @@ impl Merged<'_, '_> {
                 budgets.push(budget);
             }
         }
+        let named: BTreeSet<&str> = grant.spec.pools.iter().map(|entry| entry.name.as_str()).collect();
+        budgets.sort_by_key(|budget| !named.contains(budget.name.as_str()));
+        budgets.truncate(ENTRIES);
         budgets
     }
 
     fn budgets_of(&self, part: &Row<'_>, grant: &AccessGrant, name: &str) -> Vec<LocalBudget> {
+        let confirmed = part.standing.current && !part.keeps();
         match (part.detail(), part.standing.key.part) {
             (Some(detail), Part::Slurm) => usage::at_slurm(detail, part.standing.current),
-            (Some(detail), Part::Kubernetes) => usage::at_kubernetes(detail, part.intent, part.standing.current),
+            (Some(detail), Part::Kubernetes) => usage::at_kubernetes(detail, part.intent, confirmed),
             // Not heard since the hub began: what was known then, and still limits what other sites may have.
             (None, engine) => {
                 let Some(status) = &grant.status else { return Vec::new() };

@@ -1,0 +1,122 @@
+//! Whether anybody may still have access, and whether members can work: what sites have said, and not what is likely.
+
+use aifactory_api::grant::SiteRowPhase;
+use aifactory_api::{ConditionType, Reason};
+
+use super::View;
+use super::conditions::settled_reason;
+use super::row::Row;
+use super::sites::Merged;
+use super::trouble::Progress;
+use crate::hub::conditions::{Conditions, Status};
+use crate::hub::project::Asked;
+use crate::model::text::bounded;
+
+impl View<'_> {
+    /// Whether the grant may still give access somewhere. It does not only where every part that may hold it has said so, for what is asked of it now.
+    pub fn may_give_access(&self) -> bool {
+        self.awaited().next().is_some()
+    }
+
+    /// The parts that have not said that they give no access.
+    fn awaited(&self) -> impl Iterator<Item = &Row<'_>> {
+        self.rows.iter().chain(&self.suspects).filter(|row| row.may_give)
+    }
+
+    /// The parts that can not be asked and may give access, or what the grant has there is not known.
+    fn unknown(&self) -> Vec<&Row<'_>> {
+        let working = self.asked() == Asked::Active && !self.exhausted;
+        self.rows.iter().filter(|row| row.may_give && !row.standing.reachable && (working || !row.confirmed)).collect()
+    }
+}
+
+/// Sets `AccessRemoved`.
+pub fn removed(view: &View<'_>, conditions: &mut Conditions<'_>) {
+    let kind = ConditionType::AccessRemoved;
+    if !view.asked().ended() {
+        let reason = if view.may_give_access() { Reason::AccessGiven } else { Reason::NotApplicable };
+        return conditions.set(kind, false, reason, "");
+    }
+    let awaited: Vec<&Row<'_>> = view.awaited().collect();
+    if awaited.is_empty() {
+        return conditions.set(kind, true, Reason::AccessGone, "every site has confirmed that access is gone");
+    }
+    // Sites that answer take it away in this moment; worth a word is the one that does not, or finds something.
+    let hindered = awaited.iter().any(|row| !row.standing.reachable || !row.standing.findings().is_empty());
+    let names: Vec<String> = awaited.iter().map(|row| row.standing.progress_text(view.namespace)).collect();
+    let reason = if hindered { Reason::AwaitingSite } else { Reason::InProgress };
+    conditions.set(kind, false, reason, format!("not confirmed by: {}", bounded(&names)));
+}
+
+/// Sets `Usable`.
+pub fn usable(view: &View<'_>, merged: &[Merged<'_, '_>], progress: &Progress, conditions: &mut Conditions<'_>) {
+    let kind = ConditionType::Usable;
+    let running = view.asked() == Asked::Active && !view.exhausted;
+    let open: Vec<&Merged<'_, '_>> = merged.iter().filter(|site| site.parts.iter().any(|row| manned(row) && row.closed().is_none())).collect();
+    let closed = closed(merged, &open);
+    if running && !open.is_empty() {
+        let names: Vec<String> = closed.iter().map(|(_, text)| text.clone()).collect();
+        let but = if names.is_empty() { String::new() } else { format!("; not at {}", bounded(&names)) };
+        let sites = merged.iter().filter(|site| site.placed()).count().max(open.len());
+        return conditions.set(kind, true, Reason::AsSpecified, format!("members can start work at {} of {sites} sites{but}", open.len()));
+    }
+    let unknown = view.unknown();
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(view.namespace)).collect();
+        let text = format!("members may still work at a site that can not be asked: {}", bounded(&names));
+        return conditions.set(kind, Status::Unknown, view.reach.reason, text);
+    }
+    let bound = view.rows.iter().any(|row| row.phase == SiteRowPhase::Bound);
+    let (reason, message) = match closed.first() {
+        _ if view.asked() != Asked::Active => (settled_reason(view.asked()), String::new()),
+        _ if view.exhausted => (Reason::Exhausted, String::new()),
+        Some((reason, _)) => {
+            let names: Vec<String> = closed.iter().map(|(_, text)| text.clone()).collect();
+            (*reason, format!("nothing new can start: {}", bounded(&names)))
+        }
+        None if progress.blocked => (progress.first.as_ref().map_or(Reason::Pending, |first| first.reason), String::new()),
+        None if bound => {
+            let text = "nobody can start work: sites[].members counts them, sites[].message says what they wait for";
+            (Reason::MembersWaiting, text.to_owned())
+        }
+        None => (Reason::InProgress, String::new()),
+    };
+    conditions.set(kind, false, reason, message);
+}
+
+fn manned(row: &Row<'_>) -> bool {
+    row.phase == SiteRowPhase::Bound && row.detail().is_some_and(|detail| detail.members_bound > 0)
+}
+
+/// The sites where members have access and can start nothing, each with why.
+fn closed(merged: &[Merged<'_, '_>], open: &[&Merged<'_, '_>]) -> Vec<(Reason, String)> {
+    let open = |site: &Merged<'_, '_>| open.iter().any(|other| std::ptr::eq(*other, site));
+    let mut closed = Vec::new();
+    for row in merged.iter().filter(|site| !open(site)).flat_map(|site| &site.parts).filter(|row| manned(row)) {
+        closed.extend(row.closed().map(|(reason, why)| (reason, format!("{}: {why}", row.label))));
+    }
+    closed
+}
+
+/// Sets `Bound`.
+pub fn bound(view: &View<'_>, progress: &Progress, conditions: &mut Conditions<'_>) {
+    let kind = ConditionType::Bound;
+    let over = view.asked().ended() || view.asked() == Asked::Scheduled;
+    let meant: Vec<&Row<'_>> = view.rows.iter().filter(|row| row.meant).collect();
+    let lacking: Vec<&&Row<'_>> = meant.iter().filter(|row| !matches!(row.phase, SiteRowPhase::Bound | SiteRowPhase::Paused)).collect();
+    if !over && !meant.is_empty() && lacking.is_empty() {
+        return conditions.set(kind, true, Reason::AsSpecified, "");
+    }
+    let unknown = view.unknown();
+    let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(view.namespace)).collect();
+    let all_unknown = !lacking.is_empty() && lacking.iter().all(|row| unknown.iter().any(|other| std::ptr::eq(*other, **row)));
+    if (over && !unknown.is_empty()) || (!over && all_unknown) {
+        return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&names));
+    }
+    let reason = if over {
+        settled_reason(view.asked())
+    } else {
+        progress.first.as_ref().filter(|_| progress.blocked).map_or(Reason::InProgress, |first| first.reason)
+    };
+    conditions.set(kind, false, reason, "");
+}

@@ -1,0 +1,71 @@
+//! What is known of a grant's budgets from before this process began, and at sites that it does not name any more.
+
+use std::collections::BTreeMap;
+
+use aifactory_api::{AccessGrant, OwnerRef};
+
+use crate::hub::ledger::{Former, Ledger, Recalled};
+use crate::hub::world::{World, pools_of_grant};
+use crate::model::budget;
+use crate::model::intent::{Budget, GrantPoolIntent};
+use crate::model::site_key::{Part, SiteKey};
+
+/// The pools of which a Kubernetes site has nothing to give any more, and goes on telling what was used. `kept`: the site keeps what it has, so that a
+/// budget that nobody remembers closes nothing.
+pub fn counted(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, ledger: Option<&Ledger>, kept: bool) -> Vec<GrantPoolIntent> {
+    let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|_| key.part == Part::Kubernetes);
+    named
+        .filter_map(|(entry, pool)| {
+            let pool = world.pool(&pool).filter(|pool| pool.spec.slurm.is_none())?;
+            let told = ledger.map(|ledger| ledger.told(&entry.name, key)).unwrap_or_default();
+            let (device_minutes, serial) = if kept && told == (0, 0) { (i64::MAX, 0) } else { told };
+            Some(GrantPoolIntent {
+                pool: entry.pool_ref.name.clone(),
+                resource: pool.spec.accelerator.resource_name.clone(),
+                max_gpus: 0,
+                per_gpu: pool.spec.per_gpu,
+                open: false,
+                entry: entry.name.clone(),
+                budget: Budget { device_minutes, accounting: pool.spec.accounting, serial },
+                partition: None,
+            })
+        })
+        .collect()
+}
+
+/// What status says of the limits that the sites of a pool's factory had in force, and of what was used there.
+pub fn recalled(
+    world: &World,
+    grant: &AccessGrant,
+    owner: &OwnerRef,
+    (factory, part): (&OwnerRef, Part),
+    entry: &str,
+    wanted: &BTreeMap<SiteKey, i64>,
+) -> BTreeMap<SiteKey, Recalled> {
+    let Some(status) = &grant.status else { return BTreeMap::new() };
+    let generation = grant.metadata.generation.unwrap_or_default();
+    let same = status.observed_generation == Some(generation);
+    let sites = world.factory(factory).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
+    sites
+        .iter()
+        .map(|site| SiteKey { part, ..SiteKey::new(factory.clone(), &site.name) })
+        .filter_map(|key| {
+            let name = key.display(&owner.namespace);
+            let row = status.sites.iter().find(|row| row.name == name)?;
+            let pods = part == Part::Kubernetes;
+            let budget = row.budgets.iter().find(|budget| budget.name == entry && budget::part_of(budget) == part);
+            if same && budget.is_none() && !wanted.contains_key(&key) {
+                // The row is there for something else.
+                return None;
+            }
+            let former = match budget.and_then(|budget| budget.limit) {
+                Some(limit) if same => Former::Limit(limit),
+                None if same && generation <= 1 && (budget.is_none() || !pods) => Former::Part,
+                // A lower part may end Pods: none is told for want of knowledge.
+                limit if pods => Former::Unsure(limit.max(wanted.get(&key).copied())),
+                limit => Former::Unsure(limit),
+            };
+            Some((key, Recalled { former, used: budget.and_then(|budget| budget.used).unwrap_or(0) }))
+        })
+        .collect()
+}

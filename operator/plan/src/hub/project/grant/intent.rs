@@ -1,0 +1,94 @@
+//! The intent of a grant as far as it does not depend on its pools.
+
+use aifactory_api::OwnerRef;
+use aifactory_api::factory::FactoryPolicy;
+use aifactory_api::grant::{AccessGrant, KubernetesSubject, Member, MemberState};
+
+use crate::hub::project::age::created;
+use crate::model::duration;
+use crate::model::intent::{Body, Desired, EgressIntent, End, GrantIntent, Intent, MemberCaps, MemberIntent, VERSION};
+
+/// The grant without pools and without addresses. `policy` is the factory's whose site this is for; `None`: nobody can read it.
+pub fn skeleton(grant: &AccessGrant, policy: Option<&FactoryPolicy>, desired: Desired) -> GrantIntent {
+    let spec = &grant.spec;
+    GrantIntent {
+        code: spec.code.clone(),
+        organisation: spec.organisation.name.clone(),
+        desired,
+        only_if_held: None,
+        // Whoever could check the members is not there, so that nobody gets anything that he has not.
+        keep: policy.is_none(),
+        members: spec.members.iter().filter(|member| member.state == MemberState::Active).map(|active| member(active, policy)).collect(),
+        pools: Vec::new(),
+        caps: caps(grant),
+        end: end(grant),
+        not_after: spec.not_after.0,
+        storage: spec.storage.quota.clone(),
+        egress: Vec::new(),
+        cross_site: None,
+        adopt_previous: grant
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(aifactory_api::labels::ADOPT_PREVIOUS))
+            .is_some_and(|value| value == "true"),
+    }
+}
+
+/// A member, without a subject that the factory does not allow: every list of members passes through here.
+fn member(member: &Member, policy: Option<&FactoryPolicy>) -> MemberIntent {
+    MemberIntent {
+        id: member.id.clone(),
+        role: member.role,
+        subject: member.kubernetes.clone().filter(|subject| allowed(subject, policy)),
+        slurm_user: member.slurm.as_ref().map(|slurm| slurm.user.clone()),
+    }
+}
+
+fn allowed(subject: &KubernetesSubject, policy: Option<&FactoryPolicy>) -> bool {
+    let prefixes = policy.map_or(&[][..], |policy| policy.subject_prefixes.as_slice());
+    !subject.name.starts_with("system:") && (prefixes.is_empty() || prefixes.iter().any(|prefix| subject.name.starts_with(prefix.as_str())))
+}
+
+fn caps(grant: &AccessGrant) -> MemberCaps {
+    grant.spec.limits.as_ref().map_or_else(MemberCaps::default, |limits| MemberCaps {
+        max_gpus: limits.max_gpus_per_member,
+        max_jobs: limits.max_jobs_per_member,
+        max_wall_minutes: limits.max_wall_time.as_deref().and_then(duration::seconds).map(|seconds| seconds / 60),
+    })
+}
+
+fn end(grant: &AccessGrant) -> End {
+    let expiry = &grant.spec.expiry;
+    End {
+        running_work: expiry.running_work,
+        grace_seconds: duration::seconds(&expiry.grace_period).unwrap_or(3600),
+        // What can not be read keeps data: 180 days, as the default.
+        retention_seconds: duration::seconds(&expiry.retention).unwrap_or(180 * 24 * 3600),
+        after_retention: expiry.after_retention,
+    }
+}
+
+/// Where the grant's Pods may go.
+pub fn egress(grant: &AccessGrant) -> Vec<EgressIntent> {
+    let entries = grant.spec.network.egress.iter();
+    entries
+        .filter_map(|egress| match (&egress.service, &egress.cidr) {
+            (Some(service), _) => Some(EgressIntent::Service(service.clone())),
+            (None, Some(cidr)) => Some(EgressIntent::Range { cidr: cidr.clone(), ports: egress.ports.clone() }),
+            (None, None) => None,
+        })
+        .collect()
+}
+
+/// The envelope.
+pub fn make(owner: &OwnerRef, grant: &AccessGrant, body: GrantIntent) -> Intent {
+    Intent {
+        version: VERSION,
+        owner: owner.clone(),
+        uid: grant.metadata.uid.clone().unwrap_or_default(),
+        generation: grant.metadata.generation.unwrap_or_default(),
+        created: created(&grant.metadata),
+        body: Body::Grant(Box::new(body)),
+    }
+}

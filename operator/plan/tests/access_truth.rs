@@ -1,0 +1,615 @@
+//! What the hub says about access, and what it orders, where something that a grant names can not be read or can not be asked.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aifactory_api::grant::{GrantPhase, SiteRowPhase};
+use aifactory_api::{AccessGrantStatus, ConditionType, Kind, OwnerRef, Reason};
+use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
+use aifactory_plan::hub::known_sites::KnownSite;
+use aifactory_plan::hub::ledger::Ledger;
+use aifactory_plan::hub::project::{self, GrantProjection};
+use aifactory_plan::hub::world::World;
+use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
+use aifactory_plan::model::report::{Detail, Finding, GrantDetail, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::model::site_key::SiteKey;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+fn now() -> Timestamp {
+    "2026-12-15T12:00:00Z".parse().expect("a time")
+}
+
+fn factory() -> OwnerRef {
+    OwnerRef::new(Kind::AIFactory, "example", "example")
+}
+
+fn alpha() -> OwnerRef {
+    OwnerRef::new(Kind::AccessGrant, "example", "alpha")
+}
+
+fn bissen() -> SiteKey {
+    SiteKey::new(factory(), "bissen")
+}
+
+fn bettembourg() -> SiteKey {
+    SiteKey::new(factory(), "bettembourg")
+}
+
+fn remich() -> SiteKey {
+    SiteKey::slurm(factory(), "remich")
+}
+
+fn known(key: SiteKey) -> KnownSite {
+    KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: Some("c1".to_owned()) }
+}
+
+/// A hub as YAML, with what sites said; each test changes what it is about.
+struct Hub {
+    factory: Option<Value>,
+    pools: Vec<Value>,
+    grants: Vec<Value>,
+    known: Vec<SiteKey>,
+    undecodable: bool,
+    /// The parts of which the last report named the grant.
+    holders: BTreeSet<SiteKey>,
+    synced: BTreeSet<SiteKey>,
+    sites: BTreeMap<SiteKey, SiteReport>,
+    abandoned: BTreeSet<SiteKey>,
+}
+
+fn manifest(namespace: &str, name: &str, spec: Value) -> Value {
+    json!({
+        "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "generation": 1, "creationTimestamp": "2026-11-01T00:00:00Z"},
+        "spec": spec,
+    })
+}
+
+fn pool(name: &str, engine: Value, sites: Value) -> Value {
+    let mut spec = json!({
+        "factoryRef": {"name": "example"},
+        "accelerator": {"vendor": "nvidia", "model": "H100", "resourceName": "nvidia.com/gpu", "perNode": 4},
+        "perGPU": {"cpus": 16, "memoryGiB": 120},
+        "nodes": {"adopt": {"selector": {"matchLabels": {"gpu": "h100"}}}},
+        "sites": sites,
+    });
+    spec.as_object_mut().expect("a map").extend(engine.as_object().expect("a map").clone());
+    manifest("example", name, spec)
+}
+
+fn grant(pools: Value) -> Value {
+    manifest(
+        "example",
+        "alpha",
+        json!({
+            "factoryRef": {"name": "example"},
+            "organisation": {"name": "Example SARL", "country": "FR", "category": "SME"},
+            "code": "EHPC-1",
+            "accessMode": "Playground",
+            "members": [
+                {"id": "p-1", "role": "Lead", "kubernetes": {"name": "oidc:1"}, "slurm": {"user": "u1"}},
+                {"id": "p-2", "kubernetes": {"name": "oidc:2"}, "slurm": {"user": "u2"}},
+            ],
+            "pools": pools,
+            "notBefore": "2026-12-01T00:00:00Z",
+            "notAfter": "2027-03-01T00:00:00Z",
+        }),
+    )
+}
+
+fn entry(name: &str) -> Value {
+    json!({"name": name, "poolRef": {"name": name}, "gpuHours": 100, "maxGPUs": 8})
+}
+
+impl Hub {
+    /// A Kubernetes pool at two sites, a Slurm pool at a third, and a grant of the first.
+    fn new() -> Self {
+        let rest = json!({"url": "http://127.0.0.1:6820", "tokenSecretRef": {"name": "token", "key": "token"}});
+        let kubernetes = |name: &str| json!({"name": name, "country": "LU", "stage": "Production", "kubernetes": {"local": {}}});
+        let sites = json!([
+            kubernetes("bissen"),
+            kubernetes("bettembourg"),
+            {"name": "remich", "country": "LU", "stage": "Production", "slurm": {"clusterName": "remich", "rest": rest}},
+        ]);
+        let policy = json!({"subjectPrefixes": ["oidc:"]});
+        let all = [bissen(), bettembourg(), remich()];
+        Self {
+            factory: Some(manifest("example", "example", json!({"type": "Factory", "sites": sites, "policy": policy}))),
+            pools: vec![
+                pool("h100", json!({"kubernetes": {}}), json!([{"name": "bissen"}, {"name": "bettembourg"}])),
+                pool("slurm", json!({"slurm": {"partition": "h100"}}), json!([{"name": "remich"}])),
+            ],
+            grants: vec![grant(json!([entry("h100")]))],
+            known: all.to_vec(),
+            undecodable: false,
+            holders: BTreeSet::from([bissen(), bettembourg()]),
+            synced: all.iter().cloned().collect(),
+            sites: all.into_iter().map(|key| (key, SiteReport { reachable: true, synced: true, ..SiteReport::default() })).collect(),
+            abandoned: BTreeSet::new(),
+        }
+    }
+
+    fn spec(&mut self) -> &mut Value {
+        &mut self.grants[0]["spec"]
+    }
+
+    fn site(&mut self, name: &str) -> &mut Value {
+        let sites = self.factory.as_mut().expect("a factory")["spec"]["sites"].as_array_mut().expect("sites");
+        sites.iter_mut().find(|site| site["name"] == name).expect("the site")
+    }
+
+    fn remove_site(&mut self, name: &str) {
+        self.factory.as_mut().expect("a factory")["spec"]["sites"].as_array_mut().expect("sites").retain(|site| site["name"] != name);
+    }
+
+    fn cut(&mut self, key: &SiteKey) {
+        let problem = Finding::note(Reason::SiteUnreachable, "the site does not answer");
+        self.sites.insert(key.clone(), SiteReport { problem: Some(problem), ..SiteReport::default() });
+    }
+
+    fn world(&self) -> World {
+        let mut world = World::default();
+        let owner = |kind, value: &Value| {
+            OwnerRef::new(kind, value["metadata"]["namespace"].as_str().expect("a namespace"), value["metadata"]["name"].as_str().expect("a name"))
+        };
+        if let Some(value) = &self.factory {
+            world.put_factory(factory(), Arc::new(serde_json::from_value(value.clone()).expect("a factory")));
+        }
+        if self.undecodable {
+            world.put_undecodable(factory());
+        }
+        for value in &self.pools {
+            world.put_pool(owner(Kind::GPUPool, value), Arc::new(serde_json::from_value(value.clone()).expect("a pool")));
+        }
+        for value in &self.grants {
+            world.put_grant(owner(Kind::AccessGrant, value), Arc::new(serde_json::from_value(value.clone()).expect("a grant")));
+        }
+        world.known = self.known.iter().cloned().map(known).collect();
+        world
+    }
+
+    fn project(&self) -> GrantProjection {
+        let world = self.world();
+        let asked = project::may_hold(&world, &alpha(), &self.holders, &self.synced);
+        project::grant_within(&world, &alpha(), &asked, Some(&mut Ledger::default()), now()).expect("a projection")
+    }
+
+    /// The status after every site that answers has done as it was told, except where `say` has another word.
+    fn aggregate(&self, say: impl Fn(&SiteKey, &Intent) -> Option<Report>) -> Outcome<AccessGrantStatus> {
+        let (world, projection) = (self.world(), self.project());
+        let reports: BTreeMap<SiteKey, Report> = projection
+            .sites
+            .iter()
+            .filter(|(key, _)| self.sites.get(key).is_some_and(|site| site.reachable))
+            .map(|(key, intent)| (key.clone(), say(key, intent).unwrap_or_else(|| done(intent, self.holders.contains(key)))))
+            .collect();
+        let about = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
+        let reports = Reports { about, sites: &self.sites, abandoned: &self.abandoned };
+        aggregate::grant(&world, world.grant(&alpha()).expect("the grant"), &projection, &reports, now())
+    }
+
+    fn settled(&self) -> Outcome<AccessGrantStatus> {
+        self.aggregate(|_, _| None)
+    }
+
+    /// Stores the status, as the operator does.
+    fn stored(mut self) -> Self {
+        self.grants[0]["status"] = serde_json::to_value(self.settled().status).expect("a status");
+        self
+    }
+}
+
+/// A site that has done as it was told. `held`: it had the grant before.
+fn done(intent: &Intent, held: bool) -> Report {
+    let body = body(intent);
+    let refused = body.only_if_held.is_some() && !held && !matches!(body.desired, Desired::Ended { .. });
+    let (phase, removed, present) = match &body.desired {
+        _ if refused => (SitePhase::Refused, true, false),
+        Desired::Bound => (SitePhase::Bound, false, true),
+        Desired::Paused => (SitePhase::Paused, false, true),
+        Desired::Scheduled => (SitePhase::Gone, true, false),
+        Desired::Ended { .. } => (if held { SitePhase::Locked } else { SitePhase::Gone }, true, held),
+    };
+    let detail = GrantDetail {
+        namespace: if present { "aif-alpha".to_owned() } else { String::new() },
+        members_wanted: 2,
+        members_bound: if removed { 0 } else { 2 },
+        access_removed: removed,
+        isolated: present,
+        ..GrantDetail::default()
+    };
+    let findings = body.only_if_held.iter().filter(|_| refused).map(|refusal| Finding::stalled(refusal.reason, refusal.message.clone())).collect();
+    Report {
+        owner: intent.owner.clone(),
+        uid: intent.uid.clone(),
+        generation: intent.generation,
+        answers: digest_of(intent),
+        phase,
+        settled: true,
+        findings,
+        detail: Detail::Grant(detail),
+    }
+}
+
+fn body(intent: &Intent) -> &GrantIntent {
+    match &intent.body {
+        Body::Grant(grant) => grant,
+        Body::Pool(_) => panic!("a pool"),
+    }
+}
+
+fn told(hub: &Hub, key: &SiteKey) -> GrantIntent {
+    body(hub.project().sites.get(key).unwrap_or_else(|| panic!("{key} is told nothing"))).clone()
+}
+
+fn members(intent: &GrantIntent) -> Vec<(&str, Option<&str>)> {
+    intent.members.iter().map(|member| (member.id.as_str(), member.subject.as_ref().map(|subject| subject.name.as_str()))).collect()
+}
+
+fn says(status: &AccessGrantStatus, type_: ConditionType) -> (String, String) {
+    let found = status.conditions.iter().find(|found| found.type_ == type_.as_str()).expect("the condition");
+    (found.status.clone(), found.reason.clone())
+}
+
+fn message(status: &AccessGrantStatus, type_: ConditionType) -> String {
+    status.conditions.iter().find(|found| found.type_ == type_.as_str()).expect("the condition").message.clone()
+}
+
+fn pair(status: &str, reason: Reason) -> (String, String) {
+    (status.to_owned(), reason.as_str().to_owned())
+}
+
+/// Rows by name, with their phase.
+fn rows(status: &AccessGrantStatus) -> Vec<(&str, SiteRowPhase)> {
+    status.sites.iter().map(|row| (row.name.as_str(), row.phase)).collect()
+}
+
+// B1, F12: a part that leaves the spec.
+
+#[test]
+fn a_part_that_left_the_spec_has_its_say_in_whether_access_is_gone() {
+    let mut hub = Hub::new();
+    hub.grants[0] = grant(json!([entry("slurm")]));
+    hub.holders = BTreeSet::from([remich()]);
+    let mut hub = hub.stored();
+    hub.site("remich")["slurm"]["rest"].take();
+    hub.spec()["state"] = json!("Revoked");
+    let intent = told(&hub, &remich());
+    assert!(matches!(intent.desired, Desired::Ended { because: Reason::Revoked, .. }), "{:?}", intent.desired);
+    let silent = {
+        hub.cut(&remich());
+        hub.settled()
+    };
+    assert_eq!(says(&silent.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(silent.status.may_give_access, Some(true));
+    assert_eq!(rows(&silent.status), [("remich", SiteRowPhase::Unknown)]);
+}
+
+#[test]
+fn a_site_taken_out_of_its_factory_keeps_what_it_gives_until_a_person_ends_it() {
+    let mut hub = Hub::new().stored();
+    hub.remove_site("bettembourg");
+    let intent = told(&hub, &bettembourg());
+    assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
+    assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::SiteNotFound));
+    let status = hub.settled().status;
+    assert_eq!(rows(&status), [("bettembourg", SiteRowPhase::Bound), ("bissen", SiteRowPhase::Bound)]);
+    assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
+    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::SiteNotFound));
+
+    hub.spec()["state"] = json!("Revoked");
+    hub.cut(&bettembourg());
+    let waiting = hub.settled().status;
+    assert_eq!(says(&waiting, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
+    assert!(!hub.settled().finished);
+    // Once the part has said that nothing is left and the hub has forgotten it, nobody waits for it.
+    hub.known.retain(|key| *key != bettembourg());
+    hub.holders.remove(&bettembourg());
+    assert!(hub.settled().finished);
+}
+
+#[test]
+fn a_part_that_nobody_names_is_reached_as_before_and_only_let_go_where_that_is_sure() {
+    let mut hub = Hub::new();
+    hub.remove_site("bettembourg");
+    let site = |hub: &Hub, key: &SiteKey| project::site(&hub.world(), "hub", key, None).expect("an intent");
+    let left = site(&hub, &bettembourg());
+    assert!(left.left && left.release && left.recorded);
+    assert_eq!(left.expected_uid.as_deref(), Some("c1"));
+    assert_eq!(left.policy.subject_prefixes, ["oidc:"]);
+    assert!(!site(&hub, &bissen()).left);
+    hub.factory = None;
+    assert!(site(&hub, &bissen()).left && site(&hub, &bissen()).release, "a factory that is gone wants nothing");
+    hub.undecodable = true;
+    assert!(site(&hub, &bissen()).left && !site(&hub, &bissen()).release, "what can not be read may want all of it");
+    hub.known.clear();
+    assert!(project::site(&hub.world(), "hub", &bissen(), None).is_none());
+}
+
+#[test]
+fn without_its_factory_a_deletion_waits_for_every_part_that_may_hold_the_grant() {
+    let mut hub = Hub::new();
+    hub.factory = None;
+    hub.holders.clear();
+    hub.synced.clear();
+    for key in [bissen(), bettembourg(), remich()] {
+        hub.cut(&key);
+    }
+    hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
+    let outcome = hub.settled();
+    assert!(!outcome.finished);
+    assert_eq!(says(&outcome.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(outcome.status.may_give_access, Some(true));
+    // Given up by a person, none of them counts.
+    hub.abandoned = hub.known.iter().cloned().collect();
+    assert!(hub.settled().finished);
+}
+
+#[test]
+fn parts_that_were_never_told_of_a_grant_are_not_asked() {
+    let hub = Hub::new();
+    let world = hub.world();
+    let none = BTreeSet::new();
+    let all = BTreeSet::from([bissen(), bettembourg(), remich()]);
+    assert_eq!(project::may_hold(&world, &alpha(), &none, &none), all);
+    assert_eq!(project::may_hold(&world, &alpha(), &none, &BTreeSet::from([bissen()])), BTreeSet::from([bettembourg(), remich()]));
+    assert_eq!(project::may_hold(&world, &alpha(), &BTreeSet::from([bissen()]), &all), BTreeSet::from([bissen()]));
+    let stranger = OwnerRef::new(Kind::AccessGrant, "elsewhere", "alpha");
+    assert_eq!(project::may_hold(&world, &stranger, &none, &none), none);
+    let mut hub = Hub::new();
+    hub.pools[0]["spec"]["consumers"] = json!([{"name": "antenna", "namespaces": {"names": ["elsewhere"]}}]);
+    assert_eq!(project::may_hold(&hub.world(), &stranger, &none, &none), all, "a consumer may have had a grant there");
+    let mut hub = Hub::new();
+    let mut antenna = grant(json!([{"name": "gone", "poolRef": {"name": "gone", "namespace": "example"}, "gpuHours": 1, "maxGPUs": 1}]));
+    antenna["metadata"]["namespace"] = json!("elsewhere");
+    hub.grants.push(antenna);
+    assert_eq!(project::may_hold(&hub.world(), &stranger, &none, &none), all, "a pool that is not there may have been anywhere beside it");
+    let pool = OwnerRef::new(Kind::GPUPool, "example", "h100");
+    assert_eq!(project::may_hold(&hub.world(), &pool, &none, &none), all);
+}
+
+#[test]
+fn a_part_that_was_only_never_asked_changes_nothing_that_people_read_of_a_living_grant() {
+    let hub = Hub::new().stored();
+    let before = hub.settled().status;
+    let mut hub = hub;
+    hub.synced.remove(&remich());
+    hub.cut(&remich());
+    let after = hub.settled().status;
+    assert_eq!((rows(&after), says(&after, ConditionType::Ready)), (rows(&before), pair("True", Reason::AsSpecified)));
+    assert_eq!(says(&after, ConditionType::SitesReachable), pair("True", Reason::AsSpecified));
+    hub.spec()["state"] = json!("Revoked");
+    assert_eq!(says(&hub.settled().status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite), "but access may be there");
+}
+
+// F9, F11, N2: references that are broken, and sites that are away.
+
+#[test]
+fn a_pool_that_is_not_there_takes_nothing_and_keeps_nobody_from_being_taken_out() {
+    let mut hub = Hub::new().stored();
+    hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
+    for key in [bissen(), bettembourg()] {
+        let intent = told(&hub, &key);
+        assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
+        assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::PoolNotFound), "nothing new");
+    }
+    let status = hub.settled().status;
+    assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
+    assert_eq!(rows(&status).len(), 2);
+    assert_eq!(says(&status, ConditionType::Usable).0, "True");
+    assert_eq!(says(&status, ConditionType::Bound).0, "True");
+    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
+    assert_eq!(says(&status, ConditionType::Stalled), pair("True", Reason::PoolNotFound));
+
+    hub.spec()["members"][1]["state"] = json!("Suspended");
+    assert_eq!(members(&told(&hub, &bissen())), [("p-1", Some("oidc:1"))]);
+    hub.spec()["state"] = json!("Paused");
+    assert_eq!(told(&hub, &bissen()).desired, Desired::Paused);
+    assert_eq!(hub.settled().status.phase, Some(GrantPhase::Paused));
+    hub.spec()["state"] = json!("Revoked");
+    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::Revoked, .. }));
+    assert_eq!(says(&hub.settled().status, ConditionType::AccessRemoved), pair("True", Reason::AccessGone));
+    hub.spec()["state"] = json!("Active");
+    hub.spec()["notAfter"] = json!("2026-12-15T00:00:00Z");
+    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::Expired, .. }));
+}
+
+#[test]
+fn a_grant_of_pools_that_are_not_there_acts_where_it_is_held() {
+    let mut hub = Hub::new().stored();
+    hub.pools.clear();
+    let intent = told(&hub, &bissen());
+    assert_eq!((&intent.desired, intent.keep, intent.pools.len()), (&Desired::Bound, true, 0));
+    let status = hub.settled().status;
+    assert_eq!(
+        (status.phase, status.may_give_access, says(&status, ConditionType::Bound).0.as_str()),
+        (Some(GrantPhase::Active), Some(true), "True")
+    );
+    hub.factory = None;
+    let intent = told(&hub, &bissen());
+    assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
+    assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active));
+}
+
+#[test]
+fn a_site_that_the_grant_names_wrongly_takes_nothing_from_where_it_is() {
+    let mut hub = Hub::new().stored();
+    hub.spec()["pools"][0]["sites"] = json!([{"name": "bisen"}, {"name": "bettembourg"}]);
+    assert_eq!((told(&hub, &bissen()).desired, told(&hub, &bissen()).keep), (Desired::Bound, true));
+    assert_eq!((told(&hub, &bettembourg()).desired, told(&hub, &bettembourg()).keep), (Desired::Bound, false));
+    hub.spec()["pools"][0]["sites"] = json!([{"name": "bettembourg"}]);
+    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }), "what was meant is done");
+}
+
+#[test]
+fn a_grant_that_was_never_bound_is_given_nothing_while_something_is_missing() {
+    let mut hub = Hub::new();
+    hub.holders.clear();
+    hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
+    assert!(told(&hub, &bissen()).only_if_held.is_some());
+    let status = hub.settled().status;
+    assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Refused), Some(false)));
+    assert_eq!(says(&status, ConditionType::AccessRemoved), pair("False", Reason::NotApplicable));
+}
+
+#[test]
+fn an_edit_while_the_only_site_is_away_leaves_the_grant_living_and_protected() {
+    let mut hub = Hub::new();
+    hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen"}]);
+    hub.holders = BTreeSet::from([bissen()]);
+    let mut hub = hub.stored();
+    assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active));
+    hub.cut(&bissen());
+    hub.spec()["accessMode"] = json!("Benchmark");
+    hub.grants[0]["metadata"]["generation"] = json!(2);
+    let status = hub.settled().status;
+    assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
+    assert_eq!(rows(&status), [("bissen", SiteRowPhase::Unknown)]);
+    assert!(status.sites[0].access.is_some() && status.sites[0].members.is_some(), "members still find what they had");
+    for type_ in [ConditionType::Usable, ConditionType::Bound] {
+        assert_eq!(says(&status, type_), pair("Unknown", Reason::SiteUnreachable), "{type_}");
+    }
+    hub.grants[0]["status"] = serde_json::to_value(&status).expect("a status");
+    assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active), "and again after a restart");
+    hub.spec()["state"] = json!("Revoked");
+    let status = hub.settled().status;
+    assert_eq!(says(&status, ConditionType::Usable), pair("Unknown", Reason::SiteUnreachable), "the member may still work there");
+}
+
+// F6: whom a factory does not allow.
+
+#[test]
+fn nobody_gets_a_binding_where_a_grant_ends_whom_the_factory_does_not_allow() {
+    let mut hub = Hub::new();
+    hub.spec()["members"] = json!([
+        {"id": "p-1", "role": "Lead", "kubernetes": {"name": "other:stranger"}},
+        {"id": "p-2", "role": "Lead", "kubernetes": {"kind": "Group", "name": "system:masters"}},
+        {"id": "p-3", "role": "Lead", "kubernetes": {"name": "oidc:3"}},
+    ]);
+    let filtered = [("p-1", None), ("p-2", None), ("p-3", Some("oidc:3"))];
+    hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen"}]);
+    assert!(matches!(told(&hub, &bettembourg()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }));
+    for key in [bissen(), bettembourg()] {
+        assert_eq!((members(&told(&hub, &key)), told(&hub, &key).keep), (filtered.to_vec(), false), "{key}");
+    }
+    hub.spec()["state"] = json!("Revoked");
+    for key in [bissen(), bettembourg()] {
+        assert_eq!(members(&told(&hub, &key)), filtered, "{key}");
+    }
+    hub.factory = None;
+    let ended = told(&hub, &bissen());
+    assert!(ended.keep, "nobody can check the members, so none of them gets anything that he has not");
+    assert_eq!(members(&ended)[1], ("p-2", None));
+}
+
+// B10: what another grant sets free.
+
+#[test]
+fn a_grant_looks_again_when_another_that_shares_its_cap_ends() {
+    let mut hub = Hub::new();
+    hub.pools[0]["spec"]["consumers"] = json!([{"name": "antenna", "namespaces": {"names": ["antenna"]}, "gpuHours": 150}]);
+    for (name, until) in [("first", "2026-12-20T00:00:00Z"), ("second", "2027-02-01T00:00:00Z")] {
+        let mut grant = grant(json!([{"name": "h100", "poolRef": {"name": "h100", "namespace": "example"}, "gpuHours": 100, "maxGPUs": 8}]));
+        grant["metadata"]["name"] = json!(name);
+        grant["metadata"]["namespace"] = json!("antenna");
+        grant["spec"]["notAfter"] = json!(until);
+        hub.grants.push(grant);
+    }
+    let mut own = hub.factory.clone().expect("a factory");
+    own["metadata"]["name"] = json!("example");
+    own["metadata"]["namespace"] = json!("antenna");
+    let mut world = hub.world();
+    let issuer = OwnerRef::new(Kind::AIFactory, "antenna", "example");
+    world.put_factory(issuer, Arc::new(serde_json::from_value(own).expect("a factory")));
+    let of =
+        |name: &str, at: Timestamp| project::grant(&world, &OwnerRef::new(Kind::AccessGrant, "antenna", name), &BTreeSet::new(), at).expect("one");
+    let second = of("second", now());
+    assert_eq!(second.problems.first().map(|problem| problem.reason), Some(Reason::ConsumerCapExceeded));
+    let wake = second.wake.expect("a moment");
+    assert_eq!(wake.to_string(), "2026-12-20T00:00:00Z");
+    assert_eq!(of("second", wake).problems, []);
+}
+
+// F4, N4, N12 and which trouble is named.
+
+fn with(report: Report, findings: Vec<Finding>) -> Report {
+    Report { findings, settled: false, phase: SitePhase::Pending, ..report }
+}
+
+#[test]
+fn what_a_site_will_not_do_without_a_person_is_stalled() {
+    let hub = Hub::new();
+    let refused = |key: &SiteKey, intent: &Intent| {
+        (*key == bissen()).then(|| with(done(intent, true), vec![Finding::stalled(Reason::RefusedBySite, "a policy of the site denies it")]))
+    };
+    let outcome = hub.aggregate(refused);
+    assert!(!outcome.in_progress);
+    assert_eq!(says(&outcome.status, ConditionType::Stalled), pair("True", Reason::RefusedBySite));
+    assert_eq!(says(&outcome.status, ConditionType::Reconciling).0, "False");
+    assert_eq!(says(&outcome.status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
+    let also = |key: &SiteKey, intent: &Intent| refused(key, intent).or_else(|| Some(with(done(intent, true), Vec::new())));
+    let outcome = hub.aggregate(also);
+    assert!(outcome.in_progress, "the other site is at work");
+    assert_eq!(
+        (says(&outcome.status, ConditionType::Stalled).0, says(&outcome.status, ConditionType::Reconciling).0),
+        ("False".into(), "True".into())
+    );
+}
+
+#[test]
+fn of_several_troubles_the_one_is_named_that_a_person_must_mend_first() {
+    let mut hub = Hub::new();
+    hub.cut(&bettembourg());
+    let denied = |key: &SiteKey, intent: &Intent| {
+        let finding = Finding::stalled(Reason::ForeignObject, "somebody else's quota");
+        (*key == bissen()).then(|| with(done(intent, true), vec![finding]))
+    };
+    assert_eq!(says(&hub.settled().status, ConditionType::Ready), pair("False", Reason::SiteUnreachable));
+    let status = hub.aggregate(denied).status;
+    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::ForeignObject));
+    assert_eq!(says(&status, ConditionType::Stalled), pair("True", Reason::ForeignObject));
+    assert_eq!(says(&status, ConditionType::SitesReachable), pair("False", Reason::SiteUnreachable));
+    let refused = |key: &SiteKey, intent: &Intent| {
+        let report = denied(key, intent)?;
+        Some(Report { phase: SitePhase::Refused, findings: vec![Finding::stalled(Reason::RefusedBySite, "refuseGrants")], ..report })
+    };
+    assert_eq!(says(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
+    hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
+    assert_eq!(says(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
+}
+
+#[test]
+fn a_placement_that_is_drained_or_has_nothing_left_is_no_place_to_start_work() {
+    let mut hub = Hub::new();
+    hub.pools[0]["spec"]["sites"][1]["state"] = json!("Draining");
+    let status = hub.settled().status;
+    assert_eq!(says(&status, ConditionType::Usable), pair("True", Reason::AsSpecified));
+    assert_eq!(message(&status, ConditionType::Usable), "members can start work at 1 of 2 sites; not at bettembourg: pool h100 is being drained");
+    hub.pools[0]["spec"]["sites"][0]["state"] = json!("Draining");
+    let status = hub.settled().status;
+    assert_eq!(says(&status, ConditionType::Usable), pair("False", Reason::Draining));
+    let mut hub = Hub::new();
+    hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen", "gpuHours": 100}, {"name": "bettembourg", "gpuHours": 0}]);
+    let status = hub.settled().status;
+    assert!(message(&status, ConditionType::Usable).ends_with("not at bettembourg: pool h100 has no GPU-hours for this grant here"), "{status:?}");
+}
+
+#[test]
+fn access_was_never_given_where_every_part_says_so() {
+    let mut hub = Hub::new();
+    hub.holders.clear();
+    hub.spec()["notBefore"] = json!("2027-01-01T00:00:00Z");
+    let status = hub.settled().status;
+    assert_eq!((status.may_give_access, says(&status, ConditionType::AccessRemoved)), (Some(false), pair("False", Reason::NotApplicable)));
+    hub.cut(&bissen());
+    let status = hub.settled().status;
+    assert_eq!((status.may_give_access, says(&status, ConditionType::AccessRemoved)), (Some(true), pair("False", Reason::AccessGiven)));
+    hub.known.retain(|key| *key != bissen());
+    assert_eq!(hub.settled().status.may_give_access, Some(false), "where the hub never wrote anything nobody has access");
+    hub.sites.get_mut(&bissen()).expect("its report").held.insert(alpha(), Held::Live);
+    assert_eq!(hub.settled().status.may_give_access, Some(true), "unless the site says otherwise");
+}
