@@ -4,6 +4,8 @@ mod credentials;
 mod known;
 mod pace;
 mod reconcile;
+#[cfg(test)]
+mod site_tests;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -34,7 +36,7 @@ use tokio::time::Instant;
 use super::broken::{Undecodable, conditions};
 use super::deletion_protection;
 use super::known_sites::KnownSitesError;
-use super::sites::{Sites, parts, source};
+use super::sites::{SiteWorkers, Sites, StartWorker, parts, source};
 use super::watch::{Resourced, Seen, Watched, version, watch};
 use super::writes::{Write, WriteError, write};
 use crate::credential::reader::CredentialReader;
@@ -168,9 +170,14 @@ impl Next {
 impl Hub {
     /// An actor that has not begun yet, and where to see that its caches are full.
     pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
+        let workers = SiteWorkers { reader: settings.reader.clone(), metrics: settings.metrics.clone() };
+        Self::with_workers(settings, Box::new(workers))
+    }
+
+    fn with_workers(settings: HubSettings, workers: Box<dyn StartWorker>) -> (Self, tokio::sync::watch::Receiver<bool>) {
+        let (sites, from_sites) = Sites::new(workers);
         let (ready, is_ready) = tokio::sync::watch::channel(false);
         let counts = ResourceCounts::new(settings.metrics.clone());
-        let (sites, from_sites) = Sites::new(settings.reader.clone(), settings.metrics.clone());
         let hub = Self {
             settings,
             id: String::new(),
@@ -209,13 +216,22 @@ impl Hub {
     }
 
     /// Watches from now on, and works from when `lead` gives the hub's id until `stop` is done.
-    pub async fn run<E>(mut self, lead: impl Future<Output = Result<HubRecord, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
-        let (to, mut seen) = mpsc::channel(1024);
+    pub async fn run<E>(self, lead: impl Future<Output = Result<HubRecord, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
+        let (to, seen) = mpsc::channel(1024);
         let mut watches = JoinSet::new();
         self.watch::<AIFactory>(&mut watches, &to);
         self.watch::<GPUPool>(&mut watches, &to);
         self.watch::<AccessGrant>(&mut watches, &to);
         drop(to);
+        self.run_on(seen, lead, stop).await
+    }
+
+    async fn run_on<E>(
+        mut self,
+        mut seen: mpsc::Receiver<Seen>,
+        lead: impl Future<Output = Result<HubRecord, E>>,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), E> {
         tokio::pin!(lead, stop);
         let mut leading = false;
         loop {
@@ -620,7 +636,7 @@ impl Hub {
                     None => self.schedule.done(&owner),
                 },
                 Ok(Next::Release(secrets)) => {
-                    let reader = self.sites.reader().clone();
+                    let reader = self.settings.reader.clone();
                     let last = self.is_last_in_namespace(&owner);
                     self.spawn(Done::Released(owner.clone(), false), async move {
                         let mut released = true;

@@ -18,7 +18,7 @@ use crate::credential::reader::CredentialReader;
 use crate::site::{kubernetes, slurm};
 use crate::supervise::PAUSE;
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{DesiredSet, HubReceiver, HubSender, Incarnation, SiteSender, ToSite, hub_channel};
+use crate::transport::{DesiredSet, HubReceiver, HubSender, Incarnation, SiteSender, ToSite, WorkerSender, hub_channel};
 
 /// A part of a site that has a worker.
 struct Worked {
@@ -30,11 +30,33 @@ struct Worked {
     tombstones: BTreeSet<OwnerRef>,
 }
 
+/// Starts the workers of parts of sites; in tests somebody else does.
+pub trait StartWorker: Send {
+    /// Starts one; it ends when the sender is dropped.
+    fn start(&self, key: SiteKey, source: CredentialSource, hub: WorkerSender) -> SiteSender;
+}
+
+/// Starts real workers.
+pub struct SiteWorkers {
+    pub reader: CredentialReader,
+    pub metrics: Arc<Metrics>,
+}
+
+impl StartWorker for SiteWorkers {
+    fn start(&self, key: SiteKey, source: CredentialSource, hub: WorkerSender) -> SiteSender {
+        let mut reader = self.reader.clone();
+        reader.settings.requests = Some(self.metrics.site_requests(&key.to_string()));
+        match key.part {
+            Part::Kubernetes => kubernetes::worker::start(key, source, reader, hub, self.metrics.clone()),
+            Part::Slurm => slurm::worker::start(key, source, reader, hub, self.metrics.clone()),
+        }
+    }
+}
+
 /// The parts of sites that have a worker.
 pub struct Sites {
-    reader: CredentialReader,
+    workers: Box<dyn StartWorker>,
     hub: HubSender,
-    metrics: Arc<Metrics>,
     sites: BTreeMap<SiteKey, Worked>,
     /// The parts that were told something of a resource.
     told: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
@@ -44,14 +66,15 @@ pub struct Sites {
 }
 
 impl Sites {
-    pub fn new(reader: CredentialReader, metrics: Arc<Metrics>) -> (Self, HubReceiver) {
+    pub fn new(workers: Box<dyn StartWorker>) -> (Self, HubReceiver) {
         let (hub, from_sites) = hub_channel();
-        (Self { reader, hub, metrics, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
+        (Self { workers, hub, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
     }
 
     /// Sees to it that the part has a worker with this credential that knows what it must of its factory.
     pub fn ensure(&mut self, key: &SiteKey, source: &CredentialSource, intent: SiteIntent) {
-        if self.sites.get(key).is_some_and(|known| known.source != *source) {
+        // A worker whose channel is closed has died: another one begins.
+        if self.sites.get(key).is_some_and(|known| known.source != *source || known.sender.is_closed()) {
             self.remove(key);
         }
         if !self.sites.contains_key(key) {
@@ -72,14 +95,7 @@ impl Sites {
     fn start(&mut self, key: &SiteKey, source: &CredentialSource) -> Worked {
         self.started += 1;
         let incarnation = Incarnation(self.started);
-        let mut reader = self.reader.clone();
-        reader.settings.requests = Some(self.metrics.site_requests(&key.to_string()));
-        let hub = self.hub.of(key.clone(), incarnation);
-        let (key, metrics) = (key.clone(), self.metrics.clone());
-        let sender = match key.part {
-            Part::Kubernetes => kubernetes::worker::start(key, source.clone(), reader, hub, metrics),
-            Part::Slurm => slurm::worker::start(key, source.clone(), reader, hub, metrics),
-        };
+        let sender = self.workers.start(key.clone(), source.clone(), self.hub.of(key.clone(), incarnation));
         Worked { source: source.clone(), incarnation, sender, site: None, intents: BTreeMap::new(), tombstones: BTreeSet::new() }
     }
 
@@ -194,10 +210,6 @@ impl Sites {
     pub fn died(&mut self, key: &SiteKey, now: Instant) {
         self.remove(key);
         self.resting.insert(key.clone(), now + PAUSE);
-    }
-
-    pub fn reader(&self) -> &CredentialReader {
-        &self.reader
     }
 }
 

@@ -61,7 +61,7 @@ impl Hub {
                 self.releases.done(&secret);
                 continue;
             }
-            let reader = self.sites.reader().clone();
+            let reader = self.settings.reader.clone();
             let failed = Done::SecretReleased(secret.clone(), false);
             self.spawn(failed, async move {
                 let released = reader.release_secret(&secret.namespace, &secret.name).await.is_ok();

@@ -68,11 +68,14 @@ impl Hub {
     }
 
     pub(super) fn store_known(&mut self) {
-        if self.storing_known || self.known == self.world.known || self.known_retry_at.is_some_and(|at| at > Instant::now()) {
+        if self.storing_known || self.known_retry_at.is_some_and(|at| at > Instant::now()) {
+            return;
+        }
+        self.known_retry_at = None;
+        if self.known == self.world.known {
             return;
         }
         self.storing_known = true;
-        self.known_retry_at = None;
         let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
         let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
         self.spawn(Done::KnownStored(known.clone(), panicked), async move {

@@ -1,0 +1,163 @@
+//! The hub's controller, driven by channels: sites are ends of channels, and the API server is a map that answers patches.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod fake;
+
+use std::time::Duration;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::model::intent::{Body, Desired};
+use aifactory_plan::model::report::{Finding, Held, SiteReport};
+use aifactory_plan::model::site_key::SiteKey;
+use serde_json::json;
+
+use self::fake::{World, factory, grant, pool};
+use crate::transport::{FromSite, ToSite};
+
+fn bissen() -> SiteKey {
+    SiteKey::new(OwnerRef::new(Kind::AIFactory, "ardenne", "ardenne"), "bissen")
+}
+
+fn voxelia() -> OwnerRef {
+    OwnerRef::new(Kind::AccessGrant, "ardenne", "voxelia")
+}
+
+/// A site that has made contact and waits before it writes.
+fn waiting() -> SiteReport {
+    let problem = Finding::note(Reason::Pending, "waits until the hub has stored that this site may hold something");
+    SiteReport { cluster_uid: Some("uid-1".to_owned()), problem: Some(problem), ..SiteReport::default() }
+}
+
+fn holding(owners: &[OwnerRef]) -> SiteReport {
+    let held = owners.iter().map(|owner| (owner.clone(), Held::Live)).collect();
+    SiteReport { reachable: true, synced: true, cluster_uid: Some("uid-1".to_owned()), held, ..SiteReport::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_is_stored_before_its_worker_may_write() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    assert!(!site.site_intent().await.recorded);
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    let stored = world.config_map("aifactory-known-sites").expect("the set is stored");
+    let entry = stored["data"].as_object().unwrap().values().next().unwrap().as_str().unwrap();
+    assert!(entry.contains("bissen") && entry.contains("bissen-kubeconfig") && entry.contains("uid-1"), "{entry}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_set_can_not_be_stored_nothing_may_be_written_and_it_is_tried_in_peace() {
+    let mut world = World::start(None).await;
+    world.refuse_config_maps(true);
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(site.received().iter().all(|message| !matches!(message, ToSite::Site(intent) if intent.recorded)));
+    let tries = world.requests("configmaps/aifactory-known-sites");
+    assert!((20..=40).contains(&tries), "{tries} requests in a minute");
+    world.refuse_config_maps(false);
+    while !site.site_intent().await.recorded {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_left_the_spec_keeps_its_worker_until_it_says_that_nothing_is_left() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    site.say(FromSite::Site(Box::new(holding(&[]))));
+    world.put(factory(json!({"spec": {"sites": []}})));
+    let told = site.site_intent().await;
+    assert!(told.release && told.left, "{told:?}");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!site.ended(), "the worker goes on");
+    site.say(FromSite::Site(Box::new(SiteReport { released: true, ..holding(&[]) })));
+    site.end().await;
+    assert_eq!(world.config_map("aifactory-known-sites").unwrap().get("data"), Some(&json!({})));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_without_its_factory_a_part_is_asked_all_the_same() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+
+    let mut again = world.restart().await;
+    again.listed();
+    let mut site = again.worker(&bissen()).await;
+    let told = site.site_intent().await;
+    assert!(told.left && told.release && told.recorded, "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_former_worker_says_is_dropped() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.put(pool(json!({})));
+    world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
+    world.listed();
+    let mut former = world.worker(&bissen()).await;
+    former.say(FromSite::Site(Box::new(waiting())));
+    while !former.site_intent().await.recorded {}
+    world.put(factory(json!({"spec": {"sites": [{"kubernetes": {"push": {"kubeconfigSecretRef": {"name": "other", "key": "kubeconfig"}}}}]}})));
+    let mut present = world.worker(&bissen()).await;
+    former.say(FromSite::Site(Box::new(holding(&[]))));
+    let intent = present.intent_of(&voxelia()).await;
+    former.say(FromSite::About(Box::new(fake::gone(&intent))));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.object(&voxelia()).is_some(), "the grant waits for the worker that there is");
+    present.say(FromSite::Site(Box::new(holding(&[]))));
+    if let Some(intent) = present.last_intent_of(&voxelia()) {
+        present.say(FromSite::About(Box::new(fake::gone(&intent))));
+    }
+    world.gone(&voxelia()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_site_hears_the_whole_desired_set_at_each_session_tombstones_included() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.put(pool(json!({})));
+    world.put(grant(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    let intent = site.intent_of(&voxelia()).await;
+    assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Bound)));
+    world.vanish(&voxelia());
+    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    let set = site.everything().await;
+    assert!(set.tombstones.contains(&voxelia()) && !set.intents.contains_key(&voxelia()), "{set:?}");
+    // The session ends and another one begins: the tombstone is there again, though it was sent before.
+    site.say(FromSite::Site(Box::new(SiteReport { problem: Some(Finding::note(Reason::SiteUnreachable, "gone")), ..SiteReport::default() })));
+    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    assert!(site.everything().await.tombstones.contains(&voxelia()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_withdrawn_from_a_site_that_no_projection_names_any_more() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({"spec": {"sites": [fake::site("bissen"), fake::site("esch")]}})));
+    world.put(pool(json!({"spec": {"sites": [{"name": "bissen", "count": 1}, {"name": "esch", "count": 1}]}})));
+    world.put(grant(json!({})));
+    world.listed();
+    let esch = SiteKey::new(bissen().factory, "esch");
+    let mut site = world.worker(&esch).await;
+    site.intent_of(&voxelia()).await;
+    site.say(FromSite::Site(Box::new(holding(&[]))));
+    world.put(grant(
+        json!({"spec": {"pools": [{"name": "h100", "poolRef": {"name": "h100"}, "gpuHours": 10, "maxGPUs": 1, "sites": [{"name": "bissen"}]}]}}),
+    ));
+    site.withdrawn(&voxelia()).await;
+}
