@@ -70,6 +70,7 @@ pub struct AccessGrantSpec {
     /// From when, UTC, for example `2026-12-01T00:00:00Z`.
     pub not_before: Time,
     /// Until when, exclusive, UTC, for example `2027-03-01T00:00:00Z`.
+    #[x_kube(validation = Rule::new("self < timestamp('9999-12-30T00:00:00Z')").message("notAfter: must be before 9999-12-30T00:00:00Z; example: `notAfter: 2027-03-01T00:00:00Z`"))]
     pub not_after: Time,
     /// Active, Paused or Revoked. Leave it out of Git, so that an emergency `kubectl patch` survives.
     #[serde(default)]

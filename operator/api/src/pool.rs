@@ -274,6 +274,7 @@ pub struct Consumer {
     pub max_gpus: Option<i64>,
     /// When their share ends, exclusive, UTC, for example `2027-12-31T00:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self < timestamp('9999-12-30T00:00:00Z')").message("consumers[].notAfter: must be before 9999-12-30T00:00:00Z; example: `notAfter: 2027-12-31T00:00:00Z`"))]
     pub not_after: Option<Time>,
 }
 

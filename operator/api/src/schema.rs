@@ -1,7 +1,7 @@
 //! The CustomResourceDefinitions, as generated from the types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 use kube::CustomResourceExt;
 use schemars::{Schema, SchemaGenerator, json_schema};
@@ -49,6 +49,9 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
             let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) else { continue };
             schema.description = Some(describe(&kind).to_owned());
             refuse_nulls(schema);
+            if kind == "AIFactory" {
+                schema.x_kubernetes_validations = Some(keep_what_may_hold_something());
+            }
             if let Some(spec) = schema.properties.as_mut().and_then(|properties| properties.get_mut("spec")) {
                 explain_defaults(spec, false);
             }
@@ -60,6 +63,40 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         }
     }
     crds
+}
+
+/// Rules over spec and status: what a site is reached by stays as long as the site may hold something, since nobody could take access away there
+/// without it.
+fn keep_what_may_hold_something() -> Vec<ValidationRule> {
+    let held = "(has(oldSelf.status) && has(oldSelf.status.sites) && oldSelf.status.sites.exists(r, r.name == o.name && \
+                (has(r.claimed) && r.claimed || has(r.pools) && r.pools > 0 || has(r.grants) && r.grants > 0)))";
+    let same_kubernetes = "(!has(o.kubernetes) || has(s.kubernetes) && has(s.kubernetes.push) == has(o.kubernetes.push) && \
+                           has(s.kubernetes.pull) == has(o.kubernetes.pull) && has(s.kubernetes.local) == has(o.kubernetes.local))";
+    let same_slurm = "(!has(o.slurm) || !has(o.slurm.rest) || has(s.slurm) && has(s.slurm.rest) && s.slurm.rest.url == o.slurm.rest.url && \
+                      s.slurm.clusterName == o.slurm.clusterName)";
+    let first = "first take the site out of the pools that name it, end the grants that are bound there, write `stage: Decommissioned`, and wait until \
+                 status.sites[] says `claimed: false`";
+    let each = |rule: String, message: String| ValidationRule {
+        rule: format!("!has(oldSelf.spec.sites) || oldSelf.spec.sites.all(o, {rule})"),
+        message: Some(message),
+        ..ValidationRule::default()
+    };
+    vec![
+        each(
+            format!("has(self.spec.sites) && self.spec.sites.exists(s, s.name == o.name) || !{held}"),
+            format!("spec.sites: a site leaves the list only once it holds nothing any more: {first}"),
+        ),
+        each(
+            format!(
+                "!has(self.spec.sites) || !self.spec.sites.exists(s, s.name == o.name && !({same_kubernetes} && {same_slurm})) || \
+                 o.stage in ['Proposed', 'Decommissioned'] && !{held}"
+            ),
+            format!(
+                "spec.sites: how a site is reached (kubernetes, slurm.rest, its url, slurm.clusterName) changes only at stage Proposed or Decommissioned, \
+                 once the site holds nothing any more: {first}. The name and the content of a Secret may change at any time"
+            ),
+        ),
+    ]
 }
 
 fn describe(kind: &str) -> &'static str {

@@ -14,10 +14,15 @@ use aifactory_plan::hub::world::World;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
-use aifactory_plan::model::report::{Detail, Finding, GrantDetail, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::model::report::{
+    Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry,
+};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
+use proptest::prelude::*;
 use serde_json::{Value, json};
+
+mod schema;
 
 fn now() -> Timestamp {
     "2026-12-15T12:00:00Z".parse().expect("a time")
@@ -612,4 +617,141 @@ fn access_was_never_given_where_every_part_says_so() {
     assert_eq!(hub.settled().status.may_give_access, Some(false), "where the hub never wrote anything nobody has access");
     hub.sites.get_mut(&bissen()).expect("its report").held.insert(alpha(), Held::Live);
     assert_eq!(hub.settled().status.may_give_access, Some(true), "unless the site says otherwise");
+}
+
+// B14: what is aggregated fits into the definitions.
+
+/// A site that names more entries than a grant may have, and says more than there is room for.
+fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
+    let text = "a word of the site ".repeat(words);
+    let name = |at: usize| if at == 0 { "h100".to_owned() } else { format!("former-{at}") };
+    let entry = |at: usize| SlurmEntry { qos: format!("q-{at}"), partition: "h100".to_owned(), limit: Some(60) };
+    let detail = GrantDetail {
+        namespace: "aif-alpha".to_owned(),
+        members_wanted: 2,
+        members_bound: 2,
+        slurm: Some(SlurmDetail {
+            cluster: "remich".to_owned(),
+            account: "a".to_owned(),
+            entries: (0..entries).map(|at| (name(at), entry(at))).collect(),
+        }),
+        usage: (0..entries).map(|at| (name(at), EntryUsage { used: 60, ..EntryUsage::default() })).collect(),
+        ..GrantDetail::default()
+    };
+    Report { findings: vec![Finding::note(Reason::SiteError, text); 3], detail: Detail::Grant(detail), ..done(intent, true) }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// However many entries a site names, however many sites there are, and whatever they say.
+    #[test]
+    fn any_status_is_one_that_the_api_server_takes(entries in 0..40_usize, words in 0..200_usize, factories in 1..4_usize, sites in 0..64_usize, silent in 0..3_usize) {
+        let mut hub = Hub::new();
+        hub.grants[0] = grant(json!([entry("h100"), entry("slurm")]));
+        let mut world = hub.world();
+        let mut known: Vec<KnownSite> = world.known.iter().cloned().collect();
+        for factory in 0..factories {
+            let owner = OwnerRef::new(Kind::AIFactory, format!("team-{factory}"), "example");
+            known.extend((0..sites).map(|site| self::known(SiteKey::new(owner.clone(), format!("site-{site}")))));
+        }
+        world.known = known.into_iter().collect();
+        let holders: BTreeSet<SiteKey> = world.known.iter().map(|known| known.key.clone()).collect();
+        let projection = project::grant(&world, &alpha(), &holders, now()).expect("a projection");
+        let answers: BTreeMap<SiteKey, SiteReport> = projection.sites.keys().enumerate().map(|(at, key)| {
+            let reachable = silent == 0 || at % silent != 0;
+            let problem = (!reachable).then(|| Finding::note(Reason::SiteUnreachable, "no answer ".repeat(words)));
+            (key.clone(), SiteReport { reachable, synced: reachable, problem, held: BTreeMap::from([(alpha(), Held::Live)]), ..SiteReport::default() })
+        }).collect();
+        let reports: BTreeMap<SiteKey, Report> = projection.sites.iter().map(|(key, intent)| (key.clone(), lavish(intent, entries, words))).collect();
+        let none = BTreeSet::new();
+        let about = Reports { about: reports.iter().map(|(key, report)| (key.clone(), report)).collect(), sites: &answers, abandoned: &none };
+        let stored = world.grant(&alpha()).expect("the grant");
+        let status = serde_json::to_value(aggregate::grant(&world, stored, &projection, &about, now()).status).expect("a status");
+        prop_assert_eq!(schema::complaints("AccessGrant", &status), Vec::<String>::new());
+
+        let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "slurm");
+        let projection = project::pool(&world, &pool_ref, &holders);
+        let detail = PoolDetail { partition: Some(("h100".to_owned(), "Up".to_owned())), ..PoolDetail::default() };
+        let of_pool = |intent: &Intent| Report {
+            owner: intent.owner.clone(), uid: intent.uid.clone(), generation: 1, answers: digest_of(intent), phase: SitePhase::Bound, settled: false,
+            findings: vec![Finding::note(Reason::SiteError, "a word ".repeat(words))], detail: Detail::Pool(detail.clone()),
+        };
+        let reports: BTreeMap<SiteKey, Report> = projection.sites.iter().map(|(key, intent)| (key.clone(), of_pool(intent))).collect();
+        let about = Reports { about: reports.iter().map(|(key, report)| (key.clone(), report)).collect(), sites: &answers, abandoned: &none };
+        let stored = world.pool(&pool_ref).expect("the pool");
+        let status = serde_json::to_value(aggregate::pool(&world, stored, &projection, &about, |_| Vec::new(), now()).status).expect("a status");
+        prop_assert_eq!(schema::complaints("GPUPool", &status), Vec::<String>::new());
+
+        let object = world.factory(&factory()).expect("the factory");
+        let status = aggregate::factory(&world, object, &answers, |_| Vec::new(), &none, now()).status;
+        prop_assert_eq!(schema::complaints("AIFactory", &serde_json::to_value(status).expect("a status")), Vec::<String>::new());
+    }
+}
+
+// What factories and pools say of what hangs on them.
+
+#[test]
+fn factories_and_pools_count_the_grants_that_may_still_give_access() {
+    let mut hub = Hub::new();
+    hub.remove_site("bettembourg");
+    hub.grants[0]["metadata"]["finalizers"] = json!(["aifactory.dev/finalizer"]);
+    let counts = |hub: &Hub| {
+        let world = hub.world();
+        let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
+        let none = BTreeSet::new();
+        let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &none };
+        let projection = project::pool(&world, &pool_ref, &none);
+        let pool = aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, |_| Vec::new(), now()).status;
+        let of = aggregate::factory(&world, world.factory(&factory()).expect("a factory"), &hub.sites, |_| Vec::new(), &none, now()).status;
+        (pool.living_grants, of)
+    };
+    let (pool, status) = counts(&hub);
+    assert_eq!((pool, status.living_grants), (Some(1), Some(1)), "without a word of the sites it may");
+    let claimed: Vec<_> = status.sites.iter().map(|row| (row.name.as_str(), row.claimed, row.reason.as_deref())).collect();
+    let wanted = [("bissen", true, None), ("remich", true, None), ("bettembourg", true, Some("SitesRemain"))];
+    assert_eq!(claimed, wanted, "a site that left the spec keeps its row until it is let go");
+    hub.grants[0]["status"] = json!({"mayGiveAccess": false});
+    hub.known.retain(|key| *key == bissen());
+    let (pool, status) = counts(&hub);
+    assert_eq!((pool, status.living_grants), (Some(0), Some(0)));
+    assert_eq!(status.sites.iter().map(|row| (row.name.as_str(), row.claimed)).collect::<Vec<_>>(), [("bissen", true), ("remich", false)]);
+}
+
+#[test]
+fn a_pool_goes_only_when_every_part_that_may_hold_it_has_said_so() {
+    let mut hub = Hub::new();
+    hub.grants.clear();
+    hub.pools[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
+    hub.factory = None;
+    for key in [bissen(), bettembourg(), remich()] {
+        hub.cut(&key);
+    }
+    let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
+    let finished = |hub: &Hub, synced: &BTreeSet<SiteKey>| {
+        let world = hub.world();
+        let projection = project::pool(&world, &pool_ref, &project::may_hold(&world, &pool_ref, &BTreeSet::new(), synced));
+        let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &hub.abandoned };
+        aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, |_| Vec::new(), now()).finished
+    };
+    let all = hub.synced.clone();
+    assert!(!finished(&hub, &BTreeSet::new()), "a factory that can not be read has let go of nothing");
+    assert!(!finished(&hub, &all), "the pool names sites that are known");
+    hub.abandoned = all.clone();
+    assert!(finished(&hub, &BTreeSet::new()));
+}
+
+#[test]
+fn a_pool_at_a_part_that_left_the_spec_stays_as_it_is() {
+    use aifactory_plan::model::intent::Presence;
+    let mut hub = Hub::new();
+    hub.site("bissen")["kubernetes"].take();
+    hub.site("bissen")["slurm"] = json!({"clusterName": "bissen"});
+    let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
+    let projection = project::pool(&hub.world(), &pool_ref, &BTreeSet::from([bissen()]));
+    match &projection.sites[&bissen()].body {
+        Body::Pool(pool) => assert_eq!(pool.presence, Presence::Active),
+        Body::Grant(_) => panic!("a grant"),
+    }
+    assert_eq!(projection.problems.first().map(|problem| problem.reason), Some(Reason::EngineMissing));
 }

@@ -376,8 +376,11 @@ impl Hub {
             }
             Resourced::Grant(grant) => {
                 let before = self.world.grant(&owner);
-                let changed =
-                    before.is_none_or(|before| before.spec != grant.spec || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp);
+                let changed = before.is_none_or(|before| {
+                    before.spec != grant.spec
+                        || before.metadata.deletion_timestamp != grant.metadata.deletion_timestamp
+                        || before.may_give_access() != grant.may_give_access()
+                });
                 let urgent = takes_access(before.map(Arc::as_ref), grant, Timestamp::now());
                 self.grants_changed = true;
                 self.world.put_grant(owner.clone(), grant.clone());
@@ -450,6 +453,9 @@ impl Hub {
                     if shared {
                         let others: Vec<OwnerRef> = self.world.grants_of(&pool_ref).filter(|other| *other != owner).cloned().collect();
                         others.into_iter().for_each(|other| self.schedule.add(other));
+                    }
+                    if let Some(pool) = self.world.pool(&pool_ref) {
+                        self.schedule.add_at(factory_of_pool(&pool_ref, pool), soon);
                     }
                     if deleting { self.schedule.add(pool_ref) } else { self.schedule.add_at(pool_ref, soon) }
                 }

@@ -81,6 +81,10 @@ fn amounts_and_times() -> Vec<Mistake> {
             .meant("/spec/notAfter", json!("2026-12-01T00:30:00-01:00"))
             .says(ORDER),
         row("a day in place of a time").wrote("/spec/notAfter", json!("2027-03-01")).says(&["spec.notAfter", "must be of type date-time"]),
+        row("for ever")
+            .wrote("/spec/notAfter", json!("9999-12-31T23:59:59Z"))
+            .meant("/spec/notAfter", json!("9999-12-29T23:59:59Z"))
+            .says(&["notAfter: must be before 9999-12-30T00:00:00Z", "example: `notAfter: 2027-03-01T00:00:00Z`"]),
         row("no end").wrote("/spec/notAfter", json!(null)).says(&["spec.notAfter", "Required value"]),
         row("more at the sites than in all")
             .wrote(&pool("sites"), json!([{"name": "bissen", "maxGPUs": 12}, {"name": "bettembourg", "maxGPUs": 5}]))

@@ -20,6 +20,7 @@ pub struct Mistake {
     name: &'static str,
     base: Base,
     stored: Option<Value>,
+    status: Option<Value>,
     wrong: Value,
     right: Value,
     says: Vec<&'static [&'static str]>,
@@ -29,12 +30,18 @@ impl Mistake {
     /// A mistake in a new object.
     pub fn new(name: &'static str, base: Base) -> Self {
         let object = base.object();
-        Self { name, base, stored: None, wrong: object.clone(), right: object, says: Vec::new() }
+        Self { name, base, stored: None, status: None, wrong: object.clone(), right: object, says: Vec::new() }
     }
 
     /// A mistake in a change of an object that is there.
     pub fn update(name: &'static str, base: Base) -> Self {
         Self { stored: Some(base.object()), ..Self::new(name, base) }
+    }
+
+    /// What the operator has said of the object that is there.
+    pub fn found(mut self, status: Value) -> Self {
+        self.status = Some(status);
+        self
     }
 
     /// What all versions of the object have in common. Comes first.
@@ -82,7 +89,10 @@ impl Mistake {
         let fail = |what: &str, object: &Value, error: &kube::Error| format!("{what} is refused: {}\n{object}", complaints(error).join("\n"));
         if let Some(stored) = &self.stored {
             let stored = named(stored);
-            let made = scene.create(&stored, false).await.map_err(|error| fail("what is there", &stored, &error))?;
+            let mut made = scene.create(&stored, false).await.map_err(|error| fail("what is there", &stored, &error))?;
+            if let Some(status) = &self.status {
+                made = scene.patch_status(&stored, status.clone()).await.map_err(|error| fail("its status", status, &error))?;
+            }
             for object in [&mut wrong, &mut right] {
                 object["metadata"] = made["metadata"].clone();
             }
@@ -126,7 +136,14 @@ pub async fn check(rows: Vec<Mistake>, least: usize) -> Outcome {
     let mut failures = Vec::new();
     for (number, row) in rows.iter().enumerate() {
         // Rows of one base must not meet: updates are stored.
-        let number = number + if row.stored.is_some() { 1000 } else { 0 };
+        let number = number
+            + if row.status.is_some() {
+                2000
+            } else if row.stored.is_some() {
+                1000
+            } else {
+                0
+            };
         if let Err(failure) = row.check(scene, number).await {
             failures.push(format!("{}: {failure}", row.name));
         }

@@ -12,6 +12,69 @@ const REVISION: &[&str] = &[
     "example: `decision: {reference: AIF-2026-12/3, revision: 2}`",
 ];
 
+const HELD: &[&str] = &["spec.sites: a site leaves the list only once it holds nothing any more", "wait until status.sites[] says `claimed: false`"];
+const REACHED: &[&str] = &["spec.sites: how a site is reached", "changes only at stage Proposed or Decommissioned", "`claimed: false`"];
+
+/// What a site is reached by, as long as it may hold something.
+fn reached() -> Vec<Mistake> {
+    let row = |name, stage: &str, found: serde_json::Value| {
+        let rest = json!({"url": "https://slurm.example:6820", "tokenSecretRef": {"name": "bissen-slurm", "key": "token"}});
+        Mistake::update(name, Base::Factory)
+            .given("/spec/links", json!([]))
+            .given("/spec/sites/0/stage", json!(stage))
+            .given("/spec/sites/0/slurm", json!({"clusterName": "bissen", "rest": rest}))
+            .found(json!({"sites": [found]}))
+    };
+    let claimed = || json!({"name": "bissen", "claimed": true});
+    let free = || json!({"name": "bissen", "claimed": false, "pools": 0, "grants": 0});
+    let secret = json!({"name": "bissen-2026", "key": "config"});
+    vec![
+        row("a site leaves that is claimed", "Decommissioned", claimed())
+            .wrote("/spec/sites/0", json!(null))
+            .meant("/spec/sites/1/country", json!("DE"))
+            .says(HELD),
+        row("a site leaves that grants are bound at", "Decommissioned", json!({"name": "bissen", "grants": 1}))
+            .wrote("/spec/sites/0", json!(null))
+            .says(HELD),
+        row("a site leaves that a pool is at", "Proposed", json!({"name": "bissen", "pools": 1})).wrote("/spec/sites/0", json!(null)).says(HELD),
+        row("a site that is free leaves from Production", "Production", free())
+            .wrote("/spec/sites/0", json!(null))
+            .meant("/spec/sites/0/stage", json!("Decommissioned"))
+            .says(LEAVES),
+        row("Kubernetes taken away", "Decommissioned", claimed())
+            .wrote("/spec/sites/0/kubernetes", json!(null))
+            .meant("/spec/sites/0/kubernetes/push/kubeconfigSecretRef", secret)
+            .says(REACHED),
+        row("Kubernetes reached otherwise", "Production", free())
+            .wrote("/spec/sites/0/kubernetes", json!({"local": {}}))
+            .meant("/spec/sites/0/network/podCIDRs", json!(["10.44.0.0/16"]))
+            .says(REACHED),
+        row("Slurm's REST taken away", "Production", claimed())
+            .wrote("/spec/sites/0/slurm/rest", json!(null))
+            .meant("/spec/sites/0/slurm/rest/tokenSecretRef/name", json!("bissen-slurm-2026"))
+            .says(REACHED),
+        row("another Slurm under the same name", "Production", claimed())
+            .wrote("/spec/sites/0/slurm/rest/url", json!("https://other.example:6820"))
+            .meant("/spec/sites/0/slurm/rest/parentAccount", json!("eu-aif"))
+            .says(REACHED),
+        row("another cluster's name", "Decommissioned", claimed()).wrote("/spec/sites/0/slurm/clusterName", json!("belval")).says(REACHED),
+        row("another cluster's name while nothing is there, and a claimed site's Kubernetes", "Decommissioned", free())
+            .wrote("/spec/sites/0/slurm/clusterName", json!("belval"))
+            .wrote("/spec/sites/1/kubernetes", json!({"pull": {}}))
+            .meant("/spec/sites/0/slurm/clusterName", json!("belval"))
+            .says(REACHED),
+        row("all that is free at once", "Decommissioned", free())
+            .wrote("/spec/sites/1", json!(null))
+            .meant("/spec/sites/0", json!(null))
+            .says(LEAVES),
+    ]
+}
+
+#[test]
+fn what_a_site_is_reached_by_stays_while_it_may_hold_something() -> Outcome {
+    run(check(reached(), 11))
+}
+
 fn rows() -> Vec<Mistake> {
     let factory = |name| Mistake::update(name, Base::Factory).given("/spec/links", json!([]));
     let pool = |name| Mistake::update(name, Base::Pool);

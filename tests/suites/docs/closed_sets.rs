@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use aifactory_api::Reason;
+use aifactory_api::grant::{GrantPhase, SiteRowPhase};
 
 use super::{none, read};
 
@@ -66,6 +67,36 @@ fn every_condition_type_is_explained() {
     let explained: BTreeSet<String> =
         chapter.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name.to_owned()).collect();
     assert_eq!(types, explained);
+}
+
+#[test]
+fn every_phase_is_explained_in_the_words_of_the_types() {
+    let text = read("docs/src/concepts/status.md");
+    let table = |head: &str| -> Vec<(String, String)> {
+        let rows = text.split_once(head).expect("the table").1.lines().skip(2).take_while(|line| line.starts_with('|'));
+        rows.filter_map(|row| row.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "))
+            .map(|(phase, meaning)| (phase.to_owned(), meaning.to_owned()))
+            .collect()
+    };
+    let known = |phase: &str, meaning: &str| (phase.to_owned(), meaning.to_owned());
+    let grants: Vec<_> = GrantPhase::ALL.iter().map(|phase| known(phase.as_str(), phase.meaning())).collect();
+    let sites: Vec<_> = SiteRowPhase::ALL.iter().map(|phase| known(phase.as_str(), phase.meaning())).collect();
+    assert_eq!(table("\n| phase | |"), grants);
+    assert_eq!(table("\n| phase at a site | |"), sites);
+}
+
+/// Phases are for people. What admission protects hangs on what sites have said, so that no policy knows a phase.
+#[test]
+fn no_policy_compares_a_phase() {
+    let folder = aifactory_tests::layout::root().join("charts/aifactory-hub");
+    let mut complaints = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let words = GrantPhase::ALL.iter().filter(|phase| text.contains(&format!("'{phase}'")) || text.contains(&format!("\"{phase}\"")));
+        complaints.extend(words.map(|phase| format!("{}: compares with {phase}", path.display())));
+    }
+    none(complaints);
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::scene::*;
 use crate::{Outcome, run, scene};
 
 const GRANTS: By = By::Policy("aifactory-hub-living-grants");
+const IN_USE: By = By::Policy("aifactory-hub-in-use");
+const FINALIZERS: By = By::Policy("aifactory-hub-finalizers");
 const NAMESPACES: By = By::Policy("aifactory-hub-namespaces");
 const DEFINITIONS: By = By::Policy("aifactory-hub-definitions");
 
@@ -30,6 +32,19 @@ fn living_grants_are_not_deleted_by_mistake() -> Outcome {
             row("as a dry run", Request::delete(active.clone()).dry_run()),
         ];
         let all = row("all of them", Request::delete(grant_path(TEAM, "")));
+        for (name, status) in [
+            ("unknown", json!({})),
+            ("away", json!({"phase": "Pending", "mayGiveAccess": true})),
+            ("typo", json!({"phase": "Refused", "mayGiveAccess": true})),
+        ] {
+            scene.has(grant_path(TEAM, name), grant(name), status).await?;
+        }
+        let hidden = [
+            row("not looked at yet", Request::delete(grant_path(TEAM, "unknown"))).words("(not looked at yet) may give access"),
+            row("Pending, since its site is away", Request::delete(grant_path(TEAM, "away"))),
+            row("Refused, since a pool is misspelt", Request::delete(grant_path(TEAM, "typo"))).words("(Refused) may give access"),
+        ];
+        all_refused(&scene.admin(), &hidden).await?;
         let lead = scene.hub().client_as("oidc:team", &[]).await?;
         scene.hub().apply(&crate::users::bound(TEAM, "aifactory-team", "oidc:team").to_string()).await?;
         all_refused(&scene.admin(), &rows).await?;
@@ -43,11 +58,20 @@ fn living_grants_are_not_deleted_by_mistake() -> Outcome {
 fn other_grants_go() -> Outcome {
     run(async {
         let scene = scene().await?;
-        for phase in [Some("Pending"), Some("Scheduled"), Some("Expired"), Some("Revoked"), Some("Refused"), None] {
-            let name = phase.unwrap_or("none").to_lowercase();
-            scene.grant(TEAM, &name, phase).await?;
-            passes(&scene.admin(), &name, &Request::delete(grant_path(TEAM, &name))).await?;
+        for phase in aifactory_api::grant::GrantPhase::ALL {
+            let name = format!("no-{}", phase.as_str().to_lowercase());
+            let path = grant_path(TEAM, &name);
+            scene.has(path.clone(), grant(&name), json!({"phase": phase, "mayGiveAccess": false})).await?;
+            passes(&scene.admin(), &name, &Request::delete(path.clone())).await?;
+            let again = json!({"status": {"mayGiveAccess": true}});
+            passes(&scene.operator, "a site is away meanwhile", &Request::merge(format!("{path}/status"), again)).await?;
+            passes(&scene.admin(), "a deletion that is under way, asked for again", &Request::delete(path.clone())).await?;
+            passes(&scene.operator, "let go", &Request::merge(path, let_go())).await?;
         }
+        let mut unseen = grant("unseen");
+        unseen["metadata"]["finalizers"] = json!([]);
+        scene.put(grant_path(TEAM, "unseen"), unseen).await?;
+        passes(&scene.admin(), "nothing was ever given", &Request::delete(grant_path(TEAM, "unseen"))).await?;
         Ok(())
     })
 }
@@ -67,7 +91,80 @@ fn a_confirmed_grant_goes() -> Outcome {
         let told = told_uid(&admin, &path).await?;
         assert_eq!(json!(told), made["metadata"]["uid"]);
         annotate(&admin, &path, &told).await?;
-        passes(&admin, "confirmed", &Request::delete(path)).await?;
+        passes(&admin, "confirmed", &Request::delete(path.clone())).await?;
+        passes(&scene.operator, "let go", &Request::merge(path, let_go())).await?;
+        Ok(())
+    })
+}
+
+/// What grants hang on: the message says how many of them end.
+#[test]
+fn pools_and_factories_in_use_are_not_deleted_by_mistake() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        let admin = scene.admin();
+        let row = |what, path: &str| Row::new("in use", what, Request::delete(path), &[IN_USE]).words("aifactory.dev/confirm-delete=");
+        for (kind, path, object) in [("GPUPool", pool_path("used"), pool("used")), ("AIFactory", factory_path("used"), factory("used"))] {
+            scene.has(path.clone(), object.clone(), json!({"livingGrants": 3})).await?;
+            await_refused(&admin, &[row("by three", &path), row("by three", &path).words("/used is used by 3 AccessGrants")]).await?;
+            passes(&scene.operator, "not counted yet", &Request::merge(format!("{path}/status"), json!({"status": null}))).await?;
+            all_refused(&admin, &[row("not counted yet", &path).words("an unknown number of AccessGrants")]).await?;
+            let told = told_uid(&admin, &path).await?;
+            annotate(&admin, &path, &told).await?;
+            passes(&admin, kind, &Request::delete(path.clone())).await?;
+            passes(&admin, "asked for again", &Request::delete(path.clone())).await?;
+            passes(&scene.operator, "let go", &Request::merge(path.clone(), let_go())).await?;
+
+            scene.has(path.clone(), object, json!({"livingGrants": 0})).await?;
+            passes(&admin, "used by nobody", &Request::delete(path.clone())).await?;
+            passes(&scene.operator, "let go", &Request::merge(path, let_go())).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Neither on purpose, nor by a replace with a manifest that has none, as Argo CD does it with `Replace=true`.
+#[test]
+fn nobody_but_the_operator_takes_its_finalizer_off() -> Outcome {
+    run(async {
+        let scene = scene().await?;
+        let admin = scene.admin();
+        let row = |what, request| Row::new("finalizers", what, request, &[FINALIZERS]);
+        for (path, object) in [(grant_path(TEAM, "kept"), grant("kept")), (pool_path("kept"), pool("kept")), (factory_path("kept"), factory("kept"))]
+        {
+            scene.put(path.clone(), object.clone()).await?;
+            let replaced = |found: &Value| {
+                let mut bare = object.clone();
+                bare["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"].clone();
+                bare["metadata"]["finalizers"] = json!([]);
+                bare
+            };
+            let found = passes(&admin, "read", &Request::get(path.clone())).await?;
+            let rows = [
+                row("merge patch", Request::merge(path.clone(), let_go())).words("only the AI Factory operator takes its finalizer"),
+                row("JSON patch", Request::json_patch(path.clone(), json!([{"op": "remove", "path": "/metadata/finalizers"}]))),
+                row("replace", Request::put(path.clone(), replaced(&found))).words("leave out the sync option Replace=true"),
+                row("another in its place", Request::merge(path.clone(), json!({"metadata": {"finalizers": ["example.org/theirs"]}}))),
+            ];
+            await_refused(&admin, &rows).await?;
+            passes(
+                &admin,
+                "another beside it",
+                &Request::merge(path.clone(), json!({"metadata": {"finalizers": ["aifactory.dev/finalizer", "example.org/theirs"]}})),
+            )
+            .await?;
+            passes(&admin, "and off again", &Request::merge(path.clone(), json!({"metadata": {"finalizers": ["aifactory.dev/finalizer"]}}))).await?;
+            let uid = found["metadata"]["uid"].as_str().unwrap_or_default();
+            annotate(&admin, &path, uid).await?;
+            passes(&admin, "confirmed", &Request::delete(path.clone())).await?;
+            let found = passes(&admin, "read", &Request::get(path.clone())).await?;
+            let rows = [
+                row("while it is deleted", Request::merge(path.clone(), let_go())).words("aifactory.dev/abandon-site"),
+                row("replace while it is deleted", Request::put(path.clone(), replaced(&found))).words("Wait until every site has answered"),
+            ];
+            all_refused(&admin, &rows).await?;
+            passes(&scene.operator, "let go", &Request::merge(path, let_go())).await?;
+        }
         Ok(())
     })
 }
@@ -104,6 +201,15 @@ fn namespaces_with_living_grants_are_not_deleted_by_mistake() -> Outcome {
                 annotate(&admin, &namespace_path(name), &told).await?;
                 passes(&admin, "confirmed", &Request::delete(namespace_path(name))).await?;
             }
+            eventually(LONG, "the operator lets its grant go", async || {
+                let path = grant_path(name, "living");
+                let found = Request::get(path.clone()).send(&admin).await?;
+                if found["metadata"]["deletionTimestamp"].is_null() {
+                    return Err("not deleted yet".into());
+                }
+                Request::merge(path, let_go()).send(&scene.operator).await.map(drop).map_err(Into::into)
+            })
+            .await?;
             gone(&admin, name).await?;
         }
 

@@ -64,12 +64,16 @@ impl Scene {
         self.put(binding_path(namespace, "aifactory-credentials"), binding).await
     }
 
-    /// A grant, in the phase that its status says.
+    /// A grant that the operator has seen, in the phase that its status says, and which may give access.
     pub async fn grant(&self, namespace: &str, name: &str, phase: Option<&str>) -> Result<Value> {
-        self.put(grant_path(namespace, name), grant(name)).await?;
-        let status = json!({"status": {"phase": phase}});
-        Request::merge(format!("{}/status", grant_path(namespace, name)), status).send(&self.operator).await.map_err(|source| {
-            aifactory_tests::Error::Cluster { cluster: "hub".to_owned(), action: format!("status of {name}"), source: Box::new(source) }
+        self.has(grant_path(namespace, name), grant(name), json!({"phase": phase, "mayGiveAccess": true})).await
+    }
+
+    /// An object with this status.
+    pub async fn has(&self, path: String, object: Value, status: Value) -> Result<Value> {
+        self.put(path.clone(), object).await?;
+        Request::merge(format!("{path}/status"), json!({"status": status})).send(&self.operator).await.map_err(|source| {
+            aifactory_tests::Error::Cluster { cluster: "hub".to_owned(), action: format!("status of {path}"), source: Box::new(source) }
         })
     }
 
@@ -95,7 +99,7 @@ impl Scene {
 
 pub fn grant(name: &str) -> Value {
     json!({
-        "apiVersion": API, "kind": "AccessGrant", "metadata": {"name": name},
+        "apiVersion": API, "kind": "AccessGrant", "metadata": {"name": name, "finalizers": ["aifactory.dev/finalizer"]},
         "spec": {
             "factoryRef": {"name": "example"},
             "organisation": {"name": "Example SARL", "country": "FR", "category": "SME"},
@@ -107,6 +111,41 @@ pub fn grant(name: &str) -> Value {
             "notAfter": "2027-03-01T00:00:00Z",
         },
     })
+}
+
+pub fn pool(name: &str) -> Value {
+    json!({
+        "apiVersion": API, "kind": "GPUPool", "metadata": {"name": name, "finalizers": ["aifactory.dev/finalizer"]},
+        "spec": {
+            "factoryRef": {"name": "example"},
+            "accelerator": {"vendor": "nvidia", "model": "H100-SXM5-80GB", "resourceName": "nvidia.com/gpu", "perNode": 4},
+            "perGPU": {"cpus": 16, "memoryGiB": 120},
+            "stage": "Production",
+            "kubernetes": {},
+            "nodes": {"adopt": {"selector": {"matchLabels": {"gpu": "h100"}}}},
+            "sites": [{"name": "bissen"}],
+        },
+    })
+}
+
+pub fn factory(name: &str) -> Value {
+    json!({
+        "apiVersion": API, "kind": "AIFactory", "metadata": {"name": name, "finalizers": ["aifactory.dev/finalizer"]},
+        "spec": {"type": "Factory", "sites": [{"name": "bissen", "country": "LU", "stage": "Production", "kubernetes": {"local": {}}}]},
+    })
+}
+
+/// What carries the operator's finalizer no more; the operator takes it off.
+pub fn let_go() -> Value {
+    json!({"metadata": {"finalizers": null}})
+}
+
+pub fn pool_path(name: &str) -> String {
+    namespaced(API, TEAM, "gpupools", name)
+}
+
+pub fn factory_path(name: &str) -> String {
+    namespaced(API, TEAM, "aifactories", name)
 }
 
 pub fn grant_path(namespace: &str, name: &str) -> String {

@@ -27,8 +27,8 @@ fn deletes_in_the_wrong_order_end() {
         for name in ["bissen-kubeconfig", "bettembourg-kubeconfig"] {
             secrets.delete(name, &DeleteParams::default()).await.unwrap();
         }
-        world.api::<AIFactory>().delete(FACTORY, &DeleteParams::default()).await.unwrap();
-        world.api::<GPUPool>().delete(POOL, &DeleteParams::default()).await.unwrap();
+        world.delete_confirmed::<AIFactory>(FACTORY).await;
+        world.delete_confirmed::<GPUPool>(POOL).await;
         let pool = world.until::<GPUPool>(POOL, "Ready", "False").await;
         let told = condition(&pool.status.as_ref().unwrap().conditions, "Ready").clone();
         assert!(told.reason != "GrantsRemain" || told.message.contains("order-1"), "{told:?}");
@@ -92,9 +92,9 @@ fn a_name_that_is_used_again_is_not_harmed_by_its_past() {
         // Pool and factory, while the grant is there: they wait for it, so they are made again only after it.
         world.delete_grant("again").await;
         world.gone::<AccessGrant>("again").await;
-        world.api::<GPUPool>().delete(POOL, &DeleteParams::default()).await.unwrap();
+        world.delete_confirmed::<GPUPool>(POOL).await;
         world.gone::<GPUPool>(POOL).await;
-        world.api::<AIFactory>().delete(FACTORY, &DeleteParams::default()).await.unwrap();
+        world.delete_confirmed::<AIFactory>(FACTORY).await;
         world.gone::<AIFactory>(FACTORY).await;
         world.factory().await;
 

@@ -167,7 +167,7 @@ async fn comes_and_goes(name: &str, definitions: &[PathBuf], agreed: bool) {
     without["spec"]["sites"][0]["slurm"]["slinky"].as_object_mut().unwrap().remove("managed");
     without["spec"]["sites"][0]["slurm"]["slinky"]["controllerRef"] = json!({"name": "slurm"});
     stand_in.set_busy(POOL, 1);
-    world.api::<GPUPool>().delete(POOL, &DeleteParams::default()).await.unwrap();
+    world.delete_confirmed::<GPUPool>(POOL).await;
     world.apply(without).await;
     until("the Controller waits for the partition", &world, async || {
         let message = message(&world).await?;

@@ -154,8 +154,7 @@ async fn grows_and_shrinks(world: &Running, slinky: &SlinkyStandIn) {
     })
     .await;
     slinky.set_busy(POOL, 0);
-    let confirmed = world.api::<GPUPool>();
-    confirmed.delete(POOL, &DeleteParams::default()).await.unwrap();
+    world.delete_confirmed::<GPUPool>(POOL).await;
     until("the NodeSet goes when nothing runs in it", world, async || Ok(api.get_opt(POOL).await?.map(|_| "still there".to_owned()))).await;
     assert_eq!(slinky.crashes(), [] as [String; 0]);
 }

@@ -6,7 +6,6 @@ use aifactory_api::{AIFactory, AccessGrant, GPUPool};
 use aifactory_tests::run_beside;
 use base64::Engine as _;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
@@ -56,9 +55,9 @@ fn a_slurm_alone_is_let_go() {
         assert!(!secrets.get("bissen-slurm").await.unwrap().finalizers().is_empty());
         scene.world.delete_grant("vision").await;
         scene.world.gone::<AccessGrant>("vision").await;
-        scene.world.api::<GPUPool>().delete(POOL, &DeleteParams::default()).await.unwrap();
+        scene.world.delete_confirmed::<GPUPool>(POOL).await;
         scene.world.gone::<GPUPool>(POOL).await;
-        scene.world.api::<AIFactory>().delete(FACTORY, &DeleteParams::default()).await.unwrap();
+        scene.world.delete_confirmed::<AIFactory>(FACTORY).await;
         scene.world.gone::<AIFactory>(FACTORY).await;
         until("nobody holds the Secret", CYCLE, async || {
             let left = secrets.get("bissen-slurm").await?.finalizers().to_vec();

@@ -20,6 +20,10 @@ pub struct AIFactoryStatus {
     /// Numbers for printing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<FactorySummary>,
+    /// Grants that name the factory or one of its pools, and may still give access somewhere. While there are any, a deletion must be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub living_grants: Option<i32>,
     /// The sites, keyed by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
@@ -83,6 +87,10 @@ pub struct FactorySiteStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub grants: i32,
+    /// Whether the hub knows that a part of the site, its Kubernetes or its Slurm, may hold something of it. While it is `true`, the site stays in the
+    /// spec, and what it is reached by does not change.
+    #[serde(default)]
+    pub claimed: bool,
     /// Number of owners whose objects are here though they are gone.
     #[serde(default)]
     #[schemars(range(min = 0))]

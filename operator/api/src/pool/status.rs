@@ -25,6 +25,10 @@ pub struct GPUPoolStatus {
     /// GPU-hours that grants were promised, in the sum.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_hours: Option<PoolGpuHours>,
+    /// Grants that name the pool and may still give access somewhere. While there are any, a deletion must be confirmed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub living_grants: Option<i32>,
     /// The sites, keyed by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]

@@ -153,6 +153,21 @@ impl World {
         self.grants_of_pool.get(pool).into_iter().flatten()
     }
 
+    /// The grants that name a pool and may still give access somewhere.
+    pub fn living_grants_of(&self, pool: &OwnerRef) -> BTreeSet<&OwnerRef> {
+        self.grants_of(pool).filter(|grant| self.may_give_access(grant)).collect()
+    }
+
+    /// The grants that name a factory or one of its pools and may still give access somewhere.
+    pub fn living_grants_at(&self, factory: &OwnerRef) -> BTreeSet<&OwnerRef> {
+        let of_pools = self.pools_of(factory).flat_map(|pool| self.grants_of(pool));
+        of_pools.chain(self.grants_by(factory)).filter(|grant| self.may_give_access(grant)).collect()
+    }
+
+    fn may_give_access(&self, grant: &OwnerRef) -> bool {
+        self.grant(grant).is_some_and(|grant| grant.may_give_access())
+    }
+
     /// The grants that a factory grants.
     pub fn grants_by(&self, factory: &OwnerRef) -> impl Iterator<Item = &OwnerRef> {
         self.grants_of_factory.get(factory).into_iter().flatten()

@@ -80,6 +80,7 @@ impl Hub {
         self.settings.notices.factory(factory, &outcome.status);
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
             status.summary = None;
+            status.living_grants = status.living_grants.map(|count| count.min(1));
             for site in &mut status.sites {
                 site.gpus = None;
                 site.grants = 0;
@@ -192,6 +193,7 @@ impl Hub {
         self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
             status.summary = None;
             status.gpu_hours = None;
+            status.living_grants = status.living_grants.map(|count| count.min(1));
             for site in &mut status.sites {
                 site.nodes = aifactory_api::pool::NodeCount::default();
                 site.gpus = aifactory_api::factory::GpuCount::default();

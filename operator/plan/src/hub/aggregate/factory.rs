@@ -11,6 +11,9 @@ mod site;
 use site::PartRow;
 
 use super::Outcome;
+
+/// As many rows as the schema allows.
+const ROWS: usize = 64;
 use crate::hub::conditions::{Conditions, Status};
 use crate::hub::world::World;
 use crate::model::report::{Report, SiteReport};
@@ -31,17 +34,23 @@ pub fn factory<'a>(
     let owner = OwnerRef::new(Kind::AIFactory, namespace, factory.metadata.name.as_deref().unwrap_or_default());
     let previous = factory.status.as_ref();
     let deleting = factory.metadata.deletion_timestamp.is_some();
-    let rows: Vec<FactorySiteStatus> = factory
-        .spec
-        .sites
-        .iter()
-        .map(|site| {
-            let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == site.name));
-            let parts: Vec<PartRow<'_>> = parts(&owner, site)
+    let rows: Vec<FactorySiteStatus> = all_parts(world, &owner, factory)
+        .into_iter()
+        .take(ROWS)
+        .map(|(name, parts)| {
+            let known = previous.and_then(|status| status.sites.iter().find(|known| known.name == name));
+            let parts: Vec<PartRow<'_>> = parts
                 .into_iter()
-                .map(|key| PartRow { part: key.part, report: sites.get(&key), about: about(&key), abandoned: abandoned.contains(&key) })
+                .map(|(key, named)| PartRow {
+                    part: key.part,
+                    report: sites.get(&key),
+                    about: about(&key),
+                    abandoned: abandoned.contains(&key),
+                    left: !named,
+                    claimed: world.known.contains(&key),
+                })
                 .collect();
-            site::row(site, known, &parts)
+            site::row(name, known, &parts)
         })
         .collect();
     let lost: Vec<String> = rows
@@ -136,6 +145,7 @@ pub fn factory<'a>(
             gpus: format!("{}/{}", gpus.allocated, gpus.capacity),
             grants: i32::try_from(grants.len()).unwrap_or(i32::MAX),
         }),
+        living_grants: Some(i32::try_from(world.living_grants_at(&owner).len()).unwrap_or(i32::MAX)),
         sites: rows,
     };
     Outcome { status, in_progress: progressing, finished: deleting && pools.is_empty() && grants.is_empty() && released }
@@ -143,6 +153,23 @@ pub fn factory<'a>(
 
 fn reason(row: &FactorySiteStatus) -> Option<Reason> {
     Reason::ALL.iter().copied().find(|reason| Some(reason.as_str()) == row.reason.as_deref())
+}
+
+/// The sites in the order of the spec, then those that are not named any more and may hold something; each with its parts, and whether the spec names
+/// the part.
+fn all_parts<'a>(world: &'a World, owner: &OwnerRef, factory: &'a AIFactory) -> Vec<(&'a str, BTreeMap<SiteKey, bool>)> {
+    let of = |site: &'a Site| (site.name.as_str(), parts(owner, site).into_iter().map(|key| (key, true)).collect());
+    let mut sites: Vec<(&str, BTreeMap<SiteKey, bool>)> = factory.spec.sites.iter().map(of).collect();
+    for key in world.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner) {
+        let at = sites.iter().position(|(name, _)| *name == key.site).unwrap_or_else(|| {
+            sites.push((&key.site, BTreeMap::new()));
+            sites.len() - 1
+        });
+        if let Some((_, parts)) = sites.get_mut(at) {
+            parts.entry(key.clone()).or_insert(false);
+        }
+    }
+    sites
 }
 
 /// The parts of a site that there are.

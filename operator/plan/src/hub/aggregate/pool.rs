@@ -10,9 +10,13 @@ use super::{Outcome, Reports, usage};
 use crate::hub::conditions::{Conditions, is_true};
 use crate::hub::project::{PoolProjection, living};
 use crate::hub::world::World;
+use crate::model::intent::{Body, Intent, Presence};
 use crate::model::report::{Detail, Finding, PoolDetail, Report, SitePhase};
 use crate::model::site_key::Part;
 use crate::model::text::{bounded, shorten};
+
+/// As many rows as the schema allows.
+const ROWS: usize = 64;
 
 /// Aggregates a pool. `about_grant` gives the latest report of every site about a grant, for what it used.
 pub fn pool<'a>(
@@ -28,12 +32,13 @@ pub fn pool<'a>(
     let owner = OwnerRef::new(Kind::GPUPool, namespace, pool.metadata.name.as_deref().unwrap_or_default());
     let previous = pool.status.as_ref();
     let deleting = pool.metadata.deletion_timestamp.is_some();
-    let standings: Vec<Standing<'_>> = projection
+    let (standings, suspects): (Vec<_>, Vec<_>) = projection
         .sites
         .iter()
-        .map(|(key, intent)| Standing::of(key, intent, reports))
-        .filter(|standing| !standing.abandoned || standing.reachable)
-        .collect();
+        .map(|(key, intent)| (intent, Standing::of(key, intent, reports)))
+        .filter(|(_, standing)| !standing.abandoned || standing.reachable)
+        .partition(|(intent, standing)| concerns(pool, &owner, intent, standing, reports));
+    let [standings, suspects] = [standings, suspects].map(|list| list.into_iter().map(|(_, standing)| standing).collect::<Vec<_>>());
     let was_ready =
         previous.is_some_and(|status| status.observed_generation == Some(generation) && is_true(&status.conditions, ConditionType::Ready));
     let confirmed = |standing: &Standing<'_>| standing.settled || (!standing.reachable && was_ready);
@@ -140,14 +145,35 @@ pub fn pool<'a>(
         conditions: conditions.finish(),
         summary: Some(PoolSummary { nodes: format!("{ready_nodes}/{wanted}"), gpus: format!("{allocated}/{}", sum(|detail| detail.gpus)) }),
         gpu_hours: Some(PoolGpuHours { committed, used: usage::of_pool(world, &owner, pool.spec.accounting, about_grant) }),
+        living_grants: Some(i32::try_from(world.living_grants_of(&owner).len()).unwrap_or(i32::MAX)),
         sites: places
             .iter()
+            .take(ROWS)
             .filter(|place| place.parts.iter().any(|standing| standing.phase() != Some(SitePhase::Gone)))
             .map(|place| place.status(namespace))
             .collect(),
     };
-    let finished = deleting && grants.is_empty() && standings.iter().all(|standing| standing.phase() == Some(SitePhase::Gone));
+    // A part joins the known ones before the first write there.
+    let gone = |standing: &Standing<'_>| {
+        standing.phase() == Some(SitePhase::Gone)
+            || (standing.report.is_none() && !world.known.contains(standing.key) && !held(&owner, standing, reports))
+    };
+    let finished = deleting && grants.is_empty() && standings.iter().chain(&suspects).all(gone);
     Outcome { status, in_progress: progressing, finished }
+}
+
+/// Whether the pool is placed at this part, or something says that it is there. Other parts that may hold it are asked before it goes, and change
+/// nothing else.
+fn concerns(pool: &GPUPool, owner: &OwnerRef, intent: &Intent, standing: &Standing<'_>, reports: &Reports<'_>) -> bool {
+    let placed = matches!(&intent.body, Body::Pool(body) if body.presence != Presence::Absent);
+    let name = standing.key.display(&owner.namespace);
+    let shown = || pool.status.as_ref().is_some_and(|status| status.sites.iter().any(|row| row.name == name));
+    let said = standing.report.is_some_and(|report| report.phase != SitePhase::Gone);
+    placed || said || (!standing.current && (held(owner, standing, reports) || shown()))
+}
+
+fn held(owner: &OwnerRef, standing: &Standing<'_>, reports: &Reports<'_>) -> bool {
+    reports.sites.get(standing.key).is_some_and(|site| site.held.contains_key(owner))
 }
 
 /// A site with its parts, and what they say together.

@@ -68,6 +68,9 @@ impl<'a> Standing<'a> {
 
     /// `bissen: no answer since 2026-12-01T00:00:00Z (connection refused)`.
     pub fn unreachable_text(&self, namespace: &str) -> String {
+        if let Some(problem) = self.problem.as_ref().filter(|problem| self.last_contact.is_none() && answered(problem.reason)) {
+            return format!("{}: {}: {}", self.label(namespace), problem.reason, problem.message);
+        }
         let since = self.last_contact.map_or_else(
             || "never reached since the operator started".to_owned(),
             |at| format!("last contact {}", crate::model::time::whole_seconds(at)),
@@ -94,6 +97,19 @@ impl<'a> Standing<'a> {
             Part::Slurm => format!("{name} (Slurm)"),
         }
     }
+}
+
+/// Whether a site that is not used with this problem did answer: when it was last in contact says nothing then.
+fn answered(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::SiteClaimed
+            | Reason::SiteIdentityChanged
+            | Reason::SitePoliciesMissing
+            | Reason::Unauthorized
+            | Reason::SlurmTokenRefused
+            | Reason::SlurmClusterMismatch
+    )
 }
 
 /// Whether sites answer, as `SitesReachable` says it.

@@ -6,6 +6,7 @@ use aifactory_api::factory::Site;
 use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 use aifactory_api::{OwnerRef, Reason};
 
+use super::site::has;
 use crate::hub::world::{World, factory_of_pool};
 use crate::model::duration;
 use crate::model::intent::{Body, Intent, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
@@ -60,6 +61,9 @@ pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
             });
         }
     }
+    // What the pool has at a part that its factory does not name any more stays as it is.
+    let left = world.known.iter().map(|known| &known.key).filter(|key| key.factory == factory_ref && named(world, key).is_none());
+    keys.extend(left.filter(|key| could_use(pool, key.part) && pool.spec.sites.iter().any(|placed| placed.name == key.site)).cloned());
     for key in keys {
         if let Some(body) = body(world, pool, &key, absent) {
             let intent = Intent {
@@ -74,6 +78,16 @@ pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
         }
     }
     projection
+}
+
+/// The site of a part, where its factory names the part.
+fn named<'a>(world: &'a World, key: &SiteKey) -> Option<&'a Site> {
+    world.site(key).filter(|site| has(site, key.part))
+}
+
+/// Whether a pool of this kind may be at such a part.
+fn could_use(pool: &GPUPool, part: Part) -> bool {
+    pool.spec.slurm.is_some() || part == Part::Kubernetes
 }
 
 /// The parts of a site that a pool uses.
@@ -105,7 +119,10 @@ fn selector(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<BTreeMap<String
 
 fn body(world: &World, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
     let placed = pool.spec.sites.iter().find(|placed| placed.name == key.site);
-    let used = world.site(key).is_none_or(|site| parts(pool, site).contains(&key.part));
+    let used = match named(world, key) {
+        Some(site) => parts(pool, site).contains(&key.part),
+        None => could_use(pool, key.part),
+    };
     let presence = match placed {
         _ if absent || !used => Presence::Absent,
         None => Presence::Absent,

@@ -22,7 +22,8 @@ pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> 
     }
 }
 
-fn has(site: &Site, part: Part) -> bool {
+/// Whether a site names the part.
+pub(super) fn has(site: &Site, part: Part) -> bool {
     match part {
         Part::Kubernetes => site.kubernetes.is_some(),
         Part::Slurm => site.slurm.as_ref().is_some_and(|slurm| slurm.rest.is_some()),

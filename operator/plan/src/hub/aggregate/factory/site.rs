@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::factory::{CredentialStatus, EngineStatus, FactorySiteStatus, GpuCount, Site};
+use aifactory_api::factory::{CredentialStatus, EngineStatus, FactorySiteStatus, GpuCount};
 use aifactory_api::{OwnerRef, Reason, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -20,14 +20,22 @@ pub struct PartRow<'a> {
     pub report: Option<&'a SiteReport>,
     pub about: Vec<&'a Report>,
     pub abandoned: bool,
+    /// The factory does not name it any more.
+    pub left: bool,
+    /// The hub knows that it may hold something.
+    pub claimed: bool,
 }
 
 /// Why a part is not well, and in words.
 type Trouble = (Option<Reason>, Option<String>);
 
-pub fn row(site: &Site, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>]) -> FactorySiteStatus {
-    let mut row =
-        FactorySiteStatus { name: site.name.clone(), cluster_uid: known.and_then(|known| known.cluster_uid.clone()), ..FactorySiteStatus::default() };
+pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>]) -> FactorySiteStatus {
+    let mut row = FactorySiteStatus {
+        name: name.to_owned(),
+        cluster_uid: known.and_then(|known| known.cluster_uid.clone()),
+        claimed: parts.iter().any(|part| part.claimed),
+        ..FactorySiteStatus::default()
+    };
     if parts.is_empty() {
         row.reason = Some(Reason::NotApplicable.as_str().to_owned());
         row.message = Some("neither kubernetes nor slurm.rest: the operator does nothing here".to_owned());
@@ -97,6 +105,9 @@ fn trouble(part: &PartRow<'_>) -> Trouble {
     }
     if let Some(problem) = &report.problem {
         (Some(problem.reason), Some(problem.message.clone()))
+    } else if part.left {
+        let text = "the factory does not name this any more; it is let go once nothing of ours lives there: end the grants and pools that are there";
+        (Some(Reason::SitesRemain), Some(text.to_owned()))
     } else if !report.synced {
         (Some(Reason::Pending), None)
     } else {
