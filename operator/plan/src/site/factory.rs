@@ -10,6 +10,10 @@ use crate::model::report::{Detail, SitePhase};
 
 /// Plans the factory's own objects at a site; when the site is released all of them go but what a Slurm of ours has counted.
 pub fn plan(site: &SiteIntent, served: bool, view: &ManagedView<'_>) -> Plan {
+    if site.left && !site.release {
+        // What is said about networks and Slurm is not known, so what is there stays.
+        return Plan::nothing(SitePhase::Bound, Detail::None);
+    }
     let objects = view.objects;
     let ownership = Ownership::new(&site.hub, &site.factory, &site.factory_uid);
     let mut wanted = Vec::new();

@@ -451,6 +451,11 @@ impl Index {
         self.quotas.get(namespace).map(|quota| &quota.used)
     }
 
+    /// Amounts in use in every namespace in which something is.
+    pub fn in_use(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, i64>)> {
+        self.quotas.iter().filter(|(_, quota)| !quota.used.is_empty()).map(|(namespace, quota)| (namespace.as_str(), &quota.used))
+    }
+
     /// When a namespace's quota moved last.
     pub fn moved(&self, namespace: &str) -> Option<Timestamp> {
         self.quotas.get(namespace)?.moved

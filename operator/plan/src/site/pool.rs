@@ -82,6 +82,10 @@ pub fn plan(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: PoolVie
         plan.findings.push(Finding::note(reason, message));
     }
     plan.detail = Detail::Pool(detail);
+    if site.left && pool.presence != Presence::Absent {
+        // The factory does not name this part any more: the pool is given nothing here, and keeps what it has until it is to go.
+        plan.steps.clear();
+    }
     if view.paused && !plan.steps.is_empty() {
         plan.steps.clear();
         plan.phase = SitePhase::Pending;

@@ -132,9 +132,7 @@ impl Reconciler<'_> {
     }
 
     fn pool(&self, intent: &Intent, pool: &PoolIntent) -> Plan {
-        let pools: BTreeMap<OwnerRef, &PoolIntent> = self
-            .intents
-            .values()
+        let pools: BTreeMap<OwnerRef, &PoolIntent> = pools(self.intents)
             .filter_map(|other| match &other.body {
                 Body::Pool(pool) => Some((other.owner.clone(), pool)),
                 Body::Grant(_) => None,
@@ -163,19 +161,27 @@ impl Reconciler<'_> {
     fn allocated(&self, owner: &OwnerRef, pool: &PoolIntent) -> Option<i64> {
         let resource = &pool.accelerator.resource_name;
         let mut sum = 0_i64;
-        for intent in self.intents.values() {
-            let Body::Grant(grant) = &intent.body else { continue };
+        // Only namespaces in which something is used count, and most grants use nothing at a time.
+        for (namespace, used) in self.index.in_use() {
+            let Some(Body::Grant(grant)) = self.index.tenant(namespace).and_then(|owner| self.intents.get(owner)).map(|intent| &intent.body) else {
+                continue;
+            };
             let same: Vec<_> = grant.pools.iter().filter(|granted| granted.resource == *resource).collect();
             if !same.iter().any(|granted| granted.pool == owner.name) {
                 continue;
             }
-            let namespace = tenant_namespace(&self.site.hub, &intent.owner);
-            let used = self.index.used(&namespace).and_then(|used| used.get(resource)).copied().unwrap_or_default();
-            if used > 0 && same.len() > 1 {
+            let used = used.get(resource).copied().unwrap_or_default();
+            if used > 0 && same.iter().any(|granted| granted.pool != owner.name) {
                 return None;
             }
             sum = sum.saturating_add(used);
         }
         Some(sum)
     }
+}
+
+/// The intents of pools, without a look at those of grants.
+pub fn pools<T>(intents: &BTreeMap<OwnerRef, T>) -> impl Iterator<Item = &T> {
+    let first = OwnerRef::new(Kind::GPUPool, "", "");
+    intents.range(first..).take_while(|(owner, _)| owner.kind == Kind::GPUPool).map(|(_, intent)| intent)
 }

@@ -453,10 +453,10 @@ impl Worker {
         });
     }
 
-    /// Takes out of a plan what must not be done now: all but the removal of access where the site's policies are not in force, and what the site
-    /// has altered a moment ago.
+    /// Takes out of a plan what must not be done now: all but the removal of access where the site has paused us or its policies are not in force, and
+    /// what the site has altered a moment ago.
     fn withhold(&mut self, owner: &OwnerRef, plan: &mut Plan) {
-        if self.connection.session().is_none_or(|active| active.unguarded.is_some()) {
+        if self.policy.paused || self.connection.session().is_none_or(|active| active.unguarded.is_some()) {
             plan.steps.retain(|step| step.purpose == Purpose::RemoveAccess);
         }
         let Some(altered) = self.altered.get_mut(owner) else { return };
@@ -517,7 +517,9 @@ impl Worker {
                 if !self.intents.contains_key(&owner) && !self.gone.contains(&owner) {
                     self.site_dirty = true;
                 }
-                self.schedule.add(owner);
+                // What comes back where access is to be gone does not wait for the end of a back-off.
+                let taking = self.gone.contains(&owner) || self.intents.get(&owner).is_some_and(|intent| intent.takes_access(None));
+                if taking { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
             }
         }
     }
@@ -548,7 +550,10 @@ impl Worker {
     }
 
     fn visit_pools(&mut self) {
-        for owner in self.intents.keys().chain(&self.gone).filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>() {
+        let first = OwnerRef::new(Kind::GPUPool, "", "");
+        let is_pool = |owner: &&OwnerRef| owner.kind == Kind::GPUPool;
+        let wanted = self.intents.range(&first..).map(|(owner, _)| owner).take_while(is_pool);
+        for owner in wanted.chain(self.gone.range(&first..).take_while(is_pool)).cloned().collect::<Vec<_>>() {
             self.schedule.add(owner);
         }
     }

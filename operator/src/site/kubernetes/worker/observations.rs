@@ -164,7 +164,7 @@ impl Worker {
     fn try_again_where_something_was_in_the_way(&mut self) {
         let foreign = |finding: &Finding| finding.reason == Reason::ForeignObject;
         for (owner, _) in self.findings.iter().filter(|(_, findings)| findings.iter().any(foreign)) {
-            self.schedule.add(owner.clone());
+            self.schedule.add_anew(owner.clone(), false);
         }
     }
 
