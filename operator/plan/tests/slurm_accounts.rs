@@ -223,6 +223,25 @@ fn retention_over_the_account_goes_and_its_qos_last() {
 }
 
 #[test]
+fn what_is_kept_is_kept_from_the_moment_at_which_access_was_taken() {
+    let mut world = bound();
+    let month = jiff::SignedDuration::from_hours(30 * 24);
+    // By its dates the grant ended a month ago: somebody has written a past day, or the site was away.
+    world.grant("alpha").desired = Desired::Ended { because: Reason::Expired, message: "it ended".to_owned(), at: Some(world.now - month) };
+    world.grant("alpha").end.running_work = RunningWork::Cancel;
+    let row = key(&world.account("alpha"), "alice", "gpua");
+    assert!(world.cluster.submit(&row));
+    world.settle();
+    assert_eq!(world.plan("alpha").detail.retained_until, Some(world.now + jiff::SignedDuration::from_secs(7200)));
+    assert!(world.cluster.jobs.is_empty(), "the grace is over as the dates say");
+    world.pass(7199);
+    assert_eq!(world.settle(), 0);
+    world.pass(1);
+    world.settle();
+    assert!(held(&world.cluster.read(), &world.scope()).is_empty());
+}
+
+#[test]
 fn refusals_take_nothing_new_and_lock_what_is_held() {
     let refusal = Refusal { reason: Reason::RefusedBySite, message: "no".to_owned() };
     let mut world = World::new([("alpha", grant())]);

@@ -94,6 +94,8 @@ struct Worker {
     /// How far the removal of associations is.
     leaving: Leaving,
     usage: Option<Usage>,
+    /// The users of each account who had jobs when records were last read.
+    busy: BTreeMap<String, BTreeSet<String>>,
     usage_at: Instant,
     /// Device-time by account and QOS.
     used: BTreeMap<(String, String), EntryUsage>,
@@ -159,6 +161,7 @@ impl Worker {
             wake: BTreeMap::new(),
             leaving: Leaving::default(),
             usage: Some(Usage::default()),
+            busy: BTreeMap::new(),
             usage_at: now,
             used: BTreeMap::new(),
             lowered: BTreeSet::new(),
@@ -266,7 +269,12 @@ impl Worker {
                         self.told(ToSite::Put(intent));
                     }
                 }
-                tombstones.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
+                self.gone.retain(|owner| tombstones.contains(owner));
+                for owner in tombstones {
+                    if !self.gone.contains(&owner) {
+                        self.told(ToSite::Gone(owner));
+                    }
+                }
             }
             ToSite::Gone(owner) => {
                 self.intents.remove(&owner);
@@ -274,8 +282,9 @@ impl Worker {
                 self.plans.remove(&owner);
                 self.failures.remove(&owner);
                 self.wake.remove(&owner);
+                // Something of it may be there again later, from a backup of the database.
+                self.gone.insert(owner.clone());
                 if self.held.as_ref().is_none_or(|held| held.contains_key(&owner)) {
-                    self.gone.insert(owner.clone());
                     self.dirty.insert(owner);
                     self.news.store(true, Ordering::Relaxed);
                     self.dirty_at = Some(Instant::now());
@@ -376,9 +385,9 @@ impl Worker {
         } else {
             Scope::Owners(dirty)
         };
-        let busy = self.busy();
         let claim = session.contact.claim.clone();
-        let pass = Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), busy, self.leaving.clone(), claim);
+        let pass =
+            Pass::new(scope, site.clone(), self.intents.clone(), self.gone.clone(), self.word(), self.busy.clone(), self.leaving.clone(), claim);
         let Some(id) = self.connection.id() else { return };
         let (client, news) = (session.client.clone(), Arc::clone(&self.news));
         self.tasks.spawn(Event::Panicked(Work::Pass), async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });
@@ -401,9 +410,5 @@ impl Worker {
     fn usage_due(&self) -> Instant {
         let working = self.passing || self.dirty_at.is_some();
         self.usage_at + if working { USAGE_WAITS } else { Duration::ZERO }
-    }
-
-    fn busy(&self) -> BTreeMap<String, BTreeSet<String>> {
-        self.usage.as_ref().map(Usage::busy).unwrap_or_default()
     }
 }

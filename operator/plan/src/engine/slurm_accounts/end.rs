@@ -25,13 +25,14 @@ impl Planner<'_> {
         };
         let already = found.state == State::Locked;
         let before = already.then_some(&found);
-        let ended_at = before.and_then(|found| found.ended_at).or(at).unwrap_or(self.now);
+        // What is kept is kept from the moment at which access was really taken, however long ago the grant ended by its dates.
+        let ended_at = before.and_then(|found| found.ended_at).unwrap_or(self.now);
         // The reason of the first lock stays: later ones (a deletion after an expiry) end nothing that has not ended.
         let because = before.and_then(|found| found.ended_because.clone()).unwrap_or_else(|| format!("{}: {}", why.0, shorten(why.1, 400)));
         let record = Record {
             ended_at: Some(ended_at),
             ended_because: Some(because),
-            cancel_at: (grant.end.running_work == RunningWork::Cancel).then(|| after(ended_at, grant.end.grace_seconds)),
+            cancel_at: (grant.end.running_work == RunningWork::Cancel).then(|| after(at.unwrap_or(ended_at), grant.end.grace_seconds)),
             queue_ended_at: before.and_then(|found| found.queue_ended_at),
             cancelled_at: before.and_then(|found| found.cancelled_at),
             retained_until: Some(after(ended_at, grant.end.retention_seconds)),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::call::Call;
 use super::record::RowMark;
-use super::state::RowKey;
+use super::state::{RowKey, Snapshot};
 
 /// What is remembered of associations that are on their way out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +30,11 @@ impl Leaving {
             Call::DeleteAccount(name) => self.marks.retain(|key, _| key.account != *name),
             _ => {}
         }
+    }
+
+    /// Forgets associations that are not there any more, where all of them were read.
+    pub fn retain(&mut self, snapshot: &Snapshot) {
+        self.marks.retain(|key, _| snapshot.rows.contains_key(key));
     }
 
     /// How far the removal of an association is.

@@ -67,7 +67,6 @@ impl Worker {
             }
             self.failures.remove(&owner);
             if plan.calls.is_empty() && !self.intents.contains_key(&owner) && !found.held.contains_key(&owner) {
-                self.gone.remove(&owner);
                 self.plans.remove(&owner);
             } else {
                 self.plans.insert(owner, plan);
@@ -97,6 +96,7 @@ impl Worker {
     }
 
     pub(super) fn counted(&mut self, session: u64, usage: Usage, cycle: Cycle) {
+        self.busy = usage.busy();
         self.usage = Some(usage);
         self.usage_at = Instant::now() + USAGE;
         if !self.connection.is(session) {
@@ -106,6 +106,7 @@ impl Worker {
         let keys: BTreeSet<(String, String)> =
             known.flat_map(|slurm| slurm.entries.values().map(|entry| (slurm.account.clone(), entry.qos.clone()))).collect();
         self.used.retain(|key, _| keys.contains(key));
+        self.lowered.retain(|key| keys.contains(key));
         for key in keys {
             let Some(new) = cycle.of(&key.0, &key.1) else { continue };
             self.lowered.remove(&key);

@@ -141,6 +141,9 @@ impl Pass {
                 self.read_rows(client, cluster, &names, &mut snapshot).await?;
             }
         }
+        if matches!(self.about, Scope::Everything) {
+            self.leaving.retain(&snapshot);
+        }
         found.released = self.release(client, &found, &snapshot).await?;
         Ok(found)
     }
