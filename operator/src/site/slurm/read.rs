@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aifactory_api::name::{SLURM_CLAIM_PREFIX, SLURM_PREFIX};
 use aifactory_plan::engine::slurm_accounts::{Account, Limit, Limits, Qos, Row, RowKey};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::client::{Api, SlurmClient};
 use super::error::SlurmError;
+use crate::tolerant_decode::BROKEN;
 
 /// Bytes of names asked for in one request: they stand in its URL.
 const NAMES: usize = 4000;
@@ -21,6 +23,7 @@ const AT_ONCE: usize = 4;
 struct Number {
     set: bool,
     infinite: bool,
+    #[serde(deserialize_with = "saturating")]
     number: i64,
 }
 
@@ -36,7 +39,7 @@ struct Tres {
     kind: String,
     #[serde(default)]
     name: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "saturating")]
     count: i64,
 }
 
@@ -44,9 +47,43 @@ fn count(list: &[Tres], kind: &str, name: &str) -> Option<i64> {
     list.iter().find(|tres| tres.kind == kind && tres.name.as_deref().unwrap_or_default() == name).map(|tres| tres.count)
 }
 
+/// The elements of a list, each for itself. One that is not as the version promises is left out where it is not ours, so that nobody else's account
+/// keeps ours from being read; of ours it is an error.
 fn decode<T: DeserializeOwned>(path: &'static str, mut answer: Value, key: &str) -> Result<Vec<T>, SlurmError> {
-    let list = answer.get_mut(key).map(Value::take).unwrap_or(Value::Null);
-    serde_json::from_value(list).map_err(|error| SlurmError::Undecodable { path, why: error.to_string() })
+    let undecodable = |why: String| SlurmError::Undecodable { path, why };
+    let list = match answer.get_mut(key).map(Value::take) {
+        Some(Value::Array(list)) => list,
+        _ => return Err(undecodable(format!("{key} is no list"))),
+    };
+    let mut found = Vec::with_capacity(list.len());
+    for element in list {
+        match T::deserialize(&element) {
+            Ok(read) => found.push(read),
+            Err(_) if is_others(path, &element) => {
+                BROKEN.inc();
+                tracing::warn!(path, "An element of an answer of Slurm can not be decoded, and is left out");
+            }
+            Err(error) => return Err(undecodable(error.to_string())),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an element of an answer is surely not an account, a QOS or an association of ours.
+fn is_others(path: &str, element: &Value) -> bool {
+    let name = match path {
+        "accounts" | "qos" => element.get("name"),
+        "associations" => element.get("account"),
+        _ => return true,
+    };
+    name.and_then(Value::as_str).is_some_and(|name| !name.starts_with(SLURM_PREFIX) && !name.starts_with(SLURM_CLAIM_PREFIX))
+}
+
+/// A number of which Slurm holds one bit more than we do.
+fn saturating<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let large = || number.as_u64().map(|_| i64::MAX);
+    number.as_i64().or_else(large).ok_or_else(|| D::Error::custom("a whole number is expected"))
 }
 
 /// Every account.
@@ -406,4 +443,59 @@ pub async fn partitions(client: &SlurmClient) -> Result<BTreeMap<String, Partiti
 /// The untyped `gres/gpu` of a TRES string; types are counted in addition.
 fn gpus(tres: &str) -> i64 {
     tres.split(',').find_map(|part| part.strip_prefix("gres/gpu=")).and_then(|count| count.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Named {
+        name: String,
+        limit: Number,
+    }
+
+    fn element(name: Value, limit: Value) -> Value {
+        json!({"name": name, "limit": limit, "more": [[{"deep": 1}]]})
+    }
+
+    fn limit(number: Value) -> Value {
+        json!({"set": true, "infinite": false, "number": number})
+    }
+
+    #[test]
+    fn a_number_beyond_ours_is_the_largest() {
+        let list = decode::<Named>("qos", json!({"qos": [element(json!("grant-a"), limit(json!(u64::MAX)))]}), "qos").unwrap();
+        assert_eq!(list.iter().map(|found| found.limit.limit()).collect::<Vec<_>>(), [Some(i64::MAX)]);
+    }
+
+    #[test]
+    fn an_element_of_others_hides_none_of_ours_and_one_of_ours_is_an_error() {
+        let good = element(json!("grant-a"), limit(json!(1)));
+        for bad in [element(json!("normal"), limit(json!("many"))), element(json!("normal"), json!(7))] {
+            let found = decode::<Named>("qos", json!({"qos": [bad, good]}), "qos").unwrap();
+            assert_eq!(found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["grant-a"]);
+        }
+        for bad in [element(json!("grant-b"), json!(7)), element(json!(7), limit(json!(1))), json!(7), Value::Null] {
+            assert!(decode::<Named>("qos", json!({"qos": [bad, good]}), "qos").is_err(), "it may be ours");
+        }
+        for answer in [json!({}), json!({"qos": null}), json!({"qos": {}}), Value::Null] {
+            assert!(decode::<Named>("qos", answer, "qos").is_err(), "nothing was read, which is not the same as nothing is there");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_partition_leaves_the_good_ones_alone(text in any::<String>(), number in any::<f64>(), at in 0..3_usize) {
+            let mut list = vec![json!({"name": "a", "partition": {"state": ["UP"]}}), json!({"name": "b", "partition": {"state": []}})];
+            list.insert(at, json!({"name": number, "partition": {"state": text}}));
+            let found = decode::<ReadPartition>("partitions", json!({"partitions": list}), "partitions").unwrap();
+            prop_assert_eq!(found.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        }
+    }
 }

@@ -68,3 +68,70 @@ fn windows_follow_the_length_of_answers() {
     assert_eq!(next_span(3600, (0, 9 << 20)), 1800);
     assert_eq!(next_span(SPAN.1, (5_000, 0)), SPAN.1);
 }
+
+/// Puts values of other types, deep ones and large ones, in the place of each field of a job.
+fn spoiled() -> Vec<(String, String)> {
+    let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
+    let values = ["null", "7", "-1", "18446744073709551615", "1e300", "true", "\"text\"", "[]", "{}", "[7]", "{\"a\": 7}", deep.as_str()];
+    let paths = [
+        "",
+        "/account",
+        "/cluster",
+        "/job_id",
+        "/qos",
+        "/user",
+        "/state",
+        "/state/current",
+        "/state/current/0",
+        "/time",
+        "/time/elapsed",
+        "/time/limit",
+        "/time/limit/number",
+        "/tres",
+        "/tres/allocated",
+        "/tres/allocated/0",
+        "/tres/allocated/1/count",
+    ];
+    let mut found = Vec::new();
+    for path in paths {
+        for value in values {
+            let mut spoiled = job(2, &["COMPLETED"], gpus());
+            *spoiled.pointer_mut(path).unwrap() = json!("@here@");
+            let shown: String = value.chars().take(20).collect();
+            found.push((format!("{path} = {shown}"), spoiled.to_string().replace("\"@here@\"", value)));
+        }
+    }
+    found
+}
+
+#[test]
+fn one_job_that_can_not_be_read_hides_no_other() {
+    let (first, last) = (job(1, &["COMPLETED"], gpus()).to_string(), job(3, &["RUNNING"], gpus()).to_string());
+    for (what, spoiled) in spoiled() {
+        let (records, result) = decoded(format!(r#"{{"jobs": [{first}, {spoiled}, {last}], "errors": []}}"#), 10_000);
+        assert_eq!(result, Ok(()), "{what}");
+        let seen: Vec<i64> = records.iter().map(|record| record.key.job).filter(|id| [1, 3].contains(id)).collect();
+        assert_eq!(seen, [1, 3], "{what}");
+    }
+}
+
+#[test]
+fn a_job_name_that_is_no_text_hides_nothing() {
+    let mut answer = format!(r#"{{"jobs": [{}, {{"name": "?"}}], "errors": []}}"#, job(1, &["COMPLETED"], gpus())).into_bytes();
+    let at = answer.iter().position(|byte| *byte == b'?').unwrap();
+    answer[at] = 0xff;
+    let mut records = Vec::new();
+    assert_eq!(decode::records(answer.as_slice(), |record| records.push(record)), Ok(()));
+    assert_eq!(records.len(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), at in 0..400_usize) {
+        let _ = decode::records(bytes.as_slice(), |_| {});
+        let mut whole = json!({"jobs": [job(1, &["COMPLETED"], gpus())], "errors": []}).to_string().into_bytes();
+        let place = at.min(whole.len());
+        whole.splice(place..place, bytes);
+        let _ = decode::records(whole.as_slice(), |_| {});
+    }
+}
