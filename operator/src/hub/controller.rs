@@ -23,6 +23,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::urgency::takes_access;
 use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
 use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::freshness::{Freshness, Moment};
 use aifactory_plan::model::intent::SiteWord;
 use aifactory_plan::model::report::{Finding, Report, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
@@ -37,7 +38,7 @@ use super::broken::{Undecodable, conditions};
 use super::deletion_protection;
 use super::known_sites::KnownSitesError;
 use super::sites::{SiteWorkers, Sites, StartWorker, parts, source};
-use super::watch::{Resourced, Seen, Watched, version, watch};
+use super::watch::{Resourced, Seen, Watched, incarnation, watch};
 use super::writes::{Write, WriteError, write};
 use crate::credential::reader::CredentialReader;
 use crate::supervise::{PAUSE, caught, restarted};
@@ -90,7 +91,11 @@ pub struct Hub {
     id: String,
     world: World,
     /// The last version seen of each resource, of those that are gone as well until the next listing.
-    versions: BTreeMap<OwnerRef, u64>,
+    fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
+    /// Orders listings and writes.
+    moment: Moment,
+    /// The parts of sites that have shown all that is ours there since this process leads.
+    synced: BTreeSet<SiteKey>,
     unlisted: BTreeSet<Kind>,
     undecodable: BTreeMap<OwnerRef, Undecodable>,
     sites: Sites,
@@ -137,9 +142,18 @@ pub struct HubRecord {
 }
 
 enum Done {
-    Written(OwnerRef, Result<Option<Seen>, WriteError>, bool),
+    Written {
+        owner: OwnerRef,
+        result: Result<Option<Seen>, WriteError>,
+        status: bool,
+        asked: Moment,
+    },
     /// Why a resource can not be worked on was written, or could not be.
-    Told(OwnerRef, Result<Option<Seen>, WriteError>),
+    Told {
+        owner: OwnerRef,
+        result: Result<Option<Seen>, WriteError>,
+        asked: Moment,
+    },
     Released(OwnerRef, bool),
     Living(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
@@ -182,7 +196,9 @@ impl Hub {
             settings,
             id: String::new(),
             world: World::default(),
-            versions: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            moment: Moment::default(),
+            synced: BTreeSet::new(),
             unlisted: BTreeSet::from([Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant]),
             undecodable: BTreeMap::new(),
             sites,
@@ -302,10 +318,24 @@ impl Hub {
 
     fn seen(&mut self, event: Seen) {
         match event {
-            Seen::Put(owner, object) => self.put(owner, object),
-            Seen::Removed(owner, version) => {
-                self.removed(&owner);
-                self.versions.insert(owner, version);
+            Seen::Listing(kind) => {
+                self.moment = self.moment.next();
+                self.fresh.entry(kind).or_default().relist(self.moment);
+            }
+            Seen::Put(owner, object) => {
+                if self.fresh.entry(owner.kind).or_default().shown(&owner, incarnation(object.meta())) {
+                    self.put(owner, object);
+                }
+            }
+            Seen::Undecodable(owner, found) => {
+                if self.fresh.entry(owner.kind).or_default().shown(&owner, incarnation(&found.meta)) {
+                    self.put_undecodable(owner, *found);
+                }
+            }
+            Seen::Removed(owner, state) => {
+                if self.fresh.entry(owner.kind).or_default().went(&owner, state) {
+                    self.removed(&owner);
+                }
             }
             Seen::Listed(kind, names) => {
                 let known: Vec<OwnerRef> = match kind {
@@ -313,34 +343,37 @@ impl Hub {
                     Kind::GPUPool => self.world.pools().map(|(owner, _)| owner.clone()).collect(),
                     Kind::AccessGrant => self.world.grants().map(|(owner, _)| owner.clone()).collect(),
                 };
-                for owner in known.iter().filter(|owner| !names.contains(owner)) {
-                    self.removed(owner);
-                }
-                self.undecodable.retain(|owner, _| owner.kind != kind || names.contains(owner));
-                self.versions.retain(|owner, _| owner.kind != kind || names.contains(owner));
+                let known = known.iter().chain(self.undecodable.keys().filter(|owner| owner.kind == kind));
+                let fresh = self.fresh.entry(kind).or_default();
+                let gone: BTreeSet<OwnerRef> = known.filter(|owner| !names.contains(*owner) && !fresh.outlives_listing(owner)).cloned().collect();
+                gone.iter().for_each(|owner| self.removed(owner));
                 if self.unlisted.remove(&kind) && self.unlisted.is_empty() {
                     self.ready.send_replace(true);
                     tracing::info!("Saw everything of ours on the hub");
                 }
             }
-            Seen::Undecodable(owner, found) => self.put_undecodable(owner, *found),
         }
     }
 
-    /// Whether this version of a resource is newer than what is known of it, also of one that is gone: the answer to the write that let it go may come
-    /// after the news that it went.
-    fn newer(&mut self, owner: &OwnerRef, version: u64) -> bool {
-        let newer = self.versions.get(owner).is_none_or(|known| *known < version);
-        if newer {
-            self.versions.insert(owner.clone(), version);
+    /// Takes in the answer to a write that was begun at this moment, where it is newer than what the watch has shown.
+    fn answered(&mut self, found: Seen, asked: Moment) {
+        match found {
+            Seen::Put(owner, object) => {
+                if self.fresh.entry(owner.kind).or_default().answered(&owner, incarnation(object.meta()), asked) {
+                    self.put(owner, object);
+                }
+            }
+            Seen::Undecodable(owner, found) => {
+                if self.fresh.entry(owner.kind).or_default().answered(&owner, incarnation(&found.meta), asked) {
+                    self.put_undecodable(owner, *found);
+                }
+            }
+            Seen::Listing(_) | Seen::Removed(..) | Seen::Listed(..) => {}
         }
-        newer
     }
 
     fn put_undecodable(&mut self, owner: OwnerRef, found: Undecodable) {
-        if !self.newer(&owner, version(&found.meta)) {
-            return;
-        }
+        self.world.put_undecodable(owner.clone());
         if self.undecodable.get(&owner).is_none_or(|known| known.why != found.why) {
             tracing::warn!(%owner, why = found.why, "Can not be decoded");
         }
@@ -351,9 +384,6 @@ impl Hub {
     }
 
     fn put(&mut self, owner: OwnerRef, object: Resourced) {
-        if !self.newer(&owner, version(object.meta())) {
-            return;
-        }
         self.undecodable.remove(&owner);
         let deleting = object.meta().deletion_timestamp.is_some();
         let (changed, urgent) = match &object {
@@ -524,6 +554,7 @@ impl Hub {
         let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
         let synced = report.synced;
         if synced {
+            self.synced.insert(key.clone());
             let mut due = Vec::new();
             for owner in held.iter().filter(|owner| owner.kind != Kind::AIFactory) {
                 if self.world.contains(owner) {
@@ -558,7 +589,7 @@ impl Hub {
     fn happened(&mut self, done: Done) {
         let now = Instant::now();
         match done {
-            Done::Written(owner, result, status) => match result {
+            Done::Written { owner, result, status, asked } => match result {
                 Ok(Some(found)) => {
                     if status {
                         self.settings.metrics.status_written(owner.kind);
@@ -567,7 +598,7 @@ impl Hub {
                         }
                     }
                     self.schedule.done(&owner);
-                    self.seen(found);
+                    self.answered(found, asked);
                     self.schedule.add(owner);
                 }
                 Ok(None) => self.schedule.done(&owner),
@@ -576,10 +607,10 @@ impl Hub {
                     self.schedule.failed(&owner, now);
                 }
             },
-            Done::Told(owner, result) => {
+            Done::Told { owner, result, asked } => {
                 self.schedule.failed(&owner, now);
                 match result {
-                    Ok(found) => found.into_iter().for_each(|found| self.seen(found)),
+                    Ok(found) => found.into_iter().for_each(|found| self.answered(found, asked)),
                     Err(error) => tracing::debug!(%owner, error = crate::hub::writes::explain(&error), "A write to the hub failed"),
                 }
             }
@@ -677,13 +708,20 @@ impl Hub {
         undecodable.or_else(|| self.object(owner).map(|object| object.meta().clone()))
     }
 
+    /// The moment at which a write begins.
+    fn asked(&mut self) -> Moment {
+        self.moment = self.moment.next();
+        self.moment
+    }
+
     fn spawn_write(&mut self, owner: OwnerRef, meta: ObjectMeta, change: Write) {
         let client = self.settings.client.clone();
         let status = matches!(change, Write::Status(_));
-        let failed = Done::Written(owner.clone(), Err(WriteError::Panicked { owner: owner.clone() }), false);
+        let asked = self.asked();
+        let failed = Done::Written { owner: owner.clone(), result: Err(WriteError::Panicked { owner: owner.clone() }), status: false, asked };
         self.spawn(failed, async move {
             let result = write(&client, &owner, &meta, change).await;
-            Done::Written(owner, result, status)
+            Done::Written { owner, result, status, asked }
         });
     }
 
@@ -699,10 +737,11 @@ impl Hub {
             return self.schedule.failed(&owner, Instant::now());
         };
         let client = self.settings.client.clone();
-        let failed = Done::Told(owner.clone(), Err(WriteError::Panicked { owner: owner.clone() }));
+        let asked = self.asked();
+        let failed = Done::Told { owner: owner.clone(), result: Err(WriteError::Panicked { owner: owner.clone() }), asked };
         self.spawn(failed, async move {
             let result = write(&client, &owner, &meta, Write::Conditions(conditions)).await;
-            Done::Told(owner, result)
+            Done::Told { owner, result, asked }
         });
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use aifactory_api::grant::GrantPhase;
 use aifactory_api::{AIFactory, AccessGrant, ConditionType, GPUPool, Kind, OwnerRef};
+use aifactory_plan::model::freshness::Incarnation;
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -67,7 +68,9 @@ pub enum Seen {
     /// A resource was made or changed.
     Put(OwnerRef, Resourced),
     /// A resource is gone, as of this version.
-    Removed(OwnerRef, u64),
+    Removed(OwnerRef, Incarnation),
+    /// A new listing of a kind begins.
+    Listing(Kind),
     /// All of a kind were listed: just these exist.
     Listed(Kind, BTreeSet<OwnerRef>),
     /// A resource can not be decoded.
@@ -112,7 +115,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
         let seen = match event {
             Ok(watcher::Event::Init) => {
                 listing.clear();
-                continue;
+                Seen::Listing(K::KIND)
             }
             // An object without a name can not be spoken of.
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object))
@@ -126,7 +129,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
             }
             Ok(watcher::Event::InitDone) => Seen::Listed(K::KIND, std::mem::take(&mut listing)),
             Ok(watcher::Event::Apply(object)) => seen(object),
-            Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta()), version(object.meta())),
+            Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta()), incarnation(object.meta())),
             Err(error) => {
                 tracing::warn!(kind = %K::KIND, %error, "The watch on the hub failed");
                 continue;
@@ -150,9 +153,9 @@ pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     }
 }
 
-/// The resourceVersion, which orders what was seen of one resource.
-pub fn version(meta: &ObjectMeta) -> u64 {
-    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+/// What orders the states that were seen of one resource.
+pub fn incarnation(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Incarnation {
+    Incarnation::parse(meta.uid.as_deref().unwrap_or_default(), meta.resource_version.as_deref().unwrap_or_default())
 }
 
 fn without_managed_fields<K: Watched>(mut object: K) -> K {

@@ -12,7 +12,7 @@ impl Hub {
             return next;
         }
         let Some(object) = self.object(owner) else {
-            if owner.kind == Kind::AIFactory && self.undecodable.is_empty() {
+            if owner.kind == Kind::AIFactory {
                 self.ensure_workers(owner);
             }
             return Next::Nothing;
@@ -172,7 +172,9 @@ impl Hub {
     }
 
     pub(super) fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Next {
-        let holders = self.holders.get(owner).cloned().unwrap_or_default();
+        // Where a pool goes on, a part that nobody has asked yet is asked by what it holds as soon as it answers.
+        let deleting = pool.metadata.deletion_timestamp.is_some();
+        let holders = if deleting { self.may_hold(owner) } else { self.holders.get(owner).cloned().unwrap_or_default() };
         let projection = project::pool(&self.world, owner, &holders);
         self.sites.assign(owner, &projection.sites);
         let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
@@ -202,7 +204,7 @@ impl Hub {
     }
 
     pub(super) fn grant(&mut self, owner: &OwnerRef, grant: &AccessGrant) -> Next {
-        let holders = self.holders_of(owner, grant);
+        let holders = self.may_hold(owner);
         let now = Timestamp::now();
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
@@ -247,31 +249,10 @@ impl Hub {
         })
     }
 
-    /// Sites that hold something of a grant: those that say so, and those that status names and that could not be asked yet.
-    pub(super) fn holders_of(&self, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<SiteKey> {
-        let mut holders = self.holders.get(owner).cloned().unwrap_or_default();
-        let named = grant.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
-        for site in named.iter().filter(|site| site.phase != aifactory_api::grant::SiteRowPhase::Gone) {
-            for (factory_ref, factory) in self.world.factories() {
-                for key in factory.spec.sites.iter().flat_map(|known| parts(factory_ref, known)) {
-                    let elsewhere = site.access.as_ref().is_some_and(|access| match key.part {
-                        Part::Kubernetes => access.kubernetes.is_none() && access.slurm.is_some(),
-                        Part::Slurm => access.slurm.is_none() && access.kubernetes.is_some(),
-                    });
-                    if !elsewhere && key.display(&owner.namespace) == site.name && !self.site_reports.get(&key).is_some_and(|report| report.synced) {
-                        let placed = factory_ref.namespace != owner.namespace
-                            || pools_of_grant(owner, grant)
-                                .iter()
-                                .any(|pool| self.world.pool(pool).is_none_or(|spec| factory_of_pool(pool, spec) == *factory_ref))
-                            || factory.spec.sites.iter().any(|listed| listed.name == site.name);
-                        if placed {
-                            holders.insert(key);
-                        }
-                    }
-                }
-            }
-        }
-        holders
+    /// The parts that may hold something of a resource.
+    fn may_hold(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+        let nowhere = BTreeSet::new();
+        project::may_hold(&self.world, owner, self.holders.get(owner).unwrap_or(&nowhere), &self.synced)
     }
 }
 

@@ -104,11 +104,11 @@ async fn what_a_former_worker_says_is_dropped() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.put(pool(json!({})));
-    world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
     world.listed();
     let mut former = world.worker(&bissen()).await;
     former.say(FromSite::Site(Box::new(waiting())));
     while !former.site_intent().await.recorded {}
+    world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
     world.put(factory(json!({"spec": {"sites": [{"kubernetes": {"push": {"kubeconfigSecretRef": {"name": "other", "key": "kubeconfig"}}}}]}})));
     let mut present = world.worker(&bissen()).await;
     former.say(FromSite::Site(Box::new(holding(&[]))));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::freshness::Incarnation;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::{Detail, GrantDetail, Report, SitePhase};
 use aifactory_plan::model::site_key::SiteKey;
@@ -23,7 +24,7 @@ use crate::credential::reader::{CredentialReader, Looks};
 use crate::hub::controller::{Hub, HubRecord, HubSettings};
 use crate::hub::known_sites;
 use crate::hub::sites::StartWorker;
-use crate::hub::watch::{Resourced, Seen, Watched, version};
+use crate::hub::watch::{Resourced, Seen, Watched};
 use crate::lease::WriteGate;
 use crate::telemetry::event_recorder::Notices;
 use crate::telemetry::events::Events;
@@ -131,9 +132,11 @@ impl World {
         let mut server = self.server.lock().unwrap();
         server.version += 1;
         let version = server.version;
+        let found = server.objects.values().find(|object| owner_of(object).as_ref() == Some(owner)).expect("the resource is there");
+        let uid = found["metadata"]["uid"].as_str().unwrap().to_owned();
         server.objects.retain(|_, object| owner_of(object).as_ref() != Some(owner));
         drop(server);
-        self.seen.try_send(Seen::Removed(owner.clone(), version)).unwrap();
+        self.seen.try_send(Seen::Removed(owner.clone(), Incarnation::new(&uid, version))).unwrap();
     }
 
     /// Everything was listed.
@@ -377,7 +380,6 @@ fn seen(object: &Value) -> Seen {
         Kind::GPUPool => serde_json::from_value::<GPUPool>(object.clone()).expect("a pool").wrap(),
         Kind::AccessGrant => serde_json::from_value::<AccessGrant>(object.clone()).expect("a grant").wrap(),
     };
-    assert!(version(resource.meta()) > 0);
     Seen::Put(owner, resource)
 }
 
@@ -431,7 +433,8 @@ fn answer(server: &Mutex<Server>, to: &mpsc::Sender<Seen>, method: &Method, path
     let over = object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) && object["metadata"].get("deletionTimestamp").is_some();
     if over {
         server.objects.remove(path);
-        to.try_send(Seen::Removed(owner_of(&object).unwrap(), server.version)).unwrap();
+        to.try_send(Seen::Removed(owner_of(&object).unwrap(), Incarnation::new(object["metadata"]["uid"].as_str().unwrap(), server.version)))
+            .unwrap();
     } else {
         server.objects.insert(path.to_owned(), object.clone());
         to.try_send(seen(&object)).unwrap();
