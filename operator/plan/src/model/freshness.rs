@@ -70,8 +70,13 @@ impl<K: Ord + Clone> Freshness<K> {
 
     /// The watch shows a state of an object. True: it is to be taken.
     pub fn shown(&mut self, key: &K, state: Incarnation) -> bool {
-        if let Some(entry) = self.entries.get(key) {
+        if let Some(entry) = self.entries.get_mut(key) {
             let same = entry.known.uid == state.uid;
+            // The watch catches up with what was answered, which is no news.
+            if entry.answered && !entry.gone && entry.known == state {
+                entry.answered = false;
+                return false;
+            }
             // What was answered is ahead of the watch: an object that we have deleted may be shown once more, as it was before.
             if entry.answered && ((entry.gone && same) || entry.known.version > state.version) {
                 return false;
@@ -155,7 +160,8 @@ mod tests {
         assert!(!known.answered(&"node", state("1", 11), Moment(0)));
         assert!(known.answered(&"node", state("1", 13), Moment(0)));
         assert!(!known.shown(&"node", state("1", 12)), "the watch is behind");
-        assert!(known.shown(&"node", state("1", 13)));
+        assert!(!known.shown(&"node", state("1", 13)), "no news");
+        assert!(known.shown(&"node", state("1", 14)));
     }
 
     #[test]
@@ -166,7 +172,7 @@ mod tests {
         assert!(!known.shown(&"a", state("1", 6)), "still terminating when it was shown");
         assert!(known.answered(&"a", state("2", 8), Moment(0)), "made anew at once");
         assert!(!known.went(&"a", state("1", 7)));
-        assert!(known.shown(&"a", state("2", 8)));
+        assert!(!known.shown(&"a", state("2", 8)), "no news");
         assert!(known.went(&"a", state("2", 9)));
         assert!(!known.answered(&"a", state("2", 8), Moment(0)), "the answer comes after the news that it went");
     }

@@ -213,6 +213,9 @@ impl Index {
         let mut change = Change::default();
         let Seen { key, owner, observed, version: _, extra } = seen;
         let former = self.owner_of.get(&key);
+        if owner.is_some() && former == owner.as_ref() && self.is_known(&key, &observed, &extra) {
+            return change;
+        }
         let anew = former.is_some() && self.is_another(&key, &observed.uid);
         if former.is_some() && (former != owner.as_ref() || anew) {
             change.extend(self.forget(&key, anew));
@@ -258,6 +261,18 @@ impl Index {
         }
         self.strangers.entry(key.namespace.clone()).or_default().insert(key.clone(), Stranger { uid: observed.uid.clone(), binding });
         self.inside(&key.namespace)
+    }
+
+    /// Whether nothing that is kept of an object differs, as where it is listed once more.
+    fn is_known(&self, key: &ObjectKey, observed: &Observed, extra: &Extra) -> bool {
+        let same = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)) == Some(observed);
+        same && match extra {
+            Extra::None => true,
+            Extra::Namespace(view) => self.namespaces.get(&key.name) == Some(view),
+            Extra::Quota(view) => key.name != QUOTA || self.quotas.get(&key.namespace) == Some(view),
+            Extra::NodeSet(view) => self.node_sets.get(key) == Some(view),
+            Extra::Binding(view) => self.becoming.get(key) == Some(view).filter(|view| view.becomes.is_some()),
+        }
     }
 
     /// Whether another Namespace has the name now, and what was in the former one is gone.

@@ -1,5 +1,8 @@
 //! Making contact with a site: who it is, whether it is ours, what it serves, and whether its policies guard it from us.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use aifactory_api::factory::EngineStatus;

@@ -321,7 +321,7 @@ impl Worker {
                     ObjectKind::RoleBinding,
                     ObjectKind::ConfigMap,
                 ];
-                if site.slurm.is_some() {
+                if site.slurm.is_some() || site.left {
                     // Keys are never watched, since nobody but Slurm reads them.
                     kinds.extend(&session.served.slinky);
                 }

@@ -110,3 +110,13 @@ fn a_namespace_that_we_delete_is_not_lost() {
     index.relist(ObjectKind::Namespace);
     assert_eq!(index.put(object(ObjectKind::Namespace, TENANT, "4", 9)).lost, BTreeSet::from([owner()]), "another one has its name");
 }
+
+#[test]
+fn what_is_listed_once_more_is_no_news() {
+    let mut index = Index::default();
+    assert!(!index.put(binding("1", 5)).due.is_empty() && !index.put(object(ObjectKind::Namespace, TENANT, "2", 6)).due.is_empty());
+    index.relist(ObjectKind::RoleBinding);
+    index.relist(ObjectKind::Namespace);
+    assert!(index.put(binding("1", 5)).due.is_empty() && index.put(object(ObjectKind::Namespace, TENANT, "2", 6)).due.is_empty());
+    assert!(!index.put(binding("3", 7)).due.is_empty());
+}

@@ -59,3 +59,17 @@ async fn a_tombstone_stays_before_anything_was_seen_and_an_end_goes_on_without_i
     worker.told(ToSite::Put(grant(Desired::Bound)));
     assert!(worker.ending.is_empty());
 }
+
+#[tokio::test]
+async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
+    let (to_hub, _from_site) = hub_channel();
+    let key = SiteKey::new(factory(), "site");
+    let to_hub = to_hub.of(key.clone(), Incarnation(1));
+    let mut worker = Worker::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new()));
+    let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
+    let binding = ObjectKey::namespaced(ObjectKind::RoleBinding, "aif-alpha", "aif-lead-0123456789");
+    plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);
+    plan.step(Purpose::Establish, vec![aifactory_plan::model::plan::Action::EndWork { namespace: "aif-alpha".to_owned() }]);
+    worker.withhold(&OwnerRef::new(Kind::AccessGrant, "team", "alpha"), &mut plan);
+    assert_eq!(plan.steps.iter().map(|step| step.purpose).collect::<Vec<_>>(), [Purpose::RemoveAccess]);
+}
