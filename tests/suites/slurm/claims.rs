@@ -31,6 +31,7 @@ fn rival(scene: &Scene) -> Value {
     let mut factory = scene.factory();
     factory["metadata"]["name"] = json!("rival");
     factory["spec"]["sites"] = json!([site(&scene.slurm[0])]);
+    factory["spec"]["sites"][0]["name"] = json!("elsewhere");
     factory
 }
 
@@ -87,12 +88,12 @@ fn a_second_factory_on_the_same_slurm_is_refused_and_touches_nothing() {
         scene.world.apply(factory).await;
         let ready: AIFactory = scene.world.ready("rival").await;
         assert_eq!(condition(&ready.status.unwrap().conditions, "OrphansFound").status, "False");
-        assert_eq!(holder(slurm).await, held_by("rival", "bissen"));
+        assert_eq!(holder(slurm).await, held_by("rival", "elsewhere"));
         // What the first keeps there for the retention is not the second's.
         assert!(!Scene::picture(slurm).await.is_empty());
         scene.world.apply(scene.factory()).await;
         let message = refused(&scene, FACTORY).await;
-        assert!(message.contains(&format!("AIFactory {NAMESPACE}/rival ")), "{message}");
+        assert!(message.contains(&format!("site elsewhere of AIFactory {NAMESPACE}/rival ")), "{message}");
 
         // And back.
         scene.world.api::<AIFactory>().delete("rival", &DeleteParams::default()).await.unwrap();
