@@ -162,3 +162,19 @@ fn no_refusal_repeats_what_was_written() {
         assert!(!format!("{error} {error:?}").contains(CANARY), "{error}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_reading_a_credential_panic(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+        at in 0..600_usize,
+        length in 0..40_usize,
+    ) {
+        let _ = SiteCredential::parse(&bytes, &AddressRules::default());
+        let mut text = kubeconfig("QUJD", "server: https://203.0.113.7:6443", "token: abc").into_bytes();
+        let start = at.min(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, bytes);
+        let _ = SiteCredential::parse(&text, &AddressRules::default());
+    }
+}

@@ -287,4 +287,21 @@ mod tests {
         assert!(read_documents(&"[".repeat(50_000)).is_err());
         assert!(read_documents(&format!("{}{}", "[".repeat(5_000), "]".repeat(5_000))).is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_reading_panic(text in proptest::prelude::any::<String>(), lines in "([ -]{0,4}[a-z&*!|>\\[\\]{}:,'\"#%@`?~0-9._-]{0,12}\n){0,12}") {
+            for text in [text, lines] {
+                let _ = read_within(&text, Limits::UNTRUSTED);
+                let _ = read_documents(&text);
+            }
+        }
+    }
+
+    #[test]
+    fn deep_text_is_refused_and_not_followed() {
+        for text in ["[".repeat(50_000), "{a: ".repeat(10_000), "- ".repeat(20_000), format!("{}1{}", "[".repeat(500), "]".repeat(500))] {
+            assert!(read_within(&text, Limits::UNTRUSTED).is_err());
+        }
+    }
 }
