@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod controller;
 #[cfg(test)]
 mod fake_hub;
 pub mod kubernetes;

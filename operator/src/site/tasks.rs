@@ -13,7 +13,16 @@ use tokio::time::timeout;
 /// Tasks that each end with an event; they end with their owner.
 #[derive(Debug)]
 pub struct Tasks<E> {
-    set: JoinSet<E>,
+    set: JoinSet<Ended<E>>,
+}
+
+/// How a task has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended<E> {
+    /// What it came to, or what stands for that.
+    pub event: E,
+    /// Whether it panicked.
+    pub panicked: bool,
 }
 
 impl<E> Default for Tasks<E> {
@@ -25,14 +34,19 @@ impl<E> Default for Tasks<E> {
 impl<E: Send + 'static> Tasks<E> {
     /// Begins a task; where it panics it ends with `panicked`.
     pub fn spawn(&mut self, panicked: E, work: impl Future<Output = E> + Send + 'static) -> AbortHandle {
-        self.set.spawn(async move { AssertUnwindSafe(work).catch_unwind().await.unwrap_or(panicked) })
+        self.set.spawn(async move {
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(event) => Ended { event, panicked: false },
+                Err(_) => Ended { event: panicked, panicked: true },
+            }
+        })
     }
 
-    /// Waits for the next event; a task that was aborted has none.
-    pub async fn next(&mut self) -> E {
+    /// Waits for the next end of a task; one that was aborted has none.
+    pub async fn next(&mut self) -> Ended<E> {
         loop {
             match self.set.join_next().await {
-                Some(Ok(event)) => return event,
+                Some(Ok(ended)) => return ended,
                 Some(Err(_)) => {}
                 None => pending().await,
             }
@@ -54,10 +68,10 @@ mod tests {
     async fn a_panic_is_an_event_and_an_abort_is_none() {
         let mut tasks = Tasks::default();
         tasks.spawn("panicked", async { panic!("a defect") });
-        assert_eq!(tasks.next().await, "panicked");
+        assert_eq!(tasks.next().await, Ended { event: "panicked", panicked: true });
         tasks.spawn("panicked", pending()).abort();
         assert!(timeout(Duration::from_secs(1), tasks.next()).await.is_err());
         tasks.spawn("panicked", async { "done" });
-        assert_eq!(tasks.next().await, "done");
+        assert_eq!(tasks.next().await, Ended { event: "done", panicked: false });
     }
 }

@@ -61,10 +61,12 @@ pub enum ProcessTask {
     SiteWorker,
     /// A watch at a site.
     SiteWatch,
+    /// A request or a pass at a site.
+    SiteTask,
 }
 
 impl ProcessTask {
-    const ALL: [Self; 4] = [Self::HubWatch, Self::HubWrite, Self::SiteWorker, Self::SiteWatch];
+    const ALL: [Self; 5] = [Self::HubWatch, Self::HubWrite, Self::SiteWorker, Self::SiteWatch, Self::SiteTask];
 
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -73,6 +75,7 @@ impl ProcessTask {
             Self::HubWrite => "hub_write",
             Self::SiteWorker => "site_worker",
             Self::SiteWatch => "site_watch",
+            Self::SiteTask => "site_task",
         }
     }
 }
@@ -438,6 +441,7 @@ mod tests {
             "aifactory_task_panics_total{task=\"hub_watch\"} 0",
             "aifactory_task_panics_total{task=\"hub_write\"} 0",
             "aifactory_task_panics_total{task=\"site_worker\"} 1",
+            "aifactory_task_panics_total{task=\"site_task\"} 0",
             "aifactory_task_panics_total{task=\"site_watch\"} 0",
             "aifactory_workqueue_depth{kind=\"AIFactory\"} 2",
             "aifactory_status_writes_total{kind=\"AccessGrant\"} 1",

@@ -2,11 +2,8 @@
 
 use super::*;
 
-impl Worker {
-    pub(super) fn observed(&mut self, session: u64, observation: Observation) {
-        if !self.connection.is(session) {
-            return;
-        }
+impl KubernetesDriver {
+    pub(super) fn saw(&mut self, observation: Observation) {
         let mut listed = None;
         match observation {
             Observation::Put(seen) => {
@@ -81,7 +78,7 @@ impl Worker {
                     self.visit_everything();
                 }
             }
-            Observation::PodsUnseen(None) => self.connection.suspect(Instant::now()),
+            Observation::PodsUnseen(None) => self.core.connection.suspect(Instant::now()),
             Observation::PodsUnwatched(since) => self.hours.unwatched(since),
             Observation::Policy(data) => {
                 listed = Some(Listing::Policy);
@@ -106,17 +103,17 @@ impl Worker {
                 }
             }
             Observation::Failed(why) => {
-                tracing::debug!(site = %self.key, why, "a watch failed");
+                tracing::debug!(site = %self.core.key, why, "a watch failed");
                 // A watch that fails may be the first sign that the site is gone.
-                self.connection.suspect(Instant::now());
+                self.core.connection.suspect(Instant::now());
             }
         }
         if let Some(listing) = listed
-            && let Some(active) = self.connection.session_mut()
+            && let Some(active) = self.core.connection.session_mut()
             && active.unlisted.remove(&listing)
             && active.unlisted.is_empty()
         {
-            tracing::info!(site = %self.key, "Saw everything of ours at the site");
+            tracing::info!(site = %self.core.key, "Saw everything of ours at the site");
             self.pods_synced();
             self.site_dirty = true;
             self.visit_everything();
@@ -125,25 +122,25 @@ impl Worker {
 
     /// Takes note of what an observation means for owners.
     fn changed(&mut self, change: Change) {
-        self.lost.extend(change.lost.into_iter().filter(|owner| self.intents.contains_key(owner)));
+        self.lost.extend(change.lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
         self.due(change.due);
     }
 
     /// A Slurm of ours goes when its last partition has gone.
     fn partition_gone(&mut self, key: &ObjectKey) {
         if key.kind == ObjectKind::NodeSet && self.synced() {
-            self.schedule.add(self.key.factory.clone());
+            self.schedule.add(self.core.key.factory.clone());
         }
     }
 
     /// The pools of which a namespace's Pods hold GPUs are counted anew.
     fn pools_of_tenant_soon(&mut self, namespace: &str) {
-        let Some(intent) = self.index.tenant(namespace).and_then(|owner| self.intents.get(owner)) else { return };
+        let Some(intent) = self.index.tenant(namespace).and_then(|owner| self.core.intents.get(owner)) else { return };
         let Body::Grant(grant) = &intent.body else { return };
         let soon = Instant::now() + Duration::from_secs(2);
         for pool in &grant.pools {
-            let pool = OwnerRef::new(Kind::GPUPool, &self.key.factory.namespace, &pool.pool);
-            if self.intents.contains_key(&pool) {
+            let pool = OwnerRef::new(Kind::GPUPool, &self.core.key.factory.namespace, &pool.pool);
+            if self.core.intents.contains_key(&pool) {
                 self.schedule.add_at(pool, soon);
             }
         }
@@ -157,7 +154,7 @@ impl Worker {
     }
 
     fn pods_synced(&mut self) {
-        self.hours.synced(&self.index, self.reader.settings.gate.former(), Timestamp::now());
+        self.hours.synced(&self.index, self.core.reader.settings.gate.former(), Timestamp::now());
     }
 
     /// Somebody may just have handed over what was in the way.
@@ -181,11 +178,11 @@ impl Worker {
         };
         let altered = std::mem::take(&mut outcome.altered);
         let failures = std::mem::take(&mut outcome.failures);
-        if self.connection.is(session) {
+        if self.core.connection.is(session) {
             self.answered(asked, outcome);
         }
         for altered in &altered {
-            tracing::info!(site = %self.key, %owner, object = %altered.key, "The site made something else of an object than was written");
+            tracing::info!(site = %self.core.key, %owner, object = %altered.key, "The site made something else of an object than was written");
             self.altered.entry(owner.clone()).or_default().note(altered.clone(), Timestamp::now());
         }
         self.held_may_differ(&owner);
@@ -202,7 +199,7 @@ impl Worker {
             return;
         }
         if failures.iter().any(|failure| failure.unreachable) {
-            self.connection.suspect(now);
+            self.core.connection.suspect(now);
         }
         let refused = failures.iter().all(|failure| failure.refused);
         self.findings.insert(owner.clone(), failures.into_iter().map(|failure| failure.finding).collect());
@@ -219,7 +216,7 @@ impl Worker {
         let Outcome { applied, deleted, ordered, nodes, altered: _, failures: _ } = outcome;
         for seen in applied {
             let lost = self.index.answered(seen, asked).lost;
-            self.lost.extend(lost.into_iter().filter(|owner| self.intents.contains_key(owner)));
+            self.lost.extend(lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
         }
         for key in &deleted {
             self.index.deleted(key, asked);

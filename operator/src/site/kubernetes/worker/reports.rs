@@ -2,10 +2,10 @@
 
 use super::*;
 
-impl Worker {
-    pub(super) fn report(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {
-        let Some(intent) = self.intents.get(owner) else {
-            if *owner == self.key.factory && done && !plan.findings.is_empty() {
+impl KubernetesDriver {
+    pub(super) fn report_owner(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {
+        let Some(intent) = self.core.intents.get(owner) else {
+            if *owner == self.core.key.factory && done && !plan.findings.is_empty() {
                 self.findings.insert(owner.clone(), plan.findings.clone());
             }
             self.site_dirty = true;
@@ -14,7 +14,7 @@ impl Worker {
         let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
         findings.extend(self.altered.get(owner).map(AlteredObjects::findings).unwrap_or_default());
         findings.extend(plan.findings.iter().cloned());
-        if let Some(active) = self.connection.session() {
+        if let Some(active) = self.core.connection.session() {
             findings.extend(active.unguarded.clone());
         }
         let report = Report {
@@ -27,18 +27,14 @@ impl Worker {
             findings,
             detail: plan.detail.clone(),
         };
-        if self.reported.get(owner) != Some(&report) {
-            self.reported.insert(owner.clone(), report.clone());
-            if self.lost.remove(owner) {
-                // Said once; the next report is without it.
-                self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
-            }
-            self.hub.send(FromSite::About(Box::new(report)));
+        if self.core.say(report) && self.lost.remove(owner) {
+            // Said once; the next report is without it.
+            self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
         }
     }
 
     pub(super) fn held(&self) -> BTreeMap<OwnerRef, Held> {
-        self.index.owners(&self.key.factory).into_iter().map(|owner| (owner.clone(), self.held_of(&owner))).collect()
+        self.index.owners(&self.core.key.factory).into_iter().map(|owner| (owner.clone(), self.held_of(&owner))).collect()
     }
 
     fn held_of(&self, owner: &OwnerRef) -> Held {
@@ -48,7 +44,7 @@ impl Worker {
 
     /// What is held of an owner was changed by us; the site's report is made anew where it says something else.
     pub(super) fn held_may_differ(&mut self, owner: &OwnerRef) {
-        let said = self.site_reported.as_ref().and_then(|report| report.held.get(owner));
+        let said = self.core.site_reported().and_then(|report| report.held.get(owner));
         let held = self.index.objects(owner).map(|_| self.held_of(owner));
         self.site_dirty |= owner.kind != Kind::AccessGrant || said != held.as_ref();
     }
@@ -58,26 +54,30 @@ impl Worker {
         owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind == ObjectKind::Accounting))
     }
 
-    pub(super) fn report_site(&mut self) {
-        let now = Instant::now();
+    pub(super) fn report_site(&mut self, now: Instant) {
         if !self.site_dirty || self.site_report_at.is_some_and(|at| at > now) {
             return;
         }
         self.site_dirty = false;
         self.site_report_at = Some(now + SITE_REPORT);
         let held = self.held();
-        let orphans = held.iter().filter(|(owner, held)| **held == Held::Live && self.gone.contains(owner)).map(|(owner, _)| owner.clone()).collect();
-        let session = self.connection.session().map(|active| &active.session);
+        let orphans =
+            held.iter().filter(|(owner, held)| **held == Held::Live && self.core.gone.contains(owner)).map(|(owner, _)| owner.clone()).collect();
+        let session = self.core.connection.session().map(|active| &active.session);
         let report = SiteReport {
             reachable: session.is_some(),
             synced: self.synced(),
-            problem: self.connection.problem().cloned().or_else(|| self.connection.session().and_then(|active| active.unguarded.clone())).or_else(
-                || {
+            problem: self
+                .core
+                .connection
+                .problem()
+                .cloned()
+                .or_else(|| self.core.connection.session().and_then(|active| active.unguarded.clone()))
+                .or_else(|| {
                     (self.policy.paused && session.is_some())
                         .then(|| Finding::note(Reason::PausedBySite, "the site's ConfigMap aifactory-site-policy says paused"))
-                },
-            ),
-            last_contact: self.connection.last_contact().filter(|_| session.is_none()),
+                }),
+            last_contact: self.core.connection.last_contact().filter(|_| session.is_none()),
             cluster_uid: session.map(|session| session.cluster_uid.clone()).or_else(|| self.unrecorded_uid.clone()),
             kubernetes_version: session.map(|session| session.version.clone()),
             engines: session.map(|session| session.served.engines.clone()).unwrap_or_default(),
@@ -88,17 +88,14 @@ impl Worker {
             word: self.synced().then(|| self.word.clone()),
             released: self.released,
         };
-        if session.is_none() && self.connection.problem().is_none() {
+        if session.is_none() && self.core.connection.problem().is_none() {
             // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
             return;
         }
-        if self.site_reported.as_ref() != Some(&report) {
-            self.site_reported = Some(report.clone());
-            self.hub.send(FromSite::Site(Box::new(report)));
-        }
+        self.core.say_of_site(report);
     }
 
     pub(super) fn guard_rail_problems(&self) -> Vec<String> {
-        self.findings.get(&self.key.factory).into_iter().flatten().map(|finding| finding.message.clone()).collect()
+        self.findings.get(&self.core.key.factory).into_iter().flatten().map(|finding| finding.message.clone()).collect()
     }
 }

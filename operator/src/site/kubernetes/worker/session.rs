@@ -1,95 +1,149 @@
-//! Whether the site answers, whether its policies guard it, and that its claim is given up.
+//! A session with a site's Kubernetes: what is watched, whether the site's policies guard it, and that its claim is given up.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-impl Worker {
-    /// Begins what is due for the connection and its session.
-    pub(super) fn attend(&mut self) {
+use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::model::freshness::Moment;
+use aifactory_plan::model::intent::SiteIntent;
+use aifactory_plan::model::object::ObjectKind;
+use aifactory_plan::model::report::{Finding, Held};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{KubernetesDriver, Listing, REQUESTS};
+use crate::site::connection::{Backoff, Turn};
+use crate::site::controller;
+use crate::site::kubernetes::apply::{Applier, Outcome};
+use crate::site::kubernetes::contact::{self, Served, Session, check_policies};
+use crate::site::kubernetes::watch::watch;
+
+/// How often the site's policies are tested.
+const POLICY_TEST: Duration = Duration::from_secs(60);
+/// How soon they are tested again where a test failed, at first and at most.
+const POLICY_TEST_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+/// Pause before a claim that could not be given up is tried again, at first and at most.
+const RELEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// Kinds that are watched at every site.
+const WATCHED: [ObjectKind; 7] = [
+    ObjectKind::Namespace,
+    ObjectKind::NetworkPolicy,
+    ObjectKind::ResourceQuota,
+    ObjectKind::LimitRange,
+    ObjectKind::ServiceAccount,
+    ObjectKind::RoleBinding,
+    ObjectKind::ConfigMap,
+];
+
+/// A site that answers.
+pub(super) struct Active {
+    pub session: Session,
+    pub applier: Applier,
+    _watches: JoinSet<()>,
+    pub unlisted: BTreeSet<Listing>,
+    policy_test: Turn,
+    policy_test_backoff: Backoff,
+    /// The site's policies are not in force, or could not be tested: only access is taken away.
+    pub unguarded: Option<Finding>,
+    release: Turn,
+    release_backoff: Backoff,
+}
+
+/// How a task of a session has ended.
+pub(super) enum Event {
+    PolicyTest(u64, Result<(), Finding>),
+    Served(u64, Result<Served, Finding>),
+    Executed(u64, Moment, OwnerRef, Result<Outcome, String>),
+    Released(u64, Result<(), Finding>),
+}
+
+impl KubernetesDriver {
+    /// Begins to watch the site, and everything else that a session has.
+    pub(super) fn session(&mut self, id: u64, site: &SiteIntent, found: Session) -> Active {
+        let kinds = watched(site, &found.served);
+        let watches = watch(&found.clients.watch, &self.core.metrics, &site.hub, &kinds, &self.core.watches(), id);
         let now = Instant::now();
-        for task in self.connection.due(now) {
-            self.begin(task);
+        let unguarded = found.unguarded.clone();
+        let mut policy_test_backoff = Backoff::new(POLICY_TEST_AGAIN.0, POLICY_TEST_AGAIN.1);
+        let tested_in = if unguarded.is_some() { policy_test_backoff.failed() } else { POLICY_TEST };
+        self.unrecorded_uid = None;
+        Active {
+            applier: Applier::new(found.clients.rpc.clone(), &site.hub, REQUESTS),
+            session: found,
+            _watches: watches,
+            unlisted: kinds.into_iter().map(Listing::Kind).chain([Listing::Nodes, Listing::Pods, Listing::Policy, Listing::SlurmUsers]).collect(),
+            policy_test: Turn::At(now + tested_in),
+            policy_test_backoff,
+            unguarded,
+            release: Turn::At(now),
+            release_backoff: Backoff::new(RELEASE.0, RELEASE.1),
         }
+    }
+
+    /// Begins what is due in a session beside the reconciling of resources.
+    pub(super) fn attend(&mut self, now: Instant) {
         let releasable = self.releasable();
-        let Some((id, active)) = self.connection.id().zip(self.connection.session_mut()) else { return };
+        let Some((id, active)) = self.core.connection.id().zip(self.core.connection.session_mut()) else { return };
         let client = active.session.clients.rpc.clone();
-        if active.policy_test.take(now) {
+        let (test, release) = (active.policy_test.take(now), releasable && active.release.take(now));
+        let panicked = || Finding::stalled(Reason::InternalError, "the operator failed while it talked with the site; its log says where");
+        if test {
             let (tested, asked) = (client.clone(), client.clone());
-            self.tasks.spawn(Event::Panicked(Work::PolicyTest(id)), async move { Event::PolicyTest(id, check_policies(&tested).await) });
-            self.tasks.spawn(Event::Panicked(Work::Served), async move { Event::Served(id, Served::by(&asked).await) });
+            self.core.spawn(Event::PolicyTest(id, Err(panicked())), async move { Event::PolicyTest(id, check_policies(&tested).await) });
+            self.core.spawn(Event::Served(id, Err(panicked())), async move { Event::Served(id, Served::by(&asked).await) });
         }
-        if releasable && active.release.take(now) {
-            self.tasks.spawn(Event::Panicked(Work::Release(id)), async move { Event::Released(id, contact::release(&client).await) });
-        }
-    }
-
-    fn begin(&mut self, task: Task) {
-        let panicked = Event::Panicked(Work::Connection(task));
-        let (reader, source) = (self.reader.clone(), self.source.clone());
-        match task {
-            Task::Look => {
-                self.tasks.spawn(panicked, async move { Event::Look(reader.look(&source).await) });
-            }
-            Task::Contact(contact) => {
-                let Some(site) = self.site.clone() else { return };
-                let handle = self.tasks.spawn(panicked, async move { Event::Contact(contact, contact::connect(&reader, &source, &site).await) });
-                self.connection.contacting(contact, handle);
-            }
-            Task::Probe(session) => {
-                let Some(client) = self.connection.session().map(|active| active.session.clients.rpc.clone()) else { return };
-                self.tasks.spawn(panicked, async move { Event::Probe(session, within(PROBE_LIMIT, contact::probe(&client)).await) });
-            }
+        if release {
+            self.core.spawn(Event::Released(id, Err(panicked())), async move { Event::Released(id, contact::release(&client).await) });
         }
     }
 
-    /// Takes note of what has become of the connection.
-    pub(super) fn moved(&mut self, transition: Transition<Active>) {
-        match transition {
-            Transition::Unchanged => return,
-            Transition::Connected | Transition::Apart => {}
-            Transition::Lost(_) => self.hours.unwatched(self.connection.last_contact().unwrap_or_else(Timestamp::now)),
+    /// When something is due in the session beside the reconciling of resources.
+    pub(super) fn session_deadline(&self) -> Option<Instant> {
+        let active = self.core.connection.session()?;
+        let release = active.release.deadline().filter(|_| self.releasable());
+        active.policy_test.deadline().into_iter().chain(release).min()
+    }
+
+    pub(super) fn policies_tested(&mut self, session: u64, result: Result<(), Finding>) {
+        let Some(active) = self.core.connection.session_of(session) else { return };
+        let pause = if result.is_ok() { POLICY_TEST } else { active.policy_test_backoff.failed() };
+        if result.is_ok() {
+            active.policy_test_backoff.reset();
         }
+        active.policy_test = Turn::At(Instant::now() + pause);
+        let unguarded = match result {
+            Ok(()) => None,
+            Err(problem) if problem.reason == Reason::SitePoliciesMissing => Some(problem),
+            // A test that could not be made says nothing: what was missing is still missing.
+            Err(_) => return,
+        };
+        if active.unguarded == unguarded {
+            return;
+        }
+        if unguarded.is_none() && !active.session.claimed {
+            // The claim comes before anything else that is written.
+            controller::disconnect(self, None);
+            return;
+        }
+        active.unguarded = unguarded;
         self.site_dirty = true;
-    }
-
-    pub(super) fn disconnect(&mut self, problem: Option<Finding>) {
-        let transition = self.connection.disconnect(problem, Instant::now());
-        self.moved(transition);
+        self.visit_everything();
     }
 
     /// What is watched is decided at contact, so an engine that was installed or taken away needs another.
     pub(super) fn served(&mut self, session: u64, found: Result<Served, Finding>) {
-        let known = self.connection.session_of(session).map(|active| &active.session.served);
+        let known = self.core.connection.session_of(session).map(|active| &active.session.served);
         if let (Some(known), Ok(found)) = (known, found)
             && *known != found
         {
-            tracing::info!(site = %self.key, "The site serves other engines");
-            self.disconnect(None);
-        }
-    }
-
-    /// A task has panicked: it is tried again later.
-    pub(super) fn panicked(&mut self, work: Work) {
-        tracing::error!(site = %self.key, "A task panicked");
-        self.metrics.panicked(Kind::AIFactory);
-        let now = Instant::now();
-        match work {
-            Work::Connection(task) => {
-                let transition = self.connection.task_panicked(task, now);
-                self.moved(transition);
-            }
-            Work::PolicyTest(session) => {
-                if let Some(active) = self.connection.session_of(session) {
-                    active.policy_test = Turn::At(now + active.policy_test_backoff.failed());
-                }
-            }
-            // It is asked with every test of the policies.
-            Work::Served => {}
-            Work::Release(session) => self.claim_released(session, false),
+            tracing::info!(site = %self.core.key, "The site serves other engines");
+            controller::disconnect(self, None);
         }
     }
 
     pub(super) fn claim_released(&mut self, session: u64, released: bool) {
-        let Some(active) = self.connection.session_of(session) else { return };
+        let Some(active) = self.core.connection.session_of(session) else { return };
         let pause = if released { Duration::ZERO } else { active.release_backoff.failed() };
         active.release = Turn::At(Instant::now() + pause);
         self.released = released;
@@ -97,11 +151,24 @@ impl Worker {
     }
 
     /// Whether the claim is to be given up now.
-    pub(super) fn releasable(&self) -> bool {
+    fn releasable(&self) -> bool {
         !self.released
             && self.synced()
-            && self.site.as_ref().is_some_and(|site| site.release)
+            && self.core.site.as_ref().is_some_and(|site| site.release)
             && self.schedule.busy() == 0
             && self.held().values().all(|held| *held == Held::Retained)
     }
+}
+
+/// The kinds that are watched at a site.
+fn watched(site: &SiteIntent, served: &Served) -> Vec<ObjectKind> {
+    let mut kinds = WATCHED.to_vec();
+    if site.slurm.is_some() || site.left {
+        // Keys are never watched, since nobody but Slurm reads them.
+        kinds.extend(&served.slinky);
+    }
+    if served.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
+        kinds.push(ObjectKind::ClusterNetworkPolicy);
+    }
+    kinds
 }

@@ -1,10 +1,13 @@
 //! The worker against a hub without its Secret, with a paused clock.
 
+use aifactory_plan::model::intent::Desired;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::*;
+use crate::site::controller::{receive, run};
 use crate::site::fake_hub::{FakeHub, factory, polled_at_most, site_intent, source};
-use crate::transport::{Incarnation, Received, hub_channel};
+use crate::transport::{DesiredSet, FromSite, Incarnation, Received, ToSite, hub_channel};
 
 #[tokio::test(start_paused = true)]
 async fn without_a_secret_the_worker_looks_every_two_seconds_and_neither_spins_nor_reads_more() {
@@ -13,9 +16,9 @@ async fn without_a_secret_the_worker_looks_every_two_seconds_and_neither_spins_n
     let key = SiteKey::new(factory(), "site");
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
     let (to_site, inbox) = mpsc::unbounded_channel();
-    let worker = Worker::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new()));
+    let driver = KubernetesDriver::new(Core::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new())));
     to_site.send(ToSite::Site(Box::new(site_intent(None)))).unwrap();
-    let minute = timeout(Duration::from_secs(60), polled_at_most(500, worker.run(inbox))).await;
+    let minute = timeout(Duration::from_secs(60), polled_at_most(500, run(driver, inbox))).await;
     assert!(minute.is_err(), "the worker ended");
     assert!((30..=33).contains(&hub.reads()), "{} reads in a minute", hub.reads());
     let Some(Received { message: FromSite::Site(report), .. }) = from_site.recv().await else { panic!("no report of the site") };
@@ -45,19 +48,19 @@ async fn a_tombstone_stays_before_anything_was_seen_and_an_end_goes_on_without_i
     let (to_hub, _from_site) = hub_channel();
     let key = SiteKey::new(factory(), "site");
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
-    let mut worker = Worker::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new()));
+    let mut driver = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
     let owner = grant(Desired::Bound).owner.clone();
-    worker.told(ToSite::Gone(owner.clone()));
-    assert!(worker.gone.contains(&owner) && worker.ending.is_empty());
-    worker.told(ToSite::Put(grant(Desired::Bound)));
-    assert!(!worker.gone.contains(&owner));
+    receive(&mut driver, ToSite::Gone(owner.clone()));
+    assert!(driver.core.gone.contains(&owner) && driver.ending.is_empty());
+    receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
+    assert!(!driver.core.gone.contains(&owner));
     let ended = Desired::Ended { because: Reason::Deleting, message: "deleted".to_owned(), at: None };
-    worker.told(ToSite::Put(grant(ended)));
+    receive(&mut driver, ToSite::Put(grant(ended)));
     let nothing_but = DesiredSet { intents: BTreeMap::new(), tombstones: BTreeSet::from([owner.clone()]) };
-    worker.told(ToSite::Everything(Box::new(nothing_but)));
-    assert!(worker.gone.contains(&owner) && worker.ending.contains_key(&owner) && !worker.intents.contains_key(&owner));
-    worker.told(ToSite::Put(grant(Desired::Bound)));
-    assert!(worker.ending.is_empty());
+    receive(&mut driver, ToSite::Everything(Box::new(nothing_but)));
+    assert!(driver.core.gone.contains(&owner) && driver.ending.contains_key(&owner) && !driver.core.intents.contains_key(&owner));
+    receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
+    assert!(driver.ending.is_empty());
 }
 
 #[tokio::test]
@@ -65,7 +68,7 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
     let (to_hub, _from_site) = hub_channel();
     let key = SiteKey::new(factory(), "site");
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
-    let mut worker = Worker::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new()));
+    let mut worker = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
     let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
     let binding = ObjectKey::namespaced(ObjectKind::RoleBinding, "aif-alpha", "aif-lead-0123456789");
     plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);

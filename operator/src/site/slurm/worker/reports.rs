@@ -9,11 +9,11 @@ use super::*;
 use crate::site::slurm::claim::NoClaim;
 use crate::site::slurm::usage::Cycle;
 
-impl Worker {
+impl SlurmDriver {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {
         self.passing = false;
         self.leaving = pass.leaving;
-        if !self.connection.is(session) {
+        if !self.core.connection.is(session) {
             self.resync_at = Instant::now();
             return;
         }
@@ -25,16 +25,16 @@ impl Worker {
             }
             // Contact is made anew, which claims the cluster or says whose it is.
             Err(NoClaim::Finding(problem)) => {
-                tracing::warn!(site = %self.key, reason = %problem.reason, "Lost: {}", problem.message);
+                tracing::warn!(site = %self.core.key, reason = %problem.reason, "Lost: {}", problem.message);
                 self.released = false;
-                self.disconnect(Some(problem));
+                controller::disconnect(self, Some(problem));
             }
             Err(NoClaim::Slurm(error)) => {
                 let problem = error.finding();
-                tracing::debug!(site = %self.key, reason = %problem.reason, "A pass failed: {}", problem.message);
+                tracing::debug!(site = %self.core.key, reason = %problem.reason, "A pass failed: {}", problem.message);
                 self.resync_at = now + self.pause;
                 self.pause = (self.pause * 2).min(AGAIN.1);
-                self.connection.suspect(now);
+                self.core.connection.suspect(now);
                 self.trouble = Some(problem);
             }
         }
@@ -44,7 +44,7 @@ impl Worker {
     fn learn(&mut self, scope: &Scope, found: Found) {
         let now = Instant::now();
         self.trouble = None;
-        self.connection.answered(Timestamp::now());
+        self.core.connection.answered(Timestamp::now());
         if matches!(scope, Scope::Everything) {
             self.plans.retain(|owner, _| found.unfinished.contains(owner));
             self.failures.clear();
@@ -66,7 +66,7 @@ impl Worker {
                 self.wake.insert(owner.clone(), Now::read().instant_of(at));
             }
             self.failures.remove(&owner);
-            if plan.calls.is_empty() && !self.intents.contains_key(&owner) && !found.held.contains_key(&owner) {
+            if plan.calls.is_empty() && !self.core.intents.contains_key(&owner) && !found.held.contains_key(&owner) {
                 self.plans.remove(&owner);
             } else {
                 self.plans.insert(owner, plan);
@@ -78,7 +78,7 @@ impl Worker {
         }
         if found.released {
             self.released = true;
-            self.given_up = self.connection.session_mut().and_then(|session| session.contact.claim.take()).or(self.given_up.take());
+            self.given_up = self.core.connection.session_mut().and_then(|session| session.contact.claim.take()).or(self.given_up.take());
         }
         self.held = Some(found.held);
     }
@@ -99,7 +99,7 @@ impl Worker {
         self.busy = usage.busy();
         self.usage = Some(usage);
         self.usage_at = Instant::now() + USAGE;
-        if !self.connection.is(session) {
+        if !self.core.connection.is(session) {
             return;
         }
         let known = self.plans.values().filter_map(|plan| plan.detail.slurm.as_ref());
@@ -120,14 +120,14 @@ impl Worker {
             }
         }
         if let Some(problem) = cycle.problem {
-            tracing::debug!(site = %self.key, "Job records can not be read: {problem}");
+            tracing::debug!(site = %self.core.key, "Job records can not be read: {problem}");
             self.used.values_mut().for_each(|usage| usage.stale = true);
         }
         self.report_all();
     }
 
     fn report_all(&mut self) {
-        for owner in self.intents.keys().cloned().collect::<Vec<_>>() {
+        for owner in self.core.intents.keys().cloned().collect::<Vec<_>>() {
             match owner.kind {
                 Kind::AccessGrant => self.report_grant(&owner),
                 Kind::GPUPool | Kind::AIFactory => self.report_pool(&owner),
@@ -136,7 +136,7 @@ impl Worker {
     }
 
     fn report_grant(&mut self, owner: &OwnerRef) {
-        let Some((intent, plan)) = self.intents.get(owner).zip(self.plans.get(owner)) else { return };
+        let Some((intent, plan)) = self.core.intents.get(owner).zip(self.plans.get(owner)) else { return };
         // A plan answers the intent that it was made for.
         if plan.answers != digest_of(intent.as_ref()) {
             return;
@@ -159,7 +159,7 @@ impl Worker {
                 })
                 .collect();
         }
-        self.say(Report {
+        self.core.say(Report {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
@@ -172,10 +172,10 @@ impl Worker {
     }
 
     pub(super) fn report_pool(&mut self, owner: &OwnerRef) {
-        let Some((intent, partitions)) = self.intents.get(owner).zip(self.partitions.as_ref()) else { return };
+        let Some((intent, partitions)) = self.core.intents.get(owner).zip(self.partitions.as_ref()) else { return };
         let Body::Pool(pool) = &intent.body else { return };
         let (phase, findings, detail) = observe(pool, partitions);
-        self.say(Report {
+        self.core.say(Report {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
@@ -187,18 +187,11 @@ impl Worker {
         });
     }
 
-    fn say(&mut self, report: Report) {
-        if self.reported.get(&report.owner) != Some(&report) {
-            self.reported.insert(report.owner.clone(), report.clone());
-            self.hub.send(crate::transport::FromSite::About(Box::new(report)));
-        }
-    }
-
     pub(super) fn report_site(&mut self) {
         let held = self.held.as_ref();
-        let synced = self.connection.session().is_some() && held.is_some();
-        let problem = self.connection.problem().or(self.trouble.as_ref()).cloned();
-        if self.site.is_none() || (self.connection.session().is_none() && problem.is_none()) {
+        let synced = self.core.connection.session().is_some() && held.is_some();
+        let problem = self.core.connection.problem().or(self.trouble.as_ref()).cloned();
+        if self.core.site.is_none() || (self.core.connection.session().is_none() && problem.is_none()) {
             return;
         }
         // Rows of living grants are held; what is retained says itself until when.
@@ -208,8 +201,8 @@ impl Worker {
             .map(|(owner, held)| (owner.clone(), if held.record.retained() { Held::Retained } else { Held::Live }))
             .collect();
         let orphans =
-            kept.iter().filter(|(owner, held)| **held == Held::Live && self.gone.contains(*owner)).map(|(owner, _)| owner.clone()).collect();
-        let connected = self.connection.session();
+            kept.iter().filter(|(owner, held)| **held == Held::Live && self.core.gone.contains(*owner)).map(|(owner, _)| owner.clone()).collect();
+        let connected = self.core.connection.session();
         let word = self.word();
         let report = SiteReport {
             reachable: connected.is_some() && self.trouble.is_none(),
@@ -219,7 +212,7 @@ impl Worker {
                 paused.then(|| Finding::note(Reason::PausedBySite, "the site says paused in aifactory-site-policy"))
             }),
             cluster_uid: connected.and_then(|session| session.contact.claim.clone()),
-            last_contact: self.connection.last_contact().filter(|_| connected.is_none() || self.trouble.is_some()),
+            last_contact: self.core.connection.last_contact().filter(|_| connected.is_none() || self.trouble.is_some()),
             engines: connected
                 .map(|session| aifactory_api::factory::EngineStatus { name: "Slurm".to_owned(), version: session.contact.version.clone() })
                 .into_iter()
@@ -231,10 +224,7 @@ impl Worker {
             released: self.released,
             ..SiteReport::default()
         };
-        if self.site_reported.as_ref() != Some(&report) {
-            self.site_reported = Some(report.clone());
-            self.hub.send(crate::transport::FromSite::Site(Box::new(report)));
-        }
+        self.core.say_of_site(report);
     }
 }
 

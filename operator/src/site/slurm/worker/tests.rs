@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::slurm::{SiteSlurm, SlurmRest, SlurmSecretRef};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::site::controller::run;
 use crate::site::fake_hub::{FakeHub, factory, polled_at_most, site_intent, source};
-use crate::transport::{FromSite, Incarnation, Received, hub_channel};
+use crate::transport::{FromSite, Incarnation, Received, ToSite, hub_channel};
 
 fn slurm() -> SiteSlurm {
     let secret = SlurmSecretRef { name: "site".to_owned(), key: "credential".to_owned() };
@@ -29,9 +31,9 @@ async fn without_a_secret_the_worker_looks_every_two_seconds_and_neither_spins_n
     let key = SiteKey::slurm(factory(), "site");
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
     let (to_site, inbox) = mpsc::unbounded_channel();
-    let worker = Worker::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new()));
+    let driver = SlurmDriver::new(Core::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new())));
     to_site.send(ToSite::Site(Box::new(site_intent(Some(slurm()))))).unwrap();
-    let minute = timeout(Duration::from_secs(60), polled_at_most(500, worker.run(inbox))).await;
+    let minute = timeout(Duration::from_secs(60), polled_at_most(500, run(driver, inbox))).await;
     assert!(minute.is_err(), "the worker ended");
     assert!((30..=33).contains(&hub.reads()), "{} reads in a minute", hub.reads());
     let Some(Received { message: FromSite::Site(report), .. }) = from_site.recv().await else { panic!("no report of the site") };
@@ -45,9 +47,9 @@ async fn a_secret_that_appears_is_used_and_one_that_is_no_token_is_said() {
     let key = SiteKey::slurm(factory(), "site");
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
     let (to_site, inbox) = mpsc::unbounded_channel();
-    let worker = Worker::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new()));
+    let driver = SlurmDriver::new(Core::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new())));
     to_site.send(ToSite::Site(Box::new(site_intent(Some(slurm()))))).unwrap();
-    let running = tokio::spawn(polled_at_most(500, worker.run(inbox)));
+    let running = tokio::spawn(polled_at_most(500, run(driver, inbox)));
     sleep(Duration::from_secs(10)).await;
     hub.put(BTreeMap::from([("credential", "no token")]));
     sleep(Duration::from_secs(3)).await;

@@ -1,0 +1,157 @@
+//! How a site's Kubernetes is driven: what its controller asks of it.
+
+use std::sync::Arc;
+
+use aifactory_api::{Kind, OwnerRef};
+use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent};
+use aifactory_plan::model::report::Finding;
+use aifactory_plan::site::policy::SitePolicy;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::KubernetesDriver;
+use super::session::{Active, Event};
+use crate::credential::Fingerprint;
+use crate::credential::reader::Look;
+use crate::site::connection::Transition;
+use crate::site::controller::{Contact, Core, Driver};
+use crate::site::kubernetes::contact::{self, NoContact, Session};
+use crate::site::kubernetes::watch::Observation;
+
+impl Driver for KubernetesDriver {
+    type Session = Active;
+    type Found = Session;
+    type NoContact = NoContact;
+    type Beside = ();
+    type Observation = Observation;
+    type Event = Event;
+
+    fn core(&mut self) -> &mut Core<Self> {
+        &mut self.core
+    }
+
+    fn look(&mut self) -> BoxFuture<'static, (Look, ())> {
+        let (reader, source) = (self.core.reader.clone(), self.core.source.clone());
+        Box::pin(async move { (reader.look(&source).await, ()) })
+    }
+
+    fn looked(&mut self, (): ()) {}
+
+    fn connect(&mut self, site: SiteIntent) -> BoxFuture<'static, Result<Session, NoContact>> {
+        let (reader, source) = (self.core.reader.clone(), self.core.source.clone());
+        Box::pin(async move { contact::connect(&reader, &source, &site).await })
+    }
+
+    fn no_contact(&mut self, no_contact: NoContact) -> Finding {
+        let NoContact { problem, cluster_uid } = no_contact;
+        self.unrecorded_uid = cluster_uid;
+        problem
+    }
+
+    fn begin(&mut self, id: u64, site: &SiteIntent, found: Session) -> (Active, Fingerprint) {
+        let fingerprint = found.fingerprint;
+        (self.session(id, site, found), fingerprint)
+    }
+
+    fn probe(session: &Active) -> BoxFuture<'static, Result<(), Finding>> {
+        let client = session.session.clients.rpc.clone();
+        Box::pin(async move { contact::probe(&client).await })
+    }
+
+    fn moved(&mut self, transition: Transition<Active>) {
+        if let Transition::Lost(_) = transition {
+            self.hours.unwatched(self.core.connection.last_contact().unwrap_or_else(Timestamp::now));
+        }
+        self.site_dirty = true;
+    }
+
+    fn on_site(&mut self, before: Option<SiteIntent>) -> Contact {
+        self.visit_everything();
+        let Some((before, site)) = before.zip(self.core.site.as_ref()) else { return Contact::Keep };
+        let kept = (before.release && !site.release) || (before.left && !site.left);
+        if kept {
+            // The claim may be given up already: contact writes it anew, or finds that it is somebody else's by now.
+            self.released = false;
+        }
+        let unrecorded = before.recorded && !site.recorded;
+        // With a Slurm more is watched.
+        let slurm = before.slurm.is_some() != site.slurm.is_some();
+        // What decides whether contact can be made, which is then tried at once.
+        let decisive = |site: &SiteIntent| (site.expected_uid.clone(), site.accepted_uid.clone(), site.recorded);
+        if kept || unrecorded || slurm {
+            Contact::Again
+        } else if decisive(&before) != decisive(site) {
+            Contact::Retry
+        } else {
+            Contact::Keep
+        }
+    }
+
+    fn on_intent(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
+        let Some(intent) = self.core.intents.get(&owner) else { return };
+        self.ending.remove(&owner);
+        let urgent = intent.takes_access(before.as_deref());
+        // Whether the site takes a grant depends on others only where what they are judged by changes.
+        if before.as_deref().map(SitePolicy::decides_by) != Some(SitePolicy::decides_by(intent)) {
+            self.refuse();
+        }
+        if owner.kind == Kind::GPUPool {
+            self.visit_pools();
+        }
+        self.schedule.add_anew(owner, urgent);
+    }
+
+    fn on_withdrawn(&mut self, owner: OwnerRef) {
+        self.forget(&owner);
+    }
+
+    fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
+        self.forget(&owner);
+        if let Some(intent) = before.filter(|intent| is_ending(intent)) {
+            self.ending.insert(owner.clone(), intent);
+        }
+        self.schedule.add_anew(owner, true);
+    }
+
+    fn observed(&mut self, observation: Observation) {
+        self.saw(observation);
+    }
+
+    fn happened(&mut self, event: Event) {
+        match event {
+            Event::PolicyTest(session, result) => self.policies_tested(session, result),
+            Event::Served(session, found) => self.served(session, found),
+            Event::Released(session, result) => self.claim_released(session, result.is_ok()),
+            Event::Executed(session, asked, owner, result) => self.executed(session, asked, owner, result),
+        }
+    }
+
+    fn dispatch(&mut self, now: Instant) {
+        self.attend(now);
+        self.reconcile_due(now);
+    }
+
+    fn report(&mut self, now: Instant) {
+        self.report_site(now);
+    }
+
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let report = self.site_report_at.filter(|_| self.site_dirty);
+        [self.schedule.next_wake(now), self.session_deadline(), report].into_iter().flatten().min()
+    }
+}
+
+impl KubernetesDriver {
+    fn forget(&mut self, owner: &OwnerRef) {
+        self.findings.remove(owner);
+        self.schedule.forget(owner);
+        self.refuse();
+        self.site_dirty = true;
+    }
+}
+
+/// Whether this is the end of a grant.
+fn is_ending(intent: &Intent) -> bool {
+    matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }))
+}
