@@ -34,12 +34,26 @@ impl Site {
         connect(&reader, &CredentialSource::Local, intent).await
     }
 
+    async fn connected(&self) -> Session {
+        match self.connect(&site_intent(None)).await {
+            Ok(session) => session,
+            Err(NoContact { problem, .. }) => panic!("{problem:?} after {:?}", self.asked.lock().unwrap()),
+        }
+    }
+
     fn answer(&self, request: &Request<Body>) -> (StatusCode, Value) {
         let path = request.uri().path();
         let dry = request.uri().query().is_some_and(|query| query.contains("dryRun=All"));
         self.asked.lock().unwrap().push(format!("{}{} {path}", request.method(), if dry { " as a dry run" } else { "" }));
         let status = |code: u16, message: &str| {
-            (StatusCode::from_u16(code).unwrap(), json!({"kind": "Status", "status": "Failure", "reason": "", "code": code, "message": message}))
+            let reason = match code {
+                403 => "Forbidden",
+                404 => "NotFound",
+                422 => "Invalid",
+                _ => "",
+            };
+            let status = json!({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": message});
+            (StatusCode::from_u16(code).unwrap(), status)
         };
         match (request.method(), path) {
             (&Method::GET, "/version") => {
@@ -47,7 +61,7 @@ impl Site {
                 (StatusCode::OK, names.into_iter().map(|name| (name.to_owned(), json!("1"))).collect())
             }
             (&Method::GET, "/api/v1/namespaces/kube-system") => (StatusCode::OK, json!({"metadata": {"name": "kube-system", "uid": "cluster"}})),
-            (&Method::GET, "/apis") => (StatusCode::OK, json!({"kind": "APIGroupList", "groups": []})),
+            (&Method::GET, "/apis") => (StatusCode::OK, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})),
             (&Method::GET, path) if path.ends_with("/aifactory-claim") => match &self.claim {
                 Some(data) => (StatusCode::OK, json!({"metadata": {"name": "aifactory-claim"}, "data": data})),
                 None => status(404, "not found"),
@@ -79,7 +93,7 @@ fn ours() -> Option<Value> {
 #[tokio::test]
 async fn a_site_is_claimed_where_its_policies_guard_it() {
     let site = Site::default();
-    let session = site.connect(&site_intent(None)).await.ok().unwrap();
+    let session = site.connected().await;
     assert!(session.claimed && session.unguarded.is_none());
     assert_eq!(site.writes().len(), 1, "{:?}", site.writes());
 }
@@ -100,7 +114,7 @@ async fn a_webhook_that_is_down_keeps_nothing_from_being_taken_away() {
     let down = Some((500, "failed calling webhook \"x.example.org\": no endpoints"));
     for (claim, claimed) in [(ours(), true), (None, false), (Some(json!({"hub": ""})), false)] {
         let site = Site { claim, dry_run: down, ..Site::default() };
-        let session = site.connect(&site_intent(None)).await.ok().unwrap();
+        let session = site.connected().await;
         let unguarded = session.unguarded.unwrap();
         assert_eq!((session.claimed, unguarded.reason), (claimed, Reason::SiteError));
         assert!(unguarded.message.contains("only access is taken away"), "{}", unguarded.message);
@@ -115,7 +129,7 @@ async fn a_webhook_that_is_down_keeps_nothing_from_being_taken_away() {
 #[tokio::test]
 async fn where_policies_let_pass_what_they_must_refuse_only_access_is_taken_away() {
     let site = Site { dry_run: Some((422, "name is invalid")), ..Site::default() };
-    let session = site.connect(&site_intent(None)).await.ok().unwrap();
+    let session = site.connected().await;
     assert_eq!(session.unguarded.map(|problem| problem.reason), Some(Reason::SitePoliciesMissing));
     assert!(!session.claimed && site.writes().is_empty());
 }
