@@ -642,7 +642,7 @@ fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// However many entries a site names, however many sites there are, and whatever they say.
     #[test]
@@ -754,4 +754,19 @@ fn a_pool_at_a_part_that_left_the_spec_stays_as_it_is() {
         Body::Grant(_) => panic!("a grant"),
     }
     assert_eq!(projection.problems.first().map(|problem| problem.reason), Some(Reason::EngineMissing));
+}
+
+#[test]
+fn nobody_says_that_the_nodes_of_a_site_are_ready_that_was_never_heard() {
+    let mut hub = Hub::new();
+    let claimed = Finding::stalled(Reason::SiteClaimed, "the site belongs to AIFactory other/other");
+    hub.sites.insert(bissen(), SiteReport { problem: Some(claimed), ..SiteReport::default() });
+    let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
+    let world = hub.world();
+    let projection = project::pool(&world, &pool_ref, &BTreeSet::new());
+    let none = BTreeSet::new();
+    let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &none };
+    let status = aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, |_| Vec::new(), now()).status;
+    let nodes = status.conditions.iter().find(|found| found.type_ == "NodesReady").expect("the condition");
+    assert_eq!((nodes.status.as_str(), nodes.message.as_str()), ("Unknown", "bissen: SiteClaimed: the site belongs to AIFactory other/other"));
 }

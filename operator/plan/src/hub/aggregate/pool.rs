@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::site_status::{Reach, Standing};
 use super::{Outcome, Reports, usage};
-use crate::hub::conditions::{Conditions, is_true};
+use crate::hub::conditions::{Conditions, Status, is_true};
 use crate::hub::project::{PoolProjection, living};
 use crate::hub::world::World;
 use crate::model::intent::{Body, Intent, Presence};
@@ -113,12 +113,18 @@ pub fn pool<'a>(
         .iter()
         .map(|(_, finding)| finding.reason)
         .find(|reason| matches!(reason, Reason::NodesMissing | Reason::NodesUnhealthy | Reason::NodeClaimedTwice));
-    conditions.set(
-        ConditionType::NodesReady,
-        nodes_ok && nodes_reason.is_none(),
-        nodes_reason.unwrap_or(if nodes_ok { Reason::AsSpecified } else { Reason::InProgress }),
-        bounded(&nodes_text),
-    );
+    let unheard: Vec<String> = places.iter().filter_map(|place| place.unheard(namespace)).collect();
+    if nodes_reason.is_none() && nodes_ok && !unheard.is_empty() {
+        // Nobody has counted the nodes of a site that was never heard.
+        conditions.set(ConditionType::NodesReady, Status::Unknown, reach.reason, bounded(&unheard));
+    } else {
+        conditions.set(
+            ConditionType::NodesReady,
+            nodes_ok && nodes_reason.is_none(),
+            nodes_reason.unwrap_or(if nodes_ok { Reason::AsSpecified } else { Reason::InProgress }),
+            bounded(&nodes_text),
+        );
+    }
     if pool.spec.slurm.is_some() {
         let known = places.iter().any(|place| place.detail.as_ref().is_some_and(|detail| detail.partition.is_some()));
         conditions.set(
@@ -219,6 +225,12 @@ fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
 impl Place<'_, '_> {
     fn name(&self, namespace: &str) -> String {
         self.parts.first().map(|part| part.key.display(namespace)).unwrap_or_default()
+    }
+
+    /// Why nothing is known of the site, where it can not be asked and has not said anything.
+    fn unheard(&self, namespace: &str) -> Option<String> {
+        let silent = self.detail.is_none() && self.parts.iter().all(|standing| !standing.reachable && standing.report.is_none());
+        self.parts.first().filter(|_| silent).map(|standing| standing.unreachable_text(namespace))
     }
 
     fn status(&self, namespace: &str) -> PoolSiteStatus {
