@@ -138,6 +138,11 @@ impl<K: Ord + Clone> WorkQueue<K> {
         self.started = true;
     }
 
+    /// Whether keys are given out.
+    pub fn is_started(&self) -> bool {
+        self.started
+    }
+
     /// The key is due now, or at the end of its back-off.
     pub fn add(&mut self, key: K) {
         let entry = self.entries.entry(key.clone()).or_default();

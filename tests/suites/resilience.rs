@@ -11,6 +11,8 @@ mod handover;
 mod kills;
 #[path = "resilience/picture.rs"]
 mod picture;
+#[path = "resilience/rest.rs"]
+mod rest;
 #[path = "resilience/restores.rs"]
 mod restores;
 

@@ -69,6 +69,9 @@ pub const ENGINE: &str = "site.aifactory.dev/engine";
 pub const FINALIZER: &str = "aifactory.dev/finalizer";
 /// Annotation that confirms the deletion of the object whose UID it holds.
 pub const CONFIRM_DELETE: &str = "aifactory.dev/confirm-delete";
+/// Annotation on a resource that can not be decoded and is being deleted: the resource whose UID it holds goes, and what sites hold of it becomes an
+/// orphan there.
+pub const RELEASE_UNDECODABLE: &str = "aifactory.dev/release-undecodable";
 /// Annotation on an AIFactory: sites that are given up, comma separated.
 pub const ABANDON_SITE: &str = "aifactory.dev/abandon-site";
 /// Annotation on an AIFactory: `site=clusterUID` pairs that are accepted as the site's new identity, comma separated.

@@ -26,7 +26,7 @@ impl Undecodable {
 
     /// Whether a person has decided that it goes, though what sites hold of it can not be taken away by it.
     pub fn may_go(&self) -> bool {
-        let confirmed = self.meta.annotations.as_ref().and_then(|annotations| annotations.get(labels::CONFIRM_DELETE));
+        let confirmed = self.meta.annotations.as_ref().and_then(|annotations| annotations.get(labels::RELEASE_UNDECODABLE));
         self.meta.deletion_timestamp.is_some() && confirmed.is_some() && confirmed == self.meta.uid.as_ref()
     }
 
@@ -37,7 +37,7 @@ impl Undecodable {
             text.push_str(&format!(
                 ". It is being deleted, but what sites hold of it can not be removed without its spec. Correct the spec; or let it go, and what \
                  sites hold becomes an orphan there: annotate it with {}={}",
-                labels::CONFIRM_DELETE,
+                labels::RELEASE_UNDECODABLE,
                 self.meta.uid.as_deref().unwrap_or_default(),
             ));
         }
@@ -120,12 +120,12 @@ mod tests {
     #[test]
     fn a_person_may_let_an_undecodable_resource_go() {
         let mut undecodable = Undecodable { meta: ObjectMeta::default(), conditions: Vec::new(), why: "why".to_owned() };
-        undecodable.meta.annotations = Some([(labels::CONFIRM_DELETE.to_owned(), "u-1".to_owned())].into());
+        undecodable.meta.annotations = Some([(labels::RELEASE_UNDECODABLE.to_owned(), "u-1".to_owned())].into());
         assert!(!undecodable.may_go(), "it has no UID and is not being deleted");
         undecodable.meta.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         assert!(!undecodable.may_go());
         undecodable.meta.uid = Some("u-1".to_owned());
         assert!(undecodable.may_go());
-        assert!(undecodable.message().contains("confirm-delete=u-1"));
+        assert!(undecodable.message().contains("release-undecodable=u-1"));
     }
 }

@@ -252,7 +252,7 @@ impl Hub {
         let mut leading = false;
         loop {
             if leading && self.unlisted.is_empty() {
-                self.schedule.start();
+                self.begin();
                 self.releases.start();
                 self.dispatch();
                 self.tell_depth();
@@ -297,6 +297,28 @@ impl Hub {
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
         Ok(())
+    }
+
+    /// Begins to reconcile, when everything was listed. First of all the parts of sites that may hold something are known, since a resource that loses
+    /// access goes before all others, factories included.
+    fn begin(&mut self) {
+        if self.schedule.is_started() {
+            return;
+        }
+        let held = |factory: &AIFactory| factory.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == labels::FINALIZER);
+        let factories = self.world.factories().filter(|(_, factory)| held(factory));
+        let factories: Vec<(OwnerRef, Arc<AIFactory>)> = factories.map(|(owner, factory)| (owner.clone(), factory.clone())).collect();
+        for (owner, factory) in factories {
+            let known = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                self.ensure_workers(&owner);
+                self.join_from_status(&owner, &factory);
+            }));
+            if known.is_err() {
+                tracing::error!(%owner, "A visit panicked");
+                self.settings.metrics.panicked(owner.kind);
+            }
+        }
+        self.schedule.start();
     }
 
     /// When the loop goes on if nothing happens until then; never a time in the past, unless there is work to begin.

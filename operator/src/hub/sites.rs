@@ -71,25 +71,28 @@ impl Sites {
         (Self { workers, hub, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
     }
 
-    /// Sees to it that the part has a worker with this credential that knows what it must of its factory.
-    pub fn ensure(&mut self, key: &SiteKey, source: &CredentialSource, intent: SiteIntent) {
+    /// Sees to it that the part has a worker with this credential that knows what it must of its factory; returns whether a new one has begun.
+    pub fn ensure(&mut self, key: &SiteKey, source: &CredentialSource, intent: SiteIntent) -> bool {
+        let mut begun = false;
         // A worker whose channel is closed has died: another one begins.
         if self.sites.get(key).is_some_and(|known| known.source != *source || known.sender.is_closed()) {
             self.remove(key);
         }
         if !self.sites.contains_key(key) {
             if self.resting.get(key).is_some_and(|until| *until > Instant::now()) {
-                return;
+                return false;
             }
             self.resting.remove(key);
             let started = self.start(key, source);
             self.sites.insert(key.clone(), started);
+            begun = true;
         }
-        let Some(worked) = self.sites.get_mut(key) else { return };
+        let Some(worked) = self.sites.get_mut(key) else { return begun };
         if worked.site.as_ref() != Some(&intent) {
             worked.site = Some(intent.clone());
             let _ = worked.sender.send(ToSite::Site(Box::new(intent)));
         }
+        begun
     }
 
     fn start(&mut self, key: &SiteKey, source: &CredentialSource) -> Worked {

@@ -91,7 +91,7 @@ impl Hub {
 
     /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
     /// Returns the parts that the factory names.
-    fn ensure_workers(&mut self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+    pub(super) fn ensure_workers(&mut self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
         let named = self.named_parts(owner);
         let known: Vec<SiteKey> = self.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner).cloned().collect();
         for key in known.iter().filter(|key| !named.contains_key(*key)) {
@@ -134,8 +134,7 @@ impl Hub {
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
         let Some(intent) = project::site(&self.world, &self.id, key, self.word_for(key)) else { return };
         let before = self.sites.source(key).cloned();
-        self.sites.ensure(key, source, intent);
-        if before.as_ref() != Some(source) {
+        if self.sites.ensure(key, source, intent) {
             // A new worker knows of nothing yet, and nobody needs the former one's credential.
             self.site_reports.remove(key);
             self.dependents(&key.factory);

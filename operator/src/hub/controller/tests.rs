@@ -198,14 +198,14 @@ async fn an_undecodable_grant_goes_by_a_persons_word() {
     let deleted = |confirmed: &str| {
         let mut object = undecodable("never");
         object["metadata"]["deletionTimestamp"] = json!("2026-02-01T00:00:00Z");
-        object["metadata"]["annotations"] = json!({labels::CONFIRM_DELETE: confirmed});
+        object["metadata"]["annotations"] = json!({labels::RELEASE_UNDECODABLE: confirmed});
         object
     };
     let server = Server::new(vec![deleted("u-another").to_string()], |_| refused(StatusCode::FORBIDDEN));
     run(&server, true, Duration::from_secs(5)).await;
     assert!(server.writes("/accessgrants/never").is_empty(), "nobody has said so");
     let told = server.writes("/accessgrants/never/status");
-    assert!(told[0].body["status"]["conditions"][0]["message"].as_str().unwrap().contains("confirm-delete=u-never"));
+    assert!(told[0].body["status"]["conditions"][0]["message"].as_str().unwrap().contains("release-undecodable=u-never"));
 
     let server = Server::new(vec![deleted("u-never").to_string()], |_| refused(StatusCode::NOT_FOUND));
     run(&server, true, Duration::from_secs(5)).await;
