@@ -18,7 +18,7 @@ pub use status::{AIFactoryStatus, CredentialStatus, EngineStatus, FactorySiteSta
     kind = "AIFactory",
     plural = "aifactories",
     shortname = "aif",
-    category = "aifactory",
+    category = "ai-factory",
     namespaced,
     status = "AIFactoryStatus",
     derive = "PartialEq",

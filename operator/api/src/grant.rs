@@ -23,7 +23,7 @@ pub use status::{
     kind = "AccessGrant",
     plural = "accessgrants",
     shortname = "grant",
-    category = "aifactory",
+    category = "ai-factory",
     namespaced,
     status = "AccessGrantStatus",
     derive = "PartialEq",

@@ -21,7 +21,7 @@ pub use status::{GPUPoolStatus, NodeCount, PartitionStatus, PoolGpuHours, PoolSi
     kind = "GPUPool",
     plural = "gpupools",
     shortname = "gpool",
-    category = "aifactory",
+    category = "ai-factory",
     namespaced,
     status = "GPUPoolStatus",
     derive = "PartialEq",

@@ -268,3 +268,20 @@ fn a_column_holds_a_short_name() {
     assert_eq!(named("Open European Model Association").short_name(), "Open European M…");
     assert_eq!(named("Société générale d’été").short_name().chars().count(), 16);
 }
+
+/// kubectl takes a category for all of its kinds: one that is also a name of a kind hides that kind.
+#[test]
+fn no_category_is_the_name_of_a_kind() {
+    let definitions: Vec<Value> = aifactory_api::crds().iter().map(|crd| serde_json::to_value(crd).unwrap()).collect();
+    let names = |field: &str| -> Vec<String> {
+        let values = definitions.iter().flat_map(|definition| match &definition["spec"]["names"][field] {
+            Value::Array(values) => values.clone(),
+            value => vec![value.clone()],
+        });
+        values.filter_map(|value| value.as_str().map(str::to_owned)).collect()
+    };
+    let categories = names("categories");
+    assert_eq!(categories.len(), 3);
+    let kinds: Vec<String> = ["singular", "plural", "shortNames"].into_iter().flat_map(names).collect();
+    assert!(categories.iter().all(|category| !kinds.contains(category)), "{categories:?} {kinds:?}");
+}

@@ -38,19 +38,19 @@ pub struct Row {
     what: &'static str,
     request: Request,
     by: Vec<By>,
-    widened: Option<By>,
+    widened: Vec<By>,
     words: &'static str,
 }
 
 impl Row {
     /// One refusal is enough, by any of `by`: where several policies refuse, any of them may be the one that is named.
     pub fn new(class: &'static str, what: &'static str, request: Request, by: &[By]) -> Self {
-        Self { class, what, request, by: by.to_vec(), widened: None, words: "" }
+        Self { class, what, request, by: by.to_vec(), widened: Vec::new(), words: "" }
     }
 
-    /// Who refuses when RBAC allows everything.
+    /// Who refuses when RBAC allows everything; said again, any of them.
     pub fn widened(mut self, by: By) -> Self {
-        self.widened = Some(by);
+        self.widened.push(by);
         self
     }
 
@@ -62,9 +62,9 @@ impl Row {
 
     /// The same row as it must hold when RBAC allows everything; none where RBAC alone refuses.
     pub fn when_rbac_allows_all(&self) -> Option<Self> {
-        let by: Vec<By> = match self.widened {
-            Some(by) => vec![by],
-            None => self.by.iter().copied().filter(|by| *by != By::Rbac).collect(),
+        let by: Vec<By> = match self.widened.as_slice() {
+            [] => self.by.iter().copied().filter(|by| *by != By::Rbac).collect(),
+            widened => widened.to_vec(),
         };
         (!by.is_empty()).then(|| Self { by, ..self.clone() })
     }

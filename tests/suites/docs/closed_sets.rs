@@ -110,7 +110,7 @@ fn every_label_and_annotation_is_explained() {
 #[test]
 fn every_metric_is_explained() {
     let text = read("docs/src/operations/metrics.md");
-    let source = read("operator/src/metrics.rs");
+    let source = read("operator/src/telemetry/metrics.rs");
     // A call may be laid out over several lines.
     let flat: String = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("register( ", "register(");
     let names: BTreeSet<&str> = flat.split("registry.register(\"").skip(1).filter_map(|rest| rest.split_once('"')).map(|(name, _)| name).collect();

@@ -55,7 +55,7 @@ fn plain(text: &str, prefix: &str) -> String {
 
 fn reduced(object: &DynamicObject) -> Value {
     let of_ours = |name: &str| {
-        let moment = ["/owner-uid", "/ended-at", "/retained-until", "/cancel-work-at", "/work-cancelled-at"];
+        let moment = ["/owner-uid", "/ended-at", "/locked-at", "/retained-until", "/cancel-work-at", "/work-cancelled-at"];
         !moment.iter().any(|end| name.ends_with(end))
     };
     let mut annotations = object.annotations().clone();

@@ -40,6 +40,7 @@ pub fn rows() -> Vec<Row> {
             Request::merge(binding_path(BOUND, "theirs"), json!({"metadata": {"labels": our_labels()}})),
             &[By::Rbac, PLACE, BINDINGS],
         )
+        .widened(PLACE)
         .widened(BINDINGS),
         row("to cluster-admin", role("cluster-admin"), &escalation).widened(BINDINGS),
         row("to edit", role("edit"), &escalation).widened(BINDINGS),

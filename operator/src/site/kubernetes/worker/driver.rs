@@ -99,6 +99,7 @@ impl Driver for KubernetesDriver {
         if owner.kind == Kind::GPUPool {
             self.visit_pools();
         }
+        self.held_may_differ(&owner);
         self.schedule.add_anew(owner, urgent);
     }
 

@@ -42,11 +42,14 @@ impl KubernetesDriver {
         if retained { Held::Retained } else { Held::Live }
     }
 
-    /// What is held of an owner was changed by us; the site's report is made anew where it says something else.
+    /// What is held of an owner, or whether it is an orphan, may have changed; the site's report is made anew where it says something else.
     pub(super) fn held_may_differ(&mut self, owner: &OwnerRef) {
-        let said = self.core.site_reported().and_then(|report| report.held.get(owner));
+        let reported = self.core.site_reported();
+        let said = reported.and_then(|report| report.held.get(owner));
+        let said_orphan = reported.is_some_and(|report| report.orphans.contains(owner));
         let held = self.index.objects(owner).map(|_| self.held_of(owner));
-        self.site_dirty |= owner.kind != Kind::AccessGrant || said != held.as_ref();
+        let orphan = held == Some(Held::Live) && self.core.gone.contains(owner);
+        self.site_dirty |= owner.kind != Kind::AccessGrant || said != held.as_ref() || said_orphan != orphan;
     }
 
     /// What Slurm has counted stays when the factory lets a site go.
