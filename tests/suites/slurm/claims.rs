@@ -5,7 +5,6 @@ use std::time::Duration;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool};
 use aifactory_tests::run_beside;
 use aifactory_tests::slurm::{Cluster as Slurm, JobSpec};
-use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::fixture::{FACTORY, NAMESPACE, PATIENCE, POOL, condition, summary};
@@ -81,7 +80,7 @@ fn a_second_factory_on_the_same_slurm_is_refused_and_touches_nothing() {
         // The first lets the cluster go, and the second gets it.
         scene.world.delete_grant("vision").await;
         scene.world.gone::<AccessGrant>("vision").await;
-        scene.world.api::<GPUPool>().delete(POOL, &DeleteParams::default()).await.unwrap();
+        scene.world.delete_confirmed::<GPUPool>(POOL).await;
         scene.world.gone::<GPUPool>(POOL).await;
         let mut factory = scene.factory();
         factory["spec"]["sites"][0]["stage"] = json!("Decommissioned");
@@ -96,7 +95,7 @@ fn a_second_factory_on_the_same_slurm_is_refused_and_touches_nothing() {
         assert!(message.contains(&format!("site elsewhere of AIFactory {NAMESPACE}/rival ")), "{message}");
 
         // And back.
-        scene.world.api::<AIFactory>().delete("rival", &DeleteParams::default()).await.unwrap();
+        scene.world.delete_confirmed::<AIFactory>("rival").await;
         scene.world.gone::<AIFactory>("rival").await;
         scene.world.ready::<AIFactory>(FACTORY).await;
         assert_eq!(holder(slurm).await, held_by(FACTORY, "bissen"));

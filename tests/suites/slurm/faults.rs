@@ -8,14 +8,18 @@ use aifactory_tests::slurm::Daemon;
 use serde_json::json;
 
 use crate::fixture::{FACTORY, NAMESPACE};
-use crate::scene::{Scene, grant, key, until};
+use crate::scene::{Scene, grant, key, site, until};
 
 const NOTICED: Duration = Duration::from_secs(60);
 
 async fn reason(scene: &Scene, wanted: &str) -> String {
-    until(&format!("bettembourg says {wanted}"), NOTICED, async || {
-        let factory: AIFactory = scene.world.api().get(FACTORY).await.unwrap();
-        let row = factory.status.clone().unwrap_or_default().sites.into_iter().find(|row| row.name == "bettembourg").ok_or("no row")?;
+    reason_at(scene, FACTORY, "bettembourg", wanted).await
+}
+
+async fn reason_at(scene: &Scene, factory: &str, site: &str, wanted: &str) -> String {
+    until(&format!("{site} says {wanted}"), NOTICED, async || {
+        let factory: AIFactory = scene.world.api().get(factory).await.unwrap();
+        let row = factory.status.clone().unwrap_or_default().sites.into_iter().find(|row| row.name == site).ok_or("no row")?;
         if row.reason.as_deref() == Some(wanted) { Ok(row.message.unwrap_or_default()) } else { Err(format!("{row:?}").into()) }
     })
     .await
@@ -72,11 +76,18 @@ fn each_fault_has_its_own_words() {
         scene.world.apply(key(slurm)).await;
         scene.world.ready::<AIFactory>(FACTORY).await;
 
-        // A token that has expired, and one of another cluster's name.
-        let mut factory = scene.factory();
-        factory["spec"]["sites"][1]["slurm"]["clusterName"] = json!("remich");
-        scene.world.apply(factory).await;
-        eprintln!("wrong name: {}", reason(&scene, "SlurmClusterMismatch").await);
+        // Another cluster's name; how a site is reached does not change while the site is in use, so it is another site's.
+        let mut other = scene.factory();
+        other["metadata"]["name"] = json!("remich");
+        other["spec"]["sites"] = json!([site(slurm)]);
+        other["spec"]["sites"][0]["name"] = json!("remich");
+        other["spec"]["sites"][0]["slurm"]["clusterName"] = json!("remich");
+        scene.world.apply(other).await;
+        eprintln!("wrong name: {}", reason_at(&scene, "remich", "remich", "SlurmClusterMismatch").await);
+        scene.world.delete_confirmed::<AIFactory>("remich").await;
+        scene.world.gone::<AIFactory>("remich").await;
+
+        // No parent account, and a token that has expired.
         let mut factory = scene.factory();
         factory["spec"]["sites"][1]["slurm"]["rest"]["parentAccount"] = json!("nobody");
         scene.world.apply(factory).await;
