@@ -1,0 +1,96 @@
+//! The whole operator in one deterministic play: a hub, sites, and everything that may befall them, from a seed. Oracles are written from the docs.
+//!
+//! `AIFACTORY_SIMULATION_SEED` and `AIFACTORY_SIMULATION_OPS` explore further. A case that fails is shortened, and printed as a list of operations
+//! that can be pasted into a test beside those below. With `AIFACTORY_SIMULATION_ALL` one of each kind is told, and with
+//! `AIFACTORY_SIMULATION_KNOWN` faults that are known are found as well.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking"
+)]
+
+#[path = "simulation/cast.rs"]
+mod cast;
+#[path = "simulation/clock.rs"]
+mod clock;
+#[path = "simulation/controller.rs"]
+mod controller;
+#[path = "simulation/hub_store.rs"]
+mod hub_store;
+#[path = "simulation/ops.rs"]
+mod ops;
+#[path = "simulation/oracle.rs"]
+mod oracle;
+#[path = "simulation/play.rs"]
+mod play;
+#[path = "simulation/rest.rs"]
+mod rest;
+#[path = "simulation/shrink.rs"]
+mod shrink;
+#[path = "simulation/sim.rs"]
+mod sim;
+#[path = "simulation/site_store.rs"]
+mod site_store;
+#[path = "simulation/visits.rs"]
+mod visits;
+#[path = "simulation/worker.rs"]
+mod worker;
+
+use ops::{CALM, Op, Profile, WHOLE, case};
+use shrink::{explore, run};
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: {text:?} is not a whole number")))
+}
+
+/// Plays cases until so many operations were carried out.
+fn simulate(seed: u64, ops: u64, profile: Profile) {
+    let seed = number("AIFACTORY_SIMULATION_SEED").unwrap_or(seed);
+    let ops = number("AIFACTORY_SIMULATION_OPS").unwrap_or(ops);
+    let all = std::env::var_os("AIFACTORY_SIMULATION_ALL").is_some();
+    let failures = explore(seed, usize::try_from(ops).expect("small"), profile, all);
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+#[test]
+fn calm_edits() {
+    simulate(1_000, 3_000, CALM);
+}
+
+#[test]
+fn everything() {
+    simulate(1_000_000, 7_000, WHOLE);
+}
+
+#[test]
+fn the_same_case_gives_the_same_play() {
+    let ops = case(7, WHOLE, 60);
+    assert_eq!(run(&ops), run(&ops));
+}
+
+/// For looking at one case.
+#[test]
+fn scratch() {
+    let ops = [
+        Op::Create(0, 0),
+        Op::Create(2, 0),
+        Op::Wait(20000),
+        Op::PlaceAt(0, 0, "Draining"),
+        Op::Lag(0, 50, 1),
+        Op::NotAfter(0, 1000),
+        Op::Edge(0, true, 1),
+        Op::NotAfter(0, 7776000000),
+        Op::Edge(2, true, 1),
+    ];
+    assert_eq!(run(&ops).found.map(|found| found.text), None);
+}
+
+#[test]
+fn a_grant_is_bound_and_revoked() {
+    let ops =
+        [Op::Create(0, 0), Op::Settle, Op::State(0, "Revoked"), Op::Settle, Op::State(0, "Active"), Op::Settle, Op::Delete(0, true), Op::Settle];
+    assert_eq!(run(&ops).found.map(|found| found.text), None);
+}

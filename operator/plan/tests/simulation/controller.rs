@@ -1,0 +1,413 @@
+//! The hub's controller around the pure core, as the operator drives it: caches, schedule, what sites were told and what they report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::hub::aggregate::Reports;
+use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
+use aifactory_plan::hub::ledger::Ledger;
+use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
+use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::digest::Digest;
+use aifactory_plan::model::intent::{Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::report::{Held, Report, SiteReport};
+use aifactory_plan::model::site_key::{Part, SiteKey};
+
+use super::clock::{Ms, Queue, SECOND};
+use super::hub_store::{HubEvent, Resource, Write};
+use super::worker::{FromSite, ToSite};
+
+/// How soon pools and factories count again after a change of a grant.
+const RECOUNT: Ms = SECOND;
+/// How long a status that was true before a restart stands until sites were heard of again.
+pub const HEARING: Ms = 15 * SECOND;
+
+pub type WorkerId = u64;
+
+/// What the controller wants done.
+#[derive(Debug)]
+pub enum Out {
+    Start(SiteKey, WorkerId),
+    Stop(WorkerId),
+    Tell(WorkerId, ToSite),
+    Write(OwnerRef, String, Write),
+    Store(KnownSites),
+    Wake(Ms),
+}
+
+pub struct Worked {
+    pub worker: WorkerId,
+    pub source: CredentialSource,
+    pub site: Option<SiteIntent>,
+    pub intents: BTreeMap<OwnerRef, (Digest, Arc<Intent>)>,
+    pub tombstones: BTreeSet<OwnerRef>,
+}
+
+/// Since when a resource is on its way, and when its status was written last.
+#[derive(Default)]
+pub struct Pace {
+    pub generation: i64,
+    pub moving: Option<Ms>,
+    pub written: Option<Ms>,
+}
+
+pub struct Controller {
+    /// Which start of the operator this is.
+    pub incarnation: u64,
+    workers: u64,
+    pub world: World,
+    versions: BTreeMap<OwnerRef, u64>,
+    unlisted: BTreeSet<Kind>,
+    pub undecodable: BTreeSet<OwnerRef>,
+    pub sites: BTreeMap<SiteKey, Worked>,
+    /// The parts of sites that may hold something, as they shall be stored; `world.known` is what is stored.
+    pub known: KnownSites,
+    storing_known: bool,
+    pub site_reports: BTreeMap<SiteKey, SiteReport>,
+    pub words: BTreeMap<SiteKey, SiteWord>,
+    pub reports: BTreeMap<OwnerRef, BTreeMap<SiteKey, Report>>,
+    pub by_site: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
+    pub holders: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    pub ledgers: BTreeMap<OwnerRef, Ledger>,
+    pub abandoned: BTreeSet<SiteKey>,
+    pub schedule: Queue<OwnerRef>,
+    pub pace: BTreeMap<OwnerRef, Pace>,
+    pub begun: Ms,
+    pub out: Vec<Out>,
+}
+
+impl Controller {
+    /// `known`: what an earlier process has stored.
+    pub fn new(incarnation: u64, known: KnownSites, now: Ms) -> Self {
+        let mut schedule = Queue::default();
+        for factory in known.iter().map(|known| known.key.factory.clone()).collect::<BTreeSet<_>>() {
+            schedule.add(factory);
+        }
+        let mut world = World::default();
+        world.known.clone_from(&known);
+        Self {
+            incarnation,
+            workers: 0,
+            world,
+            known,
+            storing_known: false,
+            versions: BTreeMap::new(),
+            unlisted: [Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant].into(),
+            undecodable: BTreeSet::new(),
+            sites: BTreeMap::new(),
+            site_reports: BTreeMap::new(),
+            words: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            by_site: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
+            abandoned: BTreeSet::new(),
+            schedule,
+            pace: BTreeMap::new(),
+            begun: now,
+            out: Vec::new(),
+        }
+    }
+
+    /// Does what is due, and says when to be woken.
+    pub fn work(&mut self, now: Ms) {
+        if !self.unlisted.is_empty() {
+            return;
+        }
+        while self.schedule.busy() < 16 {
+            let Some(owner) = self.schedule.next(now) else { break };
+            match self.visit(&owner, now) {
+                Some(write) => {
+                    let uid = self.resource(&owner).and_then(|found| found.meta().uid.clone()).unwrap_or_default();
+                    self.out.push(Out::Write(owner, uid, write));
+                }
+                None => self.schedule.done(&owner),
+            }
+        }
+        if !self.storing_known && self.known != self.world.known {
+            self.storing_known = true;
+            self.out.push(Out::Store(self.known.clone()));
+        }
+        if let Some(wake) = self.schedule.wake(now) {
+            self.out.push(Out::Wake(wake.max(now + 1)));
+        }
+    }
+
+    /// A watch listed everything of a kind: just these exist.
+    pub fn listed(&mut self, kind: Kind, events: Vec<HubEvent>, now: Ms) {
+        let mut names = BTreeSet::new();
+        for event in events {
+            if let HubEvent::Put(owner, _) | HubEvent::Undecodable(owner, _) = &event {
+                names.insert(owner.clone());
+            }
+            self.seen(event, now);
+        }
+        let known: Vec<OwnerRef> = match kind {
+            Kind::AIFactory => self.world.factories().map(|(owner, _)| owner.clone()).collect(),
+            Kind::GPUPool => self.world.pools().map(|(owner, _)| owner.clone()).collect(),
+            Kind::AccessGrant => self.world.grants().map(|(owner, _)| owner.clone()).collect(),
+        };
+        for owner in known.iter().filter(|owner| !names.contains(owner)) {
+            self.removed(owner, now);
+        }
+        self.undecodable.retain(|owner| owner.kind != kind || names.contains(owner));
+        self.versions.retain(|owner, _| owner.kind != kind || names.contains(owner));
+        self.unlisted.remove(&kind);
+    }
+
+    pub fn seen(&mut self, event: HubEvent, now: Ms) {
+        match event {
+            HubEvent::Put(owner, resource) => self.put(owner, resource, now),
+            HubEvent::Removed(owner, version) => {
+                self.removed(&owner, now);
+                self.versions.insert(owner, version);
+            }
+            HubEvent::Undecodable(owner, version) => {
+                if self.versions.get(&owner).is_none_or(|known| *known < version) {
+                    self.versions.insert(owner.clone(), version);
+                    self.undecodable.insert(owner.clone());
+                    self.world.put_undecodable(owner.clone());
+                    self.schedule.add(owner);
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, owner: OwnerRef, resource: Resource, now: Ms) {
+        let version = resource.version();
+        if self.versions.get(&owner).is_some_and(|known| *known >= version) {
+            return;
+        }
+        self.undecodable.remove(&owner);
+        self.versions.insert(owner.clone(), version);
+        let before = self.resource(&owner);
+        let deleting = |resource: &Resource| resource.meta().deletion_timestamp.clone();
+        let changed = before.as_ref().is_none_or(|before| {
+            deleting(before) != deleting(&resource)
+                || match (before, &resource) {
+                    (Resource::Factory(before), Resource::Factory(after)) => {
+                        before.spec != after.spec || before.metadata.annotations != after.metadata.annotations
+                    }
+                    (Resource::Pool(before), Resource::Pool(after)) => before.spec != after.spec,
+                    (Resource::Grant(before), Resource::Grant(after)) => {
+                        before.spec != after.spec || before.may_give_access() != after.may_give_access()
+                    }
+                    _ => true,
+                }
+        });
+        let urgent = deleting(&resource).is_some();
+        match resource {
+            Resource::Factory(factory) => self.world.put_factory(owner.clone(), factory),
+            Resource::Pool(pool) => self.world.put_pool(owner.clone(), pool),
+            Resource::Grant(grant) => self.world.put_grant(owner.clone(), grant),
+        }
+        if changed {
+            self.dependents(&owner, now);
+        }
+        if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
+    }
+
+    fn removed(&mut self, owner: &OwnerRef, now: Ms) {
+        self.dependents(owner, now);
+        self.undecodable.remove(owner);
+        self.world.remove(owner);
+        self.pace.remove(owner);
+        self.ledgers.remove(owner);
+        if let Some(reports) = self.reports.remove(owner) {
+            for key in reports.keys() {
+                if let Some(owners) = self.by_site.get_mut(key) {
+                    owners.remove(owner);
+                }
+            }
+        }
+        let told: Vec<SiteKey> = self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()).collect();
+        told.iter().for_each(|key| self.tell_gone(key, owner));
+        self.schedule.add(owner.clone());
+    }
+
+    /// Those whose projection or status depends on this resource.
+    pub fn dependents(&mut self, owner: &OwnerRef, now: Ms) {
+        match owner.kind {
+            Kind::AIFactory => {
+                let pools: Vec<OwnerRef> = self.world.pools_of(owner).cloned().collect();
+                for pool in pools {
+                    let grants: Vec<OwnerRef> = self.world.grants_of(&pool).cloned().collect();
+                    self.schedule.add(pool);
+                    grants.into_iter().for_each(|grant| self.schedule.add(grant));
+                }
+                let grants: Vec<OwnerRef> = self.world.grants_by(owner).cloned().collect();
+                grants.into_iter().for_each(|grant| self.schedule.add(grant));
+            }
+            Kind::GPUPool => {
+                let grants: Vec<OwnerRef> = self.world.grants_of(owner).cloned().collect();
+                grants.into_iter().for_each(|grant| self.schedule.add(grant));
+                if let Some(pool) = self.world.pool(owner) {
+                    self.schedule.add(factory_of_pool(owner, pool));
+                }
+            }
+            Kind::AccessGrant => self.dependents_of_grant(owner, now),
+        }
+    }
+
+    fn dependents_of_grant(&mut self, owner: &OwnerRef, now: Ms) {
+        let soon = now + RECOUNT;
+        let Some(grant) = self.world.grant(owner).cloned() else { return };
+        for pool_ref in pools_of_grant(owner, &grant) {
+            let pool = self.world.pool(&pool_ref);
+            let deleting = pool.is_some_and(|pool| pool.metadata.deletion_timestamp.is_some());
+            let capped = |consumer: &aifactory_api::pool::Consumer| {
+                consumer.namespaces.names.contains(&owner.namespace) && (consumer.gpu_hours.is_some() || consumer.max_gpus.is_some())
+            };
+            if pool.is_some_and(|pool| pool.spec.consumers.iter().any(capped)) {
+                let others: Vec<OwnerRef> = self.world.grants_of(&pool_ref).filter(|other| *other != owner).cloned().collect();
+                others.into_iter().for_each(|other| self.schedule.add(other));
+            }
+            if let Some(factory) = pool.map(|pool| factory_of_pool(&pool_ref, pool)) {
+                self.schedule.add_at(factory, soon);
+            }
+            if deleting { self.schedule.add(pool_ref) } else { self.schedule.add_at(pool_ref, soon) }
+        }
+        let factory = OwnerRef::new(Kind::AIFactory, &owner.namespace, &grant.spec.factory_ref.name);
+        let deleting = self.world.factory(&factory).is_some_and(|factory| factory.metadata.deletion_timestamp.is_some());
+        if deleting { self.schedule.add(factory) } else { self.schedule.add_at(factory, soon) }
+    }
+
+    pub fn heard(&mut self, key: SiteKey, worker: WorkerId, message: FromSite, now: Ms) {
+        if self.sites.get(&key).is_none_or(|worked| worked.worker != worker) {
+            return;
+        }
+        match message {
+            FromSite::About(report) => {
+                let owner = report.owner.clone();
+                if self.world.contains(&owner) {
+                    self.by_site.entry(key.clone()).or_default().insert(owner.clone());
+                    self.reports.entry(owner.clone()).or_default().insert(key.clone(), *report);
+                    for pool in self.world.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
+                        self.schedule.add_at(pool, now + RECOUNT);
+                    }
+                    self.schedule.add(owner);
+                    self.schedule.add_at(key.factory, now + RECOUNT);
+                }
+            }
+            FromSite::Site(report) => self.site_heard(key, *report),
+        }
+    }
+
+    fn site_heard(&mut self, key: SiteKey, report: SiteReport) {
+        if let Some(word) = &report.word {
+            self.words.insert(key.clone(), word.clone());
+        }
+        let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
+        let before = self.site_reports.insert(key.clone(), report.clone());
+        let moved = before.as_ref().map(state) != Some(state(&report));
+        let newly_synced = report.synced && !before.as_ref().is_some_and(|before| before.synced);
+        if report.synced {
+            self.learn_holders(&key, &report);
+        }
+        if newly_synced {
+            self.resend(&key);
+        }
+        self.learn_of(&key, &report);
+        if moved {
+            let owners: Vec<OwnerRef> = self.sites.get(&key).map(|worked| worked.intents.keys().cloned().collect()).unwrap_or_default();
+            owners.into_iter().for_each(|owner| self.schedule.add(owner));
+        }
+        self.schedule.add(key.factory);
+    }
+
+    fn learn_holders(&mut self, key: &SiteKey, report: &SiteReport) {
+        let mut due = Vec::new();
+        for owner in report.held.keys().filter(|owner| owner.kind != Kind::AIFactory) {
+            if self.world.contains(owner) {
+                if self.holders.entry(owner.clone()).or_default().insert(key.clone()) {
+                    due.push(owner.clone());
+                }
+            } else if self.unlisted.is_empty() && !self.undecodable.contains(owner) {
+                self.tell_gone(key, owner);
+            }
+        }
+        for (owner, sites) in &mut self.holders {
+            if !report.held.contains_key(owner) && sites.remove(key) {
+                due.push(owner.clone());
+            }
+        }
+        self.holders.retain(|_, sites| !sites.is_empty());
+        if let Some(worked) = self.sites.get_mut(key) {
+            worked.tombstones.retain(|owner| report.held.contains_key(owner));
+        }
+        due.into_iter().for_each(|owner| self.schedule.add(owner));
+    }
+
+    /// Takes in what a report of a part about itself means for the set of known sites.
+    fn learn_of(&mut self, key: &SiteKey, report: &SiteReport) {
+        let waits = !report.reachable && report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Pending);
+        let met = report.reachable && !report.released;
+        let over = report.released && report.synced && report.held.values().all(|held| *held == Held::Retained);
+        let identity = report.cluster_uid.clone();
+        if over {
+            self.known.remove(key);
+        } else if (waits || met) && self.known.get(key).is_none_or(|known| identity.is_some() && known.identity != identity) {
+            self.join(key, identity);
+        }
+    }
+
+    /// Adds a part to the set, or brings up to date what is remembered of it.
+    pub fn join(&mut self, key: &SiteKey, identity: Option<String>) {
+        let Some(credential) = self.sites.get(key).map(|worked| worked.source.clone()) else { return };
+        let spec = self.world.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
+        let before = self.known.get(key);
+        let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
+        let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
+        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity });
+    }
+
+    /// The set of known sites was stored.
+    pub fn known_stored(&mut self, known: KnownSites, now: Ms) {
+        self.storing_known = false;
+        let before = std::mem::replace(&mut self.world.known, known);
+        let changed = |one: &KnownSites, other: &KnownSites| -> Vec<OwnerRef> {
+            one.iter().filter(|known| other.get(&known.key) != Some(*known)).map(|known| known.key.factory.clone()).collect()
+        };
+        let factories: BTreeSet<OwnerRef> = changed(&before, &self.world.known).into_iter().chain(changed(&self.world.known, &before)).collect();
+        for factory in factories {
+            self.dependents(&factory, now);
+            self.schedule.add(factory);
+        }
+    }
+
+    /// A write was carried out; gives what is stored then, if it is still there.
+    pub fn written(&mut self, owner: OwnerRef, result: Option<Resource>, status: bool, now: Ms) {
+        self.schedule.done(&owner);
+        let Some(resource) = result else { return };
+        if status && let Some(pace) = self.pace.get_mut(&owner) {
+            pace.written = Some(now);
+        }
+        self.put(owner.clone(), resource, now);
+        self.schedule.add(owner);
+    }
+
+    /// Starts a worker for a part of a site, and gives its id.
+    pub fn start(&mut self, key: &SiteKey) -> WorkerId {
+        self.workers += 1;
+        let worker = self.incarnation * 1_000_000 + self.workers;
+        self.out.push(Out::Start(key.clone(), worker));
+        worker
+    }
+
+    pub fn resource(&self, owner: &OwnerRef) -> Option<Resource> {
+        match owner.kind {
+            Kind::AIFactory => self.world.factory(owner).cloned().map(Resource::Factory),
+            Kind::GPUPool => self.world.pool(owner).cloned().map(Resource::Pool),
+            Kind::AccessGrant => self.world.grant(owner).cloned().map(Resource::Grant),
+        }
+    }
+
+    pub fn about(&self, owner: &OwnerRef) -> Reports<'_> {
+        Reports {
+            about: self.reports.get(owner).into_iter().flatten().map(|(key, report)| (key.clone(), report)).collect(),
+            sites: &self.site_reports,
+            abandoned: &self.abandoned,
+        }
+    }
+}

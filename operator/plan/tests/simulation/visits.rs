@@ -1,0 +1,304 @@
+//! What the hub's controller does for one resource: projected, told to sites, aggregated.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aifactory_api::factory::{Site, SiteKubernetes};
+use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::hub::aggregate::{self, Outcome};
+use aifactory_plan::hub::project;
+use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::intent::{Intent, SiteWord};
+use aifactory_plan::model::report::Report;
+use aifactory_plan::model::site_key::{Part, SiteKey};
+
+use super::cast::HUB;
+use super::clock::{DAY, Ms, SECOND, ms, time};
+use super::controller::{Controller, HEARING, Out, Worked};
+use super::hub_store::{Resource, Status, Write};
+use super::worker::ToSite;
+
+impl Controller {
+    pub fn visit(&mut self, owner: &OwnerRef, now: Ms) -> Option<Write> {
+        if self.undecodable.contains(owner) {
+            if owner.kind == Kind::AIFactory {
+                self.ensure_workers(owner, now);
+            }
+            return None;
+        }
+        let Some(resource) = self.resource(owner) else {
+            if owner.kind == Kind::AIFactory && self.undecodable.is_empty() {
+                self.ensure_workers(owner, now);
+            }
+            return None;
+        };
+        if !resource.finalized() {
+            return resource.meta().deletion_timestamp.is_none().then_some(Write::AddFinalizer);
+        }
+        match resource {
+            Resource::Factory(factory) => self.factory(owner, &factory, now),
+            Resource::Pool(pool) => self.pool(owner, &pool, now),
+            Resource::Grant(grant) => self.grant(owner, &grant, now),
+        }
+    }
+
+    fn factory(&mut self, owner: &OwnerRef, factory: &AIFactory, now: Ms) -> Option<Write> {
+        let given_up = project::abandoned(factory).into_iter();
+        let abandoned: BTreeSet<SiteKey> =
+            given_up.flat_map(|site| [SiteKey::new(owner.clone(), site.clone()), SiteKey::slurm(owner.clone(), site)]).collect();
+        let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
+        if abandoned != before {
+            self.abandoned.retain(|key| key.factory != *owner);
+            self.abandoned.extend(abandoned);
+            self.dependents(owner, now);
+        }
+        let named = self.ensure_workers(owner, now);
+        let (by_site, reports) = (&self.by_site, &self.reports);
+        let about =
+            |key: &SiteKey| -> Vec<&Report> { by_site.get(key).into_iter().flatten().filter_map(|owner| reports.get(owner)?.get(key)).collect() };
+        let outcome = aggregate::factory(&self.world, factory, &self.site_reports, about, &self.abandoned, time(now));
+        if outcome.finished {
+            let own: Vec<SiteKey> = self.sites.keys().filter(|key| key.factory == *owner).cloned().collect();
+            own.iter().for_each(|key| self.known.remove(key));
+            return Some(Write::RemoveFinalizer);
+        }
+        let counted: BTreeSet<OwnerRef> =
+            named.iter().filter_map(|key| self.sites.get(key)).flat_map(|worked| worked.intents.keys().cloned()).collect();
+        let observed = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
+        if observed && !(self.heard_of(owner, &named, now) && counted.iter().all(|other| self.heard_of(other, &named, now))) {
+            return self.later(owner);
+        }
+        self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, Status::Factory, now)
+    }
+
+    /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
+    fn ensure_workers(&mut self, owner: &OwnerRef, now: Ms) -> BTreeSet<SiteKey> {
+        let sites = self.world.factory(owner).map(|factory| factory.spec.sites.clone()).unwrap_or_default();
+        let named: BTreeMap<SiteKey, CredentialSource> =
+            sites.iter().flat_map(|site| parts(owner, site).into_iter().map(move |key| (key.clone(), source(&key, site)))).collect();
+        let known: Vec<SiteKey> = self.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner).cloned().collect();
+        for key in known.iter().filter(|key| !named.contains_key(*key) && self.abandoned.contains(*key)) {
+            self.known.remove(key);
+        }
+        let keys: BTreeSet<SiteKey> = named.keys().cloned().chain(known.into_iter().filter(|key| self.known.contains(key))).collect();
+        for key in &keys {
+            let remembered = self.known.get(key).map(|known| known.credential.clone());
+            if let Some(source) = named.get(key).cloned().or(remembered) {
+                self.ensure_worker(key, &source, now);
+            }
+        }
+        let others: Vec<SiteKey> = self.sites.keys().filter(|key| key.factory == *owner && !keys.contains(*key)).cloned().collect();
+        others.iter().for_each(|key| self.let_go(key));
+        named.into_keys().collect()
+    }
+
+    fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource, now: Ms) {
+        let Some(intent) = project::site(&self.world, HUB, key, self.word_for(key)) else { return };
+        let before = self.sites.get(key).map(|worked| worked.source.clone());
+        if before.as_ref() != Some(source) {
+            self.stop(key);
+            let worker = self.start(key);
+            let (intents, tombstones) = (BTreeMap::new(), BTreeSet::new());
+            self.sites.insert(key.clone(), Worked { worker, source: source.clone(), site: None, intents, tombstones });
+        }
+        if let Some(worked) = self.sites.get_mut(key).filter(|worked| worked.site.as_ref() != Some(&intent)) {
+            worked.site = Some(intent.clone());
+            self.out.push(Out::Tell(worked.worker, ToSite::Site(Box::new(intent))));
+        }
+        if before.as_ref() != Some(source) {
+            self.site_reports.remove(key);
+            self.dependents(&key.factory, now);
+            if self.known.contains(key) {
+                self.join(key, None);
+            }
+        }
+    }
+
+    fn stop(&mut self, key: &SiteKey) {
+        if let Some(former) = self.sites.remove(key) {
+            self.out.push(Out::Stop(former.worker));
+        }
+    }
+
+    fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
+        let kubernetes = self.world.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
+        match key.part {
+            Part::Kubernetes => None,
+            Part::Slurm if !kubernetes => Some(SiteWord::default()),
+            Part::Slurm => self.words.get(&key.other()).cloned(),
+        }
+    }
+
+    /// Tells each of these parts what it must know of a resource, and withdraws what any other part was told of it.
+    fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
+        for (key, intent) in intents {
+            self.tell(key, intent);
+        }
+        for (_, worked) in self.sites.iter_mut().filter(|(key, _)| !intents.contains_key(*key)) {
+            if worked.intents.remove(owner).is_some() {
+                self.out.push(Out::Tell(worked.worker, ToSite::Withdraw(owner.clone())));
+            }
+        }
+    }
+
+    fn tell(&mut self, key: &SiteKey, intent: &Intent) {
+        let Some(worked) = self.sites.get_mut(key) else { return };
+        let digest = digest_of(intent);
+        if worked.intents.get(&intent.owner).is_some_and(|(told, _)| *told == digest) {
+            return;
+        }
+        let intent = Arc::new(intent.clone());
+        worked.intents.insert(intent.owner.clone(), (digest, intent.clone()));
+        worked.tombstones.remove(&intent.owner);
+        self.out.push(Out::Tell(worked.worker, ToSite::Put(intent)));
+    }
+
+    pub fn tell_gone(&mut self, key: &SiteKey, owner: &OwnerRef) {
+        let Some(worked) = self.sites.get_mut(key) else { return };
+        if worked.tombstones.insert(owner.clone()) {
+            worked.intents.remove(owner);
+            self.out.push(Out::Tell(worked.worker, ToSite::Gone(owner.clone())));
+        }
+    }
+
+    /// Tells a part the whole desired set again.
+    pub fn resend(&mut self, key: &SiteKey) {
+        let Some(worked) = self.sites.get(key) else { return };
+        let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
+        self.out.push(Out::Tell(worked.worker, ToSite::Everything(intents, worked.tombstones.clone())));
+    }
+
+    /// Ends the worker of a part that its factory does not name any more.
+    pub fn let_go(&mut self, key: &SiteKey) {
+        self.stop(key);
+        self.site_reports.remove(key);
+        self.by_site.remove(key);
+        self.reports.values_mut().for_each(|reports| {
+            reports.remove(key);
+        });
+        self.holders.values_mut().for_each(|sites| {
+            sites.remove(key);
+        });
+    }
+
+    fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool, now: Ms) -> Option<Write> {
+        let holders = self.may_hold(owner);
+        let projection = project::pool(&self.world, owner, &holders);
+        self.assign(owner, &projection.sites);
+        let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
+        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), used, time(now));
+        if outcome.finished {
+            return Some(Write::RemoveFinalizer);
+        }
+        let keys = projection.sites.keys().cloned().collect();
+        let observed = pool.status.as_ref().is_some_and(|status| status.observed_generation == pool.metadata.generation);
+        if observed && !self.heard_of(owner, &keys, now) {
+            return self.later(owner);
+        }
+        self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, Status::Pool, now)
+    }
+
+    fn grant(&mut self, owner: &OwnerRef, grant: &AccessGrant, now: Ms) -> Option<Write> {
+        let holders = self.may_hold(owner);
+        let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
+        ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
+        let about = self.about(owner);
+        let mut projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), time(now));
+        if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {
+            projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), time(now));
+        }
+        drop(about);
+        self.ledgers.insert(owner.clone(), ledger);
+        let projection = projection?;
+        self.assign(owner, &projection.sites);
+        if let Some(wake) = projection.wake {
+            self.schedule.add_at(owner.clone(), ms(wake).min(now + DAY).max(now) + 1);
+        }
+        let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), time(now));
+        if outcome.finished {
+            return Some(Write::RemoveFinalizer);
+        }
+        let keys = projection.sites.keys().cloned().collect();
+        let observed = grant.status.as_ref().is_some_and(|status| status.observed_generation == grant.metadata.generation);
+        if observed && !self.heard_of(owner, &keys, now) {
+            return self.later(owner);
+        }
+        self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, Status::Grant, now)
+    }
+
+    /// The parts that may hold something of a resource.
+    fn may_hold(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+        let synced = self.site_reports.iter().filter(|(_, report)| report.synced).map(|(key, _)| key.clone()).collect();
+        project::may_hold(&self.world, owner, &self.holders.get(owner).cloned().unwrap_or_default(), &synced)
+    }
+
+    /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
+    fn heard_of(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>, now: Ms) -> bool {
+        now - self.begun > HEARING
+            || keys.iter().all(|key| {
+                self.site_reports.get(key).is_some_and(|report| {
+                    let knows = self.sites.get(key).is_some_and(|worked| worked.intents.contains_key(owner));
+                    let about = !knows || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
+                    !report.reachable || (report.synced && about) || report.problem.is_some()
+                })
+            })
+    }
+
+    fn later(&mut self, owner: &OwnerRef) -> Option<Write> {
+        self.schedule.add_at(owner.clone(), self.begun + HEARING + 10);
+        None
+    }
+
+    /// Whether the status is to be written, now or later.
+    fn status<S: Clone + PartialEq>(
+        &mut self,
+        owner: &OwnerRef,
+        generation: Option<i64>,
+        stored: Option<&S>,
+        outcome: Outcome<S>,
+        wrap: impl Fn(Option<S>) -> Status,
+        now: Ms,
+    ) -> Option<Write> {
+        let generation = generation.unwrap_or_default();
+        let pace = self.pace.entry(owner.clone()).or_default();
+        if pace.generation != generation {
+            pace.generation = generation;
+            pace.moving = None;
+        }
+        pace.moving = outcome.in_progress.then(|| pace.moving.unwrap_or(now));
+        if stored == Some(&outcome.status) {
+            return None;
+        }
+        let at = pace.moving.map(|since| match pace.written.filter(|written| *written > since) {
+            Some(written) => written + 30 * SECOND,
+            None => since + 500,
+        });
+        if let Some(at) = at.filter(|at| *at > now) {
+            self.schedule.add_at(owner.clone(), at);
+            return None;
+        }
+        Some(Write::Status(Box::new(wrap(Some(outcome.status)))))
+    }
+}
+
+/// The parts of a site that have a worker.
+pub fn parts(factory: &OwnerRef, site: &Site) -> Vec<SiteKey> {
+    let kubernetes = site.kubernetes.as_ref().map(|_| SiteKey::new(factory.clone(), &site.name));
+    let slurm = site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref()).map(|_| SiteKey::slurm(factory.clone(), &site.name));
+    kubernetes.into_iter().chain(slurm).collect()
+}
+
+fn source(key: &SiteKey, site: &Site) -> CredentialSource {
+    let secret = |name: &str, key_in: &str| CredentialSource::Secret {
+        namespace: key.factory.namespace.clone(),
+        name: name.to_owned(),
+        key: key_in.to_owned(),
+    };
+    match (&site.kubernetes, key.part) {
+        (Some(SiteKubernetes { push: Some(push), .. }), Part::Kubernetes) => {
+            secret(&push.kubeconfig_secret_ref.name, &push.kubeconfig_secret_ref.key)
+        }
+        _ => secret(&format!("{}-slurm", key.site), "token"),
+    }
+}
