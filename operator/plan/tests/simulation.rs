@@ -34,6 +34,12 @@ mod shrink;
 mod sim;
 #[path = "simulation/site_store.rs"]
 mod site_store;
+#[allow(dead_code, reason = "shared with the tests of Slurm")]
+mod slurm;
+#[path = "simulation/slurm_site.rs"]
+mod slurm_site;
+#[path = "simulation/slurm_worker.rs"]
+mod slurm_worker;
 #[path = "simulation/visits.rs"]
 mod visits;
 #[path = "simulation/worker.rs"]
@@ -74,17 +80,7 @@ fn the_same_case_gives_the_same_play() {
 /// For looking at one case.
 #[test]
 fn scratch() {
-    let ops = [
-        Op::Create(0, 0),
-        Op::Create(2, 0),
-        Op::Wait(20000),
-        Op::PlaceAt(0, 0, "Draining"),
-        Op::Lag(0, 50, 1),
-        Op::NotAfter(0, 1000),
-        Op::Edge(0, true, 1),
-        Op::NotAfter(0, 7776000000),
-        Op::Edge(2, true, 1),
-    ];
+    let ops = [Op::Create(0, 0), Op::Partition(0, true), Op::Settle, Op::State(0, "Revoked"), Op::Settle, Op::State(0, "Active"), Op::Settle];
     assert_eq!(run(&ops).found.map(|found| found.text), None);
 }
 

@@ -11,7 +11,10 @@ pub const HUB: &str = "8d3fb7a0c1";
 pub const SITES: [&str; 2] = ["bissen", "bettembourg"];
 pub const COUNTRIES: [&str; 2] = ["LU", "DE"];
 pub const FACTORIES: [(&str, &str); 2] = [("host", "host"), ("antenna", "antenna")];
-pub const POOLS: [&str; 2] = ["h100", "a100"];
+/// The site that has a Slurm beside its Kubernetes.
+pub const SLURM: usize = 1;
+/// Two pools on Kubernetes, and a partition.
+pub const POOLS: [&str; 3] = ["h100", "a100", "part"];
 /// Two grants of the host's, one of a consumer's.
 pub const GRANTS: [(&str, &str); 3] = [("host", "alpha"), ("host", "beta"), ("antenna", "gamma")];
 pub const MEMBERS: usize = 4;
@@ -40,16 +43,31 @@ pub fn subject(member: usize) -> String {
 }
 
 pub fn member(index: usize, role: &str) -> Value {
-    json!({"id": format!("p-{index}"), "role": role, "state": "Active", "kubernetes": {"kind": "User", "name": subject(index)}})
+    json!({"id": format!("p-{index}"), "role": role, "state": "Active", "kubernetes": {"kind": "User", "name": subject(index)}, "slurm": {"user": format!("u{index}")}})
 }
 
 pub fn site_spec(index: usize) -> Value {
-    json!({
+    let mut site = json!({
         "name": SITES[index],
         "country": COUNTRIES[index],
         "stage": "Production",
         "kubernetes": {"push": {"kubeconfigSecretRef": {"name": SITES[index], "key": "kubeconfig"}}},
         "network": {"podCIDRs": [format!("10.{}.0.0/16", 64 + index)], "implementation": "Cilium"},
+    });
+    if index == SLURM {
+        site["slurm"] = slurm_spec();
+    }
+    site
+}
+
+pub fn slurm_spec() -> Value {
+    json!({
+        "clusterName": SITES[SLURM],
+        "rest": {
+            "url": "https://slurm.bettembourg.example:6820",
+            "tokenSecretRef": {"name": "bettembourg-slurm", "key": "token"},
+            "parentAccount": "eu-aif",
+        },
     })
 }
 
@@ -63,6 +81,17 @@ pub fn factory_spec(index: usize) -> Value {
 }
 
 pub fn pool_spec(index: usize) -> Value {
+    if index == 2 {
+        return json!({
+            "factoryRef": {"name": "host"},
+            "stage": "Production",
+            "accelerator": {"vendor": "nvidia", "model": "Any-80GB", "resourceName": "nvidia.com/gpu", "perNode": 4},
+            "perGPU": {"cpus": 16, "memoryGiB": 120},
+            "slurm": {"partition": "gpua"},
+            "sites": [{"name": SITES[SLURM], "count": 2}],
+            "consumers": [{"name": "antenna", "namespaces": {"names": ["antenna"]}}],
+        });
+    }
     let sites: Vec<Value> = SITES.iter().take(if index == 0 { 2 } else { 1 }).map(|name| json!({"name": name, "count": 2})).collect();
     json!({
         "factoryRef": {"name": "host"},

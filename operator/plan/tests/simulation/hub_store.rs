@@ -296,6 +296,12 @@ fn allowed(old: &Resource, new: &Resource) -> bool {
             let held = |name: &str| rows().any(|row| row.name == name && (row.claimed || row.pools > 0 || row.grants > 0));
             old.spec.sites.iter().all(|site| stays(&site.name) || !held(&site.name))
                 && old.spec.sites.iter().all(|site| matches!(site.stage, Stage::Proposed | Stage::Decommissioned) || stays(&site.name))
+                && old.spec.sites.iter().all(|site| {
+                    let rest = |site: &aifactory_api::factory::Site| site.slurm.as_ref().is_some_and(|slurm| slurm.rest.is_some());
+                    let after = new.spec.sites.iter().find(|after| after.name == site.name);
+                    let idle = matches!(site.stage, Stage::Proposed | Stage::Decommissioned) && !held(&site.name);
+                    !rest(site) || after.is_none_or(rest) || idle || old.status.is_none()
+                })
                 && new.spec.sites.iter().all(|site| site.kubernetes.is_some() || site.slurm.is_some())
         }
         (Resource::Pool(old), Resource::Pool(new)) => {

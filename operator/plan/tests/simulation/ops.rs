@@ -26,6 +26,8 @@ pub enum Op {
     NotAfter(usize, Ms),
     /// Whether a grant names h100, a100, and a pool that does not exist.
     Pools(usize, bool, bool, bool),
+    /// Whether a grant names the partition.
+    Partition(usize, bool),
     /// A grant's first entry names one site, none, or one that does not exist.
     Sites(usize, Option<usize>),
     Hours(usize, i64),
@@ -41,6 +43,8 @@ pub enum Op {
     /// The status of the factory is lost, and a site leaves it in the same moment.
     Forced(usize),
     AddSite(usize),
+    /// The factory names the REST of the site's Slurm, or does not.
+    Rest(bool),
     Prefixes(bool),
     Orphans(&'static str),
     Country(usize, &'static str),
@@ -129,6 +133,9 @@ pub fn case(seed: u64, profile: Profile, length: usize) -> Vec<Op> {
     for index in 0..GRANTS.len() {
         if index == 0 || random.one_in(2) {
             ops.push(Op::Create(index, 0));
+            if random.one_in(3) {
+                ops.push(Op::Partition(index, true));
+            }
         }
     }
     ops.push(Op::Wait(5 * SECOND));
@@ -203,7 +210,8 @@ fn life_of_grant(random: &mut Random) -> Op {
 fn spec_of_grant(random: &mut Random) -> Op {
     let index = grant(random);
     let member = random.below(MEMBERS);
-    match random.below(24) {
+    match random.below(26) {
+        24..26 => Op::Partition(index, !random.one_in(3)),
         0..3 => Op::Role(index, member, random.pick(&["Lead", "Member", "Reader"])),
         3..5 => Op::Leave(index, member),
         5..8 => Op::Suspend(index, member, !random.one_in(3)),
@@ -311,7 +319,8 @@ fn setbacks(random: &mut Random) -> Op {
 
 fn structure(random: &mut Random) -> Op {
     let site = random.below(SITES.len());
-    match random.below(14) {
+    match random.below(17) {
+        14..17 => Op::Rest(random.one_in(2)),
         0..2 => Op::Stage(site, "Decommissioned"),
         2..4 => Op::RemoveSite(site),
         4..6 => Op::AddSite(site),

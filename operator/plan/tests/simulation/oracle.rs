@@ -270,7 +270,8 @@ impl Sim {
     pub fn check_budgets(&mut self) {
         for owner in cast::grants() {
             let mut told: BTreeMap<&str, i64> = BTreeMap::new();
-            let intents = self.workers.values().filter_map(|worker| worker.intents.get(&owner));
+            let of_slurm = self.slurm_workers.values().map(|worker| &worker.intents);
+            let intents = self.workers.values().map(|worker| &worker.intents).chain(of_slurm).filter_map(|intents| intents.get(&owner));
             for pool in intents.filter_map(|intent| grant_of(intent)).filter(|grant| !grant.keep).flat_map(|grant| &grant.pools) {
                 let sum = told.entry(&pool.entry).or_default();
                 *sum = sum.saturating_add(pool.budget.device_minutes);

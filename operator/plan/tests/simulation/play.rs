@@ -118,12 +118,19 @@ impl Sim {
                 }
             }),
             Op::Pools(index, h100, a100, typo) => self.edit_grant(index, |grant| {
-                let named = [("h100", h100), ("a100", a100), ("h1OO", typo)];
+                let part = grant.spec.pools.iter().any(|known| known.name == "part");
+                let named = [("h100", h100), ("a100", a100), ("h1OO", typo), ("part", part)];
                 let entry = |name: &str| -> GrantPool {
                     let known = grant.spec.pools.iter().find(|known| known.name == name).cloned();
                     known.unwrap_or_else(|| parsed(cast::entry(name, 4)))
                 };
                 grant.spec.pools = named.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| entry(name)).collect();
+            }),
+            Op::Partition(index, wanted) => self.edit_grant(index, |grant| {
+                grant.spec.pools.retain(|known| known.name != "part");
+                if wanted {
+                    grant.spec.pools.push(parsed(cast::entry("part", 4)));
+                }
             }),
             Op::Sites(index, site) => self.edit_grant(index, |grant| {
                 let name = site.map(|site| SITES.get(site).copied().unwrap_or("esch"));
@@ -162,6 +169,10 @@ impl Sim {
                 self.hub.write(&cast::factory(0), "", &Write::Status(Box::new(Status::Factory(None))));
                 self.edit_factory(|factory| factory.spec.sites.retain(|known| known.name != SITES[site]))
             }
+            Op::Rest(there) => self.edit_factory(|factory| {
+                let slurm = there.then(|| parsed(cast::slurm_spec()));
+                factory.spec.sites.iter_mut().filter(|known| known.name == SITES[cast::SLURM]).for_each(|known| known.slurm.clone_from(&slurm));
+            }),
             Op::AddSite(site) => self.edit_factory(|factory| {
                 if factory.spec.sites.iter().all(|known| known.name != SITES[site]) {
                     factory.spec.sites.push(parsed(cast::site_spec(site)));

@@ -82,6 +82,7 @@ impl Sim {
             self.check_status(&owner);
         }
         self.check_nodes();
+        self.check_slurm();
     }
 
     /// O6: the same specs give the same objects at sites on which nothing was ever done, where all that decides is in specs.
@@ -113,6 +114,26 @@ impl Sim {
         ours.map(|(key, object)| (key.clone(), object.content.clone())).collect()
     }
 
+    /// O1 in Slurm: nobody acts through a grant but its active members, and all of them where everything that decides says so.
+    fn check_slurm(&mut self) {
+        for owner in cast::grants() {
+            let Some(grant) = self.hub.grant(&owner).cloned().filter(|_| !self.hub.broken(&owner)) else { continue };
+            if self.given_up(cast::SLURM) || self.unresolved(&owner, &grant) || self.factory_site(cast::SLURM).is_none_or(|site| site.slurm.is_none())
+            {
+                continue;
+            }
+            let refused = self.sites[cast::SLURM].etcd.policy.get("refuseMembers").cloned();
+            let active = grant.spec.members.iter().filter(|member| member.state == MemberState::Active && Some(&member.id) != refused.as_ref());
+            let users: BTreeSet<String> = active.filter_map(|member| Some(format!("Slurm user {}", member.slurm.as_ref()?.user))).collect();
+            let acting: BTreeSet<String> = self.acting_in_slurm(&owner).into_iter().collect();
+            let over = self.ended(&grant) || grant.spec.not_before.0 > time(self.now) || grant.spec.state != GrantState::Active;
+            if !acting.is_subset(&users) || (over && !acting.is_empty()) {
+                let circumstances = self.circumstances(&owner);
+                self.watchman.find("O1", self.now, format!("{owner} in Slurm: members are {users:?}, and these act: {acting:?}; {circumstances}"));
+            }
+        }
+    }
+
     /// At rest no node has the label of a pool that is not at the site.
     fn check_nodes(&mut self) {
         for (site, name) in SITES.iter().enumerate() {
@@ -123,7 +144,7 @@ impl Sim {
             for (node, _) in self.sites[site].etcd.nodes.values() {
                 let Some(pool) = node.pool() else { continue };
                 let placed = match self.hub.get(&OwnerRef::new(aifactory_api::Kind::GPUPool, "host", pool)) {
-                    Some(Resource::Pool(pool)) => pool.spec.sites.iter().any(|known| known.name == *name),
+                    Some(Resource::Pool(pool)) => pool.spec.slurm.is_none() && pool.spec.sites.iter().any(|known| known.name == *name),
                     _ => false,
                 };
                 if !placed && node.offered() {
@@ -251,7 +272,8 @@ impl Sim {
     fn placed(&self, owner: &OwnerRef, grant: &AccessGrant, site: usize) -> Placed {
         let mut placed = Placed::No;
         for (entry, pool) in grant.spec.pools.iter().zip(self.pools(owner, grant)) {
-            let Some(pool) = pool else { continue };
+            // Slurm has no namespace.
+            let Some(pool) = pool.filter(|pool| pool.spec.slurm.is_none()) else { continue };
             let here = pool.spec.sites.iter().find(|known| known.name == SITES[site]);
             let chosen = entry.sites.is_empty() || entry.sites.iter().any(|known| known.name == SITES[site]);
             let Some(here) = here.filter(|_| chosen) else { continue };

@@ -7,7 +7,7 @@ use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
 use aifactory_plan::model::report::Finding;
-use aifactory_plan::model::site_key::SiteKey;
+use aifactory_plan::model::site_key::{Part, SiteKey};
 
 use super::cast::{self, SITES};
 use super::clock::{Ms, SECOND, START};
@@ -15,7 +15,10 @@ use super::controller::{self, Controller, WorkerId};
 use super::hub_store::{self, HubEvent, HubStore, Resource, Write};
 use super::oracle::Watchman;
 use super::site_store::{self, Deletion, Observation, Refused, STREAMS, SiteStore, Stream};
+use super::slurm_site::Round;
+use super::slurm_worker::SlurmWorker;
 use super::worker::{self, Failure, FromSite, Outcome, ToSite, Worker};
+use crate::slurm::Cluster;
 
 /// Events between two operations; more is a loop.
 pub const BUSY: usize = 20_000;
@@ -30,12 +33,16 @@ pub enum Link {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Who {
+pub enum Who {
     Hub,
     Worker(WorkerId),
+    Slurm(WorkerId),
 }
 
-enum Event {
+pub enum Event {
+    SlurmContact(WorkerId),
+    SlurmRound(WorkerId, u64, usize),
+    SlurmCall(Box<Round>),
     Work(Who),
     HubSeen(u64, HubEvent),
     HubListed(u64, Kind, Vec<HubEvent>),
@@ -58,7 +65,7 @@ enum Event {
 }
 
 /// A plan's steps on their way.
-struct Execution {
+pub struct Execution {
     worker: WorkerId,
     session: u64,
     moment: Moment,
@@ -87,6 +94,8 @@ pub struct Sim {
     pub controller: Option<Controller>,
     incarnations: u64,
     pub workers: BTreeMap<WorkerId, Worker>,
+    pub slurm_workers: BTreeMap<WorkerId, SlurmWorker>,
+    pub slurm: Cluster,
     flows: BTreeMap<(WorkerId, Stream), Flow>,
     pub sites: Vec<SiteStore>,
     pub links: Vec<Link>,
@@ -121,6 +130,8 @@ impl Sim {
             controller: None,
             incarnations: 0,
             workers: BTreeMap::new(),
+            slurm_workers: BTreeMap::new(),
+            slurm: Cluster::new(),
             flows: BTreeMap::new(),
             sites: (0..count).map(|_| SiteStore::default()).collect(),
             links: vec![Link::Up; count],
@@ -157,6 +168,7 @@ impl Sim {
         let mut sim = Self::new();
         (sim.events, sim.wakes) = (BTreeMap::new(), BTreeMap::new());
         sim.workers.clear();
+        sim.slurm_workers.clear();
         sim.now = self.now;
         sim.hub.restore(&self.hub.etcd.without_status());
         for (site, from) in sim.sites.iter_mut().zip(&self.sites) {
@@ -168,12 +180,12 @@ impl Sim {
         sim
     }
 
-    fn push(&mut self, at: Ms, event: Event) {
+    pub fn push(&mut self, at: Ms, event: Event) {
         self.sequence += 1;
         self.events.insert((at.max(self.now), self.sequence), event);
     }
 
-    fn wake(&mut self, who: Who, at: Ms) {
+    pub fn wake(&mut self, who: Who, at: Ms) {
         let at = at.max(self.now);
         if self.wakes.get(&who).is_none_or(|earlier| *earlier > at) {
             self.wakes.insert(who, at);
@@ -208,6 +220,7 @@ impl Sim {
     pub fn kill(&mut self, pause: Ms) {
         if self.controller.take().is_some() {
             self.workers.clear();
+            self.slurm_workers.clear();
             self.flows.clear();
             self.wakes.clear();
             self.push(self.now + pause, Event::Start);
@@ -283,6 +296,16 @@ impl Sim {
                 self.hub.etcd.known = Some(known.clone());
                 self.push(self.now + 1, Event::HubStored(incarnation, known));
             }
+            Event::SlurmContact(id) => self.slurm_contact(id),
+            Event::SlurmRound(id, session, number) => self.slurm_round(id, session, number),
+            Event::SlurmCall(round) => self.slurm_call(*round),
+            Event::ToSite(id, message) if self.slurm_workers.contains_key(&id) => {
+                if let Some(worker) = self.slurm_workers.get_mut(&id) {
+                    worker.told(message);
+                    self.check_budgets();
+                    self.wake(Who::Slurm(id), self.now);
+                }
+            }
             Event::ToSite(id, message) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
                     worker.told(message, self.now);
@@ -355,7 +378,16 @@ impl Sim {
                     worker.work(self.now);
                 }
             }
+            Who::Slurm(id) => {
+                if let Some(worker) = self.slurm_workers.get_mut(&id) {
+                    worker.work(self.now);
+                }
+            }
         }
+    }
+
+    pub fn say(&mut self, key: SiteKey, id: WorkerId, message: FromSite) {
+        self.push(self.now, Event::FromSite(self.incarnations, key, id, message));
     }
 
     /// Sends on its way what hub, operator and sites have put out.
@@ -370,6 +402,11 @@ impl Sim {
             let out = self.workers.get_mut(&id).map(|worker| std::mem::take(&mut worker.out)).unwrap_or_default();
             out.into_iter().for_each(|out| self.from_worker(id, out));
         }
+        let ids: Vec<WorkerId> = self.slurm_workers.keys().copied().collect();
+        for id in ids {
+            let out = self.slurm_workers.get_mut(&id).map(|worker| std::mem::take(&mut worker.out)).unwrap_or_default();
+            out.into_iter().for_each(|out| self.from_slurm_worker(id, out));
+        }
         for site in 0..self.sites.len() {
             for (stream, observation) in std::mem::take(&mut self.sites[site].events) {
                 self.show(site, stream, &observation);
@@ -380,11 +417,15 @@ impl Sim {
 
     fn from_controller(&mut self, out: controller::Out) {
         match out {
+            controller::Out::Start(key, id) if key.part == Part::Slurm => {
+                self.slurm_workers.insert(id, SlurmWorker::default());
+            }
             controller::Out::Start(key, id) => {
                 self.workers.insert(id, Worker::new(key));
             }
             controller::Out::Stop(id) => {
                 self.workers.remove(&id);
+                self.slurm_workers.remove(&id);
                 self.flows.retain(|(worker, _), _| *worker != id);
             }
             controller::Out::Tell(id, message) => self.push(self.now, Event::ToSite(id, message)),
@@ -398,7 +439,7 @@ impl Sim {
         let Some(key) = self.workers.get(&id).map(|worker| worker.key.clone()) else { return };
         let site = self.site_of(id);
         match out {
-            worker::Out::Say(message) => self.push(self.now, Event::FromSite(self.incarnations, key, id, message)),
+            worker::Out::Say(message) => self.say(key, id, message),
             worker::Out::Contact => self.push(self.now + 2, Event::Contact(id)),
             worker::Out::Wake(at) => self.wake(Who::Worker(id), at),
             worker::Out::Execute(owner, steps, moment) => {
@@ -500,6 +541,15 @@ impl Sim {
             return;
         }
         self.backlog[site].clear();
+        if site == cast::SLURM {
+            let ids: Vec<WorkerId> = self.slurm_workers.keys().copied().collect();
+            for id in ids {
+                if let Some(worker) = self.slurm_workers.get_mut(&id).filter(|worker| worker.session().is_some()) {
+                    worker.disconnect(Some(Finding::note(Reason::SiteUnreachable, "Slurm does not answer")));
+                    self.wake(Who::Slurm(id), self.now);
+                }
+            }
+        }
         let ids: Vec<WorkerId> = self.workers.keys().copied().filter(|id| self.site_of(*id) == Some(site)).collect();
         for id in ids {
             self.flows.retain(|(worker, _), _| *worker != id);
