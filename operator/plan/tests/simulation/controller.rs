@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_api::{AIFactory, Kind, OwnerRef, Reason, labels};
 use aifactory_plan::hub::aggregate::Reports;
 use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::Digest;
+use aifactory_plan::model::freshness::{Freshness, Incarnation, Moment};
 use aifactory_plan::model::intent::{Intent, SiteIntent, SiteWord};
 use aifactory_plan::model::report::{Held, Report, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
@@ -31,7 +32,7 @@ pub enum Out {
     Start(SiteKey, WorkerId),
     Stop(WorkerId),
     Tell(WorkerId, ToSite),
-    Write(OwnerRef, String, Write),
+    Write(OwnerRef, String, Write, Moment),
     Store(KnownSites),
     Wake(Ms),
 }
@@ -57,7 +58,12 @@ pub struct Controller {
     pub incarnation: u64,
     workers: u64,
     pub world: World,
-    versions: BTreeMap<OwnerRef, u64>,
+    fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
+    /// Orders listings and writes.
+    moment: Moment,
+    /// The parts of sites that have shown all that is ours there since this process leads.
+    pub synced: BTreeSet<SiteKey>,
+    started: bool,
     unlisted: BTreeSet<Kind>,
     pub undecodable: BTreeSet<OwnerRef>,
     pub sites: BTreeMap<SiteKey, Worked>,
@@ -92,7 +98,10 @@ impl Controller {
             world,
             known,
             storing_known: false,
-            versions: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            moment: Moment::default(),
+            synced: BTreeSet::new(),
+            started: false,
             unlisted: [Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant].into(),
             undecodable: BTreeSet::new(),
             sites: BTreeMap::new(),
@@ -115,12 +124,14 @@ impl Controller {
         if !self.unlisted.is_empty() {
             return;
         }
+        self.begin(now);
         while self.schedule.busy() < 16 {
             let Some(owner) = self.schedule.next(now) else { break };
             match self.visit(&owner, now) {
                 Some(write) => {
                     let uid = self.resource(&owner).and_then(|found| found.meta().uid.clone()).unwrap_or_default();
-                    self.out.push(Out::Write(owner, uid, write));
+                    self.moment = self.moment.next();
+                    self.out.push(Out::Write(owner, uid, write, self.moment));
                 }
                 None => self.schedule.done(&owner),
             }
@@ -134,11 +145,25 @@ impl Controller {
         }
     }
 
+    /// First of all the parts of sites that may hold something are known.
+    fn begin(&mut self, now: Ms) {
+        if std::mem::replace(&mut self.started, true) {
+            return;
+        }
+        let held = |factory: &AIFactory| factory.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == labels::FINALIZER);
+        let factories: Vec<OwnerRef> = self.world.factories().filter(|(_, factory)| held(factory)).map(|(owner, _)| owner.clone()).collect();
+        factories.iter().for_each(|owner| {
+            self.ensure_workers(owner, now);
+        });
+    }
+
     /// A watch listed everything of a kind: just these exist.
     pub fn listed(&mut self, kind: Kind, events: Vec<HubEvent>, now: Ms) {
         let mut names = BTreeSet::new();
+        self.moment = self.moment.next();
+        self.fresh.entry(kind).or_default().relist(self.moment);
         for event in events {
-            if let HubEvent::Put(owner, _) | HubEvent::Undecodable(owner, _) = &event {
+            if let HubEvent::Put(owner, _) | HubEvent::Undecodable(owner, _, _) = &event {
                 names.insert(owner.clone());
             }
             self.seen(event, now);
@@ -148,24 +173,27 @@ impl Controller {
             Kind::GPUPool => self.world.pools().map(|(owner, _)| owner.clone()).collect(),
             Kind::AccessGrant => self.world.grants().map(|(owner, _)| owner.clone()).collect(),
         };
-        for owner in known.iter().filter(|owner| !names.contains(owner)) {
-            self.removed(owner, now);
-        }
-        self.undecodable.retain(|owner| owner.kind != kind || names.contains(owner));
-        self.versions.retain(|owner, _| owner.kind != kind || names.contains(owner));
+        let known = known.iter().chain(self.undecodable.iter().filter(|owner| owner.kind == kind));
+        let fresh = self.fresh.entry(kind).or_default();
+        let gone: BTreeSet<OwnerRef> = known.filter(|owner| !names.contains(*owner) && !fresh.outlives_listing(owner)).cloned().collect();
+        gone.iter().for_each(|owner| self.removed(owner, now));
         self.unlisted.remove(&kind);
     }
 
     pub fn seen(&mut self, event: HubEvent, now: Ms) {
         match event {
-            HubEvent::Put(owner, resource) => self.put(owner, resource, now),
-            HubEvent::Removed(owner, version) => {
-                self.removed(&owner, now);
-                self.versions.insert(owner, version);
+            HubEvent::Put(owner, resource) => {
+                if self.fresh.entry(owner.kind).or_default().shown(&owner, incarnation(&resource)) {
+                    self.put(owner, resource, now);
+                }
             }
-            HubEvent::Undecodable(owner, version) => {
-                if self.versions.get(&owner).is_none_or(|known| *known < version) {
-                    self.versions.insert(owner.clone(), version);
+            HubEvent::Removed(owner, uid, version) => {
+                if self.fresh.entry(owner.kind).or_default().went(&owner, Incarnation::new(&uid, version)) {
+                    self.removed(&owner, now);
+                }
+            }
+            HubEvent::Undecodable(owner, uid, version) => {
+                if self.fresh.entry(owner.kind).or_default().shown(&owner, Incarnation::new(&uid, version)) {
                     self.undecodable.insert(owner.clone());
                     self.world.put_undecodable(owner.clone());
                     self.schedule.add(owner);
@@ -175,12 +203,7 @@ impl Controller {
     }
 
     fn put(&mut self, owner: OwnerRef, resource: Resource, now: Ms) {
-        let version = resource.version();
-        if self.versions.get(&owner).is_some_and(|known| *known >= version) {
-            return;
-        }
         self.undecodable.remove(&owner);
-        self.versions.insert(owner.clone(), version);
         let before = self.resource(&owner);
         let deleting = |resource: &Resource| resource.meta().deletion_timestamp.clone();
         let changed = before.as_ref().is_none_or(|before| {
@@ -303,6 +326,7 @@ impl Controller {
         let moved = before.as_ref().map(state) != Some(state(&report));
         let newly_synced = report.synced && !before.as_ref().is_some_and(|before| before.synced);
         if report.synced {
+            self.synced.insert(key.clone());
             self.learn_holders(&key, &report);
         }
         if newly_synced {
@@ -377,13 +401,15 @@ impl Controller {
     }
 
     /// A write was carried out; gives what is stored then, if it is still there.
-    pub fn written(&mut self, owner: OwnerRef, result: Option<Resource>, status: bool, now: Ms) {
+    pub fn written(&mut self, owner: OwnerRef, asked: Moment, result: Option<Resource>, status: bool, now: Ms) {
         self.schedule.done(&owner);
         let Some(resource) = result else { return };
         if status && let Some(pace) = self.pace.get_mut(&owner) {
             pace.written = Some(now);
         }
-        self.put(owner.clone(), resource, now);
+        if self.fresh.entry(owner.kind).or_default().answered(&owner, incarnation(&resource), asked) {
+            self.put(owner.clone(), resource, now);
+        }
         self.schedule.add(owner);
     }
 
@@ -410,4 +436,8 @@ impl Controller {
             abandoned: &self.abandoned,
         }
     }
+}
+
+fn incarnation(resource: &Resource) -> Incarnation {
+    Incarnation::new(resource.meta().uid.as_deref().unwrap_or_default(), resource.version())
 }

@@ -76,8 +76,10 @@ pub enum Status {
 #[derive(Clone, Debug)]
 pub enum HubEvent {
     Put(OwnerRef, Resource),
-    Undecodable(OwnerRef, u64),
-    Removed(OwnerRef, u64),
+    /// With UID and version.
+    Undecodable(OwnerRef, String, u64),
+    /// With UID and last version.
+    Removed(OwnerRef, String, u64),
 }
 
 /// What the operator asks of the hub.
@@ -212,7 +214,8 @@ impl HubStore {
         next.meta_mut().resource_version = Some(version.to_string());
         if next.meta().deletion_timestamp.is_some() && next.meta().finalizers.iter().flatten().next().is_none() {
             self.etcd.resources.remove(owner);
-            self.events.push(HubEvent::Removed(owner.clone(), version));
+            let uid = next.meta().uid.clone().unwrap_or_default();
+            self.events.push(HubEvent::Removed(owner.clone(), uid, version));
             return true;
         }
         stored.resource = next;
@@ -281,7 +284,7 @@ impl HubStore {
 
 fn shown(owner: &OwnerRef, stored: &Stored) -> HubEvent {
     if stored.broken {
-        HubEvent::Undecodable(owner.clone(), stored.resource.version())
+        HubEvent::Undecodable(owner.clone(), stored.resource.meta().uid.clone().unwrap_or_default(), stored.resource.version())
     } else {
         HubEvent::Put(owner.clone(), stored.resource.clone())
     }

@@ -46,8 +46,8 @@ pub enum Event {
     Work(Who),
     HubSeen(u64, HubEvent),
     HubListed(u64, Kind, Vec<HubEvent>),
-    HubWrite(u64, OwnerRef, String, Write),
-    HubWritten(u64, OwnerRef, Option<Resource>, bool),
+    HubWrite(u64, OwnerRef, String, Write, Moment),
+    HubWritten(u64, OwnerRef, Moment, Option<Resource>, bool),
     HubStore(u64, KnownSites),
     HubStored(u64, KnownSites),
     ToSite(WorkerId, ToSite),
@@ -208,7 +208,7 @@ impl Sim {
         let all = self.hub.list();
         for (index, kind) in [Kind::AccessGrant, Kind::GPUPool, Kind::AIFactory].into_iter().enumerate() {
             let of_kind = |event: &&HubEvent| match event {
-                HubEvent::Put(owner, _) | HubEvent::Undecodable(owner, _) | HubEvent::Removed(owner, _) => owner.kind == kind,
+                HubEvent::Put(owner, _) | HubEvent::Undecodable(owner, ..) | HubEvent::Removed(owner, ..) => owner.kind == kind,
             };
             let events = all.iter().filter(of_kind).cloned().collect();
             let later = Ms::try_from(index).expect("small");
@@ -279,7 +279,7 @@ impl Sim {
             Event::HubSeen(..) | Event::HubListed(..) | Event::HubWritten(..) | Event::HubStored(..) | Event::FromSite(..) => {
                 self.to_controller(event)
             }
-            Event::HubWrite(incarnation, owner, uid, write) => {
+            Event::HubWrite(incarnation, owner, uid, write, asked) => {
                 let status = matches!(write, Write::Status(_));
                 let before = self.hub.get(&owner).map(Resource::version);
                 self.trace(|| format!("hub {owner}: {}", told(&write)));
@@ -289,7 +289,7 @@ impl Sim {
                     self.last_action = format!("hub: {owner}: {}", told(&write));
                 }
                 self.watchman.hub_written(&owner, &write, stored.is_none());
-                self.push(self.now + 1, Event::HubWritten(incarnation, owner, stored, status));
+                self.push(self.now + 1, Event::HubWritten(incarnation, owner, asked, stored, status));
             }
             Event::HubStore(incarnation, known) => {
                 self.last_write = self.now;
@@ -333,7 +333,9 @@ impl Sim {
         match event {
             Event::HubSeen(incarnation, event) if incarnation == current => controller.seen(event, now),
             Event::HubListed(incarnation, kind, events) if incarnation == current => controller.listed(kind, events, now),
-            Event::HubWritten(incarnation, owner, stored, status) if incarnation == current => controller.written(owner, stored, status, now),
+            Event::HubWritten(incarnation, owner, asked, stored, status) if incarnation == current => {
+                controller.written(owner, asked, stored, status, now)
+            }
             Event::HubStored(incarnation, known) if incarnation == current => controller.known_stored(known, now),
             Event::FromSite(incarnation, key, worker, message) if incarnation == current => controller.heard(key, worker, message, now),
             _ => return,
@@ -429,7 +431,7 @@ impl Sim {
                 self.flows.retain(|(worker, _), _| *worker != id);
             }
             controller::Out::Tell(id, message) => self.push(self.now, Event::ToSite(id, message)),
-            controller::Out::Write(owner, uid, write) => self.push(self.now + 1, Event::HubWrite(self.incarnations, owner, uid, write)),
+            controller::Out::Write(owner, uid, write, asked) => self.push(self.now + 1, Event::HubWrite(self.incarnations, owner, uid, write, asked)),
             controller::Out::Store(known) => self.push(self.now + 1, Event::HubStore(self.incarnations, known)),
             controller::Out::Wake(at) => self.wake(Who::Hub, at),
         }

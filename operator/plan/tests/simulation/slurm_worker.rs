@@ -116,7 +116,9 @@ impl SlurmWorker {
                         self.told(ToSite::Put(intent));
                     }
                 }
-                tombstones.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
+                self.gone.retain(|owner| tombstones.contains(owner));
+                let buried: Vec<OwnerRef> = tombstones.iter().filter(|owner| !self.gone.contains(*owner)).cloned().collect();
+                buried.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
             }
         }
     }

@@ -28,7 +28,7 @@ impl Controller {
             return None;
         }
         let Some(resource) = self.resource(owner) else {
-            if owner.kind == Kind::AIFactory && self.undecodable.is_empty() {
+            if owner.kind == Kind::AIFactory {
                 self.ensure_workers(owner, now);
             }
             return None;
@@ -73,7 +73,7 @@ impl Controller {
     }
 
     /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
-    fn ensure_workers(&mut self, owner: &OwnerRef, now: Ms) -> BTreeSet<SiteKey> {
+    pub fn ensure_workers(&mut self, owner: &OwnerRef, now: Ms) -> BTreeSet<SiteKey> {
         let sites = self.world.factory(owner).map(|factory| factory.spec.sites.clone()).unwrap_or_default();
         let named: BTreeMap<SiteKey, CredentialSource> =
             sites.iter().flat_map(|site| parts(owner, site).into_iter().map(move |key| (key.clone(), source(&key, site)))).collect();
@@ -183,7 +183,8 @@ impl Controller {
     }
 
     fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool, now: Ms) -> Option<Write> {
-        let holders = self.may_hold(owner);
+        let deleting = pool.metadata.deletion_timestamp.is_some();
+        let holders = if deleting { self.may_hold(owner) } else { self.holders.get(owner).cloned().unwrap_or_default() };
         let projection = project::pool(&self.world, owner, &holders);
         self.assign(owner, &projection.sites);
         let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
@@ -229,8 +230,7 @@ impl Controller {
 
     /// The parts that may hold something of a resource.
     fn may_hold(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
-        let synced = self.site_reports.iter().filter(|(_, report)| report.synced).map(|(key, _)| key.clone()).collect();
-        project::may_hold(&self.world, owner, &self.holders.get(owner).cloned().unwrap_or_default(), &synced)
+        project::may_hold(&self.world, owner, &self.holders.get(owner).cloned().unwrap_or_default(), &self.synced)
     }
 
     /// Whether each of these sites has said since the start what is there of this resource, or why it can not.

@@ -207,7 +207,9 @@ impl Worker {
                 self.told(ToSite::Put(intent), now);
             }
         }
-        tombstones.into_iter().for_each(|owner| self.told(ToSite::Gone(owner), now));
+        self.gone.retain(|owner| tombstones.contains(owner));
+        let buried: Vec<OwnerRef> = tombstones.iter().filter(|owner| !self.gone.contains(*owner)).cloned().collect();
+        buried.into_iter().for_each(|owner| self.told(ToSite::Gone(owner), now));
     }
 
     fn told_site(&mut self, site: SiteIntent, now: Ms) {
