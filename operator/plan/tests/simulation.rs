@@ -2,7 +2,7 @@
 //!
 //! `AIFACTORY_SIMULATION_SEED` and `AIFACTORY_SIMULATION_OPS` explore further. A case that fails is shortened, and printed as a list of operations
 //! that can be pasted into a test beside those below. With `AIFACTORY_SIMULATION_ALL` one of each kind is told, and with
-//! `AIFACTORY_SIMULATION_KNOWN` faults that are known are found as well.
+//! `AIFACTORY_SIMULATION_KNOWN` faults that are known are found as well. `AIFACTORY_SIMULATION_TRACE` tells every write.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -63,25 +63,18 @@ fn simulate(seed: u64, ops: u64, profile: Profile) {
 
 #[test]
 fn calm_edits() {
-    simulate(1_000, 3_000, CALM);
+    simulate(1_000, 4_000, CALM);
 }
 
 #[test]
 fn everything() {
-    simulate(1_000_000, 7_000, WHOLE);
+    simulate(1_000_000, 6_000, WHOLE);
 }
 
 #[test]
 fn the_same_case_gives_the_same_play() {
     let ops = case(7, WHOLE, 60);
     assert_eq!(run(&ops), run(&ops));
-}
-
-/// For looking at one case.
-#[test]
-fn scratch() {
-    let ops = [Op::Create(0, 0), Op::Partition(0, true), Op::Settle, Op::State(0, "Revoked"), Op::Settle, Op::State(0, "Active"), Op::Settle];
-    assert_eq!(run(&ops).found.map(|found| found.text), None);
 }
 
 #[test]
