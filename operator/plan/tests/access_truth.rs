@@ -49,7 +49,7 @@ fn remich() -> SiteKey {
 }
 
 fn known(key: SiteKey) -> KnownSite {
-    KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: Some("c1".to_owned()) }
+    KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: Some("c1".to_owned()), entered: true }
 }
 
 /// A hub as YAML, with what sites said; each test changes what it is about.

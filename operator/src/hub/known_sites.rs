@@ -126,6 +126,7 @@ mod tests {
             },
             slurm: None,
             identity: Some("0c5f".to_owned()),
+            entered: true,
         }
     }
 

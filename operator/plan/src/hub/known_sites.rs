@@ -22,6 +22,9 @@ pub struct KnownSite {
     pub slurm: Option<SiteSlurm>,
     /// UID of the Kubernetes cluster, or the id in the claim on the Slurm cluster; `None`: never told.
     pub identity: Option<String>,
+    /// Whether the part has let us in since it was stored. Before that it holds nothing of this hub.
+    #[serde(default)]
+    pub entered: bool,
 }
 
 /// Every part of a site that may hold something of this hub.

@@ -115,6 +115,14 @@ impl<K: Ord + Clone> Freshness<K> {
         true
     }
 
+    /// The object is known to be gone, though its own watch has not shown it: what that watch still shows of this incarnation is old.
+    pub fn bury(&mut self, key: &K) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.answered = true;
+            entry.gone = true;
+        }
+    }
+
     /// Whether an object that a listing did not name is there all the same, since it was made after the listing began.
     pub fn outlives_listing(&self, key: &K) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.answered && !entry.gone)

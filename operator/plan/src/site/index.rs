@@ -304,7 +304,27 @@ impl Index {
 
     /// Forgets an object that the watch says is gone, as it was at last, unless another one has its name by now.
     pub fn remove(&mut self, key: &ObjectKey, uid: &str, version: u64) -> Change {
-        if self.fresh.entry(key.kind).or_default().went(key, Incarnation::new(uid, version)) { self.forget(key, true) } else { Change::default() }
+        if !self.fresh.entry(key.kind).or_default().went(key, Incarnation::new(uid, version)) {
+            return Change::default();
+        }
+        let mut change = self.forget(key, true);
+        change.extend(self.empty(key));
+        change
+    }
+
+    /// Forgets what was in a Namespace that is gone: the API server lets it go last, and each kind has a watch of its own, which may be behind.
+    fn empty(&mut self, namespace: &ObjectKey) -> Change {
+        let mut change = Change::default();
+        if namespace.kind != ObjectKind::Namespace {
+            return change;
+        }
+        let known = self.owner_of.keys().chain(self.strangers.get(&namespace.name).into_iter().flat_map(BTreeMap::keys));
+        let inside: Vec<ObjectKey> = known.filter(|key| key.namespace == namespace.name).cloned().collect();
+        for key in inside {
+            self.fresh.entry(key.kind).or_default().bury(&key);
+            change.extend(self.forget(&key, true));
+        }
+        change
     }
 
     /// Forgets everything of a kind that was not seen in a listing that is over now.
@@ -319,6 +339,7 @@ impl Index {
         let mut change = Change::default();
         for key in gone {
             change.extend(self.forget(&key, true));
+            change.extend(self.empty(&key));
         }
         change
     }

@@ -69,7 +69,7 @@ impl Hub {
 
 /// What is remembered of a part of which nothing but its name matters.
 pub fn known(key: SiteKey) -> KnownSite {
-    KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: None }
+    KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: None, entered: true }
 }
 
 fn text(value: &Value) -> String {

@@ -32,7 +32,7 @@ impl Hub {
             let slurm = row.engines.iter().any(|engine| engine.name == "Slurm").then(|| SiteKey::slurm(owner.clone(), &row.name));
             for key in kubernetes.into_iter().chain(slurm) {
                 let identity = row.cluster_uid.clone().filter(|_| key.part == Part::Kubernetes);
-                self.join(&key, identity);
+                self.join(&key, identity, true);
             }
         }
     }
@@ -45,21 +45,25 @@ impl Hub {
         let met = report.reachable && !report.released;
         let over = report.released && report.synced && report.held.values().all(|held| *held == Held::Retained);
         let identity = report.cluster_uid.clone();
-        if over {
+        // Two that found the cluster free at the same time were both stored; whom it refuses has never been let in.
+        let claimed = report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::SiteClaimed);
+        let refused = claimed && self.known.get(key).is_some_and(|known| !known.entered);
+        if over || refused {
             self.known.remove(key);
-        } else if (waits || met) && self.known.get(key).is_none_or(|known| identity.is_some() && known.identity != identity) {
-            self.join(key, identity);
+        } else if (waits || met) && self.known.get(key).is_none_or(|known| (identity.is_some() && known.identity != identity) || (met && !known.entered)) {
+            self.join(key, identity, met);
         }
     }
 
-    /// Adds a part to the set, or brings up to date what is remembered of it.
-    pub(super) fn join(&mut self, key: &SiteKey, identity: Option<String>) {
+    /// Adds a part to the set, or brings up to date what is remembered of it. `entered`: it has let us in.
+    pub(super) fn join(&mut self, key: &SiteKey, identity: Option<String>, entered: bool) {
         let Some(credential) = self.sites.source(key).cloned() else { return };
         let spec = self.world.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
         let before = self.known.get(key);
         let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
         let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
-        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity });
+        let entered = entered || before.is_some_and(|known| known.entered);
+        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity, entered });
     }
 
     /// Forgets a part that a person has given up and that no spec names.

@@ -140,7 +140,7 @@ impl Hub {
             self.dependents(&key.factory);
             self.release_unused(before);
             if self.known.contains(key) {
-                self.join(key, None);
+                self.join(key, None, false);
             }
         }
     }

@@ -105,6 +105,8 @@ pub async fn connect(reader: &CredentialReader, source: &CredentialSource, inten
     let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
     check_identity(intent, &cluster_uid)?;
     if !intent.recorded {
+        // Whose the cluster is, is only read: of one that is somebody else's the hub has nothing to remember.
+        claim(client, intent, false).await?;
         let problem = Finding::note(Reason::Pending, "the site answers; it waits until the hub has stored that this site may hold something");
         return Err(NoContact { problem, cluster_uid: Some(cluster_uid) });
     }
