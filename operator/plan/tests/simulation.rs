@@ -83,3 +83,21 @@ fn a_grant_is_bound_and_revoked() {
         [Op::Create(0, 0), Op::Settle, Op::State(0, "Revoked"), Op::Settle, Op::State(0, "Active"), Op::Settle, Op::Delete(0, true), Op::Settle];
     assert_eq!(run(&ops).found.map(|found| found.text), None);
 }
+
+/// A Namespace goes after its retention; its watch is a little ahead of that of network policies. The placement is being drained, so that nothing new
+/// may be given there, and nobody is to be let in without a fence.
+#[test]
+fn a_namespace_that_went_is_not_taken_for_one_that_lost_its_mark() {
+    let ops = [
+        Op::Create(0, 0),
+        Op::Create(2, 0),
+        Op::Wait(20_000),
+        Op::PlaceAt(0, 0, "Draining"),
+        Op::Lag(0, 50, 1),
+        Op::NotAfter(0, 1_000),
+        Op::Edge(0, true, 1),
+        Op::NotAfter(0, 7_776_000_000),
+        Op::Edge(2, true, 1),
+    ];
+    assert_eq!(run(&ops).found.map(|found| found.text), None);
+}

@@ -22,8 +22,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("O4", "nobody can act anywhere; all members read only"),
     // S3: an edit that a paused site does not take makes status forget that members work there.
     ("O4", "the site is paused"),
-    // S4: after a Namespace went, what was in it is taken for there until each watch has shown that it went.
-    ("O8", "is made before default deny"),
 ];
 
 const GUARD: &str = "mayGiveAccess is false";
