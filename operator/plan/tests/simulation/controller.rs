@@ -383,7 +383,7 @@ impl Controller {
         let before = self.known.get(key);
         let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
         let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
-        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity });
+        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity, entered: true });
     }
 
     /// The set of known sites was stored.

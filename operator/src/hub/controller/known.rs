@@ -50,7 +50,9 @@ impl Hub {
         let refused = claimed && self.known.get(key).is_some_and(|known| !known.entered);
         if over || refused {
             self.known.remove(key);
-        } else if (waits || met) && self.known.get(key).is_none_or(|known| (identity.is_some() && known.identity != identity) || (met && !known.entered)) {
+        } else if (waits || met)
+            && self.known.get(key).is_none_or(|known| (identity.is_some() && known.identity != identity) || (met && !known.entered))
+        {
             self.join(key, identity, met);
         }
     }
