@@ -80,7 +80,9 @@ async fn every_hostile_kubeconfig_is_refused() {
     eprintln!("{} hostile kubeconfigs refused, each with its reason", cases.len());
 
     // Refused again and again, at rest, without a write, a process, a file or a packet.
-    fixture::at_rest(&federation, &operator, Duration::from_secs(8)).await;
+    // The operator looks at each of 96 Secrets every two seconds, so that reads are bounded by their number and are not judged here.
+    let marks = fixture::marks(&federation);
+    fixture::assert_no_writes(&federation, &operator, marks, Duration::from_secs(8)).await;
     no_process(&operator).unwrap();
     assert!(!marker.exists(), "a command ran");
     nobody_reads(&file);
