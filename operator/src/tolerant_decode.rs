@@ -31,7 +31,7 @@ pub enum Tolerant<K> {
     /// All of it, less what is unreadable in its metadata.
     Read(K),
     /// Its metadata alone.
-    Broken(Broken),
+    Broken(Box<Broken>),
 }
 
 /// An object of which nothing but metadata can be decoded.
@@ -80,13 +80,13 @@ impl<K: DeserializeOwned> Tolerant<K> {
         if meta.name.is_none() {
             tracing::warn!("An object that does not even have a readable name was left out");
         }
-        Self::Broken(Broken { meta, why, text: text.into() })
+        Self::Broken(Box::new(Broken { meta, why, text: text.into() }))
     }
 }
 
 impl<K> Tolerant<K> {
     /// The object, or what is left of it.
-    pub fn into_result(self) -> Result<K, Broken> {
+    pub fn into_result(self) -> Result<K, Box<Broken>> {
         match self {
             Self::Read(object) => Ok(object),
             Self::Broken(broken) => Err(broken),

@@ -105,7 +105,8 @@ fn what_is_left_of_a_broken_object_is_read_by_hand() {
         },
         "spec": {"notAfter": FAR},
     });
-    let Tolerant::Broken(Broken { meta, why, .. }) = Tolerant::<AccessGrant>::from_json(&object.to_string()) else { panic!("it can not be read") };
+    let Tolerant::Broken(broken) = Tolerant::<AccessGrant>::from_json(&object.to_string()) else { panic!("it can not be read") };
+    let Broken { meta, why, .. } = *broken;
     assert_eq!((meta.name.as_deref(), meta.namespace.as_deref(), meta.uid.as_deref()), (Some("g"), Some("n"), Some("u")));
     assert_eq!((meta.resource_version.as_deref(), meta.generation), (Some("12"), Some(3)));
     assert_eq!(meta.labels.unwrap(), [("a".to_owned(), "b".to_owned())].into());

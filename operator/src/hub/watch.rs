@@ -146,7 +146,8 @@ pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     let owner = owner_of::<K>(object.meta());
     match object.into_result() {
         Ok(object) => Seen::Put(owner, without_managed_fields(object).wrap()),
-        Err(Broken { mut meta, why, text }) => {
+        Err(broken) => {
+            let Broken { mut meta, why, text } = *broken;
             meta.managed_fields = None;
             Seen::Undecodable(owner, Box::new(Undecodable { meta, conditions: conditions_of(&text), why }))
         }

@@ -76,6 +76,8 @@ phases! {
     }
 }
 
+// The macro takes no attribute for the default variant.
+#[allow(clippy::derivable_impls)]
 impl Default for SiteRowPhase {
     fn default() -> Self {
         SiteRowPhase::Unknown

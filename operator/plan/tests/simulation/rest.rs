@@ -94,7 +94,7 @@ impl Sim {
             return;
         }
         for owner in cast::grants() {
-            for site in 0..self.sites.len() {
+            for (site, _) in self.sites.iter().enumerate() {
                 if !matches!(self.expected(&owner, site), Expected::Exactly(_)) || !matches!(fresh.expected(&owner, site), Expected::Exactly(_)) {
                     continue;
                 }

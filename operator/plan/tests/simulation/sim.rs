@@ -277,7 +277,7 @@ impl Sim {
         match event {
             Event::Work(who) => self.work(who),
             Event::HubSeen(..) | Event::HubListed(..) | Event::HubWritten(..) | Event::HubStored(..) | Event::FromSite(..) => {
-                self.to_controller(event)
+                self.reach_controller(event)
             }
             Event::HubWrite(incarnation, owner, uid, write, asked) => {
                 let status = matches!(write, Write::Status(_));
@@ -316,7 +316,7 @@ impl Sim {
             Event::Contact(id) => self.contact(id),
             Event::Lost(site, epoch) => self.lost(site, epoch),
             Event::List(id, session, stream) => self.list(id, session, stream),
-            Event::Seen(..) | Event::Listed(..) | Event::Executed(..) | Event::Released(..) => self.to_worker(event),
+            Event::Seen(..) | Event::Listed(..) | Event::Executed(..) | Event::Released(..) => self.reach_worker(event),
             Event::Act(execution) => self.act(*execution),
             Event::Terminated(site) => self.sites[site].finish_terminating(),
             Event::Start => {
@@ -327,7 +327,7 @@ impl Sim {
         }
     }
 
-    fn to_controller(&mut self, event: Event) {
+    fn reach_controller(&mut self, event: Event) {
         let (now, current) = (self.now, self.incarnations);
         let Some(controller) = self.controller.as_mut() else { return };
         match event {
@@ -343,7 +343,7 @@ impl Sim {
         self.wake(Who::Hub, now);
     }
 
-    fn to_worker(&mut self, event: Event) {
+    fn reach_worker(&mut self, event: Event) {
         let id = match &event {
             Event::Seen(id, ..) | Event::Listed(id, ..) | Event::Executed(id, ..) | Event::Released(id, ..) => *id,
             _ => return,
@@ -398,16 +398,16 @@ impl Sim {
             self.push(self.now + self.hub_lag, Event::HubSeen(self.incarnations, event));
         }
         let out = self.controller.as_mut().map(|controller| std::mem::take(&mut controller.out)).unwrap_or_default();
-        out.into_iter().for_each(|out| self.from_controller(out));
+        out.into_iter().for_each(|out| self.after_controller(out));
         let ids: Vec<WorkerId> = self.workers.keys().copied().collect();
         for id in ids {
             let out = self.workers.get_mut(&id).map(|worker| std::mem::take(&mut worker.out)).unwrap_or_default();
-            out.into_iter().for_each(|out| self.from_worker(id, out));
+            out.into_iter().for_each(|out| self.after_worker(id, out));
         }
         let ids: Vec<WorkerId> = self.slurm_workers.keys().copied().collect();
         for id in ids {
             let out = self.slurm_workers.get_mut(&id).map(|worker| std::mem::take(&mut worker.out)).unwrap_or_default();
-            out.into_iter().for_each(|out| self.from_slurm_worker(id, out));
+            out.into_iter().for_each(|out| self.after_slurm_worker(id, out));
         }
         for site in 0..self.sites.len() {
             for (stream, observation) in std::mem::take(&mut self.sites[site].events) {
@@ -417,7 +417,7 @@ impl Sim {
         self.check_always();
     }
 
-    fn from_controller(&mut self, out: controller::Out) {
+    fn after_controller(&mut self, out: controller::Out) {
         match out {
             controller::Out::Start(key, id) if key.part == Part::Slurm => {
                 self.slurm_workers.insert(id, SlurmWorker::default());
@@ -437,7 +437,7 @@ impl Sim {
         }
     }
 
-    fn from_worker(&mut self, id: WorkerId, out: worker::Out) {
+    fn after_worker(&mut self, id: WorkerId, out: worker::Out) {
         let Some(key) = self.workers.get(&id).map(|worker| worker.key.clone()) else { return };
         let site = self.site_of(id);
         match out {

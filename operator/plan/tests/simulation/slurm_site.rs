@@ -28,7 +28,7 @@ pub fn scope() -> SlurmScope {
 }
 
 impl Sim {
-    pub fn from_slurm_worker(&mut self, id: WorkerId, out: Out) {
+    pub fn after_slurm_worker(&mut self, id: WorkerId, out: Out) {
         match out {
             Out::Say(message) => {
                 let key = aifactory_plan::model::site_key::SiteKey::slurm(cast::factory(0), SITES[SLURM]);

@@ -31,7 +31,7 @@ use crate::credential::reader::CredentialReader;
 use crate::site::clock::Now;
 use crate::site::controller::{self, Core};
 use crate::telemetry::metrics::Metrics;
-use crate::transport::{SiteSender, WorkerSender};
+use crate::transport::{DesiredSet, SiteSender, WorkerSender};
 use own_word::OwnWord;
 use session::Session;
 use sync::{Pass, Scope};
@@ -196,8 +196,7 @@ impl SlurmDriver {
         let pass = Pass::new(
             scope,
             site.clone(),
-            self.core.intents.clone(),
-            self.core.gone.clone(),
+            DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
             self.word(),
             self.busy.clone(),
             self.leaving.clone(),

@@ -56,8 +56,7 @@ impl Pass {
     pub fn new(
         about: Scope,
         site: SiteIntent,
-        intents: BTreeMap<OwnerRef, Arc<Intent>>,
-        gone: BTreeSet<OwnerRef>,
+        desired: DesiredSet,
         word: Option<SiteWord>,
         busy: BTreeMap<String, BTreeSet<String>>,
         leaving: Leaving,
@@ -67,6 +66,7 @@ impl Pass {
         // Until the site's word is read it may be that nothing is to be given.
         policy.paused |= word.is_none();
         let scope = slurm_accounts::scope(&site);
+        let DesiredSet { intents, tombstones: gone } = desired;
         Self { about, site, scope, intents, gone, word, policy, busy, leaving, claim, result: Ok(Found::default()) }
     }
 
