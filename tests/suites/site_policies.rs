@@ -71,9 +71,13 @@ fn attacks() -> Vec<Row> {
     .concat()
 }
 
+/// Legitimate work deletes what attacks are tried on: it waits until none is under way, and they for it.
+static TURNS: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
+
 #[test]
 fn attacks_with_the_sites_credential_are_refused() -> Outcome {
     run(async {
+        let _turn = TURNS.read().await;
         let rows = attacks();
         assert!(rows.len() >= 60, "{} attacks", rows.len());
         all_refused(&site().await?.operator, &rows).await?;
@@ -85,6 +89,7 @@ fn attacks_with_the_sites_credential_are_refused() -> Outcome {
 #[test]
 fn attacks_are_refused_where_rbac_allows_all() -> Outcome {
     run(async {
+        let _turn = TURNS.read().await;
         let rows: Vec<Row> = attacks().iter().filter_map(Row::when_rbac_allows_all).collect();
         assert!(rows.len() >= 60, "{} attacks", rows.len());
         all_refused(&site().await?.widened, &rows).await?;
@@ -95,12 +100,14 @@ fn attacks_are_refused_where_rbac_allows_all() -> Outcome {
 #[test]
 fn legitimate_work_passes() -> Outcome {
     run(async {
+        let _turn = TURNS.write().await;
         let scene = site().await?;
         scene::put(&scene.cluster, scene::cluster_node("worked"), scene::node("worked", true)).await?;
         for (what, request) in legitimate::requests("aif-worked-0123456789", "worked") {
             passes(&scene.operator, what, &request).await?;
         }
         legitimate::taints(&scene.operator, "worked").await?;
+        scene.put_slurm().await?;
         Ok(())
     })
 }

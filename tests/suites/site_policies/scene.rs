@@ -95,11 +95,17 @@ impl Scene {
         ] {
             put(&self.cluster, path, object).await?;
         }
+        self.put_slurm().await?;
+        self.work_in(BOUND).await
+    }
+
+    /// A Slurm of ours with what the site has added.
+    pub async fn put_slurm(&self) -> Result<()> {
         for (plural, object) in slurm::objects() {
             let object = if plural == "controllers" { with(object, slurm::additions()) } else { object };
             put(&self.cluster, slurm::path(plural, "aif-slurm"), object).await?;
         }
-        self.work_in(BOUND).await
+        Ok(())
     }
 
     async fn fill_site(&self, admin: &Client) -> Result<()> {
