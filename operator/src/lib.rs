@@ -13,7 +13,7 @@ pub mod site;
 mod supervise;
 pub mod telemetry;
 pub mod text;
-mod tolerant_decode;
+pub mod tolerant_decode;
 pub mod transport;
 pub mod workqueue;
 pub mod yaml;

@@ -60,6 +60,6 @@ pub use options::ClusterOptions;
 pub use pki::{Authority, Identity};
 pub use proxy::{Cut, Proxy, Traffic};
 pub use request_log::RequestLog;
-pub use shared::{run, run_beside};
+pub use shared::{Lent, Shared, run, run_beside};
 pub use slinky::SlinkyStandIn;
 pub use usage::Usage;

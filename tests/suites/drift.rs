@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
-use aifactory_tests::{Cluster, Federation, GpuNode, Mark, SlinkyStandIn, eventually};
+use aifactory_tests::{Cluster, Federation, GpuNode, Lent, Mark, Shared, SlinkyStandIn, eventually};
 use fixture::{FACTORY, NAMESPACE, PATIENCE, World};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
@@ -22,7 +22,6 @@ use kube::api::{DynamicObject, ListParams};
 use kube::discovery::ApiResource;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// Where the scenarios disturb things; it has all engines.
 const SITE: &str = "bissen";
@@ -35,10 +34,10 @@ struct Scene {
     _slinky: SlinkyStandIn,
 }
 
-static SHARED: OnceCell<Mutex<Scene>> = OnceCell::const_new();
+static SHARED: Shared<Scene> = Shared::new();
 
 /// One federation for all scenarios, one scenario at a time.
-async fn shared() -> MutexGuard<'static, Scene> {
+async fn shared() -> Lent<'static, Scene> {
     let start = async || {
         let federation = Federation::builder().name("drift").sites([SITE, "bettembourg"]).start().await.unwrap();
         let site = federation.site(SITE).unwrap();
@@ -64,9 +63,9 @@ async fn shared() -> MutexGuard<'static, Scene> {
         world.ready::<AIFactory>(FACTORY).await;
         world.ready::<GPUPool>(fixture::POOL).await;
         world.ready::<GPUPool>("batch").await;
-        Mutex::new(Scene { world, _slinky: slinky })
+        Scene { world, _slinky: slinky }
     };
-    SHARED.get_or_init(start).await.lock().await
+    SHARED.lend(start).await
 }
 
 /// As much of the definition as a site needs to serve the kind.

@@ -17,19 +17,18 @@ mod site;
 #[path = "mistakes/sweep.rs"]
 mod sweep;
 
-use aifactory_tests::Federation;
+use aifactory_tests::{Federation, Lent, Shared};
 use fixture::{NAMESPACE, World};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-static SHARED: OnceCell<Mutex<World>> = OnceCell::const_new();
+static SHARED: Shared<World> = Shared::new();
 
 /// The federation of all scenarios here, one scenario at a time; each finds factory and pool Ready.
-async fn shared() -> MutexGuard<'static, World> {
+async fn shared() -> Lent<'static, World> {
     let start = async || {
         let federation = Federation::builder().name("mistakes").sites(["bissen", "bettembourg"]).start().await.unwrap();
-        Mutex::new(World::on(federation, fixture::options().flag("--test-hooks").lease("15s", "10s", "1s")).await)
+        World::on(federation, fixture::options().flag("--test-hooks").lease("15s", "10s", "1s")).await
     };
-    let world = SHARED.get_or_init(start).await.lock().await;
+    let world = SHARED.lend(start).await;
     world.federation.admit_factory(NAMESPACE).await.unwrap();
     world.factory().await;
     world

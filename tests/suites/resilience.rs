@@ -16,19 +16,18 @@ mod rest;
 #[path = "resilience/restores.rs"]
 mod restores;
 
-use aifactory_tests::Federation;
+use aifactory_tests::{Federation, Lent, Shared};
 use fixture::World;
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-static SHARED: OnceCell<Mutex<World>> = OnceCell::const_new();
+static SHARED: Shared<World> = Shared::new();
 
 /// The federation of the scenarios that only trouble the operator, one scenario at a time.
-async fn shared() -> MutexGuard<'static, World> {
+async fn shared() -> Lent<'static, World> {
     let start = async || {
         let federation = Federation::builder().name("resilience").sites(["bissen", "bettembourg"]).start().await.unwrap();
         let world = World::on(federation, fixture::options()).await;
         world.factory().await;
-        Mutex::new(world)
+        world
     };
-    SHARED.get_or_init(start).await.lock().await
+    SHARED.lend(start).await
 }

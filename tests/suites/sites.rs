@@ -21,29 +21,28 @@ mod residency;
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant};
-use aifactory_tests::{Cluster, ClusterOptions, Federation, Mark, Requests, eventually};
+use aifactory_tests::{Cluster, ClusterOptions, Federation, Lent, Mark, Requests, Shared, eventually};
 use fixture::{Conditioned, FACTORY, PATIENCE, World, summary};
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 /// A site that belongs to nobody, for those who fight about it.
 const FREE: &str = "belval";
 
-static SHARED: OnceCell<Mutex<World>> = OnceCell::const_new();
+static SHARED: Shared<World> = Shared::new();
 
 /// The federation of the scenarios that leave it as they found it, one scenario at a time.
-async fn shared() -> MutexGuard<'static, World> {
+async fn shared() -> Lent<'static, World> {
     let start = async || {
         let free = ClusterOptions::site(FREE).kwok(false).scheduler(false);
         let federation = Federation::builder().name("sites").sites(["bissen", "bettembourg"]).site(free).start().await.unwrap();
         let world = World::on(federation, fixture::options()).await;
         world.factory().await;
-        Mutex::new(world)
+        world
     };
-    SHARED.get_or_init(start).await.lock().await
+    SHARED.lend(start).await
 }
 
 /// Waits until an object of a namespace is as wanted.

@@ -435,7 +435,7 @@ pub struct Data {
     /// Classification. Informational.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classification: Option<DataClassification>,
-    /// Where data may be: ISO 3166-1 alpha-2 codes, or `EU` or `EEA`, for example `[FR, DE]`. Empty: anywhere. A site outside is refused, and again on every visit.
+    /// Where data may be: ISO 3166-1 alpha-2 codes, or `EU` or `EEA`, for example `[FR, DE]`. Empty: anywhere. A site outside is refused, and it is checked again at every reconcile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40), inner(regex(pattern = r"^([A-Z]{2}|EEA)$"), length(max = 3)))]
     pub residency: Vec<String>,

@@ -1,4 +1,4 @@
-//! Tells people of transitions: Events on our resources, never for a visit in which nothing changed.
+//! Tells people of transitions: Events on our resources, never for a reconcile in which nothing changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 

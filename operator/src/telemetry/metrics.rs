@@ -29,7 +29,7 @@ use crate::tolerant_decode::BROKEN;
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// How a visit of an object ended.
+/// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReconcileResult {
     /// Nothing left to do until something changes.
@@ -66,7 +66,8 @@ pub enum ProcessTask {
 }
 
 impl ProcessTask {
-    const ALL: [Self; 5] = [Self::HubWatch, Self::HubWrite, Self::SiteWorker, Self::SiteWatch, Self::SiteTask];
+    /// Every task.
+    pub const ALL: [Self; 5] = [Self::HubWatch, Self::HubWrite, Self::SiteWorker, Self::SiteWatch, Self::SiteTask];
 
     /// The name in logs and metrics.
     pub fn as_str(self) -> &'static str {
@@ -152,7 +153,7 @@ pub struct Metrics {
 impl Metrics {
     /// Metrics with all counters at zero.
     pub fn new() -> Self {
-        // From 1 ms to 16 s; a visit is bounded by its deadlines.
+        // From 1 ms to 16 s; a reconcile is bounded by its deadlines.
         let times = || Histogram::new(exponential_buckets(0.001, 2.0, 15));
         let mut metrics = Self {
             registry: Registry::with_prefix("aifactory"),
@@ -189,14 +190,14 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         registry.register("reconcile", "Visits of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
-        registry.register("reconcile_time_seconds", "Time of a visit in seconds, by kind", self.reconcile_time.clone());
+        registry.register("reconcile_time_seconds", "Time of a reconcile in seconds, by kind", self.reconcile_time.clone());
+        registry.register("reconcile_panics", "Panics that were caught in a reconcile, by kind; every one is a defect", self.panics.clone());
         registry.register(
-            "reconcile_panics",
-            "Panics that were caught while an object was visited, by kind; every one is a defect",
-            self.panics.clone(),
+            "task_panics",
+            "Panics of tasks other than reconciles, by task; each task was started again, and each panic is a defect",
+            self.task_panics.clone(),
         );
-        registry.register("task_panics", "Panics of tasks beside visits, by task; each was begun again, and is a defect", self.task_panics.clone());
-        registry.register("workqueue_depth", "Objects that wait to be visited on the hub, by kind", self.queue_depth.clone());
+        registry.register("workqueue_depth", "Objects that wait to be reconciled on the hub, by kind", self.queue_depth.clone());
         registry.register("status_writes", "Writes of status on the hub, by kind; none at rest", self.status_writes.clone());
         registry.register(
             "resources",
@@ -238,13 +239,13 @@ impl Metrics {
         Ok(out)
     }
 
-    /// An object was visited.
+    /// An object was reconciled.
     pub fn reconciled(&self, kind: Kind, result: ReconcileResult, time: Duration) {
         self.reconciles.get_or_create(&ReconcileLabels { kind: kind.as_str(), result: result.as_str() }).inc();
         self.reconcile_time.get_or_create(&KindLabel { kind: kind.as_str() }).observe(time.as_secs_f64());
     }
 
-    /// A visit panicked and was caught.
+    /// A reconcile panicked, and the panic was caught.
     pub fn panicked(&self, kind: Kind) {
         self.panics.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
     }

@@ -121,6 +121,13 @@ fn every_metric_is_explained() {
 }
 
 #[test]
+fn every_task_that_may_panic_is_explained() {
+    let text = read("docs/src/operations/metrics.md");
+    let names = aifactory_operator::telemetry::metrics::ProcessTask::ALL.map(|task| task.as_str());
+    none(names.iter().filter(|name| !text.contains(&format!("`{name}`"))).map(|name| format!("{name} is not explained")).collect());
+}
+
+#[test]
 fn every_refusal_of_a_credential_is_explained() {
     let source = read("operator/src/credential/error.rs");
     let declared = source.split_once("credential_errors! {\n").expect("the macro's use").1;

@@ -34,7 +34,7 @@ fn leader_and_standby_rest_with_a_missing_secret_and_a_reference_to_nothing() {
         let standby = Operator::start(&world.federation, fixture::options().name("standby")).await.unwrap();
         standby.await_ready(PATIENCE).await.unwrap();
         world.counted().await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        fixture::until_quiet(&world.federation, Duration::from_secs(1), PATIENCE).await.unwrap();
         fixture::assert_at_rest(&world.federation, &[&world.operator, &standby], Duration::from_secs(20)).await;
         drop(standby);
         world.delete_grant("rest-dangling").await;

@@ -1,5 +1,8 @@
 //! Carrying out a plan's steps on a site: the only place that writes there.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,24 +55,38 @@ pub struct Outcome {
 pub struct Failure {
     /// What people should know.
     pub finding: Finding,
-    /// The site did not answer.
-    pub unreachable: bool,
-    /// The site's word stands until somebody changes something there.
-    pub refused: bool,
+    /// What follows.
+    pub follows: Follows,
 }
+
+/// What follows a request that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// The request may pass the next time, and is sent again with a back-off.
+    Retry,
+    /// The site did not answer, or does not take the credential: the connection is made anew, and then everything is planned again.
+    Reconnect,
+    /// The site has refused, and does so until a person changes something there: the request is sent again, but seldom.
+    Person,
+}
+
+/// Requests that take access away and are sent beside the cap.
+const RESERVED: usize = 4;
 
 /// Writes to one site, with a cap on requests at a time.
 #[derive(Clone)]
 pub struct Applier {
     client: Client,
     cap: Arc<Semaphore>,
+    /// Slots that only requests which take access away may use, so that none of them waits until others have been answered.
+    reserved: Arc<Semaphore>,
     hub: Arc<str>,
 }
 
 impl Applier {
     /// A writer with at most `cap` requests at a time.
     pub fn new(client: Client, hub: &str, cap: usize) -> Self {
-        Self { client, cap: Arc::new(Semaphore::new(cap)), hub: hub.into() }
+        Self { client, cap: Arc::new(Semaphore::new(cap)), reserved: Arc::new(Semaphore::new(RESERVED)), hub: hub.into() }
     }
 
     /// Carries out the steps in order; the actions of one step run side by side.
@@ -79,7 +96,7 @@ impl Applier {
             if outcome.altered.iter().any(|altered| is_fence(altered.key.kind)) {
                 withhold_access(&mut step);
             }
-            let mut running: FuturesUnordered<_> = step.actions.into_iter().map(|action| self.act(action)).collect();
+            let mut running: FuturesUnordered<_> = step.actions.into_iter().map(|action| self.act(action, step.purpose)).collect();
             let mut failures = Vec::new();
             while let Some(done) = running.next().await {
                 match done {
@@ -99,15 +116,23 @@ impl Applier {
             failures.sort_by(|one, other| one.finding.message.cmp(&other.finding.message));
             outcome.failures.extend(failures);
             tracing::debug!(%owner, purpose = ?step.purpose, failed, "step done");
-            if failed && (step.purpose == Purpose::Establish || outcome.failures.iter().any(|failure| failure.unreachable)) {
+            if failed && (step.purpose == Purpose::Establish || outcome.failures.iter().any(|failure| failure.follows == Follows::Reconnect)) {
                 break;
             }
         }
         outcome
     }
 
-    async fn act(&self, action: Action) -> Result<Done, Failure> {
-        let Ok(_permit) = self.cap.acquire().await else { return Ok(Done::Nothing) };
+    async fn act(&self, action: Action, purpose: Purpose) -> Result<Done, Failure> {
+        let permit = match purpose {
+            Purpose::RemoveAccess => tokio::select! {
+                biased;
+                permit = self.cap.acquire() => permit,
+                permit = self.reserved.acquire() => permit,
+            },
+            Purpose::Establish => self.cap.acquire().await,
+        };
+        let Ok(_permit) = permit else { return Ok(Done::Nothing) };
         match action {
             Action::Apply(object) => self.apply(object).await,
             Action::CreateKey { object, field, bytes } => self.create_key(object, &field, bytes).await,
@@ -154,11 +179,8 @@ impl Applier {
     /// Without server-side apply, which would change a key that is there; the answer, which holds the key, is dropped unread.
     async fn create_key(&self, object: Object, field: &str, bytes: usize) -> Result<Done, Failure> {
         let what = object.key.to_string();
-        let secret = key_secret(object.content, field, bytes).map_err(|error| Failure {
-            finding: Finding::note(Reason::InternalError, format!("{what}: {error}")),
-            unreachable: false,
-            refused: false,
-        })?;
+        let secret = key_secret(object.content, field, bytes)
+            .map_err(|error| Failure { finding: Finding::note(Reason::InternalError, format!("{what}: {error}")), follows: Follows::Retry })?;
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &object.key.namespace);
         let params = PostParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PostParams::default() };
         match tokio::time::timeout(WRITE, api.create(&params, &secret)).await.map(taken) {
@@ -172,11 +194,7 @@ impl Applier {
     /// Tells a refusal from an object of somebody else that is in the way.
     async fn refused(&self, api: &Api<Tolerant<DynamicObject>>, key: &ObjectKey, words: &str) -> Failure {
         if words.contains("being terminated") {
-            return Failure {
-                finding: Finding::note(Reason::InProgress, format!("{key}: its namespace is being deleted")),
-                unreachable: false,
-                refused: false,
-            };
+            return Failure { finding: Finding::note(Reason::InProgress, format!("{key}: its namespace is being deleted")), follows: Follows::Retry };
         }
         let (_, _, kind, _) = key.kind.gvk();
         if let Ok(Ok(Some(found))) = tokio::time::timeout(WRITE, api.get_opt(&key.name)).await
@@ -190,12 +208,11 @@ impl Applier {
                 "exists and is not ours; it is left alone. Rename it, or let the operator take it over"
             };
             let message = format!("{key} {why}: kubectl label {} {}{place} {}=true", kind.to_lowercase(), key.name, labels::MANAGED);
-            return Failure { finding: Finding::stalled(Reason::ForeignObject, message), unreachable: false, refused: true };
+            return Failure { finding: Finding::stalled(Reason::ForeignObject, message), follows: Follows::Person };
         }
         Failure {
             finding: Finding::stalled(Reason::RefusedBySite, format!("{key}: the site refuses: {}", shorten(words, 500))),
-            unreachable: false,
-            refused: true,
+            follows: Follows::Person,
         }
     }
 
@@ -247,7 +264,7 @@ impl Applier {
         match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await.map(taken) {
             Ok(Ok(_)) => Ok(Done::Nothing),
             // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
-            Ok(Err(error)) => Err(Failure { refused: false, ..failure(&what, &error) }),
+            Ok(Err(error)) => Err(failure(&what, &error).not_for_a_person()),
             Err(_) => Err(timeout(&what)),
         }
     }
@@ -255,11 +272,8 @@ impl Applier {
     async fn patch_node(&self, patch: NodePatch) -> Result<Done, Failure> {
         let api: Api<Tolerant<Node>> = Api::all(self.client.clone());
         let what = format!("Node {}", patch.node);
-        let operations: json_patch::Patch = serde_json::from_value(patch.operations).map_err(|error| Failure {
-            finding: Finding::note(Reason::InternalError, format!("{what}: {error}")),
-            unreachable: false,
-            refused: false,
-        })?;
+        let operations: json_patch::Patch = serde_json::from_value(patch.operations)
+            .map_err(|error| Failure { finding: Finding::note(Reason::InternalError, format!("{what}: {error}")), follows: Follows::Retry })?;
         let params = PatchParams { field_manager: Some(labels::SITE_MANAGER.to_owned()), ..PatchParams::default() };
         match tokio::time::timeout(WRITE, api.patch(&patch.node, &params, &Patch::<()>::Json(operations))).await.map(taken) {
             Ok(Ok(Some(Tolerant::Read(node)))) => {
@@ -273,7 +287,7 @@ impl Applier {
             Ok(Err(kube::Error::Api(status)))
                 if status.is_conflict() || (status.code == 422 && !status.message.contains("ValidatingAdmissionPolicy")) =>
             {
-                Err(Failure { finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")), unreachable: false, refused: false })
+                Err(Failure { finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")), follows: Follows::Retry })
             }
             Ok(Err(error)) => Err(failure(&what, &error)),
             Err(_) => Err(timeout(&what)),
@@ -315,11 +329,22 @@ enum Done {
 fn failure(what: &str, error: &kube::Error) -> Failure {
     let mut finding = explain(error);
     finding.message = format!("{what}: {}", finding.message);
-    let unreachable = matches!(finding.reason, Reason::SiteUnreachable | Reason::Unauthorized);
-    let refused = finding.reason == Reason::RefusedBySite;
-    Failure { finding, unreachable, refused }
+    let follows = match finding.reason {
+        Reason::SiteUnreachable | Reason::Unauthorized => Follows::Reconnect,
+        Reason::RefusedBySite => Follows::Person,
+        _ => Follows::Retry,
+    };
+    Failure { finding, follows }
+}
+
+impl Failure {
+    /// The same where a refusal is over by itself.
+    fn not_for_a_person(self) -> Self {
+        let follows = if self.follows == Follows::Person { Follows::Retry } else { self.follows };
+        Self { follows, ..self }
+    }
 }
 
 fn timeout(what: &str) -> Failure {
-    Failure { finding: Finding::note(Reason::SiteUnreachable, format!("{what}: the site did not answer in time")), unreachable: true, refused: false }
+    Failure { finding: Finding::note(Reason::SiteUnreachable, format!("{what}: the site did not answer in time")), follows: Follows::Reconnect }
 }

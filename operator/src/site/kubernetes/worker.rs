@@ -29,7 +29,7 @@ use aifactory_plan::site::usage::Accounts;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::apply::Outcome;
+use super::apply::{Follows, Outcome};
 use super::watch::Observation;
 use crate::credential::reader::CredentialReader;
 use crate::site::clock::Now;

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::client::SlurmClient;
-use super::read::PartitionView;
+use super::read::partition::PartitionView;
 use super::usage::Usage;
 use crate::credential::reader::CredentialReader;
 use crate::site::clock::Now;

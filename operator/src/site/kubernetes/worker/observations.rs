@@ -198,10 +198,10 @@ impl KubernetesDriver {
             }
             return;
         }
-        if failures.iter().any(|failure| failure.unreachable) {
+        if failures.iter().any(|failure| failure.follows == Follows::Reconnect) {
             self.core.connection.suspect(now);
         }
-        let refused = failures.iter().all(|failure| failure.refused);
+        let refused = failures.iter().all(|failure| failure.follows == Follows::Person);
         self.findings.insert(owner.clone(), failures.into_iter().map(|failure| failure.finding).collect());
         if refused {
             self.schedule.refused(&owner, now, REFUSED);

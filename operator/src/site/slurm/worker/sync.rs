@@ -45,7 +45,7 @@ pub(super) struct Found {
     /// Whose plans wait for the next pass.
     pub unfinished: BTreeSet<OwnerRef>,
     /// Read with everything only.
-    pub partitions: Option<BTreeMap<String, read::PartitionView>>,
+    pub partitions: Option<BTreeMap<String, read::partition::PartitionView>>,
     /// A budget was changed: what is used is worth a look.
     pub budgets_changed: bool,
     /// The claim was given up, or was nobody's of ours.
