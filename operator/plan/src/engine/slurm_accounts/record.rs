@@ -3,38 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use aifactory_api::OwnerRef;
 use aifactory_api::grant::AfterRetention;
 use aifactory_api::name::SlurmScope;
-use aifactory_api::{OwnerRef, labels};
 use jiff::Timestamp;
+
+use crate::model::lifecycle::{Ended, Marks, after_retention};
+
+pub use crate::model::lifecycle::State;
 
 /// First word of every description and comment of ours.
 pub const MARK: &str = "aifactory";
-
-/// Where a grant stands in a Slurm cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Members work.
-    Bound,
-    /// No new work.
-    Paused,
-    /// Access is gone; what was used is kept.
-    Locked,
-}
-
-impl State {
-    fn as_str(self) -> &'static str {
-        match self {
-            State::Bound => labels::STATE_BOUND,
-            State::Paused => labels::STATE_PAUSED,
-            State::Locked => labels::STATE_LOCKED,
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [State::Bound, State::Paused, State::Locked].into_iter().find(|state| state.as_str() == text)
-    }
-}
 
 /// The description of an account or a QOS of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +34,8 @@ pub struct Record {
     pub ended_at: Option<Timestamp>,
     /// Why access ended.
     pub ended_because: Option<String>,
+    /// When it was locked.
+    pub locked_at: Option<Timestamp>,
     /// When what still runs is cancelled; `None`: it may finish.
     pub cancel_at: Option<Timestamp>,
     /// When pending jobs were ended.
@@ -83,6 +64,7 @@ impl Record {
             since,
             ended_at: None,
             ended_because: None,
+            locked_at: None,
             cancel_at: None,
             queue_ended_at: None,
             cancelled_at: None,
@@ -98,9 +80,50 @@ impl Record {
         Self { account: Some(account.to_owned()), entry: Some(entry.to_owned()), ..self.clone() }
     }
 
-    /// Whether it says itself that the grant has ended, and until when it is kept.
+    /// [`Marks::retained`], for which no other mark needs to be read.
     pub fn retained(&self) -> bool {
-        self.state == State::Locked && self.retained_until.is_some()
+        self.retained_until.is_some()
+    }
+
+    /// What it says of the life of its grant.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            uid: Some(self.uid.clone()),
+            code: Some(self.code.clone()),
+            state: Some(self.state),
+            ended_at: self.ended_at,
+            because: self.ended_because.clone(),
+            // Where the lock has no moment of its own, the end was written with the lock.
+            locked_at: self.locked_at.or(self.ended_at),
+            cancel_at: self.cancel_at,
+            cancelled_at: self.cancelled_at,
+            retained_until: self.retained_until,
+            after_retention: self.after_retention,
+        }
+    }
+
+    /// The same, locked.
+    pub fn ended(&self, ended: &Ended) -> Self {
+        let Marks { uid, code, state, ended_at, because, locked_at, cancel_at, cancelled_at, retained_until, after_retention } =
+            ended.marks(Some(self.uid.clone()), Some(self.code.clone()));
+        Self {
+            uid: uid.unwrap_or_default(),
+            code: code.unwrap_or_default(),
+            state: state.unwrap_or(State::Locked),
+            ended_at,
+            ended_because: because,
+            locked_at,
+            cancel_at,
+            cancelled_at,
+            retained_until,
+            after_retention,
+            scope: self.scope.clone(),
+            owner: self.owner.clone(),
+            since: self.since,
+            queue_ended_at: self.queue_ended_at,
+            account: self.account.clone(),
+            entry: self.entry.clone(),
+        }
     }
 
     /// The line.
@@ -121,6 +144,7 @@ impl Record {
             ("entry", self.entry.clone()),
             ("ended-at", time(self.ended_at)),
             ("ended-because", self.ended_because.clone()),
+            ("locked-at", time(self.locked_at)),
             ("cancel-at", time(self.cancel_at)),
             ("queue-ended-at", time(self.queue_ended_at)),
             ("cancelled-at", time(self.cancelled_at)),
@@ -142,13 +166,12 @@ impl Record {
             since: time("since")?,
             ended_at: time("ended-at"),
             ended_because: pairs.get("ended-because").cloned(),
+            locked_at: time("locked-at"),
             cancel_at: time("cancel-at"),
             queue_ended_at: time("queue-ended-at"),
             cancelled_at: time("cancelled-at"),
             retained_until: time("retained-until"),
-            after_retention: pairs
-                .get("after-retention")
-                .and_then(|text| [AfterRetention::Delete, AfterRetention::Retain].into_iter().find(|after| after.as_str() == text)),
+            after_retention: pairs.get("after-retention").and_then(|text| after_retention(text)),
             account: pairs.get("account").cloned(),
             entry: pairs.get("entry").cloned(),
         })
