@@ -87,18 +87,36 @@ impl Record {
 
     /// What it says of the life of its grant.
     pub fn marks(&self) -> Marks {
+        let Self {
+            scope: _,
+            owner: _,
+            uid,
+            code,
+            state,
+            since: _,
+            ended_at,
+            ended_because,
+            locked_at,
+            cancel_at,
+            queue_ended_at: _,
+            cancelled_at,
+            retained_until,
+            after_retention,
+            account: _,
+            entry: _,
+        } = self;
         Marks {
-            uid: Some(self.uid.clone()),
-            code: Some(self.code.clone()),
-            state: Some(self.state),
-            ended_at: self.ended_at,
-            because: self.ended_because.clone(),
+            uid: Some(uid.clone()),
+            code: Some(code.clone()),
+            state: Some(*state),
+            ended_at: *ended_at,
+            because: ended_because.clone(),
             // Where the lock has no moment of its own, the end was written with the lock.
-            locked_at: self.locked_at.or(self.ended_at),
-            cancel_at: self.cancel_at,
-            cancelled_at: self.cancelled_at,
-            retained_until: self.retained_until,
-            after_retention: self.after_retention,
+            locked_at: locked_at.or(*ended_at),
+            cancel_at: *cancel_at,
+            cancelled_at: *cancelled_at,
+            retained_until: *retained_until,
+            after_retention: *after_retention,
         }
     }
 
@@ -128,28 +146,46 @@ impl Record {
 
     /// The line.
     pub fn render(&self) -> String {
-        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-        let [hub, factory, site, cluster] = scope_pairs(&self.scope);
+        let Self {
+            scope,
+            owner,
+            uid,
+            code,
+            state,
+            since,
+            ended_at,
+            ended_because,
+            locked_at,
+            cancel_at,
+            queue_ended_at,
+            cancelled_at,
+            retained_until,
+            after_retention,
+            account,
+            entry,
+        } = self;
+        let time = |at: &Option<Timestamp>| at.map(|at| at.to_string());
+        let [hub, factory, site, cluster] = scope_pairs(scope);
         line([
             hub,
             factory,
             site,
             cluster,
-            ("owner", Some(self.owner.to_string())),
-            ("uid", Some(self.uid.clone())),
-            ("code", Some(self.code.clone())),
-            ("state", Some(self.state.as_str().to_owned())),
-            ("since", Some(self.since.to_string())),
-            ("account", self.account.clone()),
-            ("entry", self.entry.clone()),
-            ("ended-at", time(self.ended_at)),
-            ("ended-because", self.ended_because.clone()),
-            ("locked-at", time(self.locked_at)),
-            ("cancel-at", time(self.cancel_at)),
-            ("queue-ended-at", time(self.queue_ended_at)),
-            ("cancelled-at", time(self.cancelled_at)),
-            ("retained-until", time(self.retained_until)),
-            ("after-retention", self.after_retention.as_ref().map(|after| after.as_str().to_owned())),
+            ("owner", Some(owner.to_string())),
+            ("uid", Some(uid.clone())),
+            ("code", Some(code.clone())),
+            ("state", Some(state.as_str().to_owned())),
+            ("since", Some(since.to_string())),
+            ("account", account.clone()),
+            ("entry", entry.clone()),
+            ("ended-at", time(ended_at)),
+            ("ended-because", ended_because.clone()),
+            ("locked-at", time(locked_at)),
+            ("cancel-at", time(cancel_at)),
+            ("queue-ended-at", time(queue_ended_at)),
+            ("cancelled-at", time(cancelled_at)),
+            ("retained-until", time(retained_until)),
+            ("after-retention", after_retention.map(|after| after.as_str().to_owned())),
         ])
     }
 
@@ -208,18 +244,19 @@ impl RowMark {
 
     /// The line.
     pub fn render(&self) -> String {
-        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-        let [hub, factory, site, cluster] = scope_pairs(&self.scope);
+        let Self { scope, owner, member, locked_at, queue_ended_at, cancelled_at } = self;
+        let time = |at: &Option<Timestamp>| at.map(|at| at.to_string());
+        let [hub, factory, site, cluster] = scope_pairs(scope);
         line([
             hub,
             factory,
             site,
             cluster,
-            ("owner", Some(self.owner.to_string())),
-            ("member", self.member.clone()),
-            ("locked-at", time(self.locked_at)),
-            ("queue-ended-at", time(self.queue_ended_at)),
-            ("cancelled-at", time(self.cancelled_at)),
+            ("owner", Some(owner.to_string())),
+            ("member", member.clone()),
+            ("locked-at", time(locked_at)),
+            ("queue-ended-at", time(queue_ended_at)),
+            ("cancelled-at", time(cancelled_at)),
         ])
     }
 
@@ -240,12 +277,8 @@ impl RowMark {
 
 /// A hub's factory with its site and cluster, as each line of ours says them.
 pub(super) fn scope_pairs(scope: &SlurmScope) -> [(&'static str, Option<String>); 4] {
-    [
-        ("hub", Some(scope.hub.clone())),
-        ("factory", Some(scope.factory.to_string())),
-        ("site", Some(scope.site.clone())),
-        ("cluster", Some(scope.cluster.clone())),
-    ]
+    let SlurmScope { hub, factory, site, cluster } = scope;
+    [("hub", Some(hub.clone())), ("factory", Some(factory.to_string())), ("site", Some(site.clone())), ("cluster", Some(cluster.clone()))]
 }
 
 /// The inverse of [`scope_pairs`].
