@@ -6,6 +6,7 @@ pub mod digest;
 pub mod duration;
 pub mod freshness;
 pub mod intent;
+pub mod lifecycle;
 pub mod object;
 pub mod plan;
 pub mod quantity;

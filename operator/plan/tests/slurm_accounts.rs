@@ -230,15 +230,51 @@ fn what_is_kept_is_kept_from_the_moment_at_which_access_was_taken() {
     world.grant("alpha").desired = Desired::Ended { because: Reason::Expired, message: "it ended".to_owned(), at: Some(world.now - month) };
     world.grant("alpha").end.running_work = RunningWork::Cancel;
     let row = key(&world.account("alpha"), "alice", "gpua");
-    assert!(world.cluster.submit(&row));
+    assert!(world.cluster.submit(&row) && world.cluster.submit(&row));
+    world.cluster.jobs[0].running = true;
     world.settle();
     assert_eq!(world.plan("alpha").detail.retained_until, Some(world.now + jiff::SignedDuration::from_secs(7200)));
-    assert!(world.cluster.jobs.is_empty(), "the grace is over as the dates say");
-    world.pass(7199);
+    assert_eq!(world.cluster.jobs.len(), 1, "what waits ends with the lock, and what runs has its grace from then");
+    world.pass(1799);
+    assert_eq!((world.settle(), world.cluster.jobs.len()), (0, 1));
+    world.pass(1);
+    world.settle();
+    assert!(world.cluster.jobs.is_empty());
+    world.pass(5399);
     assert_eq!(world.settle(), 0);
     world.pass(1);
     world.settle();
     assert!(held(&world.cluster.read(), &world.scope()).is_empty());
+}
+
+#[test]
+fn what_is_locked_stays_so_while_its_grant_waits() {
+    let mut world = bound();
+    let (row, h100) = (key(&world.account("alpha"), "alice", "gpua"), world.qos("alpha", "h100"));
+    world.grant("alpha").desired = ended();
+    world.settle();
+    world.grant("alpha").desired = Desired::Scheduled;
+    assert_eq!((world.settle(), world.plan("alpha").phase), (0, SitePhase::Locked));
+    // Somebody opens it with sacctmgr.
+    world.cluster.state.qos.get_mut(&h100).expect("a QOS").limits.retain(|limit, _| !matches!(limit, Limit::SubmittedJobs | Limit::RunningJobs));
+    assert!(world.cluster.clone().submit(&row) && !world.plan("alpha").detail.access_removed);
+    world.settle();
+    assert!(!world.cluster.submit(&row) && world.plan("alpha").detail.access_removed);
+}
+
+#[test]
+fn a_lock_without_a_moment_of_its_own_is_as_old_as_the_end() {
+    let mut world = bound();
+    world.grant("alpha").desired = ended();
+    world.settle();
+    let before = held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
+    let older = |text: &str| Record::parse(text).map(|record| Record { locked_at: None, ..record }.render());
+    let state = &mut world.cluster.state;
+    let texts = state.accounts.values_mut().map(|account| &mut account.description).chain(state.qos.values_mut().map(|qos| &mut qos.description));
+    texts.for_each(|text| *text = older(text).unwrap_or_else(|| text.clone()));
+    world.pass(60);
+    world.settle();
+    assert_eq!(held(&world.cluster.read(), &world.scope())[&owner("alpha")].record, before);
 }
 
 #[test]
@@ -269,6 +305,22 @@ fn an_earlier_grant_of_the_name_keeps_what_it_used() {
     world.grant("alpha").adopt_previous = true;
     world.settle();
     assert_eq!(world.plan("alpha").phase, SitePhase::Bound);
+}
+
+#[test]
+fn what_an_earlier_grant_left_open_is_locked_and_no_orphan() {
+    let mut world = bound();
+    world.site.policy.orphans = OrphanPolicy::Delete;
+    world.grants.insert(owner("alpha"), ("uid-2".to_owned(), aifactory_plan::model::intent::GrantIntent { code: "OTHER".to_owned(), ..grant() }));
+    world.settle();
+    assert!(world.plan("alpha").phase == SitePhase::Refused && world.plan("alpha").detail.access_removed);
+    let record = held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
+    assert_eq!((record.uid.as_str(), record.code.as_str(), record.retained()), ("uid-1", grant().code.as_str(), true));
+    // Its terms are not known, so time deletes nothing of what it used, nor does the end of the later grant.
+    world.grants.clear();
+    world.pass(1_000_000);
+    world.settle();
+    assert_eq!(held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.marks(), record.marks());
 }
 
 #[test]

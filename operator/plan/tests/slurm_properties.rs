@@ -363,7 +363,7 @@ proptest! {
     fn a_record_is_read_as_it_was_written(
         (uid, code, because) in ("\\PC{0,40}", "[ -~]{0,63}", "[\\x00-\\x7f\u{2026}é]{0,400}"),
         state in prop_oneof![Just(State::Bound), Just(State::Paused), Just(State::Locked)],
-        times in proptest::collection::vec(proptest::option::of(time()), 5),
+        times in proptest::collection::vec(proptest::option::of(time()), 6),
         since in time(),
         (account, entry) in (proptest::option::of("[a-z-]{1,40}"), proptest::option::of("\\PC{0,40}")),
     ) {
@@ -374,6 +374,7 @@ proptest! {
             queue_ended_at: times[2],
             cancelled_at: times[3],
             retained_until: times[4],
+            locked_at: times[5],
             after_retention: Some(AfterRetention::Delete).filter(|_| times[0].is_some()),
             account,
             entry,

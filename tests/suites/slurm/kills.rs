@@ -209,7 +209,9 @@ fn plain(lines: &[String], prefix: &str) -> Vec<String> {
 
 fn word(cell: &str, prefix: &str) -> String {
     let parts = cell.split("; ").map(|part| match part.split_once('=') {
-        Some((key @ ("uid" | "since" | "ended-at" | "cancel-at" | "queue-ended-at" | "cancelled-at" | "retained-until"), _)) => key.to_owned(),
+        Some((key @ ("uid" | "since" | "ended-at" | "cancel-at" | "queue-ended-at" | "cancelled-at" | "locked-at" | "retained-until"), _)) => {
+            key.to_owned()
+        }
         Some(("ended-because", text)) => text.split(':').next().unwrap_or_default().to_owned(),
         _ => part.replace(&format!("{prefix}-"), ""),
     });

@@ -61,8 +61,10 @@ pub fn parse(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use aifactory_api::pool::Accounting;
     use proptest::prelude::*;
+
+    use super::{device_minutes, parse, shown, ten_thousandths};
 
     const HALF: Accounting = Accounting { canonical_gpu_hours: 1, per_device_hours: 2 };
     const THIRD: Accounting = Accounting { canonical_gpu_hours: 3, per_device_hours: 1 };

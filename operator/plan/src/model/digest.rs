@@ -160,8 +160,9 @@ fn selects(path: &str, index: usize, item: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    use super::{differences, owned_digest, planned_digest};
 
     fn observed(spec: Value, fields: Value) -> Value {
         json!({

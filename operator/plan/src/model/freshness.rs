@@ -135,7 +135,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{Freshness, Incarnation, Moment};
 
     fn state(uid: &str, version: u64) -> Incarnation {
         Incarnation::new(uid, version)

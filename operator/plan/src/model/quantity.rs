@@ -53,7 +53,7 @@ fn reduce(mut value: i64, base: i64, suffixes: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{count, gibibytes, parse_count, storage};
 
     #[test]
     fn canonical_forms() {

@@ -6,17 +6,19 @@
 mod access;
 mod end;
 mod establish;
+mod marks;
 mod retained;
 
 use std::collections::BTreeMap;
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Reason, labels};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::engine::network;
 use crate::engine::tenancy::{Access, has_our_name};
-use crate::model::intent::{Desired, GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
+use crate::model::intent::{GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
+use crate::model::lifecycle::{Ended, Life, Marks, Order, Work};
 use crate::model::object::{ObjectKey, ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose};
 use crate::model::report::{Detail, EntryUsage, Finding, GrantDetail, SitePhase};
@@ -119,8 +121,7 @@ impl NamespaceView {
         self.state == labels::STATE_LOCKED
     }
 
-    /// Whether the namespace says itself that the grant has ended and data is retained. The label alone is easily edited by hand; the annotation is
-    /// taken off when the grant is given back what it left.
+    /// [`Marks::retained`], for which no other mark needs to be read.
     pub fn retained(&self) -> bool {
         self.time(labels::RETAINED_UNTIL).is_some()
     }
@@ -158,43 +159,32 @@ impl Planner<'_> {
     }
 
     fn decide(&self, uid: &str) -> Plan {
-        let held = self.view.namespace;
-        if let Some(found) = held
-            && !found.terminating
-            && found.annotation(labels::OWNER_UID).is_some_and(|earlier| earlier != uid)
-            && found.annotation(labels::CODE).is_some_and(|code| code != self.grant.code)
-            && !self.grant.adopt_previous
-        {
-            return self.previous_incarnation(found);
-        }
-        let living = matches!(self.grant.desired, Desired::Bound | Desired::Paused | Desired::Scheduled);
-        if let Some(refusal) = self.view.refused.filter(|_| living) {
-            return self.refused(refusal.reason, &refusal.message);
-        }
-        match &self.grant.desired {
-            Desired::Ended { because, message, at } => self.end(*because, message, *at, SitePhase::Locked),
-            Desired::Bound | Desired::Paused | Desired::Scheduled if self.grant.keep => self.keep(),
-            Desired::Bound | Desired::Paused if !self.held_alive() => match &self.grant.only_if_held {
-                Some(refusal) => self.refused(refusal.reason, &refusal.message),
-                None => self.establish(if matches!(self.grant.desired, Desired::Bound) { Access::Open } else { Access::Paused }),
-            },
-            Desired::Bound => self.establish(Access::Open),
-            Desired::Paused => self.establish(Access::Paused),
-            Desired::Scheduled if self.held_alive() => self.establish(Access::Paused),
-            // A namespace that was retained before stays as it is until `notBefore`.
-            Desired::Scheduled => Plan {
-                wake: None,
-                ..Plan::nothing(if held.is_some() { SitePhase::Locked } else { SitePhase::Gone }, self.detail(0, true, held.is_some()))
-            },
+        let order = Order { uid, grant: self.grant, refused: self.view.refused, keeps: self.grant.keep };
+        let life = Life::of(&order, self.held_marks().as_ref(), self.now);
+        let mut plan = match &life {
+            Life::Living(Work::Open) => self.establish(Access::Open),
+            Life::Living(Work::Paused) => self.establish(Access::Paused),
+            Life::Keeping(work) => self.keep(*work),
+            Life::Waiting => self.wait(),
+            Life::Refused { refusal, ended } => self.refused(refusal, ended.as_ref()),
+            Life::Ended(ended) => self.end(ended, life.phase()),
+            Life::FormerIncarnation(ended) => self.previous_incarnation(ended),
+            Life::Gone => self.gone(life.phase()),
+        };
+        plan.wake = plan.wake.or_else(|| life.deadline(self.now));
+        plan
+    }
+
+    /// What the site holds of this grant already, as far as is known.
+    fn held_marks(&self) -> Option<Marks> {
+        match self.view.namespace {
+            Some(found) => Some(found.marks()),
+            None => self.remains().then(Marks::default),
         }
     }
 
-    /// Whether the site gives access to this grant already, as far as is known.
-    fn held_alive(&self) -> bool {
-        match self.view.namespace {
-            Some(found) => !found.locked(),
-            None => self.remains(),
-        }
+    fn gone(&self, phase: SitePhase) -> Plan {
+        Plan::nothing(phase, self.detail(0, true, false))
     }
 
     /// Whether something of this grant is in a namespace that does not say any more whose it is.
@@ -203,9 +193,9 @@ impl Planner<'_> {
         self.view.objects.keys().any(inside) || self.view.strangers.keys().any(|key| has_our_name(&key.name))
     }
 
-    fn refused(&self, reason: Reason, message: &str) -> Plan {
-        let mut plan = self.end(reason, message, None, SitePhase::Refused);
-        plan.findings.insert(0, Finding::stalled(reason, message));
+    fn refused(&self, refusal: &Refusal, ended: Option<&Ended>) -> Plan {
+        let mut plan = ended.map_or_else(|| self.gone(SitePhase::Refused), |ended| self.end(ended, SitePhase::Refused));
+        plan.findings.insert(0, Finding::stalled(refusal.reason, refusal.message.clone()));
         plan
     }
 
@@ -306,8 +296,4 @@ impl Planner<'_> {
         let blind = hours.blind.iter().map(|why| Finding::note(Reason::UsageStale, format!("GPU time of Pods is not counted: {why}")));
         gaps.chain(blind).collect()
     }
-}
-
-fn after(at: Timestamp, seconds: i64) -> Timestamp {
-    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

@@ -15,20 +15,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Body, Intent, SiteIntent, SiteWord};
-use aifactory_plan::model::report::{EntryUsage, Finding, Report, SiteReport};
+use aifactory_plan::model::intent::{SiteIntent, SiteWord};
+use aifactory_plan::model::report::{EntryUsage, Finding};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::client::SlurmClient;
 use super::read::partition::PartitionView;
 use super::usage::Usage;
 use crate::credential::reader::CredentialReader;
-use crate::site::clock::Now;
 use crate::site::controller::{self, Core};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, SiteSender, WorkerSender};

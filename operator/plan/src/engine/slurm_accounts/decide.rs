@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::name::SlurmScope;
 use aifactory_api::{OwnerRef, Reason, labels};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::call::Call;
 use super::found::{Found, HeldAccount, Place};
@@ -13,7 +13,8 @@ use super::record::{Record, State};
 use super::state::Limit;
 use super::view::{AccountPlan, AccountView};
 use crate::model::digest::digest_of;
-use crate::model::intent::{Desired, End, GrantIntent, Intent, SiteIntent};
+use crate::model::intent::{End, GrantIntent, Intent, Refusal, SiteIntent};
+use crate::model::lifecycle::{Cause, Ended, Life, Marks, Order};
 use crate::model::report::{Finding, GrantDetail, SitePhase, SlurmDetail, SlurmEntry};
 
 /// Plans a grant in a Slurm cluster.
@@ -27,10 +28,14 @@ pub fn plan_grant(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view:
 /// Plans for what is left of a grant that is gone from the hub: what is retained acts by its record alone, and the rest is an orphan.
 pub fn plan_gone(site: &SiteIntent, owner: &OwnerRef, held: &HeldAccount, view: &AccountView<'_>, now: Timestamp) -> AccountPlan {
     let mut planner = Planner::new(site, owner, *view, now, &held.record.code);
-    match planner.found.record.clone() {
-        None => planner.phase = SitePhase::Gone,
-        Some(record) if record.retained() => planner.keep(&record),
-        Some(record) => match site.policy.orphans {
+    let retained = planner.marks().and_then(|marks| Ended::retained(&marks, now));
+    match (planner.found.record.clone(), retained) {
+        (None, _) => planner.phase = SitePhase::Gone,
+        (Some(record), Some(ended)) => {
+            planner.phase = SitePhase::Locked;
+            planner.keep(&record.ended(&ended), &ended);
+        }
+        (Some(record), None) => match site.policy.orphans {
             OrphanPolicy::Report => planner.phase = SitePhase::Locked,
             OrphanPolicy::Lock => {
                 planner.lock(&record);
@@ -88,34 +93,34 @@ impl<'a> Planner<'a> {
     }
 
     fn decide(&mut self, intent: &Intent, grant: &GrantIntent) {
-        let record = self.found.record.clone();
-        if let Some(record) = &record
-            && record.uid != intent.uid
-            && record.code != grant.code
-            && !grant.adopt_previous
-        {
-            return self.previous_incarnation(record, grant);
-        }
-        let alive = record.as_ref().is_some_and(|record| record.state != State::Locked);
-        let living = matches!(grant.desired, Desired::Bound | Desired::Paused | Desired::Scheduled);
-        if let Some(refusal) = self.view.refused.filter(|_| living) {
-            return self.refuse(intent, grant, refusal.reason, &refusal.message);
-        }
-        match (&grant.desired, &grant.only_if_held) {
-            (Desired::Ended { because, message, at }, _) => self.ended(intent, grant, (*because, message), *at, SitePhase::Locked),
-            (Desired::Bound, _) if grant.keep || self.site.left => self.hold(grant, true),
-            (Desired::Paused | Desired::Scheduled, _) if grant.keep || self.site.left => self.hold(grant, false),
-            (Desired::Bound | Desired::Paused, Some(refusal)) if !alive => self.refuse(intent, grant, refusal.reason, &refusal.message),
-            (Desired::Bound, _) => self.establish(intent, grant, true),
-            (Desired::Paused, _) => self.establish(intent, grant, false),
-            (Desired::Scheduled, _) if alive => self.establish(intent, grant, false),
-            (Desired::Scheduled, _) => self.phase = if record.is_some() { SitePhase::Locked } else { SitePhase::Gone },
+        let order = Order { uid: &intent.uid, grant, refused: self.view.refused, keeps: grant.keep || self.site.left };
+        let life = Life::of(&order, self.marks().as_ref(), self.now);
+        self.phase = life.phase();
+        match &life {
+            Life::Living(work) => self.establish(intent, grant, *work),
+            Life::Keeping(work) => self.hold(grant, *work),
+            Life::Waiting => self.lock_found(),
+            Life::Refused { refusal, ended } => self.refused(intent, grant, refusal, ended.as_ref()),
+            Life::Ended(ended) => self.ended(intent, grant, ended),
+            Life::FormerIncarnation(ended) => self.previous_incarnation(grant, ended),
+            Life::Gone => {}
         }
     }
 
-    fn previous_incarnation(&mut self, record: &Record, grant: &GrantIntent) {
-        self.lock(record);
-        self.phase = SitePhase::Refused;
+    fn marks(&self) -> Option<Marks> {
+        self.found.record.as_ref().map(Record::marks)
+    }
+
+    /// Locks what is held, as it says itself.
+    fn lock_found(&mut self) {
+        if let Some(record) = self.found.record.clone() {
+            self.lock(&record);
+        }
+    }
+
+    fn previous_incarnation(&mut self, grant: &GrantIntent, ended: &Ended) {
+        let Some(record) = self.found.record.clone() else { return };
+        self.lock(&if ended.seen_locked() { record.clone() } else { record.ended(ended) });
         let message = format!(
             "account {} holds what an earlier grant of this name with code {:?} has used, this one has {:?}. Wait until it is gone, or take it \
              over: kubectl annotate accessgrant {} -n {} {}=true",
@@ -129,10 +134,20 @@ impl<'a> Planner<'a> {
         self.findings.push(Finding::stalled(Reason::PreviousIncarnation, message));
     }
 
+    /// Refuses the grant for what is found in the cluster.
+    pub fn refuse(&mut self, intent: &Intent, grant: &GrantIntent, refusal: &Refusal) {
+        let cause = Cause { reason: refusal.reason, message: &refusal.message, at: None };
+        let ended = self.marks().map(|marks| Ended::new(&cause, &grant.end, &marks, self.now));
+        self.refused(intent, grant, refusal, ended.as_ref());
+    }
+
     /// Takes access away from what is held, and says why.
-    pub fn refuse(&mut self, intent: &Intent, grant: &GrantIntent, reason: Reason, message: &str) {
-        self.ended(intent, grant, (reason, message), None, SitePhase::Refused);
-        self.findings.insert(0, Finding::stalled(reason, message));
+    fn refused(&mut self, intent: &Intent, grant: &GrantIntent, refusal: &Refusal, ended: Option<&Ended>) {
+        if let Some(ended) = ended {
+            self.ended(intent, grant, ended);
+        }
+        self.phase = SitePhase::Refused;
+        self.findings.insert(0, Finding::stalled(refusal.reason, refusal.message.clone()));
     }
 
     /// Asks for something.
@@ -219,8 +234,4 @@ pub fn scope(site: &SiteIntent) -> SlurmScope {
         site: site.site.clone(),
         cluster: site.slurm.as_ref().map(|slurm| slurm.cluster_name.clone()).unwrap_or_default(),
     }
-}
-
-pub(super) fn after(at: Timestamp, seconds: i64) -> Timestamp {
-    at.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

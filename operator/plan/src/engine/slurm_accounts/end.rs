@@ -2,78 +2,47 @@
 
 use std::collections::BTreeSet;
 
-use aifactory_api::Reason;
-use aifactory_api::grant::{AfterRetention, RunningWork};
-use jiff::Timestamp;
-
 use super::call::{Call, Stage};
-use super::decide::{Planner, after};
+use super::decide::Planner;
 use super::found::Place;
 use super::record::{Record, State};
 use super::state::RowKey;
 use super::target::{self, Ceiling, Target};
 use crate::model::intent::{GrantIntent, Intent};
-use crate::model::report::SitePhase;
-use crate::model::text::shorten;
+use crate::model::lifecycle::Ended;
 
 impl Planner<'_> {
     /// Takes access away from what is held, and keeps it for the retention.
-    pub fn ended(&mut self, intent: &Intent, grant: &GrantIntent, why: (Reason, &str), at: Option<Timestamp>, phase: SitePhase) {
-        let Some(found) = self.found.record.clone() else {
-            self.phase = if phase == SitePhase::Refused { phase } else { SitePhase::Gone };
-            return;
-        };
-        let already = found.state == State::Locked;
-        let before = already.then_some(&found);
-        // What is kept is kept from the moment at which access was really taken, however long ago the grant ended by its dates.
-        let ended_at = before.and_then(|found| found.ended_at).unwrap_or(self.now);
-        // The reason of the first lock stays: later ones (a deletion after an expiry) end nothing that has not ended.
-        let because = before.and_then(|found| found.ended_because.clone()).unwrap_or_else(|| format!("{}: {}", why.0, shorten(why.1, 400)));
-        let record = Record {
-            ended_at: Some(ended_at),
-            ended_because: Some(because),
-            cancel_at: (grant.end.running_work == RunningWork::Cancel).then(|| after(at.unwrap_or(ended_at), grant.end.grace_seconds)),
-            queue_ended_at: before.and_then(|found| found.queue_ended_at),
-            cancelled_at: before.and_then(|found| found.cancelled_at),
-            retained_until: Some(after(ended_at, grant.end.retention_seconds)),
-            after_retention: Some(grant.end.after_retention),
-            ..Record::new(&self.scope, self.owner, &intent.uid, &grant.code, State::Locked, found.since)
-        };
-        self.keep(&record);
-        if phase == SitePhase::Refused {
-            self.phase = phase;
-        }
+    pub fn ended(&mut self, intent: &Intent, grant: &GrantIntent, ended: &Ended) {
+        let Some(found) = self.found.record.clone() else { return };
+        let queue_ended_at = found.queue_ended_at.filter(|_| found.state == State::Locked);
+        let record = Record::new(&self.scope, self.owner, &intent.uid, &grant.code, State::Locked, found.since);
+        self.keep(&Record { queue_ended_at, ..record }.ended(ended), ended);
     }
 
     /// What a locked record asks for, whether or not its grant is still there.
-    pub fn keep(&mut self, record: &Record) {
-        self.phase = SitePhase::Locked;
-        let mut record = record.clone();
-        let deletes = record.after_retention == Some(AfterRetention::Delete);
-        if deletes && record.retained_until.is_some_and(|until| until <= self.now) {
+    pub fn keep(&mut self, record: &Record, ended: &Ended) {
+        if ended.over(self.now) {
             if !self.view.policy.keep_namespaces {
-                self.delete(&record);
+                self.delete(record);
                 return;
             }
             self.kept_by_site();
         }
+        let mut record = record.clone();
         // Jobs end when the lock was read: none is queued anew then.
         let locked = self.found.locked() && self.found.record.as_ref().is_some_and(|found| found.state == State::Locked);
-        let due = record.cancel_at.is_some_and(|at| at <= self.now) && record.cancelled_at.is_none();
-        if locked && due {
+        if locked && ended.cancels(self.now) {
             self.end_jobs(false);
             record.queue_ended_at.get_or_insert(self.now);
-            record.cancelled_at = Some(self.now);
+            record = record.ended(&ended.cancelled(self.now));
         } else if locked && record.queue_ended_at.is_none() {
             self.end_jobs(true);
             record.queue_ended_at = Some(self.now);
         }
         self.lock(&record);
-        if let Some(at) = record.cancel_at.filter(|_| record.cancelled_at.is_none()) {
+        if let Some(at) = ended.deadline(self.now) {
             self.wake_at(at);
-        }
-        if let Some(until) = record.retained_until.filter(|_| deletes) {
-            self.wake_at(until);
         }
     }
 

@@ -11,7 +11,8 @@ use super::members::{Members, member_hash};
 use super::record::{Record, RowMark, State};
 use super::state::{Row, RowKey};
 use super::target::{self, Target};
-use crate::model::intent::{GrantIntent, GrantPoolIntent, Intent};
+use crate::model::intent::{GrantIntent, GrantPoolIntent, Intent, Refusal};
+use crate::model::lifecycle::Work;
 use crate::model::report::{Finding, SitePhase};
 use crate::model::text::{bounded, shorten};
 
@@ -29,9 +30,8 @@ struct Wanted {
 }
 
 impl Planner<'_> {
-    /// Makes what members need, locked unless `open`.
-    pub fn establish(&mut self, intent: &Intent, grant: &GrantIntent, open: bool) {
-        self.phase = if open { SitePhase::Bound } else { SitePhase::Paused };
+    /// Makes what members need, locked where no new work may start.
+    pub fn establish(&mut self, intent: &Intent, grant: &GrantIntent, work: Work) {
         let nothing = grant.pools.iter().all(|pool| pool.partition.is_none());
         if nothing && self.found.record.is_none() {
             return;
@@ -39,7 +39,10 @@ impl Planner<'_> {
         if self.foreign(intent, grant) {
             return;
         }
-        let state = if open { State::Bound } else { State::Paused };
+        let (open, state) = match work {
+            Work::Open => (true, State::Bound),
+            Work::Paused => (false, State::Paused),
+        };
         let since = self.found.record.as_ref().map_or(self.now, |record| record.since);
         let record = Record::new(&self.scope, self.owner, &intent.uid, &grant.code, state, since);
         let entries = self.entries(grant, &record, open);
@@ -99,7 +102,7 @@ impl Planner<'_> {
         let adopt = adopt_mark(&grant.code);
         if self.found.place == Place::Adopted && !adoptable(self.view.snapshot, &grant.code).any(|name| name == account) {
             let message = format!("account {account} does not say {adopt} any more: the site has taken it back. Put it into its description again");
-            self.refuse(intent, grant, Reason::RefusedBySite, &message);
+            self.refuse(intent, grant, &Refusal { reason: Reason::RefusedBySite, message });
             return true;
         }
         let mut messages = Vec::new();

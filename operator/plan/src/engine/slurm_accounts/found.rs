@@ -1,11 +1,12 @@
 //! What is ours in a Slurm cluster, and whose.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::OwnerRef;
 use aifactory_api::name::{SLURM_PREFIX, SlurmScope, slurm_qos_prefix};
 
-use super::record::{Record, RowMark, State};
+use super::record::{Record, RowMark};
 use super::state::{Qos, Row, RowKey, Snapshot};
 
 /// A grant of which something is there.
@@ -52,8 +53,10 @@ impl<'a> Found<'a> {
         let own = scope.account(owner);
         let ours = account_record(snapshot, &own).filter(|record| record.is_of(scope, owner));
         // A partly written record is one that says less: what has ended has ended.
-        let told =
-            qos.values().map(|(_, record)| record).max_by_key(|record| (record.state == State::Locked, record.ended_at.map(std::cmp::Reverse)));
+        let told = qos.values().map(|(_, record)| record).max_by_key(|record| {
+            let marks = record.marks();
+            (marks.locked(), marks.ended_at.map(Reverse), marks.locked_at.map(Reverse))
+        });
         let since = ours.iter().chain(qos.values().map(|(_, record)| record)).map(|record| record.since).min();
         let record = ours.clone().or_else(|| told.cloned()).map(|record| Record {
             since: since.unwrap_or(record.since),

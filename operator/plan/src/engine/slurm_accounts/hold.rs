@@ -8,26 +8,13 @@ use super::members::{Members, member_hash};
 use super::record::{Record, RowMark, State};
 use super::state::{Row, RowKey};
 use crate::model::intent::GrantIntent;
-use crate::model::report::SitePhase;
+use crate::model::lifecycle::Work;
 
 impl Planner<'_> {
-    /// Keeps what is held, locked unless `open`.
-    pub fn hold(&mut self, grant: &GrantIntent, open: bool) {
-        let Some(record) = self.found.record.clone() else {
-            self.phase = SitePhase::Gone;
-            return;
-        };
-        match record.state {
-            State::Locked => {
-                self.phase = SitePhase::Locked;
-                self.lock(&record);
-                return;
-            }
-            State::Bound if open => self.phase = SitePhase::Bound,
-            State::Bound | State::Paused => {
-                self.phase = SitePhase::Paused;
-                self.lock(&Record { state: State::Paused, ..record });
-            }
+    /// Keeps what is held, locked where no new work may start.
+    pub fn hold(&mut self, grant: &GrantIntent, work: Work) {
+        if let (Work::Paused, Some(record)) = (work, self.found.record.clone()) {
+            self.lock(&Record { state: State::Paused, ..record });
         }
         self.lock_strays(&BTreeSet::new());
         self.hold_members(grant);

@@ -3,38 +3,17 @@
 
 use std::collections::BTreeMap;
 
+use aifactory_api::OwnerRef;
 use aifactory_api::grant::AfterRetention;
 use aifactory_api::name::SlurmScope;
-use aifactory_api::{OwnerRef, labels};
 use jiff::Timestamp;
+
+use crate::model::lifecycle::{Ended, Marks, after_retention};
+
+pub use crate::model::lifecycle::State;
 
 /// First word of every description and comment of ours.
 pub const MARK: &str = "aifactory";
-
-/// Where a grant stands in a Slurm cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum State {
-    /// Members work.
-    Bound,
-    /// No new work.
-    Paused,
-    /// Access is gone; what was used is kept.
-    Locked,
-}
-
-impl State {
-    fn as_str(self) -> &'static str {
-        match self {
-            State::Bound => labels::STATE_BOUND,
-            State::Paused => labels::STATE_PAUSED,
-            State::Locked => labels::STATE_LOCKED,
-        }
-    }
-
-    fn parse(text: &str) -> Option<Self> {
-        [State::Bound, State::Paused, State::Locked].into_iter().find(|state| state.as_str() == text)
-    }
-}
 
 /// The description of an account or a QOS of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +34,8 @@ pub struct Record {
     pub ended_at: Option<Timestamp>,
     /// Why access ended.
     pub ended_because: Option<String>,
+    /// When it was locked.
+    pub locked_at: Option<Timestamp>,
     /// When what still runs is cancelled; `None`: it may finish.
     pub cancel_at: Option<Timestamp>,
     /// When pending jobs were ended.
@@ -83,6 +64,7 @@ impl Record {
             since,
             ended_at: None,
             ended_because: None,
+            locked_at: None,
             cancel_at: None,
             queue_ended_at: None,
             cancelled_at: None,
@@ -98,34 +80,112 @@ impl Record {
         Self { account: Some(account.to_owned()), entry: Some(entry.to_owned()), ..self.clone() }
     }
 
-    /// Whether it says itself that the grant has ended, and until when it is kept.
+    /// [`Marks::retained`], for which no other mark needs to be read.
     pub fn retained(&self) -> bool {
-        self.state == State::Locked && self.retained_until.is_some()
+        self.retained_until.is_some()
+    }
+
+    /// What it says of the life of its grant.
+    pub fn marks(&self) -> Marks {
+        let Self {
+            scope: _,
+            owner: _,
+            uid,
+            code,
+            state,
+            since: _,
+            ended_at,
+            ended_because,
+            locked_at,
+            cancel_at,
+            queue_ended_at: _,
+            cancelled_at,
+            retained_until,
+            after_retention,
+            account: _,
+            entry: _,
+        } = self;
+        Marks {
+            uid: Some(uid.clone()),
+            code: Some(code.clone()),
+            state: Some(*state),
+            ended_at: *ended_at,
+            because: ended_because.clone(),
+            // Where the lock has no moment of its own, the end was written with the lock.
+            locked_at: locked_at.or(*ended_at),
+            cancel_at: *cancel_at,
+            cancelled_at: *cancelled_at,
+            retained_until: *retained_until,
+            after_retention: *after_retention,
+        }
+    }
+
+    /// The same, locked.
+    pub fn ended(&self, ended: &Ended) -> Self {
+        let Marks { uid, code, state, ended_at, because, locked_at, cancel_at, cancelled_at, retained_until, after_retention } =
+            ended.marks(Some(self.uid.clone()), Some(self.code.clone()));
+        Self {
+            uid: uid.unwrap_or_default(),
+            code: code.unwrap_or_default(),
+            state: state.unwrap_or(State::Locked),
+            ended_at,
+            ended_because: because,
+            locked_at,
+            cancel_at,
+            cancelled_at,
+            retained_until,
+            after_retention,
+            scope: self.scope.clone(),
+            owner: self.owner.clone(),
+            since: self.since,
+            queue_ended_at: self.queue_ended_at,
+            account: self.account.clone(),
+            entry: self.entry.clone(),
+        }
     }
 
     /// The line.
     pub fn render(&self) -> String {
-        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-        let [hub, factory, site, cluster] = scope_pairs(&self.scope);
+        let Self {
+            scope,
+            owner,
+            uid,
+            code,
+            state,
+            since,
+            ended_at,
+            ended_because,
+            locked_at,
+            cancel_at,
+            queue_ended_at,
+            cancelled_at,
+            retained_until,
+            after_retention,
+            account,
+            entry,
+        } = self;
+        let time = |at: &Option<Timestamp>| at.map(|at| at.to_string());
+        let [hub, factory, site, cluster] = scope_pairs(scope);
         line([
             hub,
             factory,
             site,
             cluster,
-            ("owner", Some(self.owner.to_string())),
-            ("uid", Some(self.uid.clone())),
-            ("code", Some(self.code.clone())),
-            ("state", Some(self.state.as_str().to_owned())),
-            ("since", Some(self.since.to_string())),
-            ("account", self.account.clone()),
-            ("entry", self.entry.clone()),
-            ("ended-at", time(self.ended_at)),
-            ("ended-because", self.ended_because.clone()),
-            ("cancel-at", time(self.cancel_at)),
-            ("queue-ended-at", time(self.queue_ended_at)),
-            ("cancelled-at", time(self.cancelled_at)),
-            ("retained-until", time(self.retained_until)),
-            ("after-retention", self.after_retention.as_ref().map(|after| after.as_str().to_owned())),
+            ("owner", Some(owner.to_string())),
+            ("uid", Some(uid.clone())),
+            ("code", Some(code.clone())),
+            ("state", Some(state.as_str().to_owned())),
+            ("since", Some(since.to_string())),
+            ("account", account.clone()),
+            ("entry", entry.clone()),
+            ("ended-at", time(ended_at)),
+            ("ended-because", ended_because.clone()),
+            ("locked-at", time(locked_at)),
+            ("cancel-at", time(cancel_at)),
+            ("queue-ended-at", time(queue_ended_at)),
+            ("cancelled-at", time(cancelled_at)),
+            ("retained-until", time(retained_until)),
+            ("after-retention", after_retention.map(|after| after.as_str().to_owned())),
         ])
     }
 
@@ -142,13 +202,12 @@ impl Record {
             since: time("since")?,
             ended_at: time("ended-at"),
             ended_because: pairs.get("ended-because").cloned(),
+            locked_at: time("locked-at"),
             cancel_at: time("cancel-at"),
             queue_ended_at: time("queue-ended-at"),
             cancelled_at: time("cancelled-at"),
             retained_until: time("retained-until"),
-            after_retention: pairs
-                .get("after-retention")
-                .and_then(|text| [AfterRetention::Delete, AfterRetention::Retain].into_iter().find(|after| after.as_str() == text)),
+            after_retention: pairs.get("after-retention").and_then(|text| after_retention(text)),
             account: pairs.get("account").cloned(),
             entry: pairs.get("entry").cloned(),
         })
@@ -185,18 +244,19 @@ impl RowMark {
 
     /// The line.
     pub fn render(&self) -> String {
-        let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
-        let [hub, factory, site, cluster] = scope_pairs(&self.scope);
+        let Self { scope, owner, member, locked_at, queue_ended_at, cancelled_at } = self;
+        let time = |at: &Option<Timestamp>| at.map(|at| at.to_string());
+        let [hub, factory, site, cluster] = scope_pairs(scope);
         line([
             hub,
             factory,
             site,
             cluster,
-            ("owner", Some(self.owner.to_string())),
-            ("member", self.member.clone()),
-            ("locked-at", time(self.locked_at)),
-            ("queue-ended-at", time(self.queue_ended_at)),
-            ("cancelled-at", time(self.cancelled_at)),
+            ("owner", Some(owner.to_string())),
+            ("member", member.clone()),
+            ("locked-at", time(locked_at)),
+            ("queue-ended-at", time(queue_ended_at)),
+            ("cancelled-at", time(cancelled_at)),
         ])
     }
 
@@ -217,12 +277,8 @@ impl RowMark {
 
 /// A hub's factory with its site and cluster, as each line of ours says them.
 pub(super) fn scope_pairs(scope: &SlurmScope) -> [(&'static str, Option<String>); 4] {
-    [
-        ("hub", Some(scope.hub.clone())),
-        ("factory", Some(scope.factory.to_string())),
-        ("site", Some(scope.site.clone())),
-        ("cluster", Some(scope.cluster.clone())),
-    ]
+    let SlurmScope { hub, factory, site, cluster } = scope;
+    [("hub", Some(hub.clone())), ("factory", Some(factory.to_string())), ("site", Some(site.clone())), ("cluster", Some(cluster.clone()))]
 }
 
 /// The inverse of [`scope_pairs`].

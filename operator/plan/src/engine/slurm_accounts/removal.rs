@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use aifactory_api::Reason;
-use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::SLURM_PREFIX;
 
 use super::call::{Call, Stage};
-use super::decide::{Planner, after};
+use super::decide::Planner;
 use super::record::{Record, RowMark};
 use super::state::{Row, RowKey};
+use crate::model::lifecycle::{Ended, cancel_at};
 use crate::model::report::Finding;
 
 impl Planner<'_> {
@@ -25,7 +25,7 @@ impl Planner<'_> {
             return;
         };
         let end = self.end.as_ref();
-        let cancel_at = end.filter(|end| end.running_work == RunningWork::Cancel).map(|end| after(locked_at, end.grace_seconds));
+        let cancel_at = end.and_then(|end| cancel_at(end, locked_at));
         let due = cancel_at.is_some_and(|at| at <= self.now) && mark.cancelled_at.is_none();
         if due || mark.queue_ended_at.is_none() {
             mark.queue_ended_at.get_or_insert(self.now);
@@ -105,10 +105,8 @@ impl Planner<'_> {
         if !account.starts_with(SLURM_PREFIX) || record.is_none() {
             return false;
         }
-        let deleted = record.is_some_and(|record| {
-            let over = record.retained_until.is_some_and(|until| until <= self.now) && record.after_retention == Some(AfterRetention::Delete);
-            if record.retained() { over } else { record.cancelled_at.is_some() }
-        });
+        let over = |record: Record| Ended::retained(&record.marks(), self.now).map_or(record.cancelled_at.is_some(), |ended| ended.over(self.now));
+        let deleted = record.is_some_and(over);
         let mut rows = self.view.snapshot.rows_of(account).filter(|(key, _)| key.user == user).map(|(_, row)| row).peekable();
         deleted || (rows.peek().is_some() && rows.all(Row::locked))
     }

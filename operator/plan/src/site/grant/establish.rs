@@ -7,13 +7,14 @@ use aifactory_api::{Reason, labels};
 
 use crate::engine::network;
 use crate::engine::tenancy::{self, Access, Mark};
-use crate::model::intent::{Desired, MemberIntent};
+use crate::model::intent::MemberIntent;
+use crate::model::lifecycle::Work;
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Action, Plan, Purpose, applies, deletes};
 use crate::model::report::{Detail, Finding, SitePhase};
 use crate::model::text::bounded;
 
-use super::{NamespaceView, Planner, access};
+use super::{Planner, access};
 
 impl Planner<'_> {
     pub(super) fn establish(&self, access: Access) -> Plan {
@@ -75,17 +76,24 @@ impl Planner<'_> {
         closed.into_iter().map(|pool| Finding::note(Reason::Exhausted, told(pool))).collect()
     }
 
+    /// Not in force, and locked before: it stays so, and nobody works there.
+    pub(super) fn wait(&self) -> Plan {
+        let working = access::letting_work(self.view.objects, self.view.strangers);
+        let gone = working.is_empty() && self.widened().is_empty();
+        let mut plan = Plan::nothing(SitePhase::Locked, self.detail(0, gone, true));
+        plan.step(Purpose::RemoveAccess, self.tokens(!working.is_empty()));
+        plan.step(Purpose::RemoveAccess, working);
+        plan
+    }
+
     /// Something that the grant names can not be read: what is held stays, members who are not listed lose access, and a pause lets nothing start.
-    pub(super) fn keep(&self) -> Plan {
+    pub(super) fn keep(&self, work: Work) -> Plan {
         let observed = self.view.objects;
         let found = self.view.namespace;
-        if found.map_or(!self.remains(), NamespaceView::locked) {
-            let phase = if found.is_some() { SitePhase::Locked } else { SitePhase::Gone };
-            let gone = access::letting_work(observed, self.view.strangers).is_empty();
-            return Plan::nothing(phase, self.detail(0, gone, found.is_some()));
-        }
-        let paused = !matches!(self.grant.desired, Desired::Bound) || found.is_some_and(|found| found.state == labels::STATE_PAUSED);
-        let access = if paused { Access::Paused } else { Access::Open };
+        let (paused, access) = match work {
+            Work::Open => (false, Access::Open),
+            Work::Paused => (true, Access::Paused),
+        };
         let (members, _) = self.members();
         let wanted: Vec<_> = tenancy::bindings(&members, &self.namespace, access, &self.ownership)
             .into_iter()

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::grant::AfterRetention;
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 
 use crate::engine::network;
 use crate::engine::tenancy::{self, BindingView, Mark};
 use crate::model::intent::SiteIntent;
+use crate::model::lifecycle::Ended;
 use crate::model::object::{ObjectKey, ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies};
 use crate::model::report::{Detail, Finding, SitePhase};
 use crate::site::index::Strangers;
 use crate::site::policy::SitePolicy;
 
-use super::{NamespaceView, access};
+use super::{NamespaceView, access, marks};
 
 /// A retained namespace as the site worker knows it.
 #[derive(Clone, Copy, Debug)]
@@ -44,11 +44,9 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
     if view.terminating || policy.paused {
         return plan;
     }
-    let cancel_at = view.time(labels::CANCEL_WORK_AT).filter(|_| view.annotation(labels::WORK_CANCELLED_AT).is_none());
-    let delete_at = view.time(labels::RETAINED_UNTIL).filter(|_| view.annotation(labels::AFTER_RETENTION) == Some(AfterRetention::Delete.as_str()));
-    plan.wake = [cancel_at, delete_at].into_iter().flatten().filter(|at| *at > now).min();
-    // Nothing is deleted that is not seen locked.
-    if delete_at.is_some_and(|at| at <= now) && view.locked() && access_gone {
+    let Some(ended) = Ended::retained(&view.marks(), now) else { return plan };
+    plan.wake = ended.deadline(now);
+    if ended.over(now) && access_gone {
         if !policy.keep_namespaces {
             let key = ObjectKey::cluster(ObjectKind::Namespace, name);
             plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(view.uid.clone()) }]);
@@ -56,16 +54,15 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
         }
         plan.findings.push(kept_by_site(name));
     }
-    let lock = |annotations| tenancy::locked_namespace(site, name, &view.annotations, &Mark { annotations }, ownership);
-    plan.step(Purpose::Establish, applies(vec![lock(BTreeMap::new())], objects));
+    let lock = |ended: &Ended| tenancy::locked_namespace(site, name, &view.annotations, &Mark { annotations: marks::annotations(ended) }, ownership);
+    plan.step(Purpose::Establish, applies(vec![lock(&ended)], objects));
     plan.step(Purpose::Establish, applies(vec![network::default_deny(name, ownership)], objects));
     if !accelerators_in_use {
         after_work(name, becoming, objects, ownership, &mut plan);
     }
-    if cancel_at.is_some_and(|at| at <= now) {
+    if ended.cancels(now) {
         plan.step(Purpose::Establish, vec![Action::EndWork { namespace: name.to_owned() }]);
-        let cancelled = BTreeMap::from([(labels::WORK_CANCELLED_AT.to_owned(), now.to_string())]);
-        plan.step(Purpose::Establish, vec![Action::Apply(lock(cancelled))]);
+        plan.step(Purpose::Establish, vec![Action::Apply(lock(&ended.cancelled(now)))]);
     }
     plan
 }

@@ -193,3 +193,46 @@ fn data_that_was_lost_while_nobody_watched_is_told() {
     site.strip(&namespace_key(), &["labels"]);
     assert!(site.lost.is_empty());
 }
+
+#[test]
+fn nobody_works_in_a_locked_namespace_while_its_grant_waits() {
+    for keep in [false, true] {
+        let mut site = Site::bound();
+        let lead = site.binding("aifactory-lead");
+        let before = site.object(&lead).clone();
+        site.grant.desired = ended();
+        site.settle();
+        (site.grant.desired, site.grant.keep) = (Desired::Scheduled, keep);
+        assert!(site.plan().steps.is_empty() && site.detail().access_removed);
+        site.write(&lead, before);
+        assert!(!site.detail().access_removed);
+        assert_eq!(site.settle().phase, SitePhase::Locked);
+        assert!(site.detail().access_removed && !site.contains(&lead));
+        assert!(site.roles().contains(&"aifactory-keeper".to_owned()), "for the retention");
+        // A label of the state alone, written by hand, hides nobody who works.
+        let mut site = Site::bound();
+        site.edit(&namespace_key(), |content| content["metadata"]["labels"][labels::STATE] = json!("Locked"));
+        (site.grant.desired, site.grant.keep) = (Desired::Scheduled, keep);
+        assert!(!site.detail().access_removed);
+        site.settle();
+        assert!(site.detail().access_removed && !site.roles().contains(&"aifactory-lead".to_owned()));
+    }
+}
+
+#[test]
+fn what_is_retained_says_when_it_was_locked_before_it_goes() {
+    let mut site = Site::bound();
+    site.grant.desired = ended();
+    site.settle();
+    site.on_hub = false;
+    site.wait(24);
+    site.edit(&namespace_key(), |content| {
+        content["metadata"]["annotations"].as_object_mut().unwrap().remove(labels::LOCKED_AT);
+    });
+    let plan = site.plan();
+    assert!(!plan.steps.iter().flat_map(|step| &step.actions).any(|action| matches!(action, Action::Delete { .. })));
+    site.execute(&plan, |_| true);
+    assert_eq!(site.annotation(labels::LOCKED_AT), site.now.to_string());
+    site.settle();
+    assert!(!site.contains(&namespace_key()));
+}

@@ -1,10 +1,16 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use crate::model::object::ObjectKind;
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::labels;
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::*;
-use crate::site::index::Seen;
+use super::Accounts;
+use crate::model::intent::GrantIntent;
+use crate::model::object::ObjectKind;
+use crate::site::index::{Index, Seen};
+use crate::site::usage::pod_time::{Checkpoint, PodView};
 
 const NAMESPACE: &str = "aif-alpha-0123456789";
 

@@ -1,6 +1,21 @@
 //! What the watches saw, and what became of writes.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::model::freshness::Moment;
+use aifactory_plan::model::intent::Body;
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::report::Finding;
+use aifactory_plan::site::index::{Change, Extra};
+use aifactory_plan::site::policy::SitePolicy;
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{KubernetesDriver, Listing, REFUSED};
+use crate::site::kubernetes::apply::{Follows, Outcome};
+use crate::site::kubernetes::watch::Observation;
 
 impl KubernetesDriver {
     pub(super) fn saw(&mut self, observation: Observation) {

@@ -1,6 +1,16 @@
 //! What the site says to the hub, about resources and about itself.
 
-use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::model::object::ObjectKind;
+use aifactory_plan::model::plan::Plan;
+use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::site::altered::AlteredObjects;
+use tokio::time::Instant;
+
+use super::{KubernetesDriver, SITE_REPORT};
 
 impl KubernetesDriver {
     pub(super) fn report_owner(&mut self, owner: &OwnerRef, plan: &Plan, done: bool) {

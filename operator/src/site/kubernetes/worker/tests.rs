@@ -1,12 +1,23 @@
 //! The worker against a hub without its Secret, with a paused clock.
 
-use aifactory_plan::model::intent::Desired;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::model::intent::{Body, Desired, Intent};
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::plan::{Plan, Purpose};
+use aifactory_plan::model::report::SitePhase;
+use aifactory_plan::model::site_key::SiteKey;
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::*;
-use crate::site::controller::{receive, run};
+use super::KubernetesDriver;
+use crate::site::controller::{Core, receive, run};
 use crate::site::fake_hub::{FakeHub, factory, polled_at_most, site_intent, source};
+use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, FromSite, Incarnation, Received, ToSite, hub_channel};
 
 #[tokio::test(start_paused = true)]

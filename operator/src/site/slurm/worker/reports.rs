@@ -1,13 +1,22 @@
 //! What became of a pass, and what the hub is told.
 
-use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::intent::{PoolEngine, PoolIntent, Presence};
-use aifactory_plan::model::report::{Detail, Held, PoolDetail, SitePhase};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::sync::Found;
-use super::*;
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::engine::slurm_accounts::AccountPlan;
+use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::intent::{Body, PoolEngine, PoolIntent, Presence};
+use aifactory_plan::model::report::{Detail, EntryUsage, Finding, Held, PoolDetail, Report, SitePhase, SiteReport};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::sync::{Found, Pass, Scope};
+use super::{AGAIN, SlurmDriver, USAGE};
+use crate::site::clock::Now;
+use crate::site::controller;
 use crate::site::slurm::claim::NoClaim;
-use crate::site::slurm::usage::Cycle;
+use crate::site::slurm::usage::{Cycle, Usage};
 
 impl SlurmDriver {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {

@@ -1,14 +1,22 @@
 //! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until a grant changes or ends: what is left then goes
 //! on together with that, so that nobody waits for a long pass who is to lose access.
 
-use aifactory_plan::engine::slurm_accounts::{self, AccountView, Call, SlurmScope, Snapshot, Stage, Standing};
-use aifactory_plan::model::intent::GrantIntent;
-use aifactory_plan::site::policy::SitePolicy;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::*;
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, HeldAccount, Leaving, SlurmScope, Snapshot, Stage, Standing};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::report::Finding;
+use aifactory_plan::site::policy::SitePolicy;
+use jiff::Timestamp;
+
 use crate::site::slurm::claim::{self, NoClaim};
+use crate::site::slurm::client::SlurmClient;
 use crate::site::slurm::error::SlurmError;
 use crate::site::slurm::{read, write};
+use crate::transport::DesiredSet;
 
 /// Rounds of asking and reading again; a new grant takes four.
 const ROUNDS: usize = 8;

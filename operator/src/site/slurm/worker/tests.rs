@@ -1,14 +1,19 @@
 //! The worker against a hub without its Secret, with a paused clock.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use aifactory_api::Reason;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest, SlurmSecretRef};
+use aifactory_plan::model::site_key::SiteKey;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::*;
-use crate::site::controller::run;
+use super::SlurmDriver;
+use crate::site::controller::{Core, run};
 use crate::site::fake_hub::{FakeHub, factory, polled_at_most, site_intent, source};
+use crate::telemetry::metrics::Metrics;
 use crate::transport::{FromSite, Incarnation, Received, ToSite, hub_channel};
 
 fn slurm() -> SiteSlurm {

@@ -1,6 +1,8 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 
-use super::*;
+use super::{Completeness, Part, RunKey, RunRecord, RunState, Tally, Window};
 
 /// A run as it really was.
 #[derive(Clone, Debug)]
