@@ -216,14 +216,7 @@ impl Hub {
         let mut leading = false;
         loop {
             if leading && self.unlisted.is_empty() {
-                self.begin();
-                self.releases.start();
-                self.advance();
-                self.dispatch();
-                self.report_queue_depth();
-                self.release_due();
-                self.store_living();
-                self.store_known();
+                self.work();
             }
             let now = Instant::now();
             let wake = self.next_wake(now).unwrap_or(now + Duration::from_secs(3600));
@@ -262,6 +255,18 @@ impl Hub {
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
         Ok(())
+    }
+
+    /// Begins all that is due.
+    fn work(&mut self) {
+        self.begin();
+        self.releases.start();
+        self.advance();
+        self.dispatch();
+        self.report_queue_depth();
+        self.release_due();
+        self.store_living();
+        self.store_known();
     }
 
     /// Begins to reconcile, when everything was listed. First of all the parts of sites that may hold something are known, since a resource that loses
