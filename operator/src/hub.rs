@@ -1,6 +1,7 @@
 //! The hub: watches the three kinds, tells sites what they must know, and writes down what became of it.
 
 mod broken;
+mod call;
 mod controller;
 mod deletion_protection;
 mod identity;
@@ -12,3 +13,5 @@ mod writes;
 pub use controller::{Hub, HubRecord, HubSettings};
 pub use identity::{HubIdError, hub_id};
 pub use known_sites::{KnownSitesError, load as load_known_sites};
+pub use sites::StartWorker;
+pub use watch::{Resourced, Seen};

@@ -1,7 +1,7 @@
 //! Texts that must fit.
 
 /// Cuts a text that is longer than `max` bytes, between characters, and marks the cut.
-pub fn bounded(mut text: String, max: usize) -> String {
+pub fn cut(mut text: String, max: usize) -> String {
     const MORE: &str = "…";
     if text.len() > max {
         let room = max.saturating_sub(MORE.len());
@@ -14,14 +14,14 @@ pub fn bounded(mut text: String, max: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bounded;
+    use super::cut;
 
     #[test]
     fn texts_are_cut_between_characters() {
-        assert_eq!(bounded("short".to_owned(), 1_000), "short");
+        assert_eq!(cut("short".to_owned(), 1_000), "short");
         for text in ["a".repeat(5_000), "é".repeat(5_000), "😀".repeat(5_000)] {
-            let cut = bounded(text, 1_000);
-            assert!(cut.len() <= 1_000 && cut.len() > 990 && cut.ends_with('…'));
+            let short = cut(text, 1_000);
+            assert!(short.len() <= 1_000 && short.len() > 990 && short.ends_with('…'));
         }
     }
 }

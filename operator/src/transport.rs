@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use aifactory_api::OwnerRef;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
-use aifactory_plan::model::report::{Report, SiteReport};
+use aifactory_plan::model::report::{HeldChange, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use tokio::sync::mpsc;
 
@@ -44,6 +44,8 @@ pub enum FromSite {
     About(Box<Report>),
     /// About the site itself.
     Site(Box<SiteReport>),
+    /// What the site holds otherwise than it has reported of itself last.
+    Held(Vec<HeldChange>),
     /// The worker has panicked and is no more.
     Died,
 }

@@ -7,7 +7,9 @@ pub mod index;
 pub mod orphan;
 pub mod policy;
 pub mod pool;
+pub mod pools;
 pub mod reconcile;
+pub mod refusals;
 pub mod usage;
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use aifactory_api::grant::{GrantPhase, SiteRowPhase};
 use aifactory_api::{AccessGrantStatus, ConditionType, Kind, OwnerRef, Reason};
 use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::known_sites::KnownSite;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project::{self, GrantProjection};
-use aifactory_plan::hub::world::World;
+use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
@@ -155,8 +156,8 @@ impl Hub {
         self.sites.insert(key.clone(), SiteReport { problem: Some(problem), ..SiteReport::default() });
     }
 
-    fn world(&self) -> World {
-        let mut world = World::default();
+    fn world(&self) -> Cache {
+        let mut world = Cache::default();
         let owner = |kind, value: &Value| {
             OwnerRef::new(kind, value["metadata"]["namespace"].as_str().expect("a namespace"), value["metadata"]["name"].as_str().expect("a name"))
         };
@@ -680,11 +681,11 @@ proptest! {
         let reports: BTreeMap<SiteKey, Report> = projection.sites.iter().map(|(key, intent)| (key.clone(), of_pool(intent))).collect();
         let about = Reports { about: reports.iter().map(|(key, report)| (key.clone(), report)).collect(), sites: &answers, abandoned: &none };
         let stored = world.pool(&pool_ref).expect("the pool");
-        let status = serde_json::to_value(aggregate::pool(&world, stored, &projection, &about, |_| Vec::new(), now()).status).expect("a status");
+        let status = serde_json::to_value(aggregate::pool(&world, stored, &projection, &about, &ReportIndex::default(), now()).status).expect("a status");
         prop_assert_eq!(schema::complaints("GPUPool", &status), Vec::<String>::new());
 
         let object = world.factory(&factory()).expect("the factory");
-        let status = aggregate::factory(&world, object, &answers, |_| Vec::new(), &none, now()).status;
+        let status = aggregate::factory(&world, object, &answers, &ReportIndex::default(), &none, now()).status;
         prop_assert_eq!(schema::complaints("AIFactory", &serde_json::to_value(status).expect("a status")), Vec::<String>::new());
     }
 }
@@ -702,8 +703,8 @@ fn factories_and_pools_count_the_grants_that_may_still_give_access() {
         let none = BTreeSet::new();
         let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &none };
         let projection = project::pool(&world, &pool_ref, &none);
-        let pool = aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, |_| Vec::new(), now()).status;
-        let of = aggregate::factory(&world, world.factory(&factory()).expect("a factory"), &hub.sites, |_| Vec::new(), &none, now()).status;
+        let pool = aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, &ReportIndex::default(), now()).status;
+        let of = aggregate::factory(&world, world.factory(&factory()).expect("a factory"), &hub.sites, &ReportIndex::default(), &none, now()).status;
         (pool.living_grants, of)
     };
     let (pool, status) = counts(&hub);
@@ -732,7 +733,7 @@ fn a_pool_goes_only_when_every_part_that_may_hold_it_has_said_so() {
         let world = hub.world();
         let projection = project::pool(&world, &pool_ref, &project::may_hold(&world, &pool_ref, &BTreeSet::new(), synced));
         let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &hub.abandoned };
-        aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, |_| Vec::new(), now()).finished
+        aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, &ReportIndex::default(), now()).finished
     };
     let all = hub.synced.clone();
     assert!(!finished(&hub, &BTreeSet::new()), "a factory that can not be read has let go of nothing");
@@ -766,7 +767,7 @@ fn nobody_says_that_the_nodes_of_a_site_are_ready_that_was_never_heard() {
     let projection = project::pool(&world, &pool_ref, &BTreeSet::new());
     let none = BTreeSet::new();
     let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &none };
-    let status = aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, |_| Vec::new(), now()).status;
+    let status = aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, &ReportIndex::default(), now()).status;
     let nodes = status.conditions.iter().find(|found| found.type_ == "NodesReady").expect("the condition");
     assert_eq!((nodes.status.as_str(), nodes.message.as_str()), ("Unknown", "bissen: SiteClaimed: the site belongs to AIFactory other/other"));
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::hub::aggregate::{self, Reports};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
+use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteWord};
@@ -69,8 +70,8 @@ fn site(name: &str, engines: &[&str]) -> Value {
 }
 
 /// `a` has everything, `b` is a Slurm alone, `c` a Kubernetes alone.
-fn world(grant: &Value) -> World {
-    let mut world = World::default();
+fn world(grant: &Value) -> Cache {
+    let mut world = Cache::default();
     let sites = json!([site("a", &["kubernetes", "rest", "slinky"]), site("b", &["rest"]), site("c", &["kubernetes"])]);
     let stored = manifest("example", 1, json!({"type": "Factory", "sites": sites}));
     world.put_factory(factory(), Arc::new(serde_json::from_value(stored).expect("a factory")));
@@ -374,7 +375,7 @@ fn a_factory_row_joins_both_parts() {
         (slurm("b"), SiteReport { held: BTreeMap::from([(alpha(), Held::Retained)]), ..there() }),
         (kubernetes("c"), SiteReport { released: true, ..there() }),
     ]);
-    let outcome = aggregate::factory(&world, object, &sites, |_| Vec::new(), &BTreeSet::new(), now());
+    let outcome = aggregate::factory(&world, object, &sites, &ReportIndex::default(), &BTreeSet::new(), now());
     let found = serde_json::to_value(outcome.status).expect("a status");
     assert_eq!(
         (&found["sites"][0]["reason"], &found["sites"][0]["message"]),
@@ -405,7 +406,9 @@ fn a_partition_that_is_down_is_not_ready() {
     let object = world.pool(&pool).expect("a pool");
     let none = BTreeSet::new();
     let reports = Reports { about, sites: &sites, abandoned: &none };
-    let outcome = aggregate::pool(&world, object, &projection, &reports, |_| vec![&used], now());
+    let mut index = ReportIndex::default();
+    index.put(&world, &slurm("a"), used);
+    let outcome = aggregate::pool(&world, object, &projection, &reports, &index, now());
     let found = serde_json::to_value(outcome.status).expect("a status");
     assert_eq!((condition(&found, "Ready").0, condition(&found, "Ready").1), ("False", "PartitionNotReady"));
     assert_eq!(condition(&found, "PartitionReady").2, "b: partition h100 is Down");

@@ -16,8 +16,9 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, labels};
 use aifactory_plan::engine::network;
 use aifactory_plan::hub::aggregate::{self, Reports};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
+use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind};
 use aifactory_plan::model::report::SiteReport;
@@ -42,7 +43,7 @@ fn config() -> ProptestConfig {
 }
 
 /// Addresses by which a grant's Pods at a site are seen.
-fn seen_as(world: &World, owner: &OwnerRef, key: &SiteKey, time: Timestamp) -> Vec<IpAddr> {
+fn seen_as(world: &Cache, owner: &OwnerRef, key: &SiteKey, time: Timestamp) -> Vec<IpAddr> {
     let protected = project::site(world, hub::id(), key, None).expect("a site").protected;
     let intent = project::grant(world, owner, &BTreeSet::new(), time).and_then(|found| found.sites.get(key).cloned());
     let own = match intent.map(|intent| intent.body) {
@@ -54,7 +55,7 @@ fn seen_as(world: &World, owner: &OwnerRef, key: &SiteKey, time: Timestamp) -> V
     ranges.flat_map(|range| [range.address(range.first), range.address(range.last)]).collect()
 }
 
-fn path(world: &World, sites: &Sites, time: Timestamp) -> Option<String> {
+fn path(world: &Cache, sites: &Sites, time: Timestamp) -> Option<String> {
     let clusters: BTreeMap<_, _> = sites.iter().map(|(key, site)| (key, site.cluster())).collect();
     let pods: Vec<_> =
         sites.iter().flat_map(|(key, site)| tenants(site).into_iter().map(move |(namespace, owner)| (key, namespace, owner))).collect();
@@ -175,7 +176,7 @@ proptest! {
     #[test]
     fn order_and_status_change_no_intent(hub in hub(), reversed in any::<bool>()) {
         let world = hub.world();
-        let mut other = World::default();
+        let mut other = Cache::default();
         let mut all: Vec<Value> = hub.all().cloned().collect();
         if reversed {
             all.reverse();
@@ -280,7 +281,7 @@ proptest! {
         hub in hub(),
         holes in proptest::collection::vec((any::<prop::sample::Index>(), value()), 1..8),
     ) {
-        let mut world = World::default();
+        let mut world = Cache::default();
         for value in hub.all() {
             let mut value = value.clone();
             for (place, with) in &holes {
@@ -303,10 +304,10 @@ proptest! {
         for (owner, pool) in world.pools() {
             let projection = project::pool(&world, owner, &keys);
             let reports = Reports { about: BTreeMap::new(), sites: &about_sites, abandoned: &BTreeSet::new() };
-            aggregate::pool(&world, pool, &projection, &reports, |_| Vec::new(), now());
+            aggregate::pool(&world, pool, &projection, &reports, &ReportIndex::default(), now());
         }
         for (_, factory) in world.factories() {
-            aggregate::factory(&world, factory, &about_sites, |_| Vec::new(), &BTreeSet::new(), now());
+            aggregate::factory(&world, factory, &about_sites, &ReportIndex::default(), &BTreeSet::new(), now());
         }
     }
 

@@ -19,7 +19,7 @@ pub fn explain(error: &kube::Error) -> String {
         kube::Error::Api(status) => format!("the server answered {} {}", status.code, status.reason),
         other => causes(other),
     };
-    text::bounded(text, MAX)
+    text::cut(text, MAX)
 }
 
 fn causes(error: &kube::Error) -> String {

@@ -71,7 +71,7 @@ pub fn conditions(stored: &[Condition], generation: Option<i64>, reason: Reason,
             type_: type_.as_str().to_owned(),
             status: status.to_owned(),
             reason: reason.as_str().to_owned(),
-            message: crate::text::bounded(message.to_owned(), 1024),
+            message: crate::text::cut(message.to_owned(), 1024),
             observed_generation: generation,
             last_transition_time: before.filter(|before| before.status == status).map_or(Time(now), |before| before.last_transition_time.clone()),
         }

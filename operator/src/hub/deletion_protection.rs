@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aifactory_api::labels;
-use aifactory_plan::hub::world::World;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -15,12 +14,7 @@ use crate::tolerant_decode::{Tolerant, taken};
 /// Longest wait for the write.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// Namespaces of grants that may give access.
-pub fn namespaces(world: &World) -> BTreeSet<String> {
-    world.grants().filter(|(_, grant)| grant.may_give_access()).map(|(owner, _)| owner.namespace.clone()).collect()
-}
-
-/// Writes them down, unless they are there already.
+/// Writes down the namespaces of grants that may give access, unless they are there already.
 pub async fn store(client: &Client, namespace: &str, names: &BTreeSet<String>) -> bool {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     if let Ok(Ok(Some(Tolerant::Read(found)))) = tokio::time::timeout(WRITE, api.get_opt(labels::LIVING_GRANTS)).await

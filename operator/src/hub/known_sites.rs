@@ -2,7 +2,6 @@
 //! make the hub forget whom to ask before it says that access is gone.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use aifactory_api::labels;
 use aifactory_api::name::digest;
@@ -13,10 +12,8 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 
+use super::call::{CallError, call};
 use crate::tolerant_decode::{Tolerant, taken};
-
-/// Longest wait for a call.
-const CALL: Duration = Duration::from_secs(10);
 
 /// Why the record could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +54,7 @@ pub enum KnownSitesError {
 /// Reads the record; `None` where there is none yet.
 pub async fn load(client: &Client, namespace: &str) -> Result<Option<KnownSites>, KnownSitesError> {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
-    let found = bounded(namespace, api.get_opt(labels::KNOWN_SITES)).await?;
+    let found = call(api.get_opt(labels::KNOWN_SITES)).await.map_err(|error| failed(namespace, error))?;
     let Some(found) = found else { return Ok(None) };
     let found = found.into_result().map_err(|_| KnownSitesError::Unreadable { namespace: namespace.to_owned() })?;
     decode(namespace, found.data.unwrap_or_default()).map(Some)
@@ -76,7 +73,8 @@ pub async fn store(client: &Client, namespace: &str, known: &KnownSites) -> Resu
     let data = encode(namespace, known)?;
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": labels::KNOWN_SITES}, "data": data});
     let params = PatchParams::apply(labels::HUB_MANAGER).force();
-    bounded(namespace, async { taken(api.patch(labels::KNOWN_SITES, &params, &Patch::Apply(&object)).await) }).await.map(|_| ())
+    let stored = call(async { taken(api.patch(labels::KNOWN_SITES, &params, &Patch::Apply(&object)).await) }).await;
+    stored.map(|_| ()).map_err(|error| failed(namespace, error))
 }
 
 fn encode(namespace: &str, known: &KnownSites) -> Result<BTreeMap<String, String>, KnownSitesError> {
@@ -98,11 +96,11 @@ fn entry_key(key: &SiteKey) -> String {
     format!("{names}.{part}.{}", digest(&[&key.factory.namespace, &key.factory.name, &key.site, part], 16))
 }
 
-async fn bounded<T>(namespace: &str, request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, KnownSitesError> {
-    match tokio::time::timeout(CALL, request).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(KnownSitesError::Api { namespace: namespace.to_owned(), source: Box::new(error) }),
-        Err(_) => Err(KnownSitesError::Timeout { namespace: namespace.to_owned() }),
+fn failed(namespace: &str, error: CallError) -> KnownSitesError {
+    let namespace = namespace.to_owned();
+    match error {
+        CallError::Api(source) => KnownSitesError::Api { namespace, source },
+        CallError::Timeout => KnownSitesError::Timeout { namespace },
     }
 }
 

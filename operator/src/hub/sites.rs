@@ -59,7 +59,7 @@ pub struct Sites {
     hub: HubSender,
     sites: BTreeMap<SiteKey, Worked>,
     /// The parts that were told something of a resource.
-    told: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    recipients: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
     started: u64,
     /// Parts whose worker has panicked, and when the next one may begin.
     resting: BTreeMap<SiteKey, Instant>,
@@ -68,7 +68,7 @@ pub struct Sites {
 impl Sites {
     pub fn new(workers: Box<dyn StartWorker>) -> (Self, HubReceiver) {
         let (hub, from_sites) = hub_channel();
-        (Self { workers, hub, sites: BTreeMap::new(), told: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
+        (Self { workers, hub, sites: BTreeMap::new(), recipients: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
     }
 
     /// Sees to it that the part has a worker with this credential that knows what it must of its factory; returns whether a new one has begun.
@@ -107,14 +107,14 @@ impl Sites {
         for (key, intent) in intents {
             self.put(key, intent);
         }
-        let withdrawn: Vec<SiteKey> = self.told.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
+        let withdrawn: Vec<SiteKey> = self.recipients.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
         for key in withdrawn {
             if let Some(worked) = self.sites.get_mut(&key)
                 && worked.intents.remove(owner).is_some()
             {
                 let _ = worked.sender.send(ToSite::Withdraw(owner.clone()));
             }
-            self.forget_told(owner, &key);
+            self.forget_recipient(owner, &key);
         }
     }
 
@@ -127,7 +127,7 @@ impl Sites {
         let intent = Arc::new(intent.clone());
         worked.intents.insert(intent.owner.clone(), (digest, intent.clone()));
         worked.tombstones.remove(&intent.owner);
-        self.told.entry(intent.owner.clone()).or_default().insert(key.clone());
+        self.recipients.entry(intent.owner.clone()).or_default().insert(key.clone());
         let _ = worked.sender.send(ToSite::Put(intent));
     }
 
@@ -138,7 +138,7 @@ impl Sites {
             worked.intents.remove(owner);
             let _ = worked.sender.send(ToSite::Gone(owner.clone()));
         }
-        self.forget_told(owner, key);
+        self.forget_recipient(owner, key);
     }
 
     /// Forgets the tombstones of resources of which a part has said, all of it being seen, that nothing is there. If one of them comes back, it is
@@ -146,6 +146,13 @@ impl Sites {
     pub fn forget_tombstones(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
         if let Some(worked) = self.sites.get_mut(key) {
             worked.tombstones.retain(|owner| held.contains(owner));
+        }
+    }
+
+    /// Forgets the tombstone of a resource of which a part has said that nothing is there.
+    pub fn forget_tombstone(&mut self, key: &SiteKey, owner: &OwnerRef) {
+        if let Some(worked) = self.sites.get_mut(key) {
+            worked.tombstones.remove(owner);
         }
     }
 
@@ -162,13 +169,13 @@ impl Sites {
     }
 
     /// Whether a part was told something of this resource.
-    pub fn knows(&self, key: &SiteKey, owner: &OwnerRef) -> bool {
-        self.told.get(owner).is_some_and(|keys| keys.contains(key))
+    pub fn is_recipient(&self, key: &SiteKey, owner: &OwnerRef) -> bool {
+        self.recipients.get(owner).is_some_and(|keys| keys.contains(key))
     }
 
     /// The parts that were told something of this resource.
-    pub fn told(&self, owner: &OwnerRef) -> Vec<SiteKey> {
-        self.told.get(owner).into_iter().flatten().cloned().collect()
+    pub fn recipients(&self, owner: &OwnerRef) -> Vec<SiteKey> {
+        self.recipients.get(owner).into_iter().flatten().cloned().collect()
     }
 
     /// The resources of which a part was told something.
@@ -185,16 +192,16 @@ impl Sites {
     pub fn remove(&mut self, key: &SiteKey) -> Option<CredentialSource> {
         let worked = self.sites.remove(key)?;
         for owner in worked.intents.keys() {
-            self.forget_told(owner, key);
+            self.forget_recipient(owner, key);
         }
         Some(worked.source)
     }
 
-    fn forget_told(&mut self, owner: &OwnerRef, key: &SiteKey) {
-        if let Some(keys) = self.told.get_mut(owner) {
+    fn forget_recipient(&mut self, owner: &OwnerRef, key: &SiteKey) {
+        if let Some(keys) = self.recipients.get_mut(owner) {
             keys.remove(key);
             if keys.is_empty() {
-                self.told.remove(owner);
+                self.recipients.remove(owner);
             }
         }
     }

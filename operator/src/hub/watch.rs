@@ -28,6 +28,7 @@ pub enum Resourced {
 }
 
 impl Resourced {
+    /// Its metadata.
     pub fn meta(&self) -> &ObjectMeta {
         match self {
             Resourced::Factory(factory) => factory.meta(),

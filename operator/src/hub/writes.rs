@@ -1,18 +1,14 @@
 //! What the hub writes: finalizers and status of our own resources.
 
-use std::time::Duration;
-
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, GROUP, Kind, OwnerRef, VERSION, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::call::{CallError, call};
 use super::watch::{Seen, Watched, seen};
 use crate::tolerant_decode::{Tolerant, taken};
-
-/// Longest wait for one write.
-const WRITE: Duration = Duration::from_secs(10);
 
 /// A write to the hub.
 #[derive(Clone, Debug)]
@@ -84,12 +80,12 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
     let result = match write {
         Write::Status(status) => {
             let params = PatchParams::apply(labels::STATUS_MANAGER).force();
-            bounded(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &status)))).await
+            answered(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &status)))).await
         }
         Write::Conditions(conditions) => {
             // Under a name of its own: an apply under the name of the whole status would remove all other fields.
             let params = PatchParams::apply(labels::CONDITIONS_MANAGER).force();
-            bounded(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &json!({"conditions": conditions}))))).await
+            answered(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &json!({"conditions": conditions}))))).await
         }
         Write::AddFinalizer | Write::RemoveFinalizer => {
             let finalizers = meta.finalizers.clone().unwrap_or_default();
@@ -114,7 +110,7 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
             let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))
                 .map_err(|error| WriteError::Patch { owner: owner.clone(), why: error.to_string() })?;
             let params = PatchParams { field_manager: Some(labels::HUB_MANAGER.to_owned()), ..PatchParams::default() };
-            bounded(owner, api.patch(&owner.name, &params, &Patch::<()>::Json(patch))).await
+            answered(owner, api.patch(&owner.name, &params, &Patch::<()>::Json(patch))).await
         }
     };
     match result {
@@ -133,10 +129,9 @@ fn envelope(owner: &OwnerRef, status: &Value) -> Value {
     })
 }
 
-async fn bounded<T>(owner: &OwnerRef, request: impl Future<Output = Result<T, kube::Error>>) -> Result<Option<T>, WriteError> {
-    match tokio::time::timeout(WRITE, request).await.map(taken) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(WriteError::Api { owner: owner.clone(), source: Box::new(error) }),
-        Err(_) => Err(WriteError::Timeout { owner: owner.clone() }),
-    }
+async fn answered<T>(owner: &OwnerRef, request: impl Future<Output = Result<T, kube::Error>>) -> Result<Option<T>, WriteError> {
+    call(async { taken(request.await) }).await.map_err(|error| match error {
+        CallError::Api(source) => WriteError::Api { owner: owner.clone(), source },
+        CallError::Timeout => WriteError::Timeout { owner: owner.clone() },
+    })
 }

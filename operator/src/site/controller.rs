@@ -13,7 +13,7 @@ use std::time::Duration;
 use aifactory_api::OwnerRef;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
-use aifactory_plan::model::report::{Finding, Report, SiteReport};
+use aifactory_plan::model::report::{Finding, HeldChange, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
@@ -192,6 +192,16 @@ impl<D: Driver> Core<D> {
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
             self.hub.send(FromSite::Site(Box::new(report)));
+        }
+    }
+
+    /// Reports what is held otherwise than was reported of the site last.
+    pub fn say_held(&mut self, changes: Vec<HeldChange>) {
+        if let Some(report) = &mut self.site_reported
+            && !changes.is_empty()
+        {
+            report.apply(&changes);
+            self.hub.send(FromSite::Held(changes));
         }
     }
 

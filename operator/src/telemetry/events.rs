@@ -83,7 +83,7 @@ fn event(happening: Happening) -> Event {
     Event {
         type_: if happening.warning { EventType::Warning } else { EventType::Normal },
         reason: happening.reason.to_owned(),
-        note: Some(text::bounded(happening.note, MAX_NOTE)),
+        note: Some(text::cut(happening.note, MAX_NOTE)),
         action: happening.action.to_owned(),
         secondary: None,
     }

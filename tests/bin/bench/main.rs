@@ -5,6 +5,7 @@
 mod arrivals;
 mod bare;
 mod rows;
+mod scale;
 mod setup;
 mod slurm;
 mod slurm_bare;
@@ -31,8 +32,16 @@ async fn run() -> Result<(), Failure> {
     let mut table = table::Table::default();
     match std::env::args().nth(1).as_deref() {
         Some("p11") => {}
-        None => federation(&mut table, grants).await?,
-        Some(other) => return Err(format!("{other:?} is not a row; without an argument all are measured, with p11 that one").into()),
+        Some("scale") => {
+            scale::rows(&mut table).await?;
+            table.print();
+            return Ok(());
+        }
+        None => {
+            federation(&mut table, grants).await?;
+            scale::rows(&mut table).await?;
+        }
+        Some(other) => return Err(format!("{other:?} is not a row; without an argument all are measured, with p11 or scale that one").into()),
     }
     slurm::grants(&mut table, grants).await?;
     slurm_usage::records(&mut table).await?;

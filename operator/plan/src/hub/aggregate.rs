@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use factory::factory;
 pub use grant::grant;
 pub use pool::pool;
-pub use usage::{growing, of_pool_by_site, strip};
+pub use usage::{growing, strip};
 
 use crate::model::report::{Report, SiteReport};
 use crate::model::site_key::SiteKey;

@@ -1,6 +1,5 @@
 //! Projection: from the hub's resources to intents, one a resource and site.
 
-mod age;
 mod authorise;
 mod grant;
 mod may_hold;

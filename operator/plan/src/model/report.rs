@@ -195,6 +195,39 @@ pub struct SiteReport {
     pub released: bool,
 }
 
+/// What a part that has seen all that is ours there holds of one resource now, where that has changed since its last report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldChange {
+    /// The resource.
+    pub owner: OwnerRef,
+    /// How its objects are held; `None`: there are none.
+    pub held: Option<Held>,
+    /// Whether the resource is gone, and nothing is retained of it.
+    pub orphan: bool,
+}
+
+impl SiteReport {
+    /// Whether the report says the same of a resource.
+    pub fn says(&self, change: &HeldChange) -> bool {
+        self.held.get(&change.owner) == change.held.as_ref() && self.orphans.contains(&change.owner) == change.orphan
+    }
+
+    /// Brings up to date what is held.
+    pub fn apply(&mut self, changes: &[HeldChange]) {
+        for HeldChange { owner, held, orphan } in changes {
+            match held {
+                Some(held) => self.held.insert(owner.clone(), *held),
+                None => self.held.remove(owner),
+            };
+            if *orphan {
+                self.orphans.insert(owner.clone())
+            } else {
+                self.orphans.remove(owner)
+            };
+        }
+    }
+}
+
 /// How objects of a resource are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Held {

@@ -12,6 +12,7 @@ use crate::model::freshness::{Freshness, Incarnation, Moment};
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Observed, ObservedObjects};
 use crate::model::quantity;
+use crate::model::visits::Visits;
 use crate::site::grant::NamespaceView;
 use aifactory_api::{Kind, OwnerRef, labels};
 use jiff::Timestamp;
@@ -183,6 +184,11 @@ pub struct Index {
     /// Role bindings of ours that others take the place of.
     becoming: BTreeMap<ObjectKey, BindingView>,
     nodes: BTreeMap<String, NodeView>,
+    /// What is ours in each namespace.
+    by_namespace: BTreeMap<String, BTreeSet<ObjectKey>>,
+    /// How many nodes say that they are of a pool, by its name.
+    nodes_of_pool: BTreeMap<String, usize>,
+    visits: Visits,
 }
 
 impl Index {
@@ -249,6 +255,7 @@ impl Index {
         if let Some(owner) = owner {
             self.remove_stranger(&key);
             self.owner_of.insert(key.clone(), owner.clone());
+            self.by_namespace.entry(key.namespace.clone()).or_default().insert(key.clone());
             self.owners.entry(owner.clone()).or_default().insert(key, observed);
             change.due.insert(owner);
         }
@@ -318,8 +325,9 @@ impl Index {
         if namespace.kind != ObjectKind::Namespace {
             return change;
         }
-        let known = self.owner_of.keys().chain(self.strangers.get(&namespace.name).into_iter().flat_map(BTreeMap::keys));
-        let inside: Vec<ObjectKey> = known.filter(|key| key.namespace == namespace.name).cloned().collect();
+        let ours = self.by_namespace.get(&namespace.name).into_iter().flatten();
+        let known = ours.chain(self.strangers.get(&namespace.name).into_iter().flat_map(BTreeMap::keys));
+        let inside: Vec<ObjectKey> = self.visits.of(known).cloned().collect();
         for key in inside {
             self.fresh.entry(key.kind).or_default().bury(&key);
             change.extend(self.forget(&key, true));
@@ -348,6 +356,12 @@ impl Index {
     fn forget(&mut self, key: &ObjectKey, gone: bool) -> Change {
         let mut change = Change::default();
         if let Some(owner) = self.owner_of.remove(key) {
+            if let Some(inside) = self.by_namespace.get_mut(&key.namespace) {
+                inside.remove(key);
+                if inside.is_empty() {
+                    self.by_namespace.remove(&key.namespace);
+                }
+            }
             if let Some(objects) = self.owners.get_mut(&owner) {
                 objects.remove(key);
                 if objects.is_empty() {
@@ -422,6 +436,10 @@ impl Index {
 
     fn take_node(&mut self, node: NodeView) -> bool {
         self.nodes.get(&node.name) != Some(&node) && {
+            self.forget_node(&node.name);
+            if let Some(pool) = node.pool() {
+                *self.nodes_of_pool.entry(pool.to_owned()).or_default() += 1;
+            }
             self.nodes.insert(node.name.clone(), node);
             true
         }
@@ -429,18 +447,39 @@ impl Index {
 
     /// Forgets a node that the watch says is gone, as it was at last, unless another one has its name by now.
     pub fn remove_node(&mut self, name: &str, uid: &str, version: u64) -> bool {
-        self.fresh_nodes.went(&name.to_owned(), Incarnation::new(uid, version)) && self.nodes.remove(name).is_some()
+        self.fresh_nodes.went(&name.to_owned(), Incarnation::new(uid, version)) && self.forget_node(name)
     }
 
     /// Forgets the nodes that were not seen in a listing that is over now.
     pub fn retain_nodes(&mut self, seen: &BTreeSet<String>) {
-        let fresh = &self.fresh_nodes;
-        self.nodes.retain(|name, _| seen.contains(name) || fresh.outlives_listing(name));
+        let known = self.nodes.keys().filter(|name| !seen.contains(*name) && !self.fresh_nodes.outlives_listing(name));
+        let gone: Vec<String> = known.cloned().collect();
+        for name in gone {
+            self.forget_node(&name);
+        }
+    }
+
+    fn forget_node(&mut self, name: &str) -> bool {
+        let Some(node) = self.nodes.remove(name) else { return false };
+        if let Some(pool) = node.pool()
+            && let Some(count) = self.nodes_of_pool.get_mut(pool)
+        {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.nodes_of_pool.remove(pool);
+            }
+        }
+        true
+    }
+
+    /// How many items its lookups have passed over.
+    pub fn visits(&self) -> &Visits {
+        &self.visits
     }
 
     /// The nodes.
     pub fn nodes(&self) -> Vec<&NodeView> {
-        self.nodes.values().collect()
+        self.visits.of(self.nodes.values()).collect()
     }
 
     /// The objects of an owner.
@@ -474,7 +513,9 @@ impl Index {
 
     /// Role bindings of ours in a namespace that others take the place of.
     pub fn becoming(&self, namespace: &str) -> BTreeMap<ObjectKey, BindingView> {
-        self.becoming.iter().filter(|(key, _)| key.namespace == namespace).map(|(key, view)| (key.clone(), view.clone())).collect()
+        let first = ObjectKey { kind: ObjectKind::RoleBinding, namespace: namespace.to_owned(), name: String::new() };
+        let inside = self.visits.of(self.becoming.range(first..)).take_while(|(key, _)| key.namespace == namespace);
+        inside.map(|(key, view)| (key.clone(), view.clone())).collect()
     }
 
     /// Whether the quota of a namespace counts Pods that hold or wait for accelerators.
@@ -485,11 +526,6 @@ impl Index {
     /// Amounts in use in a namespace, by resource name.
     pub fn used(&self, namespace: &str) -> Option<&BTreeMap<String, i64>> {
         self.quotas.get(namespace).map(|quota| &quota.used)
-    }
-
-    /// Amounts in use in every namespace in which something is.
-    pub fn in_use(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, i64>)> {
-        self.quotas.iter().filter(|(_, quota)| !quota.used.is_empty()).map(|(namespace, quota)| (namespace.as_str(), &quota.used))
     }
 
     /// When a namespace's quota moved last.
@@ -509,7 +545,7 @@ impl Index {
 
     /// The NodeSets of all pools.
     pub fn node_sets(&self) -> Vec<&NodeSetView> {
-        self.node_sets.values().collect()
+        self.visits.of(self.node_sets.values()).collect()
     }
 
     /// Takes in the Controllers as they are, and says whether that is news.
@@ -527,9 +563,14 @@ impl Index {
 
     /// Everybody who owns something here; nodes belong to pools of the factory's namespace.
     pub fn owners(&self, factory: &OwnerRef) -> BTreeSet<OwnerRef> {
-        let pools =
-            self.nodes.values().filter_map(|node| node.labels.get(labels::POOL)).map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool));
-        self.owners.keys().cloned().chain(pools).collect()
+        let pools = self.nodes_of_pool.keys().map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool));
+        self.visits.of(self.owners.keys().cloned().chain(pools)).collect()
+    }
+
+    /// Whether somebody owns something here: see [`Index::owners`].
+    pub fn owns(&self, factory: &OwnerRef, owner: &OwnerRef) -> bool {
+        let nodes = || owner.kind == Kind::GPUPool && owner.namespace == factory.namespace && self.nodes_of_pool.contains_key(&owner.name);
+        self.owners.contains_key(owner) || nodes()
     }
 
     /// Whose namespace this is, as it says itself.
@@ -542,8 +583,8 @@ impl Index {
         match self.tenant(namespace) {
             Some(owner) => BTreeSet::from([owner.clone()]),
             None => {
-                let has = |objects: &ObservedObjects| objects.keys().any(|key| key.namespace == namespace);
-                self.owners.iter().filter(|(_, objects)| has(objects)).map(|(owner, _)| owner.clone()).collect()
+                let ours = self.visits.of(self.by_namespace.get(namespace).into_iter().flatten());
+                ours.filter_map(|key| self.owner_of.get(key)).cloned().collect()
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{OwnerRef, Reason, labels};
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::intent::{Body, Desired, Intent, Refusal};
@@ -57,11 +56,27 @@ impl SitePolicy {
         })
     }
 
-    /// All of a grant on which the refusal of any grant depends; `None` for a pool.
-    pub fn decides_by(intent: &Intent) -> Option<(bool, Timestamp, String, i64)> {
+    /// Why the site refuses a grant that it names, whatever others hold.
+    pub fn refused_by_name(&self, intent: &Intent) -> Option<Refusal> {
+        let Body::Grant(grant) = &intent.body else { return None };
+        let name = format!("{}/{}", intent.owner.namespace, intent.owner.name);
+        let named = self.refuse_grants.contains(&name) || self.refuse_grants.contains(&grant.code);
+        named.then(|| refusal(format!("the site refuses this grant: {name} is listed under refuseGrants of its ConfigMap {}", policy_name())))
+    }
+
+    /// The GPUs that a grant claims of `maxGPUs`; `None`: it claims nothing.
+    pub fn claimed_gpus(intent: &Intent) -> Option<i64> {
         let Body::Grant(grant) = &intent.body else { return None };
         let living = matches!(grant.desired, Desired::Bound | Desired::Paused) && grant.only_if_held.is_none();
-        Some((living, intent.created, grant.code.clone(), grant.pools.iter().map(|pool| pool.max_gpus).sum()))
+        living.then(|| grant.pools.iter().map(|pool| pool.max_gpus).sum())
+    }
+
+    /// Why the site refuses a grant for which `maxGPUs` does not leave enough.
+    pub fn over(cap: i64, held: i128, wanted: i128) -> Refusal {
+        refusal(format!(
+            "the site allows {cap} GPUs (maxGPUs of its ConfigMap {}); earlier grants hold {held} and this one asks for {wanted}",
+            policy_name()
+        ))
     }
 
     /// The grants that the site refuses, with words: by name, or since the GPUs of earlier grants reach `maxGPUs`.
@@ -72,15 +87,9 @@ impl SitePolicy {
         }
         let mut living = Vec::new();
         for intent in intents {
-            let Body::Grant(grant) = &intent.body else { continue };
-            let name = format!("{}/{}", intent.owner.namespace, intent.owner.name);
-            if self.refuse_grants.contains(&name) || self.refuse_grants.contains(&grant.code) {
-                refused.insert(
-                    intent.owner.clone(),
-                    refusal(format!("the site refuses this grant: {name} is listed under refuseGrants of its ConfigMap {}", policy_name())),
-                );
-            } else if matches!(grant.desired, Desired::Bound | Desired::Paused) && grant.only_if_held.is_none() {
-                let gpus: i64 = grant.pools.iter().map(|pool| pool.max_gpus).sum();
+            if let Some(refusal) = self.refused_by_name(intent) {
+                refused.insert(intent.owner.clone(), refusal);
+            } else if let Some(gpus) = Self::claimed_gpus(intent) {
                 living.push((intent.created, &intent.owner, gpus));
             }
         }
@@ -91,11 +100,7 @@ impl SitePolicy {
             if sum.saturating_add(gpus) <= cap {
                 sum += gpus;
             } else {
-                let message = format!(
-                    "the site allows {cap} GPUs (maxGPUs of its ConfigMap {}); earlier grants hold {sum} and this one asks for {gpus}",
-                    policy_name()
-                );
-                refused.insert(owner.clone(), refusal(message));
+                refused.insert(owner.clone(), Self::over(cap, sum.into(), gpus.into()));
             }
         }
         refused

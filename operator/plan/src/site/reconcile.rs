@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::engine::nodes;
+use crate::engine::nodes::{self, PoolNodes};
 use crate::engine::slinky::managed::ManagedView;
 use crate::model::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
 use crate::model::object::{ObjectKind, Ownership};
@@ -18,6 +18,7 @@ use aifactory_api::{Kind, OwnerRef, labels};
 use jiff::Timestamp;
 
 use super::index::{Index, Strangers};
+use super::pools::{self, Pools};
 use super::usage::Accounts;
 use super::{factory, orphan};
 
@@ -37,6 +38,8 @@ pub struct Reconciler<'a> {
     pub refusals: &'a BTreeMap<OwnerRef, Refusal>,
     /// Grants whose namespace somebody else has deleted.
     pub lost: &'a BTreeSet<OwnerRef>,
+    /// What the pools share.
+    pub pools: &'a Pools,
     /// GPU time of Pods.
     pub hours: &'a Accounts,
     /// Engines that the site serves.
@@ -132,20 +135,11 @@ impl Reconciler<'_> {
     }
 
     fn pool(&self, intent: &Intent, pool: &PoolIntent) -> Plan {
-        let pools: BTreeMap<OwnerRef, &PoolIntent> = pools(self.intents)
-            .filter_map(|other| match &other.body {
-                Body::Pool(pool) => Some((other.owner.clone(), pool)),
-                Body::Grant(_) => None,
-            })
-            .chain([(intent.owner.clone(), pool)])
-            .collect();
-        let nodes = self.index.nodes();
-        let mut assigned = nodes::assign(&pools, &nodes);
         let none = ObservedObjects::new();
         let objects = self.index.objects(&intent.owner).unwrap_or(&none);
         let node_sets = objects.keys().filter_map(|key| Some((key, self.index.node_set(key)?))).collect();
         let view = PoolView {
-            nodes: assigned.remove(&intent.owner).unwrap_or_default(),
+            nodes: self.nodes(intent, pool),
             objects,
             node_sets,
             controllers: self.index.controllers(),
@@ -157,20 +151,34 @@ impl Reconciler<'_> {
         pool::plan(self.site, intent, pool, view)
     }
 
+    /// The nodes of a pool. One that nobody wants any more is decided beside all others.
+    fn nodes(&self, intent: &Intent, pool: &PoolIntent) -> PoolNodes {
+        if let Some(nodes) = self.pools.nodes(&intent.owner) {
+            return nodes.clone();
+        }
+        let mut wanted = pools::wanted(self.intents);
+        wanted.insert(intent.owner.clone(), pool);
+        nodes::assign(&wanted, &self.index.nodes()).remove(&intent.owner).unwrap_or_default()
+    }
+
     /// GPUs of this pool that Pods of grants hold, as quotas count them; `None` where a quota covers several pools.
     fn allocated(&self, owner: &OwnerRef, pool: &PoolIntent) -> Option<i64> {
         let resource = &pool.accelerator.resource_name;
         let mut sum = 0_i64;
-        // Only namespaces in which something is used count, and most grants use nothing at a time.
-        for (namespace, used) in self.index.in_use() {
-            let Some(Body::Grant(grant)) = self.index.tenant(namespace).and_then(|owner| self.intents.get(owner)).map(|intent| &intent.body) else {
+        for grantee in self.pools.grants(&owner.name) {
+            let Some(Body::Grant(grant)) = self.intents.get(grantee).map(|intent| &intent.body) else { continue };
+            // Most grants use nothing at a time.
+            let namespaces =
+                self.index.objects(grantee).into_iter().flat_map(|objects| objects.keys()).filter(|key| key.kind == ObjectKind::Namespace);
+            let used: Vec<_> = namespaces.filter_map(|key| self.index.used(&key.name)).filter(|used| !used.is_empty()).collect();
+            if used.is_empty() {
                 continue;
-            };
+            }
             let same: Vec<_> = grant.pools.iter().filter(|granted| granted.resource == *resource).collect();
             if !same.iter().any(|granted| granted.pool == owner.name) {
                 continue;
             }
-            let used = used.get(resource).copied().unwrap_or_default();
+            let used = used.iter().filter_map(|used| used.get(resource)).fold(0_i64, |sum, used| sum.saturating_add(*used));
             if used > 0 && same.iter().any(|granted| granted.pool != owner.name) {
                 return None;
             }
@@ -178,10 +186,4 @@ impl Reconciler<'_> {
         }
         Some(sum)
     }
-}
-
-/// The intents of pools, without a look at those of grants.
-pub fn pools<T>(intents: &BTreeMap<OwnerRef, T>) -> impl Iterator<Item = &T> {
-    let first = OwnerRef::new(Kind::GPUPool, "", "");
-    intents.range(first..).take_while(|(owner, _)| owner.kind == Kind::GPUPool).map(|(_, intent)| intent)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::{OwnerRef, labels};
-use aifactory_plan::hub::world::World;
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::model::object::ObjectKind;
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
@@ -40,7 +40,7 @@ pub fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 /// Plays events and visits all sites after each. Gives the world, the sites and the time in the end.
-pub fn play(hub: &Hub, events: &[Event]) -> (World, Sites, Timestamp) {
+pub fn play(hub: &Hub, events: &[Event]) -> (Cache, Sites, Timestamp) {
     let (mut hub, mut world, mut sites, mut time) = (hub.clone(), hub.world(), Sites::new(), now());
     settle(&world, &mut sites, time);
     for event in events {

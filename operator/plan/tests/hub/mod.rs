@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::known_sites::KnownSite;
-use aifactory_plan::hub::world::World;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ pub fn owner(value: &Value) -> OwnerRef {
 }
 
 /// Stores a resource that decodes; others the operator skips and reports.
-pub fn put(world: &mut World, value: &Value) -> bool {
+pub fn put(world: &mut Cache, value: &Value) -> bool {
     let key = owner(value);
     match key.kind {
         Kind::AIFactory => serde_json::from_value::<AIFactory>(value.clone()).map(|found| world.put_factory(key, Arc::new(found))).is_ok(),
@@ -50,8 +50,8 @@ impl Hub {
         self.factories.iter().chain(&self.pools).chain(&self.grants)
     }
 
-    pub fn world(&self) -> World {
-        let mut world = World::default();
+    pub fn world(&self) -> Cache {
+        let mut world = Cache::default();
         assert!(self.all().all(|value| put(&mut world, value)), "legal resources decode");
         world.known = self.sites().into_iter().map(known).collect();
         world

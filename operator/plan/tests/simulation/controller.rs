@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use aifactory_api::{AIFactory, Kind, OwnerRef, Reason, labels};
 use aifactory_plan::hub::aggregate::Reports;
+use aifactory_plan::hub::cache::{Cache, pools_of_grant};
+use aifactory_plan::hub::dependents::dependents;
+use aifactory_plan::hub::holders::Holders;
 use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
 use aifactory_plan::hub::ledger::Ledger;
-use aifactory_plan::hub::world::{World, factory_of_pool, pools_of_grant};
+use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::Digest;
 use aifactory_plan::model::freshness::{Freshness, Incarnation, Moment};
 use aifactory_plan::model::intent::{Intent, SiteIntent, SiteWord};
-use aifactory_plan::model::report::{Held, Report, SiteReport};
+use aifactory_plan::model::report::{Held, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
-use super::clock::{Ms, Queue, SECOND};
+use super::clock::{Ms, Queue, SECOND, ms, time};
 use super::hub_store::{HubEvent, Resource, Write};
 use super::worker::{FromSite, ToSite};
 
@@ -57,7 +60,7 @@ pub struct Controller {
     /// Which start of the operator this is.
     pub incarnation: u64,
     workers: u64,
-    pub world: World,
+    pub cache: Cache,
     fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
     /// Orders listings and writes.
     moment: Moment,
@@ -67,14 +70,13 @@ pub struct Controller {
     unlisted: BTreeSet<Kind>,
     pub undecodable: BTreeSet<OwnerRef>,
     pub sites: BTreeMap<SiteKey, Worked>,
-    /// The parts of sites that may hold something, as they shall be stored; `world.known` is what is stored.
+    /// The parts of sites that may hold something, as they shall be stored; `cache.known` is what is stored.
     pub known: KnownSites,
     storing_known: bool,
     pub site_reports: BTreeMap<SiteKey, SiteReport>,
     pub words: BTreeMap<SiteKey, SiteWord>,
-    pub reports: BTreeMap<OwnerRef, BTreeMap<SiteKey, Report>>,
-    pub by_site: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
-    pub holders: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    pub reports: ReportIndex,
+    pub holders: Holders,
     pub ledgers: BTreeMap<OwnerRef, Ledger>,
     pub abandoned: BTreeSet<SiteKey>,
     pub schedule: Queue<OwnerRef>,
@@ -90,12 +92,12 @@ impl Controller {
         for factory in known.iter().map(|known| known.key.factory.clone()).collect::<BTreeSet<_>>() {
             schedule.add(factory);
         }
-        let mut world = World::default();
-        world.known.clone_from(&known);
+        let mut cache = Cache::default();
+        cache.known.clone_from(&known);
         Self {
             incarnation,
             workers: 0,
-            world,
+            cache,
             known,
             storing_known: false,
             fresh: BTreeMap::new(),
@@ -107,9 +109,8 @@ impl Controller {
             sites: BTreeMap::new(),
             site_reports: BTreeMap::new(),
             words: BTreeMap::new(),
-            reports: BTreeMap::new(),
-            by_site: BTreeMap::new(),
-            holders: BTreeMap::new(),
+            reports: ReportIndex::default(),
+            holders: Holders::default(),
             ledgers: BTreeMap::new(),
             abandoned: BTreeSet::new(),
             schedule,
@@ -125,6 +126,8 @@ impl Controller {
             return;
         }
         self.begin(now);
+        let changed = self.cache.advance(time(now));
+        changed.into_iter().for_each(|owner| self.schedule.add(owner));
         while self.schedule.busy() < 16 {
             let Some(owner) = self.schedule.next(now) else { break };
             match self.visit(&owner, now) {
@@ -136,11 +139,12 @@ impl Controller {
                 None => self.schedule.done(&owner),
             }
         }
-        if !self.storing_known && self.known != self.world.known {
+        if !self.storing_known && self.known != self.cache.known {
             self.storing_known = true;
             self.out.push(Out::Store(self.known.clone()));
         }
-        if let Some(wake) = self.schedule.wake(now) {
+        let end = self.cache.next_end().map(|end| ms(end).max(now) + 1);
+        if let Some(wake) = self.schedule.wake(now).into_iter().chain(end).min() {
             self.out.push(Out::Wake(wake.max(now + 1)));
         }
     }
@@ -151,7 +155,7 @@ impl Controller {
             return;
         }
         let held = |factory: &AIFactory| factory.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == labels::FINALIZER);
-        let factories: Vec<OwnerRef> = self.world.factories().filter(|(_, factory)| held(factory)).map(|(owner, _)| owner.clone()).collect();
+        let factories: Vec<OwnerRef> = self.cache.factories().filter(|(_, factory)| held(factory)).map(|(owner, _)| owner.clone()).collect();
         factories.iter().for_each(|owner| {
             self.ensure_workers(owner, now);
         });
@@ -169,9 +173,9 @@ impl Controller {
             self.seen(event, now);
         }
         let known: Vec<OwnerRef> = match kind {
-            Kind::AIFactory => self.world.factories().map(|(owner, _)| owner.clone()).collect(),
-            Kind::GPUPool => self.world.pools().map(|(owner, _)| owner.clone()).collect(),
-            Kind::AccessGrant => self.world.grants().map(|(owner, _)| owner.clone()).collect(),
+            Kind::AIFactory => self.cache.factories().map(|(owner, _)| owner.clone()).collect(),
+            Kind::GPUPool => self.cache.pools().map(|(owner, _)| owner.clone()).collect(),
+            Kind::AccessGrant => self.cache.grants().map(|(owner, _)| owner.clone()).collect(),
         };
         let known = known.iter().chain(self.undecodable.iter().filter(|owner| owner.kind == kind));
         let fresh = self.fresh.entry(kind).or_default();
@@ -195,7 +199,7 @@ impl Controller {
             HubEvent::Undecodable(owner, uid, version) => {
                 if self.fresh.entry(owner.kind).or_default().shown(&owner, Incarnation::new(&uid, version)) {
                     self.undecodable.insert(owner.clone());
-                    self.world.put_undecodable(owner.clone());
+                    self.cache.put_undecodable(owner.clone());
                     self.schedule.add(owner);
                 }
             }
@@ -221,10 +225,14 @@ impl Controller {
         });
         let urgent = deleting(&resource).is_some();
         match resource {
-            Resource::Factory(factory) => self.world.put_factory(owner.clone(), factory),
-            Resource::Pool(pool) => self.world.put_pool(owner.clone(), pool),
-            Resource::Grant(grant) => self.world.put_grant(owner.clone(), grant),
+            Resource::Factory(factory) => self.cache.put_factory(owner.clone(), factory),
+            Resource::Pool(pool) => self.cache.put_pool(owner.clone(), pool),
+            Resource::Grant(grant) => {
+                let others = self.cache.put_grant(owner.clone(), grant);
+                others.into_iter().for_each(|other| self.schedule.add(other));
+            }
         }
+        self.reports.recount(&self.cache, &owner);
         if changed {
             self.dependents(&owner, now);
         }
@@ -234,66 +242,21 @@ impl Controller {
     fn removed(&mut self, owner: &OwnerRef, now: Ms) {
         self.dependents(owner, now);
         self.undecodable.remove(owner);
-        self.world.remove(owner);
+        let others = self.cache.remove(owner);
+        others.into_iter().for_each(|other| self.schedule.add(other));
         self.pace.remove(owner);
         self.ledgers.remove(owner);
-        if let Some(reports) = self.reports.remove(owner) {
-            for key in reports.keys() {
-                if let Some(owners) = self.by_site.get_mut(key) {
-                    owners.remove(owner);
-                }
-            }
-        }
+        self.reports.remove(owner);
         let told: Vec<SiteKey> = self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()).collect();
         told.iter().for_each(|key| self.tell_gone(key, owner));
         self.schedule.add(owner.clone());
     }
 
-    /// Those whose projection or status depends on this resource.
+    /// Schedules those whose projection or status depends on this resource.
     pub fn dependents(&mut self, owner: &OwnerRef, now: Ms) {
-        match owner.kind {
-            Kind::AIFactory => {
-                let pools: Vec<OwnerRef> = self.world.pools_of(owner).cloned().collect();
-                for pool in pools {
-                    let grants: Vec<OwnerRef> = self.world.grants_of(&pool).cloned().collect();
-                    self.schedule.add(pool);
-                    grants.into_iter().for_each(|grant| self.schedule.add(grant));
-                }
-                let grants: Vec<OwnerRef> = self.world.grants_by(owner).cloned().collect();
-                grants.into_iter().for_each(|grant| self.schedule.add(grant));
-            }
-            Kind::GPUPool => {
-                let grants: Vec<OwnerRef> = self.world.grants_of(owner).cloned().collect();
-                grants.into_iter().for_each(|grant| self.schedule.add(grant));
-                if let Some(pool) = self.world.pool(owner) {
-                    self.schedule.add(factory_of_pool(owner, pool));
-                }
-            }
-            Kind::AccessGrant => self.dependents_of_grant(owner, now),
-        }
-    }
-
-    fn dependents_of_grant(&mut self, owner: &OwnerRef, now: Ms) {
-        let soon = now + RECOUNT;
-        let Some(grant) = self.world.grant(owner).cloned() else { return };
-        for pool_ref in pools_of_grant(owner, &grant) {
-            let pool = self.world.pool(&pool_ref);
-            let deleting = pool.is_some_and(|pool| pool.metadata.deletion_timestamp.is_some());
-            let capped = |consumer: &aifactory_api::pool::Consumer| {
-                consumer.namespaces.names.contains(&owner.namespace) && (consumer.gpu_hours.is_some() || consumer.max_gpus.is_some())
-            };
-            if pool.is_some_and(|pool| pool.spec.consumers.iter().any(capped)) {
-                let others: Vec<OwnerRef> = self.world.grants_of(&pool_ref).filter(|other| *other != owner).cloned().collect();
-                others.into_iter().for_each(|other| self.schedule.add(other));
-            }
-            if let Some(factory) = pool.map(|pool| factory_of_pool(&pool_ref, pool)) {
-                self.schedule.add_at(factory, soon);
-            }
-            if deleting { self.schedule.add(pool_ref) } else { self.schedule.add_at(pool_ref, soon) }
-        }
-        let factory = OwnerRef::new(Kind::AIFactory, &owner.namespace, &grant.spec.factory_ref.name);
-        let deleting = self.world.factory(&factory).is_some_and(|factory| factory.metadata.deletion_timestamp.is_some());
-        if deleting { self.schedule.add(factory) } else { self.schedule.add_at(factory, soon) }
+        let dependents = dependents(&self.cache, owner);
+        dependents.now.into_iter().for_each(|other| self.schedule.add(other));
+        dependents.soon.into_iter().for_each(|other| self.schedule.add_at(other, now + RECOUNT));
     }
 
     pub fn heard(&mut self, key: SiteKey, worker: WorkerId, message: FromSite, now: Ms) {
@@ -303,10 +266,9 @@ impl Controller {
         match message {
             FromSite::About(report) => {
                 let owner = report.owner.clone();
-                if self.world.contains(&owner) {
-                    self.by_site.entry(key.clone()).or_default().insert(owner.clone());
-                    self.reports.entry(owner.clone()).or_default().insert(key.clone(), *report);
-                    for pool in self.world.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
+                if self.cache.contains(&owner) {
+                    self.reports.put(&self.cache, &key, *report);
+                    for pool in self.cache.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
                         self.schedule.add_at(pool, now + RECOUNT);
                     }
                     self.schedule.add(owner);
@@ -343,20 +305,16 @@ impl Controller {
     fn learn_holders(&mut self, key: &SiteKey, report: &SiteReport) {
         let mut due = Vec::new();
         for owner in report.held.keys().filter(|owner| owner.kind != Kind::AIFactory) {
-            if self.world.contains(owner) {
-                if self.holders.entry(owner.clone()).or_default().insert(key.clone()) {
+            if self.cache.contains(owner) {
+                if self.holders.add(key, owner) {
                     due.push(owner.clone());
                 }
             } else if self.unlisted.is_empty() && !self.undecodable.contains(owner) {
                 self.tell_gone(key, owner);
             }
         }
-        for (owner, sites) in &mut self.holders {
-            if !report.held.contains_key(owner) && sites.remove(key) {
-                due.push(owner.clone());
-            }
-        }
-        self.holders.retain(|_, sites| !sites.is_empty());
+        let let_go: Vec<OwnerRef> = self.holders.at(key).filter(|owner| !report.held.contains_key(owner)).cloned().collect();
+        due.extend(let_go.into_iter().filter(|owner| self.holders.remove(key, owner)));
         if let Some(worked) = self.sites.get_mut(key) {
             worked.tombstones.retain(|owner| report.held.contains_key(owner));
         }
@@ -379,7 +337,7 @@ impl Controller {
     /// Adds a part to the set, or brings up to date what is remembered of it.
     pub fn join(&mut self, key: &SiteKey, identity: Option<String>) {
         let Some(credential) = self.sites.get(key).map(|worked| worked.source.clone()) else { return };
-        let spec = self.world.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
+        let spec = self.cache.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
         let before = self.known.get(key);
         let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
         let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
@@ -389,11 +347,11 @@ impl Controller {
     /// The set of known sites was stored.
     pub fn known_stored(&mut self, known: KnownSites, now: Ms) {
         self.storing_known = false;
-        let before = std::mem::replace(&mut self.world.known, known);
+        let before = std::mem::replace(&mut self.cache.known, known);
         let changed = |one: &KnownSites, other: &KnownSites| -> Vec<OwnerRef> {
             one.iter().filter(|known| other.get(&known.key) != Some(*known)).map(|known| known.key.factory.clone()).collect()
         };
-        let factories: BTreeSet<OwnerRef> = changed(&before, &self.world.known).into_iter().chain(changed(&self.world.known, &before)).collect();
+        let factories: BTreeSet<OwnerRef> = changed(&before, &self.cache.known).into_iter().chain(changed(&self.cache.known, &before)).collect();
         for factory in factories {
             self.dependents(&factory, now);
             self.schedule.add(factory);
@@ -423,15 +381,15 @@ impl Controller {
 
     pub fn resource(&self, owner: &OwnerRef) -> Option<Resource> {
         match owner.kind {
-            Kind::AIFactory => self.world.factory(owner).cloned().map(Resource::Factory),
-            Kind::GPUPool => self.world.pool(owner).cloned().map(Resource::Pool),
-            Kind::AccessGrant => self.world.grant(owner).cloned().map(Resource::Grant),
+            Kind::AIFactory => self.cache.factory(owner).cloned().map(Resource::Factory),
+            Kind::GPUPool => self.cache.pool(owner).cloned().map(Resource::Pool),
+            Kind::AccessGrant => self.cache.grant(owner).cloned().map(Resource::Grant),
         }
     }
 
     pub fn about(&self, owner: &OwnerRef) -> Reports<'_> {
         Reports {
-            about: self.reports.get(owner).into_iter().flatten().map(|(key, report)| (key.clone(), report)).collect(),
+            about: self.reports.about(owner).map(|(key, report)| (key.clone(), report)).collect(),
             sites: &self.site_reports,
             abandoned: &self.abandoned,
         }

@@ -241,7 +241,7 @@ impl Sim {
     }
 
     fn pools(&self, owner: &OwnerRef, grant: &AccessGrant) -> Vec<Option<std::sync::Arc<GPUPool>>> {
-        aifactory_plan::hub::world::pools_of_grant(owner, grant)
+        aifactory_plan::hub::cache::pools_of_grant(owner, grant)
             .iter()
             .map(|pool| match self.decodable(pool) {
                 Some(Resource::Pool(pool)) => Some(pool.clone()),

@@ -10,7 +10,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Intent, SiteWord};
-use aifactory_plan::model::report::Report;
+use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
 use super::cast::HUB;
@@ -54,19 +54,14 @@ impl Controller {
             self.dependents(owner, now);
         }
         let named = self.ensure_workers(owner, now);
-        let (by_site, reports) = (&self.by_site, &self.reports);
-        let about =
-            |key: &SiteKey| -> Vec<&Report> { by_site.get(key).into_iter().flatten().filter_map(|owner| reports.get(owner)?.get(key)).collect() };
-        let outcome = aggregate::factory(&self.world, factory, &self.site_reports, about, &self.abandoned, time(now));
+        let outcome = aggregate::factory(&self.cache, factory, &self.site_reports, &self.reports, &self.abandoned, time(now));
         if outcome.finished {
             let own: Vec<SiteKey> = self.sites.keys().filter(|key| key.factory == *owner).cloned().collect();
             own.iter().for_each(|key| self.known.remove(key));
             return Some(Write::RemoveFinalizer);
         }
-        let counted: BTreeSet<OwnerRef> =
-            named.iter().filter_map(|key| self.sites.get(key)).flat_map(|worked| worked.intents.keys().cloned()).collect();
         let observed = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
-        if observed && !(self.heard_of(owner, &named, now) && counted.iter().all(|other| self.heard_of(other, &named, now))) {
+        if observed && !(self.heard_of(owner, &named, now) && named.iter().all(|key| self.heard_all_of(key, now))) {
             return self.later(owner);
         }
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, Status::Factory, now)
@@ -74,7 +69,7 @@ impl Controller {
 
     /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
     pub fn ensure_workers(&mut self, owner: &OwnerRef, now: Ms) -> BTreeSet<SiteKey> {
-        let sites = self.world.factory(owner).map(|factory| factory.spec.sites.clone()).unwrap_or_default();
+        let sites = self.cache.factory(owner).map(|factory| factory.spec.sites.clone()).unwrap_or_default();
         let named: BTreeMap<SiteKey, CredentialSource> =
             sites.iter().flat_map(|site| parts(owner, site).into_iter().map(move |key| (key.clone(), source(&key, site)))).collect();
         let known: Vec<SiteKey> = self.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner).cloned().collect();
@@ -94,7 +89,7 @@ impl Controller {
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource, now: Ms) {
-        let Some(intent) = project::site(&self.world, HUB, key, self.word_for(key)) else { return };
+        let Some(intent) = project::site(&self.cache, HUB, key, self.word_for(key)) else { return };
         let before = self.sites.get(key).map(|worked| worked.source.clone());
         if before.as_ref() != Some(source) {
             self.stop(key);
@@ -117,12 +112,13 @@ impl Controller {
 
     fn stop(&mut self, key: &SiteKey) {
         if let Some(former) = self.sites.remove(key) {
+            self.reports.expect_nothing_of(key);
             self.out.push(Out::Stop(former.worker));
         }
     }
 
     fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
-        let kubernetes = self.world.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
+        let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
         match key.part {
             Part::Kubernetes => None,
             Part::Slurm if !kubernetes => Some(SiteWord::default()),
@@ -140,6 +136,7 @@ impl Controller {
                 self.out.push(Out::Tell(worked.worker, ToSite::Withdraw(owner.clone())));
             }
         }
+        self.reports.expect(owner, self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()));
     }
 
     fn tell(&mut self, key: &SiteKey, intent: &Intent) {
@@ -173,22 +170,16 @@ impl Controller {
     pub fn let_go(&mut self, key: &SiteKey) {
         self.stop(key);
         self.site_reports.remove(key);
-        self.by_site.remove(key);
-        self.reports.values_mut().for_each(|reports| {
-            reports.remove(key);
-        });
-        self.holders.values_mut().for_each(|sites| {
-            sites.remove(key);
-        });
+        self.reports.remove_part(&self.cache, key);
+        self.holders.remove_part(key);
     }
 
     fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool, now: Ms) -> Option<Write> {
         let deleting = pool.metadata.deletion_timestamp.is_some();
-        let holders = if deleting { self.may_hold(owner) } else { self.holders.get(owner).cloned().unwrap_or_default() };
-        let projection = project::pool(&self.world, owner, &holders);
+        let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
+        let projection = project::pool(&self.cache, owner, &holders);
         self.assign(owner, &projection.sites);
-        let used = |grant: &OwnerRef| -> Vec<&Report> { self.reports.get(grant).into_iter().flat_map(|sites| sites.values()).collect() };
-        let outcome = aggregate::pool(&self.world, pool, &projection, &self.about(owner), used, time(now));
+        let outcome = aggregate::pool(&self.cache, pool, &projection, &self.about(owner), &self.reports, time(now));
         if outcome.finished {
             return Some(Write::RemoveFinalizer);
         }
@@ -205,9 +196,9 @@ impl Controller {
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
-        let mut projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), time(now));
+        let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), time(now));
         if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {
-            projection = project::grant_within(&self.world, owner, &holders, Some(&mut ledger), time(now));
+            projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), time(now));
         }
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
@@ -216,7 +207,7 @@ impl Controller {
         if let Some(wake) = projection.wake {
             self.schedule.add_at(owner.clone(), ms(wake).min(now + DAY).max(now) + 1);
         }
-        let outcome = aggregate::grant(&self.world, grant, &projection, &self.about(owner), time(now));
+        let outcome = aggregate::grant(&self.cache, grant, &projection, &self.about(owner), time(now));
         if outcome.finished {
             return Some(Write::RemoveFinalizer);
         }
@@ -230,7 +221,7 @@ impl Controller {
 
     /// The parts that may hold something of a resource.
     fn may_hold(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
-        project::may_hold(&self.world, owner, &self.holders.get(owner).cloned().unwrap_or_default(), &self.synced)
+        project::may_hold(&self.cache, owner, &self.holders.of(owner), &self.synced)
     }
 
     /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
@@ -239,10 +230,16 @@ impl Controller {
             || keys.iter().all(|key| {
                 self.site_reports.get(key).is_some_and(|report| {
                     let knows = self.sites.get(key).is_some_and(|worked| worked.intents.contains_key(owner));
-                    let about = !knows || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
+                    let about = !knows || self.reports.get(owner, key).is_some();
                     !report.reachable || (report.synced && about) || report.problem.is_some()
                 })
             })
+    }
+
+    /// Whether a part has said since the start what is there of everything that it was told of, or why it can not.
+    fn heard_all_of(&self, key: &SiteKey, now: Ms) -> bool {
+        let of = |report: &SiteReport| !report.reachable || (report.synced && self.reports.has_answered(key)) || report.problem.is_some();
+        now - self.begun > HEARING || self.site_reports.get(key).is_some_and(of)
     }
 
     fn later(&mut self, owner: &OwnerRef) -> Option<Write> {

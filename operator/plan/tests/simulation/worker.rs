@@ -7,14 +7,16 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Moment;
-use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, Refusal, SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteIntent, SiteWord};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use aifactory_plan::site::index::{Change, Index, Seen};
 use aifactory_plan::site::policy::SitePolicy;
+use aifactory_plan::site::pools::Pools;
 use aifactory_plan::site::reconcile::Reconciler;
+use aifactory_plan::site::refusals::Refusals;
 use aifactory_plan::site::usage::Accounts;
 
 use super::clock::{Ms, Queue, SECOND, ms, time};
@@ -77,8 +79,9 @@ pub struct Worker {
     gone: BTreeSet<OwnerRef>,
     /// Grants that went from the hub while they were being ended here.
     ending: BTreeMap<OwnerRef, Arc<Intent>>,
-    refusals: BTreeMap<OwnerRef, Refusal>,
+    refusals: Refusals,
     index: Index,
+    pools: Pools,
     hours: Accounts,
     policy: SitePolicy,
     word: SiteWord,
@@ -109,8 +112,9 @@ impl Worker {
             intents: BTreeMap::new(),
             gone: BTreeSet::new(),
             ending: BTreeMap::new(),
-            refusals: BTreeMap::new(),
+            refusals: Refusals::default(),
             index: Index::default(),
+            pools: Pools::default(),
             hours: Accounts::default(),
             policy: SitePolicy::default(),
             word: SiteWord::default(),
@@ -148,6 +152,7 @@ impl Worker {
             self.out.push(Out::Contact);
         }
         self.release();
+        self.assign_nodes();
         while self.schedule.busy() < 16 {
             let Some(owner) = self.schedule.next(now) else { break };
             self.visit(owner, now);
@@ -167,19 +172,20 @@ impl Worker {
                 self.gone.remove(&owner);
                 self.ending.remove(&owner);
                 let urgent = intent.takes_access(self.intents.get(&owner).map(AsRef::as_ref));
+                self.pools.set(&owner, Some(&intent));
+                let changed = self.refusals.set(&owner, Some(&intent));
+                self.refused(changed);
                 self.intents.insert(owner.clone(), intent);
-                self.refuse();
-                if owner.kind == Kind::GPUPool {
-                    self.visit_pools();
-                }
                 if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
             }
             ToSite::Withdraw(owner) => {
                 self.intents.remove(&owner);
+                self.pools.set(&owner, None);
                 self.reported.remove(&owner);
                 self.findings.remove(&owner);
                 self.schedule.forget(&owner);
-                self.refuse();
+                let changed = self.refusals.set(&owner, None);
+                self.refused(changed);
                 self.site_dirty = true;
             }
             ToSite::Everything(intents, tombstones) => self.told_everything(intents, tombstones, now),
@@ -187,12 +193,14 @@ impl Worker {
                 if let Some(intent) = self.intents.remove(&owner).filter(|intent| is_ending(intent)) {
                     self.ending.insert(owner.clone(), intent);
                 }
+                self.pools.set(&owner, None);
                 self.reported.remove(&owner);
                 self.findings.remove(&owner);
                 self.schedule.forget(&owner);
                 self.gone.insert(owner.clone());
+                let changed = self.refusals.set(&owner, None);
+                self.refused(changed);
                 self.schedule.add_urgent(owner);
-                self.refuse();
                 self.site_dirty = true;
             }
         }
@@ -297,7 +305,7 @@ impl Worker {
             }
             Stream::Nodes => {
                 self.index.retain_nodes(&names);
-                self.visit_pools();
+                self.pools.invalidate();
             }
             Stream::Policy => {}
         }
@@ -335,21 +343,22 @@ impl Worker {
             }
             Observation::Node(node, version) => {
                 if self.index.put_node(*node, version) {
-                    self.visit_pools();
+                    self.pools.invalidate();
                 }
             }
             Observation::NodeRemoved(name, uid, version) => {
                 if self.index.remove_node(&name, &uid, version) {
-                    self.visit_pools();
+                    self.pools.invalidate();
                 }
             }
             Observation::Policy(data) => {
                 let policy = SitePolicy::parse(&data);
                 self.word.policy = data;
                 if policy != self.policy {
+                    let changed = self.refusals.set_policy(&policy, &self.intents);
                     self.policy = policy;
                     self.site_dirty = true;
-                    self.refuse();
+                    self.refused(changed);
                     self.visit_everything();
                 }
             }
@@ -379,7 +388,7 @@ impl Worker {
             moved |= self.index.answered_node(node, version, asked);
         }
         if moved {
-            self.visit_pools();
+            self.pools.invalidate();
         }
     }
 
@@ -459,8 +468,9 @@ impl Worker {
             intents: &self.intents,
             index: &self.index,
             policy: &self.policy,
-            refusals: &self.refusals,
+            refusals: self.refusals.all(),
             lost: &self.lost,
+            pools: &self.pools,
             hours: &self.hours,
             engines: &[],
             slinky: &[],
@@ -499,19 +509,19 @@ impl Worker {
         }
     }
 
-    fn refuse(&mut self) {
-        let refusals = self.policy.refusals(self.intents.values().map(AsRef::as_ref));
-        for owner in self.refusals.keys().chain(refusals.keys()).cloned().collect::<BTreeSet<_>>() {
-            if self.refusals.get(&owner) != refusals.get(&owner) {
-                self.schedule.add_urgent(owner);
-            }
-        }
-        self.refusals = refusals;
+    fn refused(&mut self, changed: BTreeSet<OwnerRef>) {
+        changed.into_iter().for_each(|owner| self.schedule.add_urgent(owner));
     }
 
-    fn visit_pools(&mut self) {
-        let pools = self.intents.keys().chain(&self.gone).filter(|owner| owner.kind == Kind::GPUPool).cloned().collect::<Vec<_>>();
-        pools.into_iter().for_each(|owner| self.schedule.add(owner));
+    /// Pools whose nodes are others now are visited, and those that are gone from the hub.
+    fn assign_nodes(&mut self) {
+        if !self.synced() {
+            return;
+        }
+        if let Some(changed) = self.pools.assign(&self.intents, &self.index) {
+            let gone = self.gone.iter().filter(|owner| owner.kind == Kind::GPUPool).cloned();
+            changed.into_iter().chain(gone).for_each(|owner| self.schedule.add(owner));
+        }
     }
 
     fn visit_everything(&mut self) {

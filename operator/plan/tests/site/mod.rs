@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::name::owner_label;
 use aifactory_api::{OwnerRef, labels};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind};
@@ -127,7 +127,7 @@ pub fn holders(sites: &Sites, owner: &OwnerRef) -> BTreeSet<SiteKey> {
 }
 
 /// One visit of every grant at every site. Gives the reports, and the number of actions.
-pub fn visit(world: &World, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey, Report)>, usize) {
+pub fn visit(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey, Report)>, usize) {
     let (mut reports, mut actions) = (Vec::new(), 0);
     let owners: Vec<OwnerRef> = world.grants().map(|(owner, _)| owner.clone()).collect();
     for owner in &owners {
@@ -155,6 +155,6 @@ pub fn visit(world: &World, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey,
 }
 
 /// Visits until nothing is left to do.
-pub fn settle(world: &World, sites: &mut Sites, now: Timestamp) -> usize {
+pub fn settle(world: &Cache, sites: &mut Sites, now: Timestamp) -> usize {
     (1..10).find(|_| visit(world, sites, now).1 == 0).expect("comes to rest")
 }

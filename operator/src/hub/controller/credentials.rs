@@ -1,6 +1,16 @@
 //! Secrets with sites' credentials that carry our finalizer: it goes when nobody uses the Secret any more, whatever key of it.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aifactory_api::{AIFactory, Kind, OwnerRef};
+use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::site_key::SiteKey;
+use tokio::time::Instant;
+
+use super::Hub;
+use super::outcome::Finished;
+use crate::hub::sites::{parts, source};
 
 /// A Secret on the hub.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +40,7 @@ impl Hub {
             keys.filter(|(key, _)| counts(key)).any(|(key, site)| source(&key, site).is_ok_and(|source| is(&source)))
         };
         self.sites.used(&is, &counts)
-            || self.world.factories().any(named)
+            || self.cache.factories().any(named)
             || self.known.iter().any(|known| counts(&known.key) && is(&known.credential))
     }
 
@@ -44,7 +54,7 @@ impl Hub {
     /// Whether no other factory is in the namespace of this one, so that the right to read Secrets there may go with it.
     pub(super) fn is_last_in_namespace(&self, owner: &OwnerRef) -> bool {
         let other = |known: &&OwnerRef| known.kind == Kind::AIFactory && known.namespace == owner.namespace && *known != owner;
-        !self.world.factories().map(|(known, _)| known).chain(self.undecodable.keys()).any(|known| other(&known))
+        !self.cache.factories().map(|(known, _)| known).chain(self.undecodable.keys()).any(|known| other(&known))
     }
 
     /// Looks soon whether the Secret of a credential that a worker has used is still needed.
@@ -62,10 +72,10 @@ impl Hub {
                 continue;
             }
             let reader = self.settings.reader.clone();
-            let failed = Done::SecretReleased(secret.clone(), false);
+            let failed = Finished::SecretReleased(secret.clone(), false);
             self.spawn(failed, async move {
                 let released = reader.release_secret(&secret.namespace, &secret.name).await.is_ok();
-                Done::SecretReleased(secret, released)
+                Finished::SecretReleased(secret, released)
             });
         }
     }

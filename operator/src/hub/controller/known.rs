@@ -1,11 +1,17 @@
 //! The parts of sites that may hold something: when one joins the stored set, and when it leaves.
 
-use aifactory_api::Reason;
-use aifactory_plan::hub::known_sites::KnownSite;
-use aifactory_plan::model::report::Held;
+use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::*;
-use crate::hub::known_sites;
+use aifactory_api::{AIFactory, OwnerRef, Reason};
+use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
+use aifactory_plan::model::report::Held;
+use aifactory_plan::model::site_key::{Part, SiteKey};
+use tokio::time::Instant;
+
+use super::Hub;
+use super::outcome::Finished;
+use crate::hub::known_sites::{self, KnownSitesError};
 
 /// Pause before storing the set is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -18,7 +24,7 @@ impl Hub {
         for factory in known.iter().map(|known| known.key.factory.clone()).collect::<BTreeSet<_>>() {
             self.schedule.add(factory);
         }
-        self.world.known = known.clone();
+        self.cache.known = known.clone();
         self.known = known;
     }
 
@@ -60,7 +66,7 @@ impl Hub {
     /// Adds a part to the set, or brings up to date what is remembered of it. `entered`: it has let us in.
     pub(super) fn join(&mut self, key: &SiteKey, identity: Option<String>, entered: bool) {
         let Some(credential) = self.sites.source(key).cloned() else { return };
-        let spec = self.world.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
+        let spec = self.cache.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
         let before = self.known.get(key);
         let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
         let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
@@ -78,15 +84,15 @@ impl Hub {
             return;
         }
         self.known_retry_at = None;
-        if self.known == self.world.known {
+        if self.known == self.cache.known {
             return;
         }
         self.storing_known = true;
         let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
         let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
-        self.spawn(Done::KnownStored(known.clone(), panicked), async move {
+        self.spawn(Finished::KnownStored(known.clone(), panicked), async move {
             let result = known_sites::store(&client, &namespace, &known).await;
-            Done::KnownStored(known, result)
+            Finished::KnownStored(known, result)
         });
     }
 
@@ -94,14 +100,14 @@ impl Hub {
         self.storing_known = false;
         match result {
             Ok(()) => {
-                let before = std::mem::replace(&mut self.world.known, known);
+                let before = std::mem::replace(&mut self.cache.known, known);
                 let changed = |one: &KnownSites, other: &KnownSites| -> Vec<OwnerRef> {
                     one.iter().filter(|known| other.get(&known.key) != Some(*known)).map(|known| known.key.factory.clone()).collect()
                 };
                 let factories: BTreeSet<OwnerRef> =
-                    changed(&before, &self.world.known).into_iter().chain(changed(&self.world.known, &before)).collect();
+                    changed(&before, &self.cache.known).into_iter().chain(changed(&self.cache.known, &before)).collect();
                 for factory in factories {
-                    self.dependents(&factory);
+                    self.queue_dependents(&factory);
                     self.schedule.add(factory);
                 }
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::intent::{Body, Desired};
-use aifactory_plan::model::report::{Finding, Held, SiteReport};
+use aifactory_plan::model::report::{Finding, Held, HeldChange, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use serde_json::json;
 
@@ -160,4 +160,52 @@ async fn an_order_is_withdrawn_from_a_site_that_no_projection_names_any_more() {
         json!({"spec": {"pools": [{"name": "h100", "poolRef": {"name": "h100"}, "gpuHours": 10, "maxGPUs": 1, "sites": [{"name": "bissen"}]}]}}),
     ));
     site.withdrawn(&voxelia()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_site_holds_otherwise_is_known_without_the_whole_of_it() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.put(pool(json!({})));
+    world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    let changed = |owner: &OwnerRef, held: Option<Held>| FromSite::Held(vec![HeldChange { owner: owner.clone(), held, orphan: false }]);
+    site.say(FromSite::Site(Box::new(holding(&[]))));
+    let stranger = OwnerRef::new(Kind::AccessGrant, "ardenne", "forgotten");
+    let is_tombstone = |message: &ToSite| matches!(message, ToSite::Gone(owner) if *owner == stranger);
+    for _ in 0..2 {
+        site.say(changed(&stranger, Some(Held::Live)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(site.received().iter().filter(|message| is_tombstone(message)).count(), 1, "what no resource stands for gets a tombstone");
+        site.say(changed(&stranger, Some(Held::Retained)));
+        site.say(changed(&stranger, None));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!site.received().iter().any(is_tombstone), "one at a time");
+    }
+    let intent = site.intent_of(&voxelia()).await;
+    site.say(FromSite::About(Box::new(fake::gone(&intent))));
+    world.gone(&voxelia()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_places_it_there() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
+    // Its pool is not there, so that nobody can tell where it is to be.
+    world.put(grant(json!({})));
+    let intent = site.intent_of(&voxelia()).await;
+    assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
+    world.vanish(&voxelia());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
 }

@@ -1,31 +1,49 @@
 //! When a status is written: at once what people must know, later what only moves.
 
-use super::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use aifactory_api::OwnerRef;
+use aifactory_plan::hub::aggregate::{self, Reports};
+use aifactory_plan::model::report::SiteReport;
+use aifactory_plan::model::site_key::SiteKey;
+use tokio::time::Instant;
+
+use super::outcome::Outcome;
+use super::pace::{Change, Due};
+use super::{Hub, REPORT_GRACE};
+use crate::hub::writes::Write;
 
 impl Hub {
     pub(super) fn about(&self, owner: &OwnerRef) -> Reports<'_> {
         Reports {
-            about: self.reports.get(owner).into_iter().flatten().map(|(key, report)| (key.clone(), report)).collect(),
+            about: self.reports.about(owner).map(|(key, report)| (key.clone(), report)).collect(),
             sites: &self.site_reports,
             abandoned: &self.abandoned,
         }
     }
 
-    /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
-    pub(super) fn heard_of(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>) -> bool {
-        self.begun.elapsed() > HEARING
+    /// Whether each of these parts has reported since the start what is there of this resource, or why it can not.
+    pub(super) fn has_reported(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>) -> bool {
+        self.begun.elapsed() > REPORT_GRACE
             || keys.iter().all(|key| {
                 self.site_reports.get(key).is_some_and(|report| {
-                    let about = !self.sites.knows(key, owner) || self.reports.get(owner).is_some_and(|reports| reports.contains_key(key));
+                    let about = !self.sites.is_recipient(key, owner) || self.reports.get(owner, key).is_some();
                     !report.reachable || (report.synced && about) || report.problem.is_some()
                 })
             })
     }
 
+    /// Whether a part has reported since the start on everything that it was sent, or why it can not.
+    pub(super) fn has_reported_all(&self, key: &SiteKey) -> bool {
+        let all = |report: &SiteReport| !report.reachable || (report.synced && self.reports.has_answered(key)) || report.problem.is_some();
+        self.begun.elapsed() > REPORT_GRACE || self.site_reports.get(key).is_some_and(all)
+    }
+
     /// What status said before the restart stands for now.
-    pub(super) fn later(&mut self, owner: &OwnerRef) -> Next {
-        self.schedule.add_at(owner.clone(), self.begun + HEARING + Duration::from_millis(10));
-        Next::Nothing
+    pub(super) fn later(&mut self, owner: &OwnerRef) -> Outcome {
+        self.schedule.add_at(owner.clone(), self.begun + REPORT_GRACE + Duration::from_millis(10));
+        Outcome::Nothing
     }
 
     /// Whether the status is to be written, now or later.
@@ -34,9 +52,9 @@ impl Hub {
         owner: &OwnerRef,
         generation: Option<i64>,
         stored: Option<&S>,
-        outcome: Outcome<S>,
+        outcome: aggregate::Outcome<S>,
         strip: impl Fn(&mut S),
-    ) -> Next
+    ) -> Outcome
     where
         S: Clone + PartialEq + serde::Serialize,
     {
@@ -53,21 +71,21 @@ impl Hub {
         let now = Instant::now();
         let pace = self.pace.entry(owner.clone()).or_default();
         match pace.due(generation.unwrap_or_default(), outcome.in_progress, change, now) {
-            Due::Never => return Next::Nothing,
+            Due::Never => return Outcome::Nothing,
             Due::At(at) => {
                 self.schedule.add_at(owner.clone(), at);
-                return Next::Nothing;
+                return Outcome::Nothing;
             }
             Due::Now => {}
         }
         match serde_json::to_value(&outcome.status) {
             Ok(status) => {
                 tracing::debug!(%owner, %status, "Writing status");
-                Next::Write(Write::Status(status))
+                Outcome::Write(Write::Status(status))
             }
             Err(error) => {
                 tracing::error!(%owner, %error, "A status can not be written down");
-                Next::Nothing
+                Outcome::Nothing
             }
         }
     }

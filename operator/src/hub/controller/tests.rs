@@ -5,23 +5,29 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
+use aifactory_api::labels;
+use aifactory_plan::hub::known_sites::KnownSites;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tower::{BoxError, service_fn};
 
-use super::*;
+use super::{Hub, HubRecord, HubSettings};
 use crate::client::{ClientSettings, Clients};
 use crate::credential::AddressRules;
-use crate::credential::reader::Looks;
+use crate::credential::reader::{CredentialReader, Looks};
 use crate::lease::WriteGate;
+use crate::telemetry::event_recorder::Notices;
 use crate::telemetry::events::Events;
+use crate::telemetry::metrics::Metrics;
 
 /// A request that is not a read.
 #[derive(Clone, Debug)]

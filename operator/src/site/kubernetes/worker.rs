@@ -15,15 +15,17 @@ use std::time::Duration;
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Body, Intent, Refusal, SiteWord};
+use aifactory_plan::model::intent::{Body, Intent, SiteWord};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Plan, Purpose};
-use aifactory_plan::model::report::Finding;
+use aifactory_plan::model::report::{Finding, HeldChange};
 use aifactory_plan::model::site_key::SiteKey;
 use aifactory_plan::site::altered::AlteredObjects;
 use aifactory_plan::site::index::Index;
 use aifactory_plan::site::policy::SitePolicy;
+use aifactory_plan::site::pools::Pools;
 use aifactory_plan::site::reconcile::Reconciler;
+use aifactory_plan::site::refusals::Refusals;
 use aifactory_plan::site::usage::Accounts;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -57,8 +59,10 @@ struct KubernetesDriver {
     label: String,
     /// What was asked for last of grants that were being ended when they went from the hub, until that is done.
     ending: BTreeMap<OwnerRef, Arc<Intent>>,
-    refusals: BTreeMap<OwnerRef, Refusal>,
+    refusals: Refusals,
     index: Index,
+    /// What the pools share.
+    pools: Pools,
     /// GPU time of Pods.
     hours: Accounts,
     policy: SitePolicy,
@@ -73,6 +77,8 @@ struct KubernetesDriver {
     /// UID of a cluster that answers and where nothing may be written yet.
     unrecorded_uid: Option<String>,
     site_dirty: bool,
+    /// Owners of which something else may be held than was reported.
+    held_dirty: BTreeSet<OwnerRef>,
     site_report_at: Option<Instant>,
     released: bool,
 }
@@ -95,8 +101,9 @@ impl KubernetesDriver {
             label: core.key.to_string(),
             core,
             ending: BTreeMap::new(),
-            refusals: BTreeMap::new(),
+            refusals: Refusals::default(),
             index: Index::default(),
+            pools: Pools::default(),
             hours: Accounts::default(),
             policy: SitePolicy::default(),
             word: SiteWord::default(),
@@ -107,6 +114,7 @@ impl KubernetesDriver {
             altered: BTreeMap::new(),
             unrecorded_uid: None,
             site_dirty: false,
+            held_dirty: BTreeSet::new(),
             site_report_at: None,
             released: false,
         }
@@ -118,10 +126,22 @@ impl KubernetesDriver {
 
     /// Begins the visits that are due, as far as there is room.
     fn reconcile_due(&mut self, now: Instant) {
+        self.assign_nodes();
         while let Some(owner) = self.schedule.next(now) {
             self.visit(owner);
         }
         self.core.metrics.set_site_queue_depth(&self.label, self.schedule.depth());
+    }
+
+    /// Decides once for all pools which nodes each has, after pools or nodes have changed.
+    fn assign_nodes(&mut self) {
+        if !self.synced() {
+            return;
+        }
+        let Some(changed) = self.pools.assign(&self.core.intents, &self.index) else { return };
+        let first = OwnerRef::new(Kind::GPUPool, "", "");
+        let gone = self.core.gone.range(first..).take_while(|owner| owner.kind == Kind::GPUPool).cloned();
+        changed.into_iter().chain(gone).for_each(|owner| self.schedule.add(owner));
     }
 
     fn visit(&mut self, owner: OwnerRef) {
@@ -208,8 +228,9 @@ impl KubernetesDriver {
             intents: &self.core.intents,
             index: &self.index,
             policy: &self.policy,
-            refusals: &self.refusals,
+            refusals: self.refusals.all(),
             lost: &self.lost,
+            pools: &self.pools,
             hours: &self.hours,
             engines: self.core.connection.session().map(|active| active.session.served.engines.as_slice()).unwrap_or_default(),
             slinky: self.core.connection.session().map(|active| active.session.served.slinky.as_slice()).unwrap_or_default(),
@@ -229,9 +250,7 @@ impl KubernetesDriver {
     fn due(&mut self, owners: BTreeSet<OwnerRef>) {
         if self.synced() {
             for owner in owners {
-                if !self.core.intents.contains_key(&owner) && !self.core.gone.contains(&owner) {
-                    self.site_dirty = true;
-                }
+                self.held_dirty.insert(owner.clone());
                 // What comes back where access is to be gone does not wait for the end of a back-off.
                 let taking = self.core.gone.contains(&owner) || self.core.intents.get(&owner).is_some_and(|intent| intent.takes_access(None));
                 if taking { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
@@ -239,14 +258,9 @@ impl KubernetesDriver {
         }
     }
 
-    fn refuse(&mut self) {
-        let refusals = self.policy.refusals(self.core.intents.values().map(AsRef::as_ref));
-        for owner in self.refusals.keys().chain(refusals.keys()).cloned().collect::<BTreeSet<_>>() {
-            if self.refusals.get(&owner) != refusals.get(&owner) {
-                self.schedule.add_urgent(owner);
-            }
-        }
-        self.refusals = refusals;
+    /// Grants that the site refuses otherwise than before do not wait.
+    fn refused(&mut self, changed: BTreeSet<OwnerRef>) {
+        changed.into_iter().for_each(|owner| self.schedule.add_urgent(owner));
     }
 
     /// Brings a grant's account of GPU time up to date.

@@ -14,18 +14,19 @@ use super::Outcome;
 
 /// As many rows as the schema allows.
 const ROWS: usize = 64;
+use crate::hub::cache::Cache;
 use crate::hub::conditions::{Conditions, Status};
-use crate::hub::world::World;
-use crate::model::report::{Report, SiteReport};
+use crate::hub::reports::ReportIndex;
+use crate::model::report::SiteReport;
 use crate::model::site_key::{Part, SiteKey};
 use crate::model::text::bounded;
 
-/// Aggregates a factory. `about` holds the latest report of every resource at each of its sites; `abandoned` the sites that were given up.
-pub fn factory<'a>(
-    world: &World,
+/// Aggregates a factory. `index` holds what its pools and grants come to at each of its sites; `abandoned` the sites that were given up.
+pub fn factory(
+    cache: &Cache,
     factory: &AIFactory,
     sites: &BTreeMap<SiteKey, SiteReport>,
-    about: impl Fn(&SiteKey) -> Vec<&'a Report>,
+    index: &ReportIndex,
     abandoned: &std::collections::BTreeSet<SiteKey>,
     now: Timestamp,
 ) -> Outcome<AIFactoryStatus> {
@@ -34,7 +35,7 @@ pub fn factory<'a>(
     let owner = OwnerRef::new(Kind::AIFactory, namespace, factory.metadata.name.as_deref().unwrap_or_default());
     let previous = factory.status.as_ref();
     let deleting = factory.metadata.deletion_timestamp.is_some();
-    let rows: Vec<FactorySiteStatus> = all_parts(world, &owner, factory)
+    let rows: Vec<FactorySiteStatus> = all_parts(cache, &owner, factory)
         .into_iter()
         .take(ROWS)
         .map(|(name, parts)| {
@@ -44,13 +45,12 @@ pub fn factory<'a>(
                 .map(|(key, named)| PartRow {
                     part: key.part,
                     report: sites.get(&key),
-                    about: about(&key),
                     abandoned: abandoned.contains(&key),
                     left: !named,
-                    claimed: world.known.contains(&key),
+                    claimed: cache.known.contains(&key),
                 })
                 .collect();
-            site::row(name, known, &parts)
+            site::row(name, known, &parts, index.tally(&SiteKey::new(owner.clone(), name)))
         })
         .collect();
     let lost: Vec<String> = rows
@@ -67,8 +67,10 @@ pub fn factory<'a>(
         .filter(|row| row.reason.as_deref().is_some_and(|reason| !matches!(reason, "NotApplicable" | "Pending" | "SiteUnreachable")))
         .collect();
     let orphans: i32 = rows.iter().map(|row| row.orphans).fold(0, i32::saturating_add);
-    let pools: Vec<String> = world.pools_of(&owner).map(|pool| pool.name.clone()).collect();
-    let grants: Vec<String> = world.grants_by(&owner).map(|grant| grant.name.clone()).collect();
+    // Only the way out of a factory depends on what is left of it.
+    let left = |owner: &OwnerRef| owner.name.clone();
+    let pools: Vec<String> = if deleting { cache.pools_of(&owner).map(left).collect() } else { Vec::new() };
+    let grants: Vec<String> = if deleting { cache.grants_by(&owner).map(left).collect() } else { Vec::new() };
 
     let mut conditions = Conditions::new(previous.map_or(&[], |status| status.conditions.as_slice()), generation, now);
     let ready = lost.is_empty() && troubled.is_empty() && !pending && !deleting;
@@ -136,16 +138,16 @@ pub fn factory<'a>(
         .filter_map(|row| row.gpus)
         .fold(GpuCount::default(), |sum, gpus| GpuCount { capacity: sum.capacity + gpus.capacity, allocated: sum.allocated + gpus.allocated });
     // Nothing is written at a part before it is known, and it is known until it has said that nothing of ours lives there.
-    let released = world.known.iter().all(|known| known.key.factory != owner || abandoned.contains(&known.key));
+    let released = cache.known.iter().all(|known| known.key.factory != owner || abandoned.contains(&known.key));
     let status = AIFactoryStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
         summary: Some(FactorySummary {
             sites: format!("{reachable}/{}", rows.len()),
             gpus: format!("{}/{}", gpus.allocated, gpus.capacity),
-            grants: i32::try_from(grants.len()).unwrap_or(i32::MAX),
+            grants: i32::try_from(cache.count_grants_by(&owner)).unwrap_or(i32::MAX),
         }),
-        living_grants: Some(i32::try_from(world.living_grants_at(&owner).len()).unwrap_or(i32::MAX)),
+        living_grants: Some(i32::try_from(cache.count_living_grants_at(&owner)).unwrap_or(i32::MAX)),
         sites: rows,
     };
     Outcome { status, in_progress: progressing, finished: deleting && pools.is_empty() && grants.is_empty() && released }
@@ -157,10 +159,10 @@ fn reason(row: &FactorySiteStatus) -> Option<Reason> {
 
 /// The sites in the order of the spec, then those that are not named any more and may hold something; each with its parts, and whether the spec names
 /// the part.
-fn all_parts<'a>(world: &'a World, owner: &OwnerRef, factory: &'a AIFactory) -> Vec<(&'a str, BTreeMap<SiteKey, bool>)> {
+fn all_parts<'a>(cache: &'a Cache, owner: &OwnerRef, factory: &'a AIFactory) -> Vec<(&'a str, BTreeMap<SiteKey, bool>)> {
     let of = |site: &'a Site| (site.name.as_str(), parts(owner, site).into_iter().map(|key| (key, true)).collect());
     let mut sites: Vec<(&str, BTreeMap<SiteKey, bool>)> = factory.spec.sites.iter().map(of).collect();
-    for key in world.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner) {
+    for key in cache.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner) {
         let at = sites.iter().position(|(name, _)| *name == key.site).unwrap_or_else(|| {
             sites.push((&key.site, BTreeMap::new()));
             sites.len() - 1

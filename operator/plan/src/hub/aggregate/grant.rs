@@ -6,8 +6,8 @@ use jiff::Timestamp;
 
 use super::site_status::Reach;
 use super::{Outcome, Reports, usage};
+use crate::hub::cache::Cache;
 use crate::hub::project::{Asked, GrantProjection};
-use crate::hub::world::World;
 
 mod access;
 mod conditions;
@@ -25,7 +25,7 @@ const ROWS: usize = 128;
 
 /// A grant with everything that is known of it.
 struct View<'a> {
-    world: &'a World,
+    cache: &'a Cache,
     grant: &'a AccessGrant,
     projection: &'a GrantProjection,
     namespace: &'a str,
@@ -40,8 +40,8 @@ struct View<'a> {
 }
 
 /// Aggregates a grant.
-pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, reports: &Reports<'_>, now: Timestamp) -> Outcome<AccessGrantStatus> {
-    let view = View::of(world, grant, projection, reports);
+pub fn grant(cache: &Cache, grant: &AccessGrant, projection: &GrantProjection, reports: &Reports<'_>, now: Timestamp) -> Outcome<AccessGrantStatus> {
+    let view = View::of(cache, grant, projection, reports);
     let merged = sites::merge(&view.rows, view.asked().ended());
     let progress = Progress::of(&view);
     let may_give = view.may_give_access();
@@ -52,26 +52,26 @@ pub fn grant(world: &World, grant: &AccessGrant, projection: &GrantProjection, r
         conditions: conditions::all(&view, &merged, &progress, now),
         summary: Some(view.summary(&merged)),
         pools: usage::pools(&view.used),
-        sites: merged.iter().filter(|site| site.shown()).take(ROWS).map(|site| site.status(world, grant)).collect(),
+        sites: merged.iter().filter(|site| site.shown()).take(ROWS).map(|site| site.status(cache, grant)).collect(),
     };
     Outcome { status, in_progress: progress.progressing, finished: view.asked() == Asked::Deleted && !may_give }
 }
 
 impl<'a> View<'a> {
-    fn of(world: &'a World, grant: &'a AccessGrant, projection: &'a GrantProjection, reports: &Reports<'a>) -> Self {
+    fn of(cache: &'a Cache, grant: &'a AccessGrant, projection: &'a GrantProjection, reports: &Reports<'a>) -> Self {
         let namespace = grant.metadata.namespace.as_deref().unwrap_or_default();
         let owner = OwnerRef::new(Kind::AccessGrant, namespace, grant.metadata.name.as_deref().unwrap_or_default());
         let (rows, suspects): (Vec<Row<'a>>, Vec<Row<'a>>) = projection
             .sites
             .iter()
             .filter(|(key, _)| !reports.abandoned.contains(key) || reports.sites.get(key).is_some_and(|site| site.reachable))
-            .map(|(key, intent)| Row::of(world, grant, projection, (key, intent), reports, &owner))
+            .map(|(key, intent)| Row::of(cache, grant, projection, (key, intent), reports, &owner))
             .partition(|row| row.meant || row.evident);
         let told: Vec<usage::Told<'_>> = rows.iter().map(Row::told).collect();
-        let used = usage::entries(world, &owner, grant, &told);
+        let used = usage::entries(cache, &owner, grant, &told);
         let exhausted = projection.asked == Asked::Active && usage::nothing_left(&used);
         let reach = Reach::of(rows.iter().map(|row| &row.standing), namespace);
-        Self { world, grant, projection, namespace, rows, suspects, used, exhausted, reach }
+        Self { cache, grant, projection, namespace, rows, suspects, used, exhausted, reach }
     }
 
     fn asked(&self) -> Asked {

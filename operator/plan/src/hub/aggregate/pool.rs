@@ -7,24 +7,25 @@ use jiff::Timestamp;
 
 use super::site_status::{Reach, Standing};
 use super::{Outcome, Reports, usage};
+use crate::hub::cache::Cache;
 use crate::hub::conditions::{Conditions, Status, is_true};
-use crate::hub::project::{PoolProjection, living};
-use crate::hub::world::World;
+use crate::hub::project::PoolProjection;
+use crate::hub::reports::ReportIndex;
 use crate::model::intent::{Body, Intent, Presence};
-use crate::model::report::{Detail, Finding, PoolDetail, Report, SitePhase};
+use crate::model::report::{Detail, Finding, PoolDetail, SitePhase};
 use crate::model::site_key::Part;
 use crate::model::text::{bounded, shorten};
 
 /// As many rows as the schema allows.
 const ROWS: usize = 64;
 
-/// Aggregates a pool. `about_grant` gives the latest report of every site about a grant, for what it used.
-pub fn pool<'a>(
-    world: &World,
+/// Aggregates a pool. `index` holds what its grants have used.
+pub fn pool(
+    cache: &Cache,
     pool: &GPUPool,
     projection: &PoolProjection,
     reports: &Reports<'_>,
-    about_grant: impl Fn(&OwnerRef) -> Vec<&'a Report>,
+    index: &ReportIndex,
     now: Timestamp,
 ) -> Outcome<GPUPoolStatus> {
     let generation = pool.metadata.generation.unwrap_or_default();
@@ -46,7 +47,9 @@ pub fn pool<'a>(
     let open: Vec<&Standing<'_>> = standings.iter().filter(|standing| !confirmed(standing)).collect();
     let findings: Vec<(String, &Finding)> =
         standings.iter().flat_map(|standing| standing.findings().iter().map(move |finding| (standing.label(namespace), finding))).collect();
-    let grants: Vec<String> = world.grants_of(&owner).map(|grant| format!("{}/{}", grant.namespace, grant.name)).collect();
+    // Only the way out of a pool depends on who uses it.
+    let using = deleting.then(|| cache.grants_of(&owner)).into_iter().flatten();
+    let grants: Vec<String> = using.map(|grant| format!("{}/{}", grant.namespace, grant.name)).collect();
 
     let places = places(&standings);
     let sum = |take: fn(&PoolDetail) -> i64| places.iter().filter_map(|place| place.detail.as_ref()).map(take).fold(0, i64::saturating_add);
@@ -135,23 +138,13 @@ pub fn pool<'a>(
         );
     }
 
-    let committed = world
-        .grants_of(&owner)
-        .filter_map(|grant| Some((grant, world.grant(grant)?)))
-        .filter(|(_, grant)| living(grant, now))
-        .flat_map(|(reference, grant)| {
-            grant.spec.pools.iter().filter(|entry| {
-                entry.pool_ref.name == owner.name && entry.pool_ref.namespace.as_deref().unwrap_or(&reference.namespace) == owner.namespace
-            })
-        })
-        .fold(0, |sum: i64, entry| sum.saturating_add(entry.gpu_hours));
     let allocated = sum(|detail| detail.allocated.unwrap_or_default());
     let status = GPUPoolStatus {
         observed_generation: Some(generation),
         conditions: conditions.finish(),
         summary: Some(PoolSummary { nodes: format!("{ready_nodes}/{wanted}"), gpus: format!("{allocated}/{}", sum(|detail| detail.gpus)) }),
-        gpu_hours: Some(PoolGpuHours { committed, used: usage::of_pool(world, &owner, pool.spec.accounting, about_grant) }),
-        living_grants: Some(i32::try_from(world.living_grants_of(&owner).len()).unwrap_or(i32::MAX)),
+        gpu_hours: Some(PoolGpuHours { committed: cache.committed(&owner, now), used: usage::of_pool(index, &owner, pool.spec.accounting) }),
+        living_grants: Some(i32::try_from(cache.count_living_grants_of(&owner)).unwrap_or(i32::MAX)),
         sites: places
             .iter()
             .take(ROWS)
@@ -162,7 +155,7 @@ pub fn pool<'a>(
     // A part joins the known ones before the first write there.
     let gone = |standing: &Standing<'_>| {
         standing.phase() == Some(SitePhase::Gone)
-            || (standing.report.is_none() && !world.known.contains(standing.key) && !held(&owner, standing, reports))
+            || (standing.report.is_none() && !cache.known.contains(standing.key) && !held(&owner, standing, reports))
     };
     let finished = deleting && grants.is_empty() && standings.iter().chain(&suspects).all(gone);
     Outcome { status, in_progress: progressing, finished }

@@ -1,6 +1,6 @@
 //! What a grant has used of its budgets, and whether anything is left.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use aifactory_api::grant::{AccessGrant, AccessGrantStatus, GpuHours, GrantPoolStatus, LocalBudget};
 use aifactory_api::pool::Accounting;
@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::site_status::Standing;
+use crate::hub::cache::{Cache, pools_of_grant};
 use crate::hub::conditions::{Conditions, Status};
-use crate::hub::world::{World, pools_of_grant};
+use crate::hub::reports::ReportIndex;
 use crate::model::budget;
 use crate::model::intent::{Body, GrantPoolIntent, Intent};
 use crate::model::report::{Detail, EntryUsage, GrantDetail, Report};
-use crate::model::site_key::SiteKey;
 use crate::model::text::bounded;
 use crate::model::time::whole_seconds;
 
@@ -63,7 +63,7 @@ fn detail(report: &Report) -> Option<&GrantDetail> {
 }
 
 /// The figures of every entry.
-pub fn entries(world: &World, owner: &OwnerRef, grant: &AccessGrant, told: &[Told<'_>]) -> Vec<Entry> {
+pub fn entries(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, told: &[Told<'_>]) -> Vec<Entry> {
     let pools = pools_of_grant(owner, grant);
     grant
         .spec
@@ -71,7 +71,7 @@ pub fn entries(world: &World, owner: &OwnerRef, grant: &AccessGrant, told: &[Tol
         .iter()
         .zip(pools)
         .map(|(entry, pool)| {
-            let pool = world.pool(&pool);
+            let pool = cache.pool(&pool);
             let accounting = pool.map(|pool| pool.spec.accounting).unwrap_or_default();
             let slurm = pool.is_some_and(|pool| pool.spec.slurm.is_some());
             one(&entry.name, entry.gpu_hours, accounting, slurm, grant.status.as_ref(), told)
@@ -254,44 +254,14 @@ pub fn within_budget(conditions: &mut Conditions<'_>, entries: &[Entry]) {
 }
 
 /// Whole canonical hours that grants' reports name for a pool; `None` where nobody counts.
-pub fn of_pool<'a>(world: &World, pool: &OwnerRef, accounting: Accounting, reports: impl Fn(&OwnerRef) -> Vec<&'a Report>) -> Option<i64> {
-    let mut by_entry: BTreeMap<(&OwnerRef, &str), i64> = BTreeMap::new();
-    for owner in world.grants_of(pool) {
-        let Some(grant) = world.grant(owner) else { continue };
-        let reports = reports(owner);
-        let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|(_, named)| named == pool);
-        for (entry, _) in named {
-            for usage in reports.iter().filter_map(|report| detail(report)?.usage.get(&entry.name)) {
-                let sum = by_entry.entry((owner, &entry.name)).or_default();
-                *sum = sum.saturating_add(usage.used);
-            }
-        }
-    }
-    let seconds = by_entry.into_values().reduce(i64::saturating_add)?;
-    Some(budget::ten_thousandths(seconds, accounting) / 10_000)
-}
-
-/// Device-seconds that grants' reports name for a pool, by site.
-pub fn of_pool_by_site<'a>(world: &World, pool: &OwnerRef, reports: impl Fn(&OwnerRef) -> Vec<(&'a SiteKey, &'a Report)>) -> BTreeMap<SiteKey, i64> {
-    let mut by_site: BTreeMap<SiteKey, i64> = BTreeMap::new();
-    for owner in world.grants_of(pool) {
-        let Some(grant) = world.grant(owner) else { continue };
-        let reports = reports(owner);
-        let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|(_, named)| named == pool);
-        for (entry, _) in named {
-            for (site, usage) in reports.iter().filter_map(|(site, report)| Some((*site, detail(report)?.usage.get(&entry.name)?))) {
-                let sum = by_site.entry(site.clone()).or_default();
-                *sum = sum.saturating_add(usage.used);
-            }
-        }
-    }
-    by_site
+pub fn of_pool(index: &ReportIndex, pool: &OwnerRef, accounting: Accounting) -> Option<i64> {
+    Some(budget::ten_thousandths(index.used(pool)?, accounting) / 10_000)
 }
 
 /// The entries of a grant whose figures grow all the time while Pods run, and nobody waits for them.
-pub fn growing(world: &World, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
+pub fn growing(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
     let pools = grant.spec.pools.iter().zip(pools_of_grant(owner, grant));
-    pools.filter(|(_, pool)| world.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
+    pools.filter(|(_, pool)| cache.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
 }
 
 /// Takes these entries' figures out of a status, to see whether anything else is new.

@@ -8,8 +8,8 @@ use aifactory_api::{Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
 use super::authorise::{Denied, authorise, next_change};
+use crate::hub::cache::{Cache, pools_of_grant};
 use crate::hub::ledger::Ledger;
-use crate::hub::world::{World, pools_of_grant};
 use crate::model::intent::{Desired, Intent, Refusal};
 use crate::model::site_key::{Part, SiteKey};
 
@@ -97,7 +97,7 @@ impl Asked {
 
 /// What every step of a projection looks at.
 struct Scope<'a> {
-    world: &'a World,
+    cache: &'a Cache,
     owner: &'a OwnerRef,
     grant: &'a AccessGrant,
     asked: Asked,
@@ -106,20 +106,20 @@ struct Scope<'a> {
 
 /// Projects a grant as if nothing of its budget was given out before. `holders` are the parts that may hold something of it, whether or not it names
 /// them: see [`super::may_hold`].
-pub fn grant(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: Timestamp) -> Option<GrantProjection> {
-    grant_within(world, owner, holders, None, now)
+pub fn grant(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: Timestamp) -> Option<GrantProjection> {
+    grant_within(cache, owner, holders, None, now)
 }
 
 /// Projects a grant, and lets its account decide what each Slurm site is told of the budget. Without an account each is told its part by spec.
 pub fn grant_within(
-    world: &World,
+    cache: &Cache,
     owner: &OwnerRef,
     holders: &BTreeSet<SiteKey>,
     mut ledger: Option<&mut Ledger>,
     now: Timestamp,
 ) -> Option<GrantProjection> {
-    let grant = world.grant(owner)?;
-    let scope = Scope { world, owner, grant, asked: Asked::of(grant, now), now };
+    let grant = cache.grant(owner)?;
+    let scope = Scope { cache, owner, grant, asked: Asked::of(grant, now), now };
     let mut wanted = Wanted::begin(&scope);
     for (entry, pool_ref) in grant.spec.pools.iter().zip(pools_of_grant(owner, grant)) {
         wanted.add(&scope, entry, pool_ref, ledger.as_deref_mut());
@@ -152,7 +152,7 @@ impl Wanted {
         wanted.wake_at(spec.not_before.0, scope.now);
         wanted.wake_at(spec.not_after.0, scope.now);
         let issuer = OwnerRef::new(Kind::AIFactory, &scope.owner.namespace, &spec.factory_ref.name);
-        if scope.world.factory(&issuer).is_none() {
+        if scope.cache.factory(&issuer).is_none() {
             let message = format!("spec.factoryRef: there is no AIFactory {} in namespace {}", issuer.name, issuer.namespace);
             wanted.missing(refusal(Reason::FactoryNotFound, message));
         }
@@ -175,10 +175,10 @@ impl Wanted {
             Ok(entry) => entry,
             Err(missing) => return self.missing(missing),
         };
-        if let Some(at) = next_change(scope.world, scope.owner, &entry.pool_ref, entry.pool, scope.now) {
+        if let Some(at) = next_change(scope.cache, scope.owner, &entry.pool_ref, entry.pool, scope.now) {
             self.wake_at(at, scope.now);
         }
-        let denied = authorise(scope.world, scope.owner, entry.entry, &entry.pool_ref, entry.pool, scope.now).err();
+        let denied = authorise(scope.cache, scope.owner, entry.entry, &entry.pool_ref, entry.pool, scope.now).err();
         self.problems.extend(denied.iter().map(|denied| denied.refusal.clone()));
         for astray in entry.astray() {
             self.astray.entry((entry.factory_ref.clone(), entry.part())).or_insert_with(|| astray.clone());
@@ -189,7 +189,7 @@ impl Wanted {
         let chosen = entry.chosen();
         let told = ledger.map(|ledger| {
             let wanted = chosen.iter().map(|site| (entry.key(site), minutes_of(site))).collect();
-            let recalled = former::recalled(scope.world, scope.grant, scope.owner, (&entry.factory_ref, entry.part()), &entry.entry.name, &wanted);
+            let recalled = former::recalled(scope.cache, scope.grant, scope.owner, (&entry.factory_ref, entry.part()), &entry.entry.name, &wanted);
             ledger.settle(&entry.entry.name, entry.total(), &wanted, &recalled)
         });
         for placed in chosen {
@@ -233,7 +233,7 @@ impl Wanted {
     /// The intents of all parts that the grant names or that may hold it, and which of them it names.
     fn intents(&self, scope: &Scope<'_>, holders: &BTreeSet<SiteKey>, ledger: Option<&Ledger>) -> (BTreeSet<SiteKey>, BTreeMap<SiteKey, Intent>) {
         // A part that its factory does not name is told only if it may hold something: nobody else looks after it.
-        let told = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.world.known.contains(key);
+        let told = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.cache.known.contains(key);
         let mut sites: BTreeMap<SiteKey, Intent> = self
             .placements
             .iter()
@@ -257,11 +257,11 @@ impl Wanted {
             }
         };
         let kept = !matches!(desired, Desired::Ended { .. });
-        let policy = scope.world.factory(&key.factory).map(|factory| &factory.spec.policy);
+        let policy = scope.cache.factory(&key.factory).map(|factory| &factory.spec.policy);
         let mut body = intent::skeleton(scope.grant, policy, desired);
         body.keep |= kept;
         body.only_if_held = meant.filter(|_| kept).cloned();
-        body.pools = former::counted(scope.world, scope.owner, scope.grant, key, ledger, kept);
+        body.pools = former::counted(scope.cache, scope.owner, scope.grant, key, ledger, kept);
         intent::make(scope.owner, scope.grant, body)
     }
 }

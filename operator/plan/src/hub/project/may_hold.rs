@@ -4,41 +4,37 @@ use std::collections::BTreeSet;
 
 use aifactory_api::{Kind, OwnerRef};
 
-use crate::hub::world::{World, factory_of_pool, pools_of_grant};
+use crate::hub::cache::{Cache, factory_of_pool, pools_of_grant};
 use crate::model::site_key::SiteKey;
 
 /// The parts that may hold something of a resource, beside those that it names: `holders`, which have said so, and every known part that could have
 /// been told of it and is not in `synced`, the parts that have shown all that is ours there since this process began.
-pub fn may_hold(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, synced: &BTreeSet<SiteKey>) -> BTreeSet<SiteKey> {
-    let silent = world.known.iter().map(|known| &known.key).filter(|key| !synced.contains(key));
+pub fn may_hold(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, synced: &BTreeSet<SiteKey>) -> BTreeSet<SiteKey> {
+    let silent = cache.known.iter().map(|known| &known.key).filter(|key| !synced.contains(key));
     let mut parts = holders.clone();
-    parts.extend(silent.filter(|key| related(world, owner, key)).cloned());
+    parts.extend(silent.filter(|key| related(cache, owner, key)).cloned());
     parts
 }
 
 /// Whether the part could ever have been told of the resource.
-fn related(world: &World, owner: &OwnerRef, key: &SiteKey) -> bool {
+fn related(cache: &Cache, owner: &OwnerRef, key: &SiteKey) -> bool {
     match owner.kind {
         Kind::AIFactory => key.factory == *owner,
-        Kind::GPUPool => match world.pool(owner) {
+        Kind::GPUPool => match cache.pool(owner) {
             Some(pool) => factory_of_pool(owner, pool) == key.factory,
             // A pool that can not be read may belong to any factory beside it.
             None => key.factory.namespace == owner.namespace,
         },
-        Kind::AccessGrant => key.factory.namespace == owner.namespace || consumes(world, owner, &key.factory) || names(world, owner, key),
+        Kind::AccessGrant => {
+            key.factory.namespace == owner.namespace || cache.is_consumed_from(&key.factory, &owner.namespace) || names(cache, owner, key)
+        }
     }
 }
 
-/// Whether a pool of the factory may be used from the grant's namespace.
-fn consumes(world: &World, grant: &OwnerRef, factory: &OwnerRef) -> bool {
-    let pools = world.pools_of(factory).filter_map(|pool| world.pool(pool));
-    pools.flat_map(|pool| &pool.spec.consumers).any(|consumer| consumer.namespaces.names.contains(&grant.namespace))
-}
-
 /// Whether the grant names a pool of the part's factory, or its status names the site.
-fn names(world: &World, owner: &OwnerRef, key: &SiteKey) -> bool {
-    let Some(grant) = world.grant(owner) else { return false };
-    let of_factory = |pool: &OwnerRef| match world.pool(pool) {
+fn names(cache: &Cache, owner: &OwnerRef, key: &SiteKey) -> bool {
+    let Some(grant) = cache.grant(owner) else { return false };
+    let of_factory = |pool: &OwnerRef| match cache.pool(pool) {
         Some(spec) => factory_of_pool(pool, spec) == key.factory,
         // A pool that is not there may have belonged to any factory beside it.
         None => pool.namespace == key.factory.namespace,

@@ -7,7 +7,7 @@ use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 use aifactory_api::{OwnerRef, Reason};
 
 use super::site::has;
-use crate::hub::world::{World, factory_of_pool};
+use crate::hub::cache::{Cache, created, factory_of_pool};
 use crate::model::duration;
 use crate::model::intent::{Body, Intent, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
 use crate::model::site_key::{Part, SiteKey};
@@ -22,23 +22,23 @@ pub struct PoolProjection {
 }
 
 /// Projects a pool. `holders` are sites that hold something of it, whether or not it names them.
-pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> PoolProjection {
+pub fn pool(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> PoolProjection {
     let mut projection = PoolProjection::default();
-    let Some(pool) = world.pool(owner) else { return projection };
+    let Some(pool) = cache.pool(owner) else { return projection };
     let factory_ref = factory_of_pool(owner, pool);
     let deleting = pool.metadata.deletion_timestamp.is_some();
-    if world.factory(&factory_ref).is_none() {
+    if cache.factory(&factory_ref).is_none() {
         projection.problems.push(Refusal {
             reason: Reason::FactoryNotFound,
             message: format!("spec.factoryRef: there is no AIFactory {} in namespace {}", factory_ref.name, factory_ref.namespace),
         });
     }
     // A pool leaves its sites only after its grants have.
-    let absent = deleting && world.grants_of(owner).next().is_none();
+    let absent = deleting && cache.grants_of(owner).next().is_none();
     let mut keys: BTreeSet<SiteKey> = holders.clone();
     for placed in &pool.spec.sites {
         let key = SiteKey::new(factory_ref.clone(), &placed.name);
-        if let Some(site) = world.site(&key) {
+        if let Some(site) = cache.site(&key) {
             let parts = parts(pool, site);
             if parts.is_empty() {
                 projection.problems.push(lacking(pool, site));
@@ -54,7 +54,7 @@ pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
                 });
             }
             keys.extend(parts.into_iter().map(|part| SiteKey { part, ..key.clone() }));
-        } else if world.factory(&factory_ref).is_some() {
+        } else if cache.factory(&factory_ref).is_some() {
             projection.problems.push(Refusal {
                 reason: Reason::SiteNotFound,
                 message: format!("spec.sites: AIFactory {} has no site {:?}", factory_ref.name, placed.name),
@@ -62,16 +62,16 @@ pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
         }
     }
     // What the pool has at a part that its factory does not name any more stays as it is.
-    let left = world.known.iter().map(|known| &known.key).filter(|key| key.factory == factory_ref && named(world, key).is_none());
+    let left = cache.known.iter().map(|known| &known.key).filter(|key| key.factory == factory_ref && named(cache, key).is_none());
     keys.extend(left.filter(|key| could_use(pool, key.part) && pool.spec.sites.iter().any(|placed| placed.name == key.site)).cloned());
     for key in keys {
-        if let Some(body) = body(world, pool, &key, absent) {
+        if let Some(body) = body(cache, pool, &key, absent) {
             let intent = Intent {
                 version: VERSION,
                 owner: owner.clone(),
                 uid: pool.metadata.uid.clone().unwrap_or_default(),
                 generation: pool.metadata.generation.unwrap_or_default(),
-                created: super::age::created(&pool.metadata),
+                created: created(&pool.metadata),
                 body: Body::Pool(body),
             };
             projection.sites.insert(key, intent);
@@ -81,8 +81,8 @@ pub fn pool(world: &World, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
 }
 
 /// The site of a part, where its factory names the part.
-fn named<'a>(world: &'a World, key: &SiteKey) -> Option<&'a Site> {
-    world.site(key).filter(|site| has(site, key.part))
+fn named<'a>(cache: &'a Cache, key: &SiteKey) -> Option<&'a Site> {
+    cache.site(key).filter(|site| has(site, key.part))
 }
 
 /// Whether a pool of this kind may be at such a part.
@@ -117,9 +117,9 @@ fn selector(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<BTreeMap<String
     nodes.map(|nodes| nodes.adopt.selector.match_labels.clone())
 }
 
-fn body(world: &World, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
+fn body(cache: &Cache, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
     let placed = pool.spec.sites.iter().find(|placed| placed.name == key.site);
-    let used = match named(world, key) {
+    let used = match named(cache, key) {
         Some(site) => parts(pool, site).contains(&key.part),
         None => could_use(pool, key.part),
     };

@@ -6,19 +6,18 @@ use std::sync::Arc;
 use aifactory_api::factory::{Dns, Site, SiteAccess, Stage};
 use aifactory_api::{AIFactory, labels};
 
-use crate::engine::slinky::GresType;
-use crate::hub::world::World;
+use crate::hub::cache::{Cache, SiteHardware};
 use crate::model::intent::{SiteIntent, SiteWord, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
 /// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `word` is what the site's
 /// Kubernetes says to its Slurm, and empty for a Slurm alone, whose worker reads it beside the credential.
-pub fn site(world: &World, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> Option<SiteIntent> {
-    let factory = world.factory(&key.factory);
+pub fn site(cache: &Cache, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> Option<SiteIntent> {
+    let factory = cache.factory(&key.factory);
     let named = factory.and_then(|factory| Some((factory, factory.spec.sites.iter().find(|site| site.name == key.site && has(site, key.part))?)));
     match named {
-        Some((factory, site)) => Some(as_named(world, hub, key, (factory, site), word)),
-        None => as_remembered(world, hub, key, factory.map(Arc::as_ref), word),
+        Some((factory, site)) => Some(as_named(cache, hub, key, (factory, site), word)),
+        None => as_remembered(cache, hub, key, factory.map(Arc::as_ref), word),
     }
 }
 
@@ -30,21 +29,21 @@ pub(super) fn has(site: &Site, part: Part) -> bool {
     }
 }
 
-fn as_named(world: &World, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), word: Option<SiteWord>) -> SiteIntent {
+fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), word: Option<SiteWord>) -> SiteIntent {
     let row = factory.status.as_ref().and_then(|status| status.sites.iter().find(|row| row.name == key.site));
     let told = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
     let release = factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned;
-    let (accelerators, gres_types) = hardware(world, key);
+    let hardware = cache.hardware(key);
     SiteIntent {
         version: VERSION,
         hub: hub.to_owned(),
         factory: key.factory.clone(),
         factory_uid: factory.metadata.uid.clone().unwrap_or_default(),
         site: key.site.clone(),
-        expected_uid: world.known.get(key).and_then(|known| known.identity.clone()).or(told),
+        expected_uid: cache.known.get(key).and_then(|known| known.identity.clone()).or(told),
         accepted_uid: accepted_identity(factory, key),
         // At a site that is let go nothing new is written.
-        recorded: world.known.contains(key) || release,
+        recorded: cache.known.contains(key) || release,
         left: false,
         release,
         protected: protected(factory),
@@ -53,19 +52,19 @@ fn as_named(world: &World, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
         access: site.access.clone(),
         slurm: site.slurm.clone(),
         policy: factory.spec.policy.clone(),
-        accelerators,
-        gres_types,
+        accelerators: hardware.map(SiteHardware::accelerators).unwrap_or_default(),
+        gres_types: hardware.map(SiteHardware::gres_types).unwrap_or_default(),
         word: word.filter(|_| key.part == Part::Slurm),
     }
 }
 
 /// A part that its factory does not name, or of which the factory can not be read: it is reached as before, so that access can be taken away there,
 /// and let go only where it is sure that the factory does not want it any more.
-fn as_remembered(world: &World, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, word: Option<SiteWord>) -> Option<SiteIntent> {
-    let known = world.known.get(key)?;
-    let (accelerators, gres_types) = hardware(world, key);
+fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, word: Option<SiteWord>) -> Option<SiteIntent> {
+    let known = cache.known.get(key)?;
+    let hardware = cache.hardware(key);
     // A site whose Kubernetes is reached as well says there how its Slurm users are called; until that is read, nobody knows.
-    let speaks = world.known.contains(&key.other()) || world.site(key).is_some_and(|site| site.kubernetes.is_some());
+    let speaks = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
     let word = if speaks { word } else { Some(word.unwrap_or_default()) };
     Some(SiteIntent {
         version: VERSION,
@@ -77,31 +76,17 @@ fn as_remembered(world: &World, hub: &str, key: &SiteKey, factory: Option<&AIFac
         accepted_uid: factory.and_then(|factory| accepted_identity(factory, key)),
         recorded: true,
         left: true,
-        release: !world.is_undecodable(&key.factory),
+        release: !cache.is_undecodable(&key.factory),
         protected: factory.map(protected).unwrap_or_default(),
         dns: Dns::default(),
         services: Vec::new(),
         access: SiteAccess::default(),
         slurm: known.slurm.clone(),
         policy: factory.map(|factory| factory.spec.policy.clone()).unwrap_or_default(),
-        accelerators,
-        gres_types,
+        accelerators: hardware.map(SiteHardware::accelerators).unwrap_or_default(),
+        gres_types: hardware.map(SiteHardware::gres_types).unwrap_or_default(),
         word: word.filter(|_| key.part == Part::Slurm),
     })
-}
-
-/// Resource names of the pools at a site, and types of GPU in its Slurm partitions; both sorted.
-fn hardware(world: &World, key: &SiteKey) -> (Vec<String>, Vec<String>) {
-    let pools = || {
-        let pools = world.pools_of(&key.factory).filter_map(|pool| world.pool(pool));
-        pools.filter(|pool| pool.spec.sites.iter().any(|placed| placed.name == key.site))
-    };
-    let accelerators: BTreeSet<String> = pools().map(|pool| pool.spec.accelerator.resource_name.clone()).collect();
-    let gres_types: BTreeSet<String> = pools()
-        .filter(|pool| pool.spec.slurm.is_some())
-        .filter_map(|pool| Some(GresType::of_model(&pool.spec.accelerator.model).ok()?.to_string()))
-        .collect();
-    (accelerators.into_iter().collect(), gres_types.into_iter().collect())
 }
 
 /// Ranges of the whole factory that are no tenant's.

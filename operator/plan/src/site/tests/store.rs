@@ -17,6 +17,7 @@ use crate::model::plan::{Action, Plan, Purpose};
 use crate::model::report::{Detail, GrantDetail};
 use crate::site::index::{Index, Seen};
 use crate::site::policy::SitePolicy;
+use crate::site::pools::Pools;
 use crate::site::reconcile::Reconciler;
 use crate::site::usage::Accounts;
 
@@ -163,6 +164,7 @@ impl Site {
             policy: &self.policy,
             refusals: &nobody,
             lost: &self.lost,
+            pools: &Pools::default(),
             hours: &self.hours,
             engines: &[],
             slinky: &[],

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use aifactory_api::{Kind, OwnerRef};
+use aifactory_api::OwnerRef;
 use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent};
 use aifactory_plan::model::report::Finding;
-use aifactory_plan::site::policy::SitePolicy;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -89,17 +88,13 @@ impl Driver for KubernetesDriver {
     }
 
     fn on_intent(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
-        let Some(intent) = self.core.intents.get(&owner) else { return };
+        let Some(intent) = self.core.intents.get(&owner).cloned() else { return };
         self.ending.remove(&owner);
         let urgent = intent.takes_access(before.as_deref());
-        // Whether the site takes a grant depends on others only where what they are judged by changes.
-        if before.as_deref().map(SitePolicy::decides_by) != Some(SitePolicy::decides_by(intent)) {
-            self.refuse();
-        }
-        if owner.kind == Kind::GPUPool {
-            self.visit_pools();
-        }
-        self.held_may_differ(&owner);
+        let changed = self.refusals.set(&owner, Some(&intent));
+        self.refused(changed);
+        self.pools.set(&owner, Some(&intent));
+        self.held_dirty.insert(owner.clone());
         self.schedule.add_anew(owner, urgent);
     }
 
@@ -138,7 +133,7 @@ impl Driver for KubernetesDriver {
     }
 
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let report = self.site_report_at.filter(|_| self.site_dirty);
+        let report = self.site_report_at.filter(|_| self.site_dirty || !self.held_dirty.is_empty());
         [self.schedule.next_wake(now), self.session_deadline(), report].into_iter().flatten().min()
     }
 }
@@ -147,8 +142,10 @@ impl KubernetesDriver {
     fn forget(&mut self, owner: &OwnerRef) {
         self.findings.remove(owner);
         self.schedule.forget(owner);
-        self.refuse();
-        self.site_dirty = true;
+        self.pools.set(owner, None);
+        let changed = self.refusals.set(owner, None);
+        self.refused(changed);
+        self.held_dirty.insert(owner.clone());
     }
 }
 

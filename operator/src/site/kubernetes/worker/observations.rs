@@ -52,19 +52,19 @@ impl KubernetesDriver {
             }
             Observation::Node(node, version) => {
                 if self.index.put_node(*node, version) {
-                    self.visit_pools();
+                    self.pools.invalidate();
                 }
             }
             Observation::NodeRemoved(gone) => {
                 if self.index.remove_node(&gone.key, &gone.uid, gone.version) {
-                    self.visit_pools();
+                    self.pools.invalidate();
                 }
             }
             Observation::NodesListing => self.index.relist_nodes(),
             Observation::NodesListed(seen) => {
                 listed = Some(Listing::Nodes);
                 self.index.retain_nodes(&seen);
-                self.visit_pools();
+                self.pools.invalidate();
             }
             Observation::Pod(pod) => {
                 let namespace = pod.namespace.clone();
@@ -101,9 +101,10 @@ impl KubernetesDriver {
                 let policy = SitePolicy::parse(&data);
                 self.word.policy = data;
                 if policy != self.policy {
+                    let changed = self.refusals.set_policy(&policy, &self.core.intents);
                     self.policy = policy;
                     self.site_dirty = true;
-                    self.refuse();
+                    self.refused(changed);
                     self.visit_everything();
                 }
             }
@@ -200,7 +201,7 @@ impl KubernetesDriver {
             tracing::info!(site = %self.core.key, %owner, object = %altered.key, "The site made something else of an object than was written");
             self.altered.entry(owner.clone()).or_default().note(altered.clone(), Timestamp::now());
         }
-        self.held_may_differ(&owner);
+        self.held_dirty.insert(owner.clone());
         if failures.is_empty() {
             self.findings.remove(&owner);
             let rounds = self.rounds.entry(owner.clone()).or_insert(0);
@@ -245,7 +246,7 @@ impl KubernetesDriver {
             moved |= self.index.answered_node(node, version, asked);
         }
         if moved {
-            self.visit_pools();
+            self.pools.invalidate();
         }
     }
 }

@@ -18,7 +18,9 @@ impl KubernetesDriver {
             if *owner == self.core.key.factory && done && !plan.findings.is_empty() {
                 self.findings.insert(owner.clone(), plan.findings.clone());
             }
-            self.site_dirty = true;
+            // What the factory's own objects lack is said of the site.
+            self.site_dirty |= *owner == self.core.key.factory;
+            self.held_dirty.insert(owner.clone());
             return;
         };
         let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
@@ -52,14 +54,20 @@ impl KubernetesDriver {
         if retained { Held::Retained } else { Held::Live }
     }
 
-    /// What is held of an owner, or whether it is an orphan, may have changed; the site's report is made anew where it says something else.
-    pub(super) fn held_may_differ(&mut self, owner: &OwnerRef) {
-        let reported = self.core.site_reported();
-        let said = reported.and_then(|report| report.held.get(owner));
-        let said_orphan = reported.is_some_and(|report| report.orphans.contains(owner));
-        let held = self.index.objects(owner).map(|_| self.held_of(owner));
-        let orphan = held == Some(Held::Live) && self.core.gone.contains(owner);
-        self.site_dirty |= owner.kind != Kind::AccessGrant || said != held.as_ref() || said_orphan != orphan;
+    /// What is held of an owner now.
+    fn held_now(&self, owner: &OwnerRef) -> HeldChange {
+        let held = self.index.owns(&self.core.key.factory, owner).then(|| self.held_of(owner));
+        HeldChange { owner: owner.clone(), held, orphan: held == Some(Held::Live) && self.core.gone.contains(owner) }
+    }
+
+    /// Reports what is held otherwise than was reported; that nothing is there of what is gone from the hub is said in any case.
+    pub(super) fn report_held(&mut self) {
+        let answers = |change: &HeldChange| change.held.is_none() && self.core.gone.contains(&change.owner);
+        let Some(reported) = self.core.site_reported() else { return };
+        let now = self.held_dirty.iter().map(|owner| self.held_now(owner));
+        let changes = now.filter(|change| !reported.says(change) || answers(change)).collect();
+        self.held_dirty.clear();
+        self.core.say_held(changes);
     }
 
     /// What Slurm has counted stays when the factory lets a site go.
@@ -68,11 +76,18 @@ impl KubernetesDriver {
     }
 
     pub(super) fn report_site(&mut self, now: Instant) {
-        if !self.site_dirty || self.site_report_at.is_some_and(|at| at > now) {
+        // What a site holds counts from when all of it was seen.
+        let anew =
+            self.site_dirty || (!self.held_dirty.is_empty() && !(self.synced() && self.core.site_reported().is_some_and(|report| report.synced)));
+        if (!anew && self.held_dirty.is_empty()) || self.site_report_at.is_some_and(|at| at > now) {
             return;
         }
-        self.site_dirty = false;
         self.site_report_at = Some(now + SITE_REPORT);
+        if !anew {
+            return self.report_held();
+        }
+        self.site_dirty = false;
+        self.held_dirty.clear();
         let held = self.held();
         let orphans =
             held.iter().filter(|(owner, held)| **held == Held::Live && self.core.gone.contains(owner)).map(|(owner, _)| owner.clone()).collect();

@@ -87,3 +87,40 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
     worker.withhold(&OwnerRef::new(Kind::AccessGrant, "team", "alpha"), &mut plan);
     assert_eq!(plan.steps.iter().map(|step| step.purpose).collect::<Vec<_>>(), [Purpose::RemoveAccess]);
 }
+
+#[tokio::test]
+async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_what_is_gone() {
+    let (to_hub, mut from_site) = hub_channel();
+    let key = SiteKey::new(factory(), "site");
+    let to_hub = to_hub.of(key.clone(), Incarnation(1));
+    let mut driver = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
+    driver.core.say_of_site(SiteReport { synced: true, ..SiteReport::default() });
+    receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
+    let owner = grant(Desired::Bound).owner.clone();
+    let namespace = serde_json::json!({"metadata": {"name": "aif-alpha", "uid": "1", "resourceVersion": "1",
+        "annotations": {aifactory_api::labels::HUB: "hub", aifactory_api::labels::OWNER: owner.to_string()}}});
+    let seen = aifactory_plan::site::index::Seen::reduce(ObjectKind::Namespace, &namespace, "hub").unwrap();
+    let mut changes = |driver: &mut KubernetesDriver| {
+        driver.report_held();
+        let mut held = Vec::new();
+        while let Ok(Received { message, .. }) = from_site.try_recv() {
+            if let FromSite::Held(changes) = message {
+                held.extend(changes.into_iter().map(|change| (change.owner, change.held, change.orphan)));
+            }
+        }
+        held
+    };
+    assert_eq!(changes(&mut driver), [], "nothing is there, as was reported");
+    driver.index.put(seen);
+    driver.held_dirty.insert(owner.clone());
+    assert_eq!(changes(&mut driver), [(owner.clone(), Some(Held::Live), false)]);
+    driver.held_dirty.insert(owner.clone());
+    assert_eq!(changes(&mut driver), [], "said once");
+    receive(&mut driver, ToSite::Gone(owner.clone()));
+    assert_eq!(changes(&mut driver), [(owner.clone(), Some(Held::Live), true)]);
+    driver.index.remove(&ObjectKey::cluster(ObjectKind::Namespace, "aif-alpha"), "1", 2);
+    driver.held_dirty.insert(owner.clone());
+    assert_eq!(changes(&mut driver), [(owner.clone(), None, false)]);
+    receive(&mut driver, ToSite::Gone(owner.clone()));
+    assert_eq!(changes(&mut driver), [(owner, None, false)], "so that the hub can let its tombstone go");
+}

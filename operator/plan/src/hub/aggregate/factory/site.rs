@@ -1,12 +1,11 @@
 //! The row of one site, from its parts.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use aifactory_api::factory::{CredentialStatus, EngineStatus, FactorySiteStatus, GpuCount};
-use aifactory_api::{OwnerRef, Reason, labels};
+use aifactory_api::factory::{CredentialStatus, EngineStatus, FactorySiteStatus};
+use aifactory_api::{Reason, labels};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::model::report::{Detail, PoolDetail, Report, SitePhase, SiteReport};
+use crate::hub::reports::SiteTally;
+use crate::model::report::SiteReport;
 use crate::model::site_key::Part;
 use crate::model::text::shorten;
 use crate::model::time::whole_seconds;
@@ -18,7 +17,6 @@ pub const SLURM: &str = "Slurm";
 pub struct PartRow<'a> {
     pub part: Part,
     pub report: Option<&'a SiteReport>,
-    pub about: Vec<&'a Report>,
     pub abandoned: bool,
     /// The factory does not name it any more.
     pub left: bool,
@@ -29,7 +27,7 @@ pub struct PartRow<'a> {
 /// Why a part is not well, and in words.
 type Trouble = (Option<Reason>, Option<String>);
 
-pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>]) -> FactorySiteStatus {
+pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>], tally: SiteTally) -> FactorySiteStatus {
     let mut row = FactorySiteStatus {
         name: name.to_owned(),
         cluster_uid: known.and_then(|known| known.cluster_uid.clone()),
@@ -71,7 +69,7 @@ pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>])
     let expires = parts.iter().filter_map(|part| part.report?.credential_expires).min();
     row.credential = expires.map(|at| CredentialStatus { expires_at: Some(Time(whole_seconds(at))) });
     if parts.iter().any(|part| part.report.is_some()) {
-        count(&mut row, parts);
+        (row.pools, row.grants, row.gpus) = (tally.pools(), tally.grants(), Some(tally.gpus()));
     }
     row
 }
@@ -113,35 +111,4 @@ fn trouble(part: &PartRow<'_>) -> Trouble {
     } else {
         (None, report.policy_problems.first().map(|problem| format!("{}: {problem}", labels::SITE_POLICY)))
     }
-}
-
-/// Pools and grants count once, though both parts tell of them.
-fn count(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
-    let mut pools: BTreeMap<&OwnerRef, (Option<&PoolDetail>, Option<&PoolDetail>)> = BTreeMap::new();
-    let mut grants: BTreeSet<&OwnerRef> = BTreeSet::new();
-    for part in parts {
-        for report in &part.about {
-            match &report.detail {
-                Detail::Pool(detail) if report.phase != SitePhase::Gone => {
-                    let slot = pools.entry(&report.owner).or_default();
-                    match part.part {
-                        Part::Kubernetes => slot.0 = Some(detail),
-                        Part::Slurm => slot.1 = Some(detail),
-                    }
-                }
-                Detail::Grant(_) if matches!(report.phase, SitePhase::Bound | SitePhase::Paused) => {
-                    grants.insert(&report.owner);
-                }
-                Detail::Pool(_) | Detail::Grant(_) | Detail::None => {}
-            }
-        }
-    }
-    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    (row.pools, row.grants) = (count(pools.len()), count(grants.len()));
-    let gpus = pools.into_values().fold(GpuCount::default(), |sum, (kubernetes, slurm)| {
-        let capacity = kubernetes.or(slurm).map_or(0, |detail| detail.gpus);
-        let allocated = slurm.and_then(|detail| detail.allocated).or(kubernetes.and_then(|detail| detail.allocated)).unwrap_or_default();
-        GpuCount { capacity: sum.capacity.saturating_add(capacity), allocated: sum.allocated.saturating_add(allocated) }
-    });
-    row.gpus = Some(gpus);
 }

@@ -4,12 +4,12 @@ use aifactory_api::factory::NetworkImplementation;
 use aifactory_api::{ConditionType, Reason};
 
 use super::row::Row;
+use crate::hub::cache::Cache;
 use crate::hub::conditions::{Conditions, Status};
-use crate::hub::world::World;
 use crate::model::text::bounded;
 
 /// Sets `NetworkIsolated`.
-pub fn isolation(conditions: &mut Conditions<'_>, world: &World, rows: &[Row<'_>]) {
+pub fn isolation(conditions: &mut Conditions<'_>, cache: &Cache, rows: &[Row<'_>]) {
     let mut missing = Vec::new();
     let mut widened = Vec::new();
     let mut unenforced = Vec::new();
@@ -27,7 +27,7 @@ pub fn isolation(conditions: &mut Conditions<'_>, world: &World, rows: &[Row<'_>
         if row.standing.findings().iter().any(|finding| finding.reason == Reason::ForeignPolicy) {
             widened.push(row.name.clone());
         }
-        match world.site(row.standing.key).map(|site| site.network.implementation) {
+        match cache.site(row.standing.key).map(|site| site.network.implementation) {
             Some(NetworkImplementation::None) => unenforced.push(row.name.clone()),
             Some(NetworkImplementation::Unknown) | None => unknown.push(row.name.clone()),
             Some(_) => {}

@@ -5,8 +5,8 @@ use aifactory_api::{OwnerRef, Reason};
 
 use crate::hub::aggregate::site_status::{Standing, was_confirmed};
 use crate::hub::aggregate::{Reports, usage};
+use crate::hub::cache::Cache;
 use crate::hub::project::GrantProjection;
-use crate::hub::world::World;
 use crate::model::intent::{Body, Desired, GrantIntent, GrantPoolIntent, Intent};
 use crate::model::report::{Detail, GrantDetail, SitePhase};
 use crate::model::site_key::{Part, SiteKey};
@@ -37,7 +37,7 @@ pub struct Row<'a> {
 
 impl<'a> Row<'a> {
     pub fn of(
-        world: &World,
+        cache: &Cache,
         grant: &AccessGrant,
         projection: &GrantProjection,
         (key, intent): (&'a SiteKey, &'a Intent),
@@ -57,7 +57,7 @@ impl<'a> Row<'a> {
         });
         let held = reports.sites.get(key).is_some_and(|site| site.held.contains_key(owner));
         // A part joins the known ones before the first write there.
-        let never = !world.known.contains(key) && standing.report.is_none() && !held;
+        let never = !cache.known.contains(key) && standing.report.is_none() && !held;
         let shown = previous.is_some_and(|status| status.sites.iter().any(|row| row.name == name && shows(row, key.part)));
         let row = Self {
             phase: phase(&standing, denied.is_some() && placed, confirmed.then_some(expected)),

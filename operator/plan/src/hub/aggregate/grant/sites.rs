@@ -6,7 +6,7 @@ use aifactory_api::grant::{AccessGrant, GrantAccess, GrantSiteStatus, Kubernetes
 
 use super::row::Row;
 use crate::hub::aggregate::usage;
-use crate::hub::world::World;
+use crate::hub::cache::Cache;
 use crate::model::budget;
 use crate::model::report::GrantDetail;
 use crate::model::site_key::Part;
@@ -83,7 +83,7 @@ impl Merged<'_, '_> {
         self.parts.iter().all(|row| !row.placed || (row.confirmed && !row.refused))
     }
 
-    pub fn status(&self, world: &World, grant: &AccessGrant) -> GrantSiteStatus {
+    pub fn status(&self, cache: &Cache, grant: &AccessGrant) -> GrantSiteStatus {
         let name = self.parts.first().map(|part| part.name.clone()).unwrap_or_default();
         let live = self.parts.iter().any(|part| part.live());
         // A site that can not be asked gives what it gave.
@@ -92,7 +92,7 @@ impl Merged<'_, '_> {
         GrantSiteStatus {
             phase: self.phase,
             members: self.members().or(before.and_then(|row| row.members)),
-            access: self.access(world).or_else(|| before.and_then(|row| row.access.clone())),
+            access: self.access(cache).or_else(|| before.and_then(|row| row.access.clone())),
             budgets: self.budgets(grant, &name),
             expiry_enforced_by: live.then(|| "Hub".to_owned()).or_else(|| before.and_then(|row| row.expiry_enforced_by.clone())),
             message: self.message(grant).map(|text| shorten(&text, 1000)),
@@ -111,8 +111,8 @@ impl Merged<'_, '_> {
         Some(MemberCount { wanted, bound, waiting: (wanted - bound).max(0) })
     }
 
-    fn access(&self, world: &World) -> Option<GrantAccess> {
-        let site = self.parts.first().and_then(|part| world.site(part.standing.key));
+    fn access(&self, cache: &Cache) -> Option<GrantAccess> {
+        let site = self.parts.first().and_then(|part| cache.site(part.standing.key));
         let kubernetes = self.details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| {
             KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
         });

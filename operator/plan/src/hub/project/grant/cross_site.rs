@@ -6,29 +6,18 @@ use aifactory_api::factory::AIFactory;
 use aifactory_api::{AccessGrant, OwnerRef};
 
 use crate::engine::network;
-use crate::hub::project::age::created;
+use crate::hub::cache::Cache;
 use crate::hub::project::site::protected;
-use crate::hub::world::World;
 use crate::model::intent::CrossSiteIntent;
 use crate::model::site_key::SiteKey;
 
 /// The grant's addresses here and at linked sites, less those that overlap an earlier grant's.
-pub fn cross_site(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory) -> Option<CrossSiteIntent> {
+pub fn cross_site(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory) -> Option<CrossSiteIntent> {
     let asked = grant.spec.network.cross_site.as_ref()?;
-    let age = (created(&grant.metadata), owner);
     let closed = protected(factory);
     // A range that is nobody's to use is taken by nobody.
-    let usable = |cidr: &&String| network::own_address(&closed, cidr).is_ok();
-    let taken: Vec<&String> = world
-        .with_cross_site()
-        .filter(|(other, spec)| (created(&spec.metadata), *other) < age)
-        .filter_map(|(_, spec)| spec.spec.network.cross_site.as_ref())
-        .flat_map(|other| other.addresses.iter().flat_map(|entry| &entry.cidrs))
-        .filter(usable)
-        .collect();
-    let free = |cidrs: &[String]| -> Vec<String> {
-        cidrs.iter().filter(|cidr| !taken.iter().any(|other| network::overlaps(cidr, other))).cloned().collect()
-    };
+    let usable = |cidr: &str| network::own_address(&closed, cidr).is_ok();
+    let free = |cidrs: &[String]| -> Vec<String> { cidrs.iter().filter(|cidr| !cache.is_taken(cidr, owner, grant, usable)).cloned().collect() };
     let own = asked.addresses.iter().find(|entry| entry.site == key.site)?;
     let linked = |site: &str| {
         factory

@@ -8,8 +8,8 @@ use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 use aifactory_api::{OwnerRef, Reason};
 
 use super::{Scope, refusal};
+use crate::hub::cache::factory_of_pool;
 use crate::hub::project::share;
-use crate::hub::world::factory_of_pool;
 use crate::model::budget;
 use crate::model::intent::{Budget, GrantPoolIntent, Refusal};
 use crate::model::site_key::{Part, SiteKey};
@@ -26,14 +26,14 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// Looks up what an entry names, or says what is missing.
     pub fn resolve(scope: &Scope<'a>, entry: &'a GrantPool, pool_ref: OwnerRef) -> Result<Self, Refusal> {
-        let Some(pool) = scope.world.pool(&pool_ref) else {
+        let Some(pool) = scope.cache.pool(&pool_ref) else {
             return Err(refusal(
                 Reason::PoolNotFound,
                 format!("pools[{}].poolRef: there is no GPUPool {} in namespace {}", entry.name, pool_ref.name, pool_ref.namespace),
             ));
         };
         let factory_ref = factory_of_pool(&pool_ref, pool);
-        let Some(factory) = scope.world.factory(&factory_ref) else {
+        let Some(factory) = scope.cache.factory(&factory_ref) else {
             return Err(refusal(
                 Reason::FactoryNotFound,
                 format!("GPUPool {}: there is no AIFactory {} in namespace {}", pool_ref.name, factory_ref.name, factory_ref.namespace),

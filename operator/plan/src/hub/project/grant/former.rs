@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use aifactory_api::{AccessGrant, OwnerRef};
 
+use crate::hub::cache::{Cache, pools_of_grant};
 use crate::hub::ledger::{Former, Ledger, Recalled};
-use crate::hub::world::{World, pools_of_grant};
 use crate::model::budget;
 use crate::model::intent::{Budget, GrantPoolIntent};
 use crate::model::site_key::{Part, SiteKey};
 
 /// The pools of which a Kubernetes site has nothing to give any more, and goes on telling what was used. `kept`: the site keeps what it has, so that a
 /// budget that nobody remembers closes nothing.
-pub fn counted(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, ledger: Option<&Ledger>, kept: bool) -> Vec<GrantPoolIntent> {
+pub fn counted(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, ledger: Option<&Ledger>, kept: bool) -> Vec<GrantPoolIntent> {
     let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|_| key.part == Part::Kubernetes);
     named
         .filter_map(|(entry, pool)| {
-            let pool = world.pool(&pool).filter(|pool| pool.spec.slurm.is_none())?;
+            let pool = cache.pool(&pool).filter(|pool| pool.spec.slurm.is_none())?;
             let told = ledger.map(|ledger| ledger.told(&entry.name, key)).unwrap_or_default();
             let (device_minutes, serial) = if kept && told == (0, 0) { (i64::MAX, 0) } else { told };
             Some(GrantPoolIntent {
@@ -35,7 +35,7 @@ pub fn counted(world: &World, owner: &OwnerRef, grant: &AccessGrant, key: &SiteK
 
 /// What status says of the limits that the sites of a pool's factory had in force, and of what was used there.
 pub fn recalled(
-    world: &World,
+    cache: &Cache,
     grant: &AccessGrant,
     owner: &OwnerRef,
     (factory, part): (&OwnerRef, Part),
@@ -45,7 +45,7 @@ pub fn recalled(
     let Some(status) = &grant.status else { return BTreeMap::new() };
     let generation = grant.metadata.generation.unwrap_or_default();
     let same = status.observed_generation == Some(generation);
-    let sites = world.factory(factory).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
+    let sites = cache.factory(factory).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
     sites
         .iter()
         .map(|site| SiteKey { part, ..SiteKey::new(factory.clone(), &site.name) })

@@ -4,7 +4,7 @@ use aifactory_api::OwnerRef;
 use aifactory_api::factory::FactoryPolicy;
 use aifactory_api::grant::{AccessGrant, KubernetesSubject, Member, MemberState};
 
-use crate::hub::project::age::created;
+use crate::hub::cache::created;
 use crate::model::duration;
 use crate::model::intent::{Body, Desired, EgressIntent, End, GrantIntent, Intent, MemberCaps, MemberIntent, VERSION};
 

@@ -48,13 +48,13 @@ impl Placement {
             Some(refused) if !scope.asked.ended() => (Desired::Ended { because: refused.reason, message: refused.message.clone(), at: None }, true),
             _ => (scope.asked.desired(grant), scope.asked.ended()),
         };
-        let factory = scope.world.factory(&key.factory);
+        let factory = scope.cache.factory(&key.factory);
         let mut body = skeleton(grant, factory.map(|factory| &factory.spec.policy), desired);
         body.keep |= kept.is_some() && !ending;
         body.only_if_held = kept.or(self.only_if_held.as_ref()).cloned();
         body.pools = self.pools.clone();
         body.egress = egress(grant);
-        body.cross_site = factory.and_then(|factory| cross_site(scope.world, scope.owner, grant, key, factory));
+        body.cross_site = factory.and_then(|factory| cross_site(scope.cache, scope.owner, grant, key, factory));
         make(scope.owner, grant, body)
     }
 }

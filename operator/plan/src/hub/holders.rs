@@ -1,0 +1,54 @@
+//! Which parts of sites have said that they hold something of a resource.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::OwnerRef;
+
+use crate::model::site_key::SiteKey;
+
+/// The parts that hold something, by resource, and the resources by part.
+#[derive(Clone, Debug, Default)]
+pub struct Holders {
+    by_owner: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
+    by_part: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
+}
+
+impl Holders {
+    /// The parts that hold something of a resource.
+    pub fn of(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+        self.by_owner.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// The resources of which a part holds something.
+    pub fn at(&self, key: &SiteKey) -> impl Iterator<Item = &OwnerRef> {
+        self.by_part.get(key).into_iter().flatten()
+    }
+
+    /// A part holds something of a resource; says whether that is new.
+    pub fn add(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
+        self.by_part.entry(key.clone()).or_default().insert(owner.clone());
+        self.by_owner.entry(owner.clone()).or_default().insert(key.clone())
+    }
+
+    /// A part holds nothing of a resource; says whether that is new.
+    pub fn remove(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
+        take(&mut self.by_part, key, owner);
+        take(&mut self.by_owner, owner, key)
+    }
+
+    /// Forgets what a part holds.
+    pub fn remove_part(&mut self, key: &SiteKey) {
+        for owner in self.by_part.remove(key).into_iter().flatten() {
+            take(&mut self.by_owner, &owner, key);
+        }
+    }
+}
+
+fn take<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) -> bool {
+    let Some(set) = index.get_mut(key) else { return false };
+    let removed = set.remove(value);
+    if set.is_empty() {
+        index.remove(key);
+    }
+    removed
+}

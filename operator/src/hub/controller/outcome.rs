@@ -1,0 +1,51 @@
+//! What reconciling comes to, and how the work that it begins ends.
+
+use aifactory_api::OwnerRef;
+use aifactory_plan::hub::known_sites::KnownSites;
+use aifactory_plan::model::freshness::Moment;
+
+use super::credentials::SecretName;
+use crate::hub::known_sites::KnownSitesError;
+use crate::hub::watch::Seen;
+use crate::hub::writes::{Write, WriteError};
+
+/// How work beside the loop has ended.
+pub(super) enum Finished {
+    Written {
+        owner: OwnerRef,
+        result: Result<Option<Seen>, WriteError>,
+        status: bool,
+        asked: Moment,
+    },
+    /// Why a resource can not be worked on was written, or could not be.
+    ConditionsWritten {
+        owner: OwnerRef,
+        result: Result<Option<Seen>, WriteError>,
+        asked: Moment,
+    },
+    Released(OwnerRef, bool),
+    Living(bool),
+    KnownStored(KnownSites, Result<(), KnownSitesError>),
+    SecretReleased(SecretName, bool),
+}
+
+/// What reconciling a resource ends with.
+pub(super) enum Outcome {
+    Nothing,
+    Write(Write),
+    /// Release Secrets, then take the finalizer off.
+    Release(Vec<SecretName>),
+}
+
+impl Outcome {
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Nothing => "nothing",
+            Outcome::Write(Write::AddFinalizer) => "add the finalizer",
+            Outcome::Write(Write::RemoveFinalizer) => "remove the finalizer",
+            Outcome::Write(Write::Status(_)) => "write the status",
+            Outcome::Write(Write::Conditions(_)) => "say why it can not be worked on",
+            Outcome::Release(_) => "release credentials",
+        }
+    }
+}

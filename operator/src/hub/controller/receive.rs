@@ -1,0 +1,145 @@
+//! What the workers of sites send: reports about resources, and about the sites themselves.
+
+use std::collections::BTreeSet;
+
+use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::hub::cache::pools_of_grant;
+use aifactory_plan::model::report::{Finding, HeldChange, Report, SiteReport};
+use aifactory_plan::model::site_key::SiteKey;
+use tokio::time::Instant;
+
+use super::{Hub, RECOUNT};
+use crate::supervise::PAUSE;
+use crate::telemetry::access_log;
+use crate::transport::{FromSite, Received};
+
+impl Hub {
+    pub(super) fn receive(&mut self, Received { key, incarnation, message }: Received) {
+        // A worker that was replaced speaks of another credential, or of a part that was let go.
+        if !self.sites.is_current(&key, incarnation) {
+            return;
+        }
+        match message {
+            FromSite::About(report) => {
+                let owner = report.owner.clone();
+                if self.cache.contains(&owner) {
+                    self.log_access(&key, &report);
+                    self.reports.put(&self.cache, &key, *report);
+                    let soon = Instant::now() + RECOUNT;
+                    // What a grant has used is in its pools' figures.
+                    for pool in self.cache.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
+                        self.schedule.add_at(pool, soon);
+                    }
+                    self.schedule.add(owner);
+                    self.schedule.add_at(key.factory, soon);
+                }
+            }
+            FromSite::Site(report) => self.site_reported(key, *report),
+            FromSite::Held(changes) => self.held_changed(&key, &changes),
+            FromSite::Died => self.worker_died(key),
+        }
+    }
+
+    /// A part without a worker is known to hold what it held, and nothing that it said stands. A new worker begins after a pause.
+    fn worker_died(&mut self, key: SiteKey) {
+        let now = Instant::now();
+        self.sites.died(&key, now);
+        self.settings.metrics.set_site_connected(&key.to_string(), false);
+        let problem = Finding::note(Reason::InternalError, "the operator failed while working on the site; its log says where");
+        self.site_reports.insert(key.clone(), SiteReport { problem: Some(problem), ..SiteReport::default() });
+        self.queue_dependents(&key.factory);
+        self.schedule.add(key.factory.clone());
+        self.schedule.add_at(key.factory, now + PAUSE);
+    }
+
+    fn site_reported(&mut self, key: SiteKey, report: SiteReport) {
+        let (metrics, name) = (&self.settings.metrics, key.to_string());
+        metrics.set_site_connected(&name, report.reachable);
+        metrics.set_site_orphans(&name, report.orphans.len());
+        metrics.set_site_credential_expiry(&name, report.credential_expires);
+        if let Some(word) = &report.word {
+            self.words.insert(key.clone(), word.clone());
+        }
+        let before = self.site_reports.insert(key.clone(), report);
+        let Some(report) = self.site_reports.get(&key) else { return };
+        let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
+        let moved = before.as_ref().map(state) != Some(state(report));
+        let newly_synced = report.synced && !before.as_ref().is_some_and(|before| before.synced);
+        if report.synced {
+            self.synced.insert(key.clone());
+            let held = report.held.keys().cloned().collect();
+            self.holds_exactly(&key, &held);
+        }
+        if newly_synced {
+            self.sites.resend(&key);
+        }
+        self.learn_of(&key);
+        if moved {
+            for owner in self.sites.owners(&key) {
+                self.schedule.add(owner);
+            }
+        }
+        self.schedule.add(key.factory);
+    }
+
+    /// A part holds something else of these resources than it has reported of itself.
+    fn held_changed(&mut self, key: &SiteKey, changes: &[HeldChange]) {
+        let Some(report) = self.site_reports.get_mut(key).filter(|report| report.synced) else { return };
+        report.apply(changes);
+        self.settings.metrics.set_site_orphans(&key.to_string(), report.orphans.len());
+        for HeldChange { owner, held, orphan: _ } in changes {
+            if held.is_some() {
+                self.holds(key, owner);
+            } else {
+                self.holds_nothing_of(key, owner);
+                self.sites.forget_tombstone(key, owner);
+            }
+        }
+        self.learn_of(key);
+        self.schedule.add(key.factory.clone());
+    }
+
+    /// A part has seen all that is ours there, and holds something of these resources only.
+    fn holds_exactly(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
+        let let_go: Vec<OwnerRef> = self.holders.at(key).filter(|owner| !held.contains(*owner)).cloned().collect();
+        let_go.iter().for_each(|owner| self.holds_nothing_of(key, owner));
+        held.iter().for_each(|owner| self.holds(key, owner));
+        self.sites.forget_tombstones(key, held);
+    }
+
+    /// A part holds something of a resource, which gets a tombstone there if there is no such resource.
+    fn holds(&mut self, key: &SiteKey, owner: &OwnerRef) {
+        if owner.kind == Kind::AIFactory {
+            return;
+        }
+        if self.cache.contains(owner) {
+            if self.holders.add(key, owner) {
+                self.schedule.add(owner.clone());
+            }
+        } else if self.unlisted.is_empty() && !self.undecodable.contains_key(owner) {
+            self.sites.gone(key, owner);
+        }
+    }
+
+    /// A resource has come or gone of which parts may have said that they hold something.
+    pub(super) fn look_who_holds(&mut self, owner: &OwnerRef) {
+        let holding = self.site_reports.iter().filter(|(_, report)| report.synced && report.held.contains_key(owner));
+        let keys: Vec<SiteKey> = holding.map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.holds(key, owner));
+    }
+
+    fn holds_nothing_of(&mut self, key: &SiteKey, owner: &OwnerRef) {
+        if self.holders.remove(key, owner) {
+            self.schedule.add(owner.clone());
+        }
+    }
+
+    /// Writes the audit trail: what this report changes in a grant's access.
+    fn log_access(&self, key: &SiteKey, report: &Report) {
+        let owner = &report.owner;
+        let before = self.reports.get(owner, key);
+        let rows = self.cache.grant(owner).and_then(|grant| grant.status.as_ref()).map(|status| status.sites.as_slice()).unwrap_or_default();
+        let stored = rows.iter().find(|row| row.name == key.display(&owner.namespace)).map(|row| row.phase.as_str());
+        access_log::log(key, before, stored, report);
+    }
+}

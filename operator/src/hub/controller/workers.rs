@@ -1,0 +1,98 @@
+//! Which parts of sites have a worker, and what each is sent.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aifactory_api::OwnerRef;
+use aifactory_plan::hub::project;
+use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::intent::{Intent, SiteWord};
+use aifactory_plan::model::report::{Finding, SiteReport};
+use aifactory_plan::model::site_key::{Part, SiteKey};
+
+use super::Hub;
+use crate::hub::sites::{parts, source};
+
+impl Hub {
+    /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
+    /// Returns the parts that the factory names.
+    pub(super) fn ensure_workers(&mut self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+        let named = self.named_parts(owner);
+        let known: Vec<SiteKey> = self.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner).cloned().collect();
+        for key in known.iter().filter(|key| !named.contains_key(*key)) {
+            if self.abandoned.contains(key) {
+                self.give_up(key);
+            }
+        }
+        let keys: BTreeSet<SiteKey> = named.keys().cloned().chain(known.into_iter().filter(|key| self.known.contains(key))).collect();
+        for key in &keys {
+            match named.get(key) {
+                Some(Ok(source)) => self.ensure_worker(key, &source.clone()),
+                // Its spec gives no credential: the one that it was reached with goes on, where there is one.
+                Some(Err(problem)) => match self.known.get(key).map(|known| known.credential.clone()) {
+                    Some(source) => self.ensure_worker(key, &source),
+                    None => {
+                        let source = self.sites.remove(key);
+                        self.site_reports.insert(key.clone(), SiteReport { problem: Some(problem.clone()), ..SiteReport::default() });
+                        self.release_unused(source);
+                    }
+                },
+                None => {
+                    if let Some(source) = self.known.get(key).map(|known| known.credential.clone()) {
+                        self.ensure_worker(key, &source);
+                    }
+                }
+            }
+        }
+        for key in self.sites.of(owner).into_iter().filter(|key| !keys.contains(key)) {
+            self.let_go(&key);
+        }
+        named.into_keys().collect()
+    }
+
+    /// The parts that a factory names, with the credential of each or what keeps it from having one.
+    fn named_parts(&self, owner: &OwnerRef) -> BTreeMap<SiteKey, Result<CredentialSource, Finding>> {
+        let sites = self.cache.factory(owner).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
+        sites.iter().flat_map(|site| parts(owner, site).into_iter().map(move |key| (key.clone(), source(&key, site)))).collect()
+    }
+
+    fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
+        let Some(intent) = project::site(&self.cache, &self.id, key, self.word_for(key)) else { return };
+        let before = self.sites.source(key).cloned();
+        if self.sites.ensure(key, source, intent) {
+            // A new worker knows of nothing yet, and nobody needs the former one's credential.
+            self.site_reports.remove(key);
+            self.reports.expect_nothing_of(key);
+            self.queue_dependents(&key.factory);
+            self.release_unused(before);
+            if self.known.contains(key) {
+                self.join(key, None, false);
+            }
+        }
+    }
+
+    /// What a site's Slurm must know that the site says on its Kubernetes.
+    fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
+        let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
+        match key.part {
+            Part::Kubernetes => None,
+            Part::Slurm if !kubernetes => Some(SiteWord::default()),
+            Part::Slurm => self.words.get(&key.other()).cloned(),
+        }
+    }
+
+    /// Ends the worker of a site that its factory does not name any more.
+    pub(super) fn let_go(&mut self, key: &SiteKey) {
+        self.settings.metrics.forget_site(&key.to_string());
+        let source = self.sites.remove(key);
+        self.site_reports.remove(key);
+        self.reports.remove_part(&self.cache, key);
+        self.holders.remove_part(key);
+        self.release_unused(source);
+    }
+
+    /// Sends each of these parts what it must know of a resource, and withdraws it from all others.
+    pub(super) fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
+        self.sites.assign(owner, intents);
+        self.reports.expect(owner, self.sites.recipients(owner));
+    }
+}
