@@ -327,7 +327,7 @@ impl Worker {
                 self.changed(change);
             }
             Observation::Removed(key, uid, version) => {
-                if key.kind == ObjectKind::Namespace && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
+                if key.kind == ObjectKind::NAMESPACE && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
                     self.hours.forget(&key.name);
                 }
                 let change = self.index.remove(&key, &uid, version);
@@ -462,8 +462,8 @@ impl Worker {
             refusals: &self.refusals,
             lost: &self.lost,
             hours: &self.hours,
-            engines: &[],
-            slinky: &[],
+            engines: aifactory_plan::engine::ALL,
+            served: &BTreeSet::new(),
             now: time(now),
         };
         match self.intents.get(owner) {

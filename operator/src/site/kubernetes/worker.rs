@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::engine;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::intent::{Body, Intent, Refusal, SiteWord};
-use aifactory_plan::model::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Plan, Purpose};
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
@@ -214,8 +215,8 @@ impl KubernetesDriver {
             refusals: &self.refusals,
             lost: &self.lost,
             hours: &self.hours,
-            engines: self.core.connection.session().map(|active| active.session.served.engines.as_slice()).unwrap_or_default(),
-            slinky: self.core.connection.session().map(|active| active.session.served.slinky.as_slice()).unwrap_or_default(),
+            engines: engine::ALL,
+            served: &self.core.connection.session()?.session.served.kinds,
             now: Timestamp::now(),
         };
         match self.core.intents.get(owner) {

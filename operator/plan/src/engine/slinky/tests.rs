@@ -86,7 +86,7 @@ fn view(value: &Value) -> NodeSetView {
 #[test]
 fn one_node_set_with_its_partition() {
     let object = rendered(&pool(), 16);
-    assert_eq!(object.key, ObjectKey::namespaced(ObjectKind::NodeSet, "slurm", "gpu-h100"));
+    assert_eq!(object.key, ObjectKey::namespaced(ObjectKind::NODE_SET, "slurm", "gpu-h100"));
     assert_eq!(
         object.content["spec"],
         json!({

@@ -15,7 +15,7 @@ use crate::model::report::{Detail, Finding, SitePhase};
 use crate::site::index::Strangers;
 use crate::site::policy::SitePolicy;
 
-use super::{NamespaceView, access};
+use super::{NamespaceView, access, staged};
 
 /// A retained namespace as the site worker knows it.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +50,8 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
     // Nothing is deleted that is not seen locked.
     if delete_at.is_some_and(|at| at <= now) && view.locked() && access_gone {
         if !policy.keep_namespaces {
-            let key = ObjectKey::cluster(ObjectKind::Namespace, name);
+            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, name);
+            plan.step(Purpose::Establish, staged::outside(objects));
             plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(view.uid.clone()) }]);
             return plan;
         }

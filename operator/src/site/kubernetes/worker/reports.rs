@@ -38,7 +38,7 @@ impl KubernetesDriver {
     }
 
     fn held_of(&self, owner: &OwnerRef) -> Held {
-        let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_accounting_is_left(owner);
+        let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_what_stays_is_left(owner);
         if retained { Held::Retained } else { Held::Live }
     }
 
@@ -52,9 +52,9 @@ impl KubernetesDriver {
         self.site_dirty |= owner.kind != Kind::AccessGrant || said != held.as_ref() || said_orphan != orphan;
     }
 
-    /// What Slurm has counted stays when the factory lets a site go.
-    fn only_accounting_is_left(&self, owner: &OwnerRef) -> bool {
-        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind == ObjectKind::Accounting))
+    /// Such as what Slurm has counted, when the factory lets a site go.
+    fn only_what_stays_is_left(&self, owner: &OwnerRef) -> bool {
+        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind.stays()))
     }
 
     pub(super) fn report_site(&mut self, now: Instant) {

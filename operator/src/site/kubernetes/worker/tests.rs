@@ -1,6 +1,7 @@
 //! The worker against a hub without its Secret, with a paused clock.
 
 use aifactory_plan::model::intent::Desired;
+use aifactory_plan::model::object::ObjectKey;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -70,7 +71,7 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
     let mut worker = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
     let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
-    let binding = ObjectKey::namespaced(ObjectKind::RoleBinding, "aif-alpha", "aif-lead-0123456789");
+    let binding = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, "aif-alpha", "aif-lead-0123456789");
     plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);
     plan.step(Purpose::Establish, vec![aifactory_plan::model::plan::Action::EndWork { namespace: "aif-alpha".to_owned() }]);
     worker.withhold(&OwnerRef::new(Kind::AccessGrant, "team", "alpha"), &mut plan);
