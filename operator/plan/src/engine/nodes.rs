@@ -106,7 +106,7 @@ fn sort_out<'a>(
     let carrier = pools.keys().find(|owner| carries(owner));
     if !node.offered() {
         for (owner, claim) in claims.iter_mut() {
-            if pools.get(*owner).is_some_and(|pool| pool.presence == Presence::Active && node.matches(&pool.selector)) {
+            if pools.get(*owner).is_some_and(|pool| pool.presence == Presence::Active && node.matches(pool.selector())) {
                 claim.not_offered.push(node);
             }
             if carrier == Some(*owner) {
@@ -123,7 +123,7 @@ fn sort_out<'a>(
             Presence::Draining => carries(owner),
             Presence::Absent => false,
         };
-        if claim.problem.is_none() && takes && node.matches(&pool.selector) {
+        if claim.problem.is_none() && takes && node.matches(pool.selector()) {
             claim.matching += 1;
             selecting.push((owner, pool));
         }
