@@ -93,7 +93,6 @@ impl Engine for Hasty {
     fn grant(&self, scene: &GrantScene<'_>, stages: &mut GrantStages) {
         let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, scene.namespace, "robot");
         let binding = Object::new(key, scene.ownership, json!({"roleRef": {"kind": "ClusterRole", "name": "view"}}));
-        stages.remove_access([Action::Apply(binding.clone())]);
         stages.fence([binding]);
     }
 }

@@ -6,7 +6,7 @@ use crate::engine::tenancy::{Access, Strangers};
 use crate::model::intent::{GrantIntent, MemberIntent, SiteIntent};
 use crate::model::kind::ObjectKind;
 use crate::model::object::{Object, ObjectKey, Ownership};
-use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
+use crate::model::plan::{Action, Deletion, ObservedObjects, Plan, Purpose, applies, deletes};
 use crate::model::report::Finding;
 
 /// What is done about a grant, in this order. It holds for objects of a Kubernetes as for what is asked of a Slurm.
@@ -64,8 +64,8 @@ pub struct GrantScene<'a> {
 /// kind is never written with the fence.
 #[derive(Debug, Default)]
 pub struct GrantStages {
-    with_removal: Vec<Action>,
-    removals: Vec<Action>,
+    with_removal: Vec<Deletion>,
+    removals: Vec<Deletion>,
     objects: BTreeMap<GrantStage, Vec<Object>>,
     usage: Vec<Action>,
     kept: BTreeSet<ObjectKind>,
@@ -73,20 +73,14 @@ pub struct GrantStages {
 }
 
 impl GrantStages {
-    /// Removes access, beside that of objects which are ours and not wanted any more. A removal writes nothing: an object that is written here all the
-    /// same is given with access.
-    pub fn remove_access(&mut self, actions: impl IntoIterator<Item = Action>) {
-        for action in actions {
-            match action {
-                Action::Apply(object) => self.want(GrantStage::GiveAccess, [object]),
-                other => self.removals.push(other),
-            }
-        }
+    /// Removes access, beside that of objects which are ours and not wanted any more.
+    pub fn remove_access(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
+        self.removals.extend(deletions);
     }
 
     /// Goes before access is removed, and only where some is.
-    pub fn with_removal(&mut self, actions: impl IntoIterator<Item = Action>) {
-        self.with_removal.extend(actions.into_iter().filter(|action| !matches!(action, Action::Apply(_))));
+    pub fn with_removal(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
+        self.with_removal.extend(deletions);
     }
 
     /// Keeps members apart from others, and within bounds.
@@ -135,10 +129,10 @@ impl GrantStages {
     /// Adds what removes access to a plan, and says whether there is anything.
     pub fn write_removals(&self, observed: &ObservedObjects, plan: &mut Plan) -> bool {
         let mut removals = deletes(observed, self.wanted().iter(), ObjectKind::gives_access);
-        removals.extend(self.removals.iter().cloned());
+        removals.extend(self.removals.iter().cloned().map(Action::from));
         let removes = !removals.is_empty();
         if removes {
-            plan.step(Purpose::RemoveAccess, self.with_removal.clone());
+            plan.step(Purpose::RemoveAccess, self.with_removal.iter().cloned().map(Action::from).collect());
             plan.step(Purpose::RemoveAccess, removals);
         }
         removes

@@ -6,19 +6,19 @@ use super::binding::{BindingView, has_our_name, lets_work};
 use super::strangers::Strangers;
 use crate::model::digest::Digest;
 use crate::model::object::{Object, ObjectKey, ObjectKind};
-use crate::model::plan::{Action, ObservedObjects, deletes};
+use crate::model::plan::{Action, Deletion, ObservedObjects, deletes};
 
 /// The deletions of what gives access and is ours, or has a name that only ours have, and is not wanted. `wanted`: what members shall have.
 pub fn stale(observed: &ObservedObjects, strangers: &Strangers, wanted: &BTreeSet<&ObjectKey>) -> Vec<Action> {
     let mut actions = deletes(observed, wanted.iter().copied(), ObjectKind::gives_access);
-    actions.extend(stale_impostors(strangers, wanted));
+    actions.extend(stale_impostors(strangers, wanted).map(Action::from));
     actions
 }
 
 /// The deletions of role bindings that have a name of ours and are not ours, where they are not wanted or are not to the role of their name.
-pub fn stale_impostors(strangers: &Strangers, wanted: &BTreeSet<&ObjectKey>) -> Vec<Action> {
+pub fn stale_impostors(strangers: &Strangers, wanted: &BTreeSet<&ObjectKey>) -> impl Iterator<Item = Deletion> {
     let impostors = impostors(strangers).filter(|(key, binding)| !wanted.contains(key) || !binding.is_as_named(&key.name));
-    impostors.map(|(key, _)| Action::Delete { key: key.clone(), uid: strangers.get(key).map(|found| found.uid.clone()) }).collect()
+    impostors.map(|(key, _)| Deletion { key: key.clone(), uid: strangers.get(key).map(|found| found.uid.clone()) })
 }
 
 /// The deletions of what lets somebody work. In a locked namespace none of it is right.
@@ -47,7 +47,7 @@ fn digest(observed: &ObservedObjects, key: &ObjectKey) -> Option<Digest> {
 
 /// Deletes the ServiceAccounts, so that tokens which members may have seen stop; both are made anew. Before the bindings: a crash in between leaves
 /// the bindings, and so the reason to do it again. By name, since a ServiceAccount that lost our label is still one.
-pub fn tokens(namespace: &str) -> Vec<Action> {
+pub fn tokens(namespace: &str) -> [Deletion; 2] {
     let account = |name: &str| ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace, name);
-    ["default", "aifactory"].map(|name| Action::Delete { key: account(name), uid: None }).into()
+    ["default", "aifactory"].map(|name| Deletion { key: account(name), uid: None })
 }

@@ -71,6 +71,6 @@ impl Planner<'_> {
 
     /// What goes before access is removed, where some is.
     pub(super) fn tokens(&self, wanted: bool) -> Vec<Action> {
-        if wanted { tenancy::tokens(&self.namespace) } else { Vec::new() }
+        if wanted { tenancy::tokens(&self.namespace).map(Action::from).into() } else { Vec::new() }
     }
 }
