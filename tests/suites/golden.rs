@@ -12,14 +12,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::{self, NodeView};
 use aifactory_plan::engine::slurm_accounts::{AccountView, Leaving, plan_grant};
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
 use aifactory_plan::hub::world::World;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
+use aifactory_plan::model::kind::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
 use aifactory_plan::model::site_key::{Part, SiteKey};
+use aifactory_plan::model::view::Views;
 use aifactory_plan::site::grant::{self, GrantView};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::pool::{self, PoolView};
@@ -143,11 +146,11 @@ fn plan(site: &SiteIntent, intent: &Intent, now: jiff::Timestamp) -> Plan {
             let pools = BTreeMap::from([(intent.owner.clone(), body)]);
             let assigned = nodes::assign(&pools, &nodes.iter().collect::<Vec<_>>()).remove(&intent.owner).unwrap_or_default();
             let view = PoolView {
+                engines: engine::ALL,
                 nodes: assigned,
                 objects: &objects,
-                node_sets: BTreeMap::new(),
-                controllers: None,
-                slinky: true,
+                views: &Views::default(),
+                served: &BTreeSet::from([ObjectKind::NODE_SET]),
                 allocated: Some(0),
                 paused: false,
                 now,

@@ -235,7 +235,23 @@ pub struct PoolSiteSlurm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Nodes {
     /// Nodes that exist already, which the site has labelled `site.aifactory.dev/offered: "true"`.
-    pub adopt: Adopt,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(required)]
+    pub adopt: Option<Adopt>,
+}
+
+/// The one source that is named.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Source<'a> {
+    /// Nodes that exist already.
+    Adopt(&'a Adopt),
+}
+
+impl Nodes {
+    /// The source that is named; `None`: one that this release does not know, which selects nothing.
+    pub fn source(&self) -> Option<Source<'_>> {
+        self.adopt.as_ref().map(Source::Adopt)
+    }
 }
 
 /// Nodes that exist already.

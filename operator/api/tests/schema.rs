@@ -5,7 +5,7 @@ use aifactory_api::factory::{FactoryType, NetworkImplementation, OrphanPolicy, P
 use aifactory_api::grant::{
     AccessMode, AfterRetention, DataClassification, GrantPhase, GrantState, MemberRole, MemberState, OrganisationCategory, RunningWork, SiteRowPhase,
 };
-use aifactory_api::pool::{PlacementState, Preemption};
+use aifactory_api::pool::{Nodes, PlacementState, Preemption, Source};
 use aifactory_api::slurm::SlurmService;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -284,4 +284,13 @@ fn no_category_is_the_name_of_a_kind() {
     assert_eq!(categories.len(), 3);
     let kinds: Vec<String> = ["singular", "plural", "shortNames"].into_iter().flat_map(names).collect();
     assert!(categories.iter().all(|category| !kinds.contains(category)), "{categories:?} {kinds:?}");
+}
+
+#[test]
+fn a_source_of_nodes_that_this_release_does_not_know_decodes_and_selects_nothing() {
+    let read = |nodes: Value| serde_json::from_value::<Nodes>(nodes).expect("it decodes");
+    let adopt = json!({"adopt": {"selector": {"matchLabels": {"gpu": "h100"}}}});
+    assert!(matches!(read(adopt.clone()).source(), Some(Source::Adopt(_))));
+    assert_eq!(serde_json::to_value(read(adopt.clone())).expect("it is written"), adopt);
+    assert_eq!(read(json!({"clusterAPI": {"replicas": 4}})).source(), None);
 }

@@ -523,7 +523,7 @@ fn on_pods(running_work: &str) -> Value {
 #[test]
 fn pods_of_a_used_up_pool_are_cancelled_once_the_namespace_says_so_running_ones_where_the_grant_does() {
     let pods: &[(&str, &[(&str, bool)])] = &[("pods", &[("train", true), ("waits", false)])];
-    let mark = |plan: &Plan| content(plan, ObjectKind::Namespace, "")["metadata"]["annotations"][labels::CANCEL_PODS].clone();
+    let mark = |plan: &Plan| content(plan, ObjectKind::NAMESPACE, "")["metadata"]["annotations"][labels::CANCEL_PODS].clone();
     let words = |plan: &Plan| plan.findings.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>().join("; ");
 
     let open = planned(&on_pods("Cancel"), LAST - 1, pods, None);
@@ -557,7 +557,7 @@ fn pods_of_a_used_up_pool_keep_their_gpus_and_take_none_from_the_others() {
     );
     let quota = |used: i64| {
         let plan = planned(&grant, used, &[("pods", &[("train", true)]), ("more", &[("other", true)])], None);
-        content(&plan, ObjectKind::ResourceQuota, "aifactory")["spec"]["hard"]["requests.nvidia.com/gpu"].clone()
+        content(&plan, ObjectKind::RESOURCE_QUOTA, "aifactory")["spec"]["hard"]["requests.nvidia.com/gpu"].clone()
     };
     assert_eq!(quota(0), "7", "four and three at this site");
     assert_eq!(quota(LAST), "5", "two that still run, and three");

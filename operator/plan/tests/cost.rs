@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{AccessGrant, Kind, OwnerRef, labels};
+use aifactory_plan::engine;
 use aifactory_plan::hub::aggregate::{self, Reports};
 use aifactory_plan::hub::cache::{Cache, pools_of_grant};
 use aifactory_plan::hub::dependents::dependents;
@@ -278,7 +279,7 @@ impl Site {
                 grant.pools[0].pool = format!("p{}", index % pools);
             }
             site.want(intent);
-            for kind in [ObjectKind::Namespace, ObjectKind::ResourceQuota] {
+            for kind in [ObjectKind::NAMESPACE, ObjectKind::RESOURCE_QUOTA] {
                 site.index.put(seen(kind, index, 1));
             }
         }
@@ -301,8 +302,8 @@ impl Site {
             lost: &BTreeSet::new(),
             pools: &self.pools,
             hours: &self.hours,
-            engines: &[],
-            slinky: &[],
+            engines: engine::ALL,
+            served: &BTreeSet::new(),
             now: now(),
         };
         reconciler.intent(&self.intents[owner]);
@@ -318,12 +319,12 @@ impl Site {
 /// A namespace or a quota of a grant, in which a GPU is used.
 fn seen(kind: ObjectKind, index: usize, version: u64) -> Seen {
     let namespace = tenant_namespace(HUB, &grant_ref(index));
-    let (name, inside) = if kind == ObjectKind::Namespace { (namespace.as_str(), "") } else { ("aifactory", namespace.as_str()) };
+    let (name, inside) = if kind == ObjectKind::NAMESPACE { (namespace.as_str(), "") } else { ("aifactory", namespace.as_str()) };
     let object = json!({"metadata": {
         "name": name, "namespace": inside, "uid": format!("{kind:?}-{index}"), "resourceVersion": version.to_string(),
         "annotations": {labels::HUB: HUB, labels::OWNER: grant_ref(index).to_string()},
     }, "status": {"used": {"requests.nvidia.com/gpu": "1"}}});
-    Seen::reduce(kind, &object, HUB).expect("one of ours")
+    Seen::reduce(engine::ALL, kind, &object, HUB).expect("one of ours")
 }
 
 #[test]
@@ -340,7 +341,7 @@ fn what_a_site_does_for_one_grant_or_pool_costs_the_same_however_much_it_holds()
         site.reconcile(&pool_ref("p1"));
     });
     flat("a namespace goes, and what is in it", |site| {
-        let key = ObjectKey::cluster(ObjectKind::Namespace, tenant_namespace(HUB, &grant_ref(52)));
+        let key = ObjectKey::cluster(ObjectKind::NAMESPACE, tenant_namespace(HUB, &grant_ref(52)));
         assert_eq!(site.index.remove(&key, "Namespace-52", 2).due, BTreeSet::from([grant_ref(52)]));
         assert!(site.index.objects(&grant_ref(52)).is_none());
     });

@@ -96,19 +96,19 @@ proptest! {
         for site in sites.values() {
             for namespace in tenants(site).keys() {
                 let has = |kind, name: &str| site.objects.contains_key(&ObjectKey::namespaced(kind, namespace.as_str(), name));
-                prop_assert!(has(ObjectKind::NetworkPolicy, network::DEFAULT_DENY) && has(ObjectKind::ResourceQuota, "aifactory"));
+                prop_assert!(has(ObjectKind::NETWORK_POLICY, network::DEFAULT_DENY) && has(ObjectKind::RESOURCE_QUOTA, "aifactory"));
                 let state = site.namespace(namespace).expect("it is there").state;
                 if state == labels::STATE_BOUND {
                     continue;
                 }
-                prop_assert!(state == labels::STATE_PAUSED || !has(ObjectKind::NetworkPolicy, network::CROSS_SITE));
+                prop_assert!(state == labels::STATE_PAUSED || !has(ObjectKind::NETWORK_POLICY, network::CROSS_SITE));
                 for (key, (_, object)) in site.objects.iter().filter(|(key, _)| key.namespace == *namespace) {
                     match key.kind {
-                        ObjectKind::RoleBinding => {
+                        ObjectKind::ROLE_BINDING => {
                             let role = object.content["roleRef"]["name"].as_str().expect("a role");
                             prop_assert!(["aifactory-reader", "aifactory-keeper"].contains(&role), "{role} while {state}");
                         }
-                        ObjectKind::ResourceQuota if key.name == "aifactory" => {
+                        ObjectKind::RESOURCE_QUOTA if key.name == "aifactory" => {
                             let hard = object.content["spec"]["hard"].as_object().expect("a map");
                             let gpus = hard.iter().filter(|(name, _)| name.starts_with("requests.") && name.contains('/'));
                             prop_assert!(gpus.clone().count() > 0);

@@ -2,5 +2,7 @@
 
 pub mod apply;
 pub mod contact;
+#[cfg(test)]
+mod role_tests;
 pub mod watch;
 pub mod worker;

@@ -63,19 +63,19 @@ async fn tenant(bench: &Bench, name: &str) -> Result<String, Failure> {
 /// P6: a policy is deleted on a site; how long until it is back.
 pub async fn drift(bench: &Bench, table: &mut Table) -> Result<(), Failure> {
     let site = bench.federation.site("bissen")?;
-    let arrivals = Arrivals::watch(&site.admin(), &[ObjectKind::NetworkPolicy]);
+    let arrivals = Arrivals::watch(&site.admin(), &[ObjectKind::NETWORK_POLICY]);
     let mut samples = Vec::new();
     for index in 0..SAMPLES {
         let namespace = tenant(bench, &format!("p1-{index}")).await?;
         let policies: Api<NetworkPolicy> = Api::namespaced(site.admin(), &namespace);
         eventually(Duration::from_secs(20), "the policy is seen", async || {
-            arrivals.uid(ObjectKind::NetworkPolicy, &namespace, "aif-default-deny").map(drop).ok_or_else(|| "not yet".into())
+            arrivals.uid(ObjectKind::NETWORK_POLICY, &namespace, "aif-default-deny").map(drop).ok_or_else(|| "not yet".into())
         })
         .await?;
-        let uid = arrivals.uid(ObjectKind::NetworkPolicy, &namespace, "aif-default-deny").unwrap_or_default();
+        let uid = arrivals.uid(ObjectKind::NETWORK_POLICY, &namespace, "aif-default-deny").unwrap_or_default();
         let started = Instant::now();
         policies.delete("aif-default-deny", &DeleteParams::default()).await?;
-        let back = arrivals.back(ObjectKind::NetworkPolicy, &namespace, "aif-default-deny", &uid).await?;
+        let back = arrivals.back(ObjectKind::NETWORK_POLICY, &namespace, "aif-default-deny", &uid).await?;
         samples.push(back.duration_since(started).as_secs_f64() * 1e3);
     }
     let (p50, p99) = (percentile(&mut samples, 0.5), percentile(&mut samples, 0.99));
@@ -91,12 +91,12 @@ pub async fn ending(bench: &Bench, table: &mut Table) -> Result<(), Failure> {
     for index in 0..SAMPLES / 2 {
         let name = format!("p1-{index}");
         let namespace = tenant(bench, &name).await?;
-        let names: Vec<Vec<String>> = bench.arrivals.iter().map(|site| site.names(ObjectKind::RoleBinding, &namespace)).collect();
+        let names: Vec<Vec<String>> = bench.arrivals.iter().map(|site| site.names(ObjectKind::ROLE_BINDING, &namespace)).collect();
         let started = Instant::now();
         bench.patch_grant(&name, json!({"spec": {"state": "Revoked"}})).await?;
         let mut last = started;
         for (site, names) in bench.arrivals.iter().zip(&names) {
-            last = last.max(site.gone(ObjectKind::RoleBinding, &namespace, names).await?);
+            last = last.max(site.gone(ObjectKind::ROLE_BINDING, &namespace, names).await?);
         }
         samples.push(last.duration_since(started).as_secs_f64() * 1e3);
     }
@@ -115,9 +115,9 @@ pub async fn ending(bench: &Bench, table: &mut Table) -> Result<(), Failure> {
         }
         bench.apply_grant(&object).await?;
         let namespace = bench.ready(&name).await?;
-        let names = bench.arrivals.iter().map(|site| site.names(ObjectKind::RoleBinding, &namespace)).collect::<Vec<_>>();
+        let names = bench.arrivals.iter().map(|site| site.names(ObjectKind::ROLE_BINDING, &namespace)).collect::<Vec<_>>();
         for (site, names) in bench.arrivals.iter().zip(&names) {
-            let gone = site.gone(ObjectKind::RoleBinding, &namespace, names).await?;
+            let gone = site.gone(ObjectKind::ROLE_BINDING, &namespace, names).await?;
             let after = Timestamp::now().duration_since(until).as_secs_f64() - gone.elapsed().as_secs_f64();
             late.push(after * 1e3);
         }

@@ -34,7 +34,7 @@ impl Bench {
             }
         }
         let operator = Operator::start(&federation, OperatorOptions::new().environment("RUST_LOG", "warn")).await?;
-        let kinds = [ObjectKind::RoleBinding, ObjectKind::ConfigMap];
+        let kinds = [ObjectKind::ROLE_BINDING, ObjectKind::CONFIG_MAP];
         let arrivals = federation.sites().iter().map(|site| Arrivals::watch(&site.admin(), &kinds)).collect();
         let bench = Self { federation, operator, arrivals };
         bench.hub().apply(&factory().to_string()).await?;

@@ -17,13 +17,13 @@ fn every_kind_comes_back_and_keeps_what_is_others() {
         let scene = shared().await;
         let (world, site) = (&scene.world, scene.world.site(SITE));
         let tenant = tenant(world, "edited").await;
-        let bindings = api(site, &key(ObjectKind::RoleBinding, &tenant, ""));
+        let bindings = api(site, &key(ObjectKind::ROLE_BINDING, &tenant, ""));
         let binding = bindings.list(&ListParams::default().labels("aifactory.dev/managed=true")).await.unwrap().items[0].name_any();
         let inside = |kind, name: &str| key(kind, &tenant, name);
         let somebody = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "somebody"}]);
         let edits: Vec<(ObjectKey, Vec<Value>)> = vec![
             (
-                inside(ObjectKind::NetworkPolicy, "aif-default-deny"),
+                inside(ObjectKind::NETWORK_POLICY, "aif-default-deny"),
                 vec![
                     json!({"spec": {"policyTypes": ["Ingress"]}}),
                     json!({"spec": {"podSelector": {"matchLabels": {"guarded": "yes"}}}}),
@@ -31,34 +31,34 @@ fn every_kind_comes_back_and_keeps_what_is_others() {
                     json!({"spec": {"egress": [{}]}}),
                 ],
             ),
-            (inside(ObjectKind::NetworkPolicy, "aif-dns"), vec![json!({"spec": {"egress": [{}]}}), json!({"spec": {"ingress": [{}]}})]),
-            (inside(ObjectKind::NetworkPolicy, "aif-namespace"), vec![json!({"spec": {"egress": [{}], "ingress": [{}]}})]),
-            (inside(ObjectKind::NetworkPolicy, "aif-egress"), vec![json!({"spec": {"egress": null}})]),
+            (inside(ObjectKind::NETWORK_POLICY, "aif-dns"), vec![json!({"spec": {"egress": [{}]}}), json!({"spec": {"ingress": [{}]}})]),
+            (inside(ObjectKind::NETWORK_POLICY, "aif-namespace"), vec![json!({"spec": {"egress": [{}], "ingress": [{}]}})]),
+            (inside(ObjectKind::NETWORK_POLICY, "aif-egress"), vec![json!({"spec": {"egress": null}})]),
             (
-                inside(ObjectKind::ResourceQuota, "aifactory"),
+                inside(ObjectKind::RESOURCE_QUOTA, "aifactory"),
                 vec![json!({"spec": {"hard": {"requests.nvidia.com/gpu": "99"}}}), json!({"spec": {"hard": {"pods": null}}})],
             ),
-            (inside(ObjectKind::ResourceQuota, "aifactory-affinity"), vec![json!({"spec": {"hard": {"pods": "5"}}})]),
+            (inside(ObjectKind::RESOURCE_QUOTA, "aifactory-affinity"), vec![json!({"spec": {"hard": {"pods": "5"}}})]),
             (
-                inside(ObjectKind::LimitRange, "aifactory"),
+                inside(ObjectKind::LIMIT_RANGE, "aifactory"),
                 vec![
                     json!({"spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}}),
                     json!({"metadata": {"annotations": {labels::OWNER: null, labels::HUB: null}}}),
                 ],
             ),
             (
-                inside(ObjectKind::ServiceAccount, "aifactory"),
+                inside(ObjectKind::SERVICE_ACCOUNT, "aifactory"),
                 vec![json!({"automountServiceAccountToken": true}), json!({"metadata": {"labels": {labels::OWNER: "0123456789abcdef"}}})],
             ),
-            (inside(ObjectKind::RoleBinding, &binding), vec![json!({"subjects": somebody}), json!({"subjects": []})]),
-            (inside(ObjectKind::ConfigMap, "aifactory-access"), vec![json!({"data": {"server": "https://elsewhere.example.eu:6443"}})]),
+            (inside(ObjectKind::ROLE_BINDING, &binding), vec![json!({"subjects": somebody}), json!({"subjects": []})]),
+            (inside(ObjectKind::CONFIG_MAP, "aifactory-access"), vec![json!({"data": {"server": "https://elsewhere.example.eu:6443"}})]),
             (
-                key(ObjectKind::NodeSet, "slurm", "batch"),
+                key(ObjectKind::NODE_SET, "slurm", "batch"),
                 vec![json!({"spec": {"partition": {"config": "State=DRAIN"}}}), json!({"spec": {"replicas": 7}})],
             ),
-            (ObjectKey::cluster(ObjectKind::ClusterNetworkPolicy, "aif-guard-rails"), vec![json!({"spec": {"priority": 7, "tier": "Baseline"}})]),
+            (ObjectKey::cluster(ObjectKind::CLUSTER_NETWORK_POLICY, "aif-guard-rails"), vec![json!({"spec": {"priority": 7, "tier": "Baseline"}})]),
         ];
-        let namespace = ObjectKey::cluster(ObjectKind::Namespace, tenant.clone());
+        let namespace = ObjectKey::cluster(ObjectKind::NAMESPACE, tenant.clone());
         let labelled = |name: &str, value: Value| json!({"metadata": {"labels": {name: value}}});
         let of_namespace = [
             labelled("pod-security.kubernetes.io/enforce", json!("privileged")),

@@ -18,14 +18,14 @@ fn a_foreign_object_of_our_name_is_left_alone_until_it_is_handed_over() {
         let scene = shared().await;
         let (world, site) = (&scene.world, scene.world.site(SITE));
         let name = future_namespace(world, "taken").await;
-        let namespace = ObjectKey::cluster(ObjectKind::Namespace, name.clone());
+        let namespace = ObjectKey::cluster(ObjectKind::NAMESPACE, name.clone());
         let inside = [
             (
-                key(ObjectKind::NetworkPolicy, &name, "aif-default-deny"),
+                key(ObjectKind::NETWORK_POLICY, &name, "aif-default-deny"),
                 json!({"spec": {"podSelector": {"matchLabels": {"guarded": "yes"}}, "policyTypes": ["Ingress"], "ingress": [{}]}}),
             ),
-            (key(ObjectKind::LimitRange, &name, "aifactory"), json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "1Gi"}}]}})),
-            (key(ObjectKind::ConfigMap, &name, "aifactory-access"), json!({"data": {"server": "https://elsewhere.example.eu", "theirs": "1"}})),
+            (key(ObjectKind::LIMIT_RANGE, &name, "aifactory"), json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "1Gi"}}]}})),
+            (key(ObjectKind::CONFIG_MAP, &name, "aifactory-access"), json!({"data": {"server": "https://elsewhere.example.eu", "theirs": "1"}})),
         ];
         theirs(site, &namespace, json!({})).await;
         for (key, body) in &inside {
@@ -59,21 +59,21 @@ fn what_lost_our_label_or_all_that_we_wrote_on_it_comes_back() {
         let scene = shared().await;
         let (world, site) = (&scene.world, scene.world.site(SITE));
         let tenant = tenant(world, "unlabelled").await;
-        let bindings = api(site, &key(ObjectKind::RoleBinding, &tenant, ""));
+        let bindings = api(site, &key(ObjectKind::ROLE_BINDING, &tenant, ""));
         let binding = bindings.list(&kube::api::ListParams::default().labels("aifactory.dev/managed=true")).await.unwrap().items[0].name_any();
         let objects = [
-            ObjectKey::cluster(ObjectKind::Namespace, tenant.clone()),
-            key(ObjectKind::LimitRange, &tenant, "aifactory"),
-            key(ObjectKind::ResourceQuota, &tenant, "aifactory"),
-            key(ObjectKind::NetworkPolicy, &tenant, "aif-default-deny"),
-            key(ObjectKind::RoleBinding, &tenant, &binding),
+            ObjectKey::cluster(ObjectKind::NAMESPACE, tenant.clone()),
+            key(ObjectKind::LIMIT_RANGE, &tenant, "aifactory"),
+            key(ObjectKind::RESOURCE_QUOTA, &tenant, "aifactory"),
+            key(ObjectKind::NETWORK_POLICY, &tenant, "aif-default-deny"),
+            key(ObjectKind::ROLE_BINDING, &tenant, &binding),
         ];
         let label = json!({"metadata": {"labels": {labels::MANAGED: null}}});
         let annotations = json!({"metadata": {"labels": {labels::MANAGED: null, labels::OWNER: null},
             "annotations": {labels::OWNER: null, labels::OWNER_UID: null, labels::HUB: null}}});
         for key in &objects {
             // A Namespace that says nothing any more is anybody's.
-            let edits = if key.kind == ObjectKind::Namespace { vec![&label] } else { vec![&label, &annotations] };
+            let edits = if key.kind == ObjectKind::NAMESPACE { vec![&label] } else { vec![&label, &annotations] };
             for edit in edits {
                 let before = content(&api(site, key).get(&key.name).await.unwrap());
                 api(site, key).patch(&key.name, &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
@@ -98,7 +98,7 @@ fn a_namespace_that_says_nothing_any_more_keeps_nobody_in() {
         let scene = shared().await;
         let (world, site) = (&scene.world, scene.world.site(SITE));
         let tenant = tenant(world, "bare").await;
-        let namespace = ObjectKey::cluster(ObjectKind::Namespace, tenant.clone());
+        let namespace = ObjectKey::cluster(ObjectKind::NAMESPACE, tenant.clone());
         let api_of = api(site, &namespace);
         let found = api_of.get(&tenant).await.unwrap();
         let ours = |keys: Vec<&String>| -> serde_json::Map<String, Value> {
@@ -115,7 +115,7 @@ fn a_namespace_that_says_nothing_any_more_keeps_nobody_in() {
         })
         .await
         .unwrap_or_else(|error| panic!("{error}\n{}", world.log_tail()));
-        let bindings = api(site, &key(ObjectKind::RoleBinding, &tenant, "")).list(&Default::default()).await.unwrap();
+        let bindings = api(site, &key(ObjectKind::ROLE_BINDING, &tenant, "")).list(&Default::default()).await.unwrap();
         let roles: Vec<String> = bindings.iter().map(|binding| binding.data["roleRef"]["name"].to_string()).collect();
         assert!(roles.iter().all(|role| role.contains("aifactory-reader")), "{roles:?}");
         hand_over(site, &namespace).await;
@@ -137,13 +137,13 @@ fn bindings_and_policies_that_widen_a_grant_are_named() {
         let tenant = tenant(world, "widened").await;
         let wider = [
             (
-                key(ObjectKind::RoleBinding, &tenant, "debug"),
+                key(ObjectKind::ROLE_BINDING, &tenant, "debug"),
                 json!({"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
                     "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "somebody"}]}),
                 "ForeignBinding",
             ),
             (
-                key(ObjectKind::NetworkPolicy, &tenant, "open"),
+                key(ObjectKind::NETWORK_POLICY, &tenant, "open"),
                 json!({"spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]}}),
                 "ForeignPolicy",
             ),

@@ -48,7 +48,7 @@ fn a_deleted_namespace_is_back_as_soon_as_it_is_really_gone() {
         let told = warned(world, "lost", "DataLost", &[SITE, &tenant]).await;
         assert!(told.contains("made anew, empty"), "{told}");
         world.ready::<AccessGrant>("lost").await;
-        let key = ObjectKey::cluster(ObjectKind::Namespace, tenant.clone());
+        let key = ObjectKey::cluster(ObjectKind::NAMESPACE, tenant.clone());
         assert_eq!(crate::api(site, &key).get(&tenant).await.unwrap().labels()["aifactory.dev/state"], "Bound");
         rest(world).await;
         end(world, "lost").await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::AccessGrant;
-use aifactory_plan::model::object::ObjectKind;
+use aifactory_plan::engine::{self, uses::Care};
 use aifactory_tests::Cluster;
 use kube::api::{DynamicObject, ListParams};
 use kube::discovery::ApiResource;
@@ -14,10 +14,8 @@ use serde_json::{Value, json};
 pub async fn of_site(site: &Cluster, prefix: &str) -> BTreeMap<String, Value> {
     let begin = format!("aif-{prefix}-");
     let mut picture = BTreeMap::new();
-    for kind in ObjectKind::ALL
-        .into_iter()
-        .filter(|kind| !(kind.is_managed_slurm() || matches!(kind, ObjectKind::NodeSet | ObjectKind::ClusterNetworkPolicy)))
-    {
+    let kinds = engine::ALL.kinds().filter(|used| used.api.is_none() && used.care != Care::Unseen).map(|used| used.kind);
+    for kind in kinds {
         let (group, version, name, plural) = kind.gvk();
         let resource =
             ApiResource { group: group.into(), version: version.into(), api_version: kind.api_version(), kind: name.into(), plural: plural.into() };

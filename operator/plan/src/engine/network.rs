@@ -9,7 +9,9 @@
 //! factory's node or management ranges, since those can not be claimed by a grant.
 
 mod cidr;
+mod engine;
 mod guard_rails;
+mod kinds;
 mod protected;
 mod rules;
 mod slurm;
@@ -22,6 +24,7 @@ use crate::model::intent::{CrossSiteIntent, EgressIntent, GrantIntent, SiteInten
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 
 pub use cidr::{normalised, overlaps};
+pub use engine::Network;
 pub use guard_rails::{GUARD_RAILS, guard_rails};
 use protected::{Closed, quoted};
 use rules::{Port, Rules};
@@ -95,7 +98,7 @@ fn policy(name: &str, mut spec: Value, namespace: &str, ownership: &Ownership) -
             spec.entry(direction).or_insert_with(|| json!([]));
         }
     }
-    Object::new(ObjectKey::namespaced(ObjectKind::NetworkPolicy, namespace, name), ownership, json!({"spec": spec}))
+    Object::new(ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, namespace, name), ownership, json!({"spec": spec}))
 }
 
 /// A grant's own address range in canonical form, or why it can not be one: it must be a range, and stay clear of everything that

@@ -3,6 +3,7 @@
 //! A pool takes nodes that the site offers and that its selector matches. A node changes hands in two rounds: the pool that carries it lets
 //! it go first, so that nothing is taken from under what still runs there. Taints and labels of others are never changed.
 
+mod engine;
 mod findings;
 mod patch;
 mod view;
@@ -18,6 +19,7 @@ use crate::model::intent::{PoolIntent, Presence};
 use crate::model::plan::NodePatch;
 use crate::model::report::Finding;
 
+pub use engine::Nodes;
 pub use findings::is_label_value;
 pub use view::{Illness, NO_SCHEDULE, NodeView, Taint, is_accelerator};
 
@@ -104,7 +106,7 @@ fn sort_out<'a>(
     let carrier = pools.keys().find(|owner| carries(owner));
     if !node.offered() {
         for (owner, claim) in claims.iter_mut() {
-            if pools.get(*owner).is_some_and(|pool| pool.presence == Presence::Active && node.matches(&pool.selector)) {
+            if pools.get(*owner).is_some_and(|pool| pool.presence == Presence::Active && node.matches(pool.selector())) {
                 claim.not_offered.push(node);
             }
             if carrier == Some(*owner) {
@@ -121,7 +123,7 @@ fn sort_out<'a>(
             Presence::Draining => carries(owner),
             Presence::Absent => false,
         };
-        if claim.problem.is_none() && takes && node.matches(&pool.selector) {
+        if claim.problem.is_none() && takes && node.matches(pool.selector()) {
             claim.matching += 1;
             selecting.push((owner, pool));
         }

@@ -1,7 +1,10 @@
 //! Slurm partitions through Slinky: one NodeSet with its partition per pool and site, against a Controller that the site runs or that we set up.
 
 mod controller;
+mod engine;
+mod kinds;
 pub mod managed;
+mod partition;
 mod removal;
 mod render;
 mod token;
@@ -15,6 +18,7 @@ use std::collections::BTreeMap;
 use aifactory_api::Reason;
 
 pub use controller::{ControllerKey, ControllerView, Controllers, configuration};
+pub use engine::Slinky;
 pub use removal::{MIN_JOB_AGE, RemovalStep, removal};
 pub use render::IDLE_SINCE;
 pub use token::{Controller, GresType, IllegalToken, Image, Namespace, Partition, Pool, PreemptMode, PriorityTier, Resource, WallTime};
@@ -70,6 +74,6 @@ pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas:
         Presence::Active => State::Up,
         Presence::Draining | Presence::Absent => State::Drain,
     };
-    let key = ObjectKey::namespaced(ObjectKind::NodeSet, namespace.to_string(), partition.to_string());
+    let key = ObjectKey::namespaced(ObjectKind::NODE_SET, namespace.to_string(), partition.to_string());
     Ok(parts.object(key, ownership, replicas, state, None))
 }

@@ -1,6 +1,10 @@
 //! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and the note that tells members where things are.
 
 mod binding;
+mod engine;
+mod kinds;
+mod stale;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +18,9 @@ use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::model::quantity;
 
 pub use binding::{BindingView, Subject, has_our_name, lets_work};
+pub use engine::Tenancy;
+pub use stale::{letting_work, only, stale, stale_impostors, tokens};
+pub use strangers::{Stranger, Strangers};
 
 /// Accelerators that get quota 0 wherever they are not granted, whether or not a pool names them.
 const KNOWN_ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"];
@@ -61,7 +68,7 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
         }
         Access::Paused | Access::Locked => {}
     }
-    Object::with_metadata(ObjectKey::cluster(ObjectKind::Namespace, name), ownership, more, annotations, Value::Null)
+    Object::with_metadata(ObjectKey::cluster(ObjectKind::NAMESPACE, name), ownership, more, annotations, Value::Null)
 }
 
 /// A locked namespace of which no more is known than what its own annotations say, with these beside.
@@ -70,7 +77,7 @@ pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, 
     let kept = known.iter().filter(|(key, _)| !of_living.contains(&key.as_str())).chain(&mark.annotations);
     let annotations = kept.map(|(key, value)| (key.clone(), json!(value))).collect();
     Object::with_metadata(
-        ObjectKey::cluster(ObjectKind::Namespace, name),
+        ObjectKey::cluster(ObjectKind::NAMESPACE, name),
         ownership,
         namespace_labels(site, Access::Locked),
         annotations,
@@ -154,16 +161,16 @@ pub fn limits(
     hard.insert("count/jobs.batch".to_owned(), json!(quantity::count(jobs)));
     let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
     vec![
-        Object::new(key(ObjectKind::ResourceQuota, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
+        Object::new(key(ObjectKind::RESOURCE_QUOTA, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
         // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
         Object::new(
-            key(ObjectKind::ResourceQuota, "aifactory-affinity"),
+            key(ObjectKind::RESOURCE_QUOTA, "aifactory-affinity"),
             ownership,
             json!({"spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
                 {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}}}),
         ),
         Object::new(
-            key(ObjectKind::LimitRange, "aifactory"),
+            key(ObjectKind::LIMIT_RANGE, "aifactory"),
             ownership,
             json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "4Gi"},
                 "defaultRequest": {"cpu": "1", "memory": "4Gi"}}]}}),
@@ -176,13 +183,13 @@ pub fn closed_quota(site: &SiteIntent, namespace: &str, ownership: &Ownership) -
     let accelerators = KNOWN_ACCELERATORS.iter().copied().chain(site.accelerators.iter().map(String::as_str));
     let mut hard: Map<String, Value> = accelerators.map(|name| (format!("requests.{name}"), json!("0"))).collect();
     hard.extend(["pods", "requests.cpu", "requests.memory", "count/jobs.batch"].map(|name| (name.to_owned(), json!("0"))));
-    let key = ObjectKey::namespaced(ObjectKind::ResourceQuota, namespace, "aifactory");
+    let key = ObjectKey::namespaced(ObjectKind::RESOURCE_QUOTA, namespace, "aifactory");
     Object::new(key, ownership, json!({"spec": {"hard": hard}}))
 }
 
 /// The ServiceAccount of members' workloads. It is bound to nothing.
 pub fn service_account(namespace: &str, ownership: &Ownership) -> Object {
-    let key = ObjectKey::namespaced(ObjectKind::ServiceAccount, namespace, "aifactory");
+    let key = ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace, "aifactory");
     Object::new(key, ownership, json!({"automountServiceAccountToken": false}))
 }
 
@@ -236,7 +243,7 @@ fn rbac_subject(kind: &str, name: &str) -> Value {
 
 fn binding(name: &str, role: &str, subjects: Vec<Value>, annotations: Map<String, Value>, namespace: &str, ownership: &Ownership) -> Object {
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("aifactory-{role}")});
-    let key = ObjectKey::namespaced(ObjectKind::RoleBinding, namespace, name);
+    let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, namespace, name);
     Object::with_metadata(key, ownership, Map::new(), annotations, json!({"roleRef": role, "subjects": subjects}))
 }
 
@@ -284,5 +291,5 @@ pub fn access_note(
     };
     let pools: Vec<String> = grant.pools.iter().filter(|pool| pool.max_gpus > 0).map(pool).collect();
     put("pools", Some(pools.join("\n")));
-    Object::new(ObjectKey::namespaced(ObjectKind::ConfigMap, namespace, "aifactory-access"), ownership, json!({"data": data}))
+    Object::new(ObjectKey::namespaced(ObjectKind::CONFIG_MAP, namespace, "aifactory-access"), ownership, json!({"data": data}))
 }

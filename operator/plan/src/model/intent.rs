@@ -121,10 +121,20 @@ pub struct PoolIntent {
     pub per_gpu: PerGpu,
     /// Nodes wanted; `None`: all that match.
     pub wanted: Option<u32>,
-    /// Labels that a node must have.
-    pub selector: BTreeMap<String, String>,
+    /// Where its nodes come from.
+    pub nodes: NodeSource,
     /// How the pool is used.
     pub engine: PoolEngine,
+}
+
+/// Where the nodes of a pool come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeSource {
+    /// They are there, and the site offers them.
+    Adopt {
+        /// Labels that a node must have. Without any, none is selected.
+        selector: BTreeMap<String, String>,
+    },
 }
 
 /// Whether a pool is at a site.
@@ -347,8 +357,15 @@ impl PoolIntent {
             accelerator: Accelerator { vendor: String::new(), model: String::new(), resource_name: String::new(), per_node: 1 },
             per_gpu: PerGpu { cpus: 1, memory_gib: 1 },
             wanted: Some(0),
-            selector: BTreeMap::new(),
+            nodes: NodeSource::Adopt { selector: BTreeMap::new() },
             engine: PoolEngine::Kubernetes,
+        }
+    }
+
+    /// Labels by which nodes of the site are selected.
+    pub fn selector(&self) -> &BTreeMap<String, String> {
+        match &self.nodes {
+            NodeSource::Adopt { selector } => selector,
         }
     }
 }

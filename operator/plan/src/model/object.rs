@@ -5,93 +5,14 @@ use std::fmt;
 use aifactory_api::OwnerRef;
 use aifactory_api::labels;
 use aifactory_api::name::owner_label;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::model::digest::{Digest, planned_digest};
-
-/// The closed set of kinds that we write on a site, Nodes aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum ObjectKind {
-    Namespace,
-    NetworkPolicy,
-    ResourceQuota,
-    LimitRange,
-    ServiceAccount,
-    RoleBinding,
-    ConfigMap,
-    NodeSet,
-    Controller,
-    Accounting,
-    RestApi,
-    Token,
-    Secret,
-    ClusterNetworkPolicy,
-}
-
-impl ObjectKind {
-    /// Every kind.
-    pub const ALL: [ObjectKind; 14] = [
-        ObjectKind::Namespace,
-        ObjectKind::NetworkPolicy,
-        ObjectKind::ResourceQuota,
-        ObjectKind::LimitRange,
-        ObjectKind::ServiceAccount,
-        ObjectKind::RoleBinding,
-        ObjectKind::ConfigMap,
-        ObjectKind::NodeSet,
-        ObjectKind::Controller,
-        ObjectKind::Accounting,
-        ObjectKind::RestApi,
-        ObjectKind::Token,
-        ObjectKind::Secret,
-        ObjectKind::ClusterNetworkPolicy,
-    ];
-
-    /// Those of Slinky.
-    pub const OF_SLINKY: [ObjectKind; 5] =
-        [ObjectKind::NodeSet, ObjectKind::Controller, ObjectKind::Accounting, ObjectKind::RestApi, ObjectKind::Token];
-
-    /// API group, version, kind and plural.
-    pub fn gvk(self) -> (&'static str, &'static str, &'static str, &'static str) {
-        match self {
-            ObjectKind::Namespace => ("", "v1", "Namespace", "namespaces"),
-            ObjectKind::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
-            ObjectKind::ResourceQuota => ("", "v1", "ResourceQuota", "resourcequotas"),
-            ObjectKind::LimitRange => ("", "v1", "LimitRange", "limitranges"),
-            ObjectKind::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
-            ObjectKind::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
-            ObjectKind::ConfigMap => ("", "v1", "ConfigMap", "configmaps"),
-            ObjectKind::NodeSet => ("slinky.slurm.net", "v1beta1", "NodeSet", "nodesets"),
-            ObjectKind::Controller => ("slinky.slurm.net", "v1beta1", "Controller", "controllers"),
-            ObjectKind::Accounting => ("slinky.slurm.net", "v1beta1", "Accounting", "accountings"),
-            ObjectKind::RestApi => ("slinky.slurm.net", "v1beta1", "RestApi", "restapis"),
-            ObjectKind::Token => ("slinky.slurm.net", "v1beta1", "Token", "tokens"),
-            ObjectKind::Secret => ("", "v1", "Secret", "secrets"),
-            ObjectKind::ClusterNetworkPolicy => ("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies"),
-        }
-    }
-
-    /// Whether it is part of a Slurm that we set up.
-    pub fn is_managed_slurm(self) -> bool {
-        matches!(self, ObjectKind::Controller | ObjectKind::Accounting | ObjectKind::RestApi | ObjectKind::Token | ObjectKind::Secret)
-    }
-
-    /// Whether all of `spec` is ours: what somebody else adds to a network policy widens it.
-    pub fn owns_spec(self) -> bool {
-        self == ObjectKind::NetworkPolicy
-    }
-
-    /// `group/version`, or `version` for the core group.
-    pub fn api_version(self) -> String {
-        let (group, version, _, _) = self.gvk();
-        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
-    }
-}
+pub use crate::model::kind::{Effect, KindInfo, ObjectKind, Removal};
 
 /// Identity of an object on a site.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ObjectKey {
     /// Kind.
     pub kind: ObjectKind,

@@ -96,6 +96,22 @@ pub enum Action {
     PatchNode(NodePatch),
 }
 
+/// A deletion, where nothing else will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// What.
+    pub key: ObjectKey,
+    /// Its UID; `None`: whatever has the name.
+    pub uid: Option<String>,
+}
+
+impl From<Deletion> for Action {
+    fn from(deletion: Deletion) -> Self {
+        let Deletion { key, uid } = deletion;
+        Action::Delete { key, uid }
+    }
+}
+
 /// A change of one Node. It fails where the Node is another one or is not what it was when it was planned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodePatch {

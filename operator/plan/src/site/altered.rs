@@ -8,7 +8,7 @@ use aifactory_api::Reason;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::digest::Digest;
-use crate::model::object::{ObjectKey, ObjectKind};
+use crate::model::object::ObjectKey;
 use crate::model::plan::{Action, Plan, Purpose, Step};
 use crate::model::report::Finding;
 use crate::model::text::{bounded, shorten};
@@ -56,7 +56,7 @@ impl AlteredObjects {
             step.actions.retain(|action| {
                 let Action::Apply(object) = action else { return true };
                 let Some((_, at)) = self.0.get(&object.key) else { return true };
-                unfenced |= is_fence(object.key.kind);
+                unfenced |= object.key.kind.fences();
                 let due = at.checked_add(AGAIN).unwrap_or(now);
                 if due > now {
                     again = Some(again.map_or(due, |again: Timestamp| again.min(due)));
@@ -93,12 +93,7 @@ fn applied(plan: &Plan) -> impl Iterator<Item = &crate::model::object::Object> {
     })
 }
 
-/// Whether members are kept apart from others, or within bounds, by objects of this kind.
-pub fn is_fence(kind: ObjectKind) -> bool {
-    matches!(kind, ObjectKind::Namespace | ObjectKind::NetworkPolicy | ObjectKind::ResourceQuota | ObjectKind::LimitRange)
-}
-
 /// Takes out of a step what gives access.
 pub fn withhold_access(step: &mut Step) {
-    step.actions.retain(|action| !matches!(action, Action::Apply(object) if object.key.kind == ObjectKind::RoleBinding));
+    step.actions.retain(|action| !matches!(action, Action::Apply(object) if object.key.kind.gives_access()));
 }

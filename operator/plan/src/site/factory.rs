@@ -1,32 +1,45 @@
-//! What a factory itself has on a site: the guard rails that no tenant can lift, where the site serves ClusterNetworkPolicies, who reaches its
-//! Slurm, and that Slurm itself where it is ours.
+//! What a site has once: the factory's own objects, and those that several owners share. Which these are, engines say.
 
-use crate::engine::network;
-use crate::engine::slinky::managed::{self, ManagedView};
-use crate::model::intent::SiteIntent;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aifactory_api::OwnerRef;
+
+use crate::engine::Engines;
+use crate::engine::site_stages::{SiteScene, SiteStages};
+use crate::model::intent::{Intent, SiteIntent};
+use crate::model::kind::ObjectKind;
 use crate::model::object::Ownership;
-use crate::model::plan::{Plan, Purpose, applies, deletes};
+use crate::model::plan::{ObservedObjects, Plan};
 use crate::model::report::{Detail, SitePhase};
+use crate::model::view::Views;
 
-/// Plans the factory's own objects at a site; when the site is released all of them go but what a Slurm of ours has counted.
-pub fn plan(site: &SiteIntent, served: bool, view: &ManagedView<'_>) -> Plan {
+/// What the site worker knows of a whole site.
+pub struct FactoryView<'a> {
+    /// The engines that the site is driven with.
+    pub engines: Engines,
+    /// Every intent for the site.
+    pub intents: &'a BTreeMap<OwnerRef, Arc<Intent>>,
+    /// The factory's objects.
+    pub objects: &'a ObservedObjects,
+    /// What engines have read.
+    pub views: &'a Views,
+    /// Kinds that the site serves beside those that every cluster does.
+    pub served: &'a BTreeSet<ObjectKind>,
+}
+
+/// Plans what a site has once; when the site is released all of it goes but what a Slurm of ours has counted.
+pub fn plan(site: &SiteIntent, view: &FactoryView<'_>) -> Plan {
     if site.left && !site.release {
         // What is said about networks and Slurm is not known, so what is there stays.
         return Plan::nothing(SitePhase::Bound, Detail::None);
     }
-    let objects = view.objects;
     let ownership = Ownership::new(&site.hub, &site.factory, &site.factory_uid);
-    let mut wanted = Vec::new();
-    if !site.release {
-        wanted.extend(network::slurm_policies(site, &ownership));
-    }
-    if served && !site.release {
-        wanted.extend(network::guard_rails(site, &ownership));
-    }
-    let keys: Vec<_> = wanted.iter().map(|object| object.key.clone()).collect();
+    let FactoryView { engines, intents, objects, views, served } = *view;
+    let scene = SiteScene { site, ownership: &ownership, intents, observed: objects, views, served };
+    let mut stages = SiteStages::default();
+    engines.iter().for_each(|engine| engine.site(&scene, &mut stages));
     let mut plan = Plan::nothing(if site.release { SitePhase::Gone } else { SitePhase::Bound }, Detail::None);
-    plan.step(Purpose::Establish, applies(wanted, objects));
-    plan.step(Purpose::Establish, deletes(objects, keys.iter(), |kind| !kind.is_managed_slurm()));
-    managed::plan(site, &ownership, view, &mut plan);
+    stages.write(objects, &mut plan);
     plan
 }

@@ -8,16 +8,17 @@ mod end;
 mod establish;
 mod marks;
 mod retained;
+mod staged;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 
-use crate::engine::network;
 use crate::engine::tenancy::{Access, has_our_name};
-use crate::model::intent::{GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
+use crate::engine::{self, Engines, network};
+use crate::model::intent::{Desired, GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
 use crate::model::lifecycle::{Ended, Life, Marks, Order, Work};
 use crate::model::object::{ObjectKey, ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose};
@@ -30,6 +31,10 @@ pub use retained::{Retained, plan_retained};
 /// What the site worker knows about one grant.
 #[derive(Clone, Debug)]
 pub struct GrantView<'a> {
+    /// The engines that the site is driven with.
+    pub engines: Engines,
+    /// Kinds that the site serves beside those that every cluster does.
+    pub served: &'a BTreeSet<ObjectKind>,
     /// Its namespace.
     pub namespace: Option<&'a NamespaceView>,
     /// Whether a Namespace of its name is there that does not say that it is this grant's.
@@ -51,11 +56,14 @@ pub struct GrantView<'a> {
 }
 
 static NO_STRANGERS: Strangers = Strangers::new();
+static NOTHING_SERVED: BTreeSet<ObjectKind> = BTreeSet::new();
 
 impl<'a> GrantView<'a> {
     /// What a worker knows of a grant at a site where these objects are its own, and nothing else is there.
     pub fn of(objects: &'a ObservedObjects, policy: &'a SitePolicy) -> Self {
         Self {
+            engines: engine::ALL,
+            served: &NOTHING_SERVED,
             namespace: None,
             occupied: false,
             objects,
@@ -183,13 +191,19 @@ impl Planner<'_> {
         }
     }
 
+    /// Nothing is held in a namespace. What lies in none goes as well, once the grant has ended.
     fn gone(&self, phase: SitePhase) -> Plan {
-        Plan::nothing(phase, self.detail(0, true, false))
+        let mut plan = Plan::nothing(phase, self.detail(0, true, false));
+        if phase == SitePhase::Refused || matches!(self.grant.desired, Desired::Ended { .. }) {
+            plan.step(Purpose::Establish, self.outside());
+            self.within_bounds(&mut plan);
+        }
+        plan
     }
 
     /// Whether something of this grant is in a namespace that does not say any more whose it is.
     fn remains(&self) -> bool {
-        let inside = |key: &ObjectKey| key.kind == ObjectKind::RoleBinding || key.namespace == self.namespace;
+        let inside = |key: &ObjectKey| key.kind == ObjectKind::ROLE_BINDING || key.namespace == self.namespace;
         self.view.objects.keys().any(inside) || self.view.strangers.keys().any(|key| has_our_name(&key.name))
     }
 
@@ -226,7 +240,7 @@ impl Planner<'_> {
     }
 
     fn detail(&self, bound: usize, access_removed: bool, present: bool) -> Detail {
-        let deny = ObjectKey::namespaced(ObjectKind::NetworkPolicy, self.namespace.clone(), network::DEFAULT_DENY);
+        let deny = ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, self.namespace.clone(), network::DEFAULT_DENY);
         Detail::Grant(GrantDetail {
             namespace: if present { self.namespace.clone() } else { String::new() },
             members_wanted: i32::try_from(self.grant.members.len()).unwrap_or(i32::MAX),
@@ -250,8 +264,8 @@ impl Planner<'_> {
             })
         };
         // A policy that is not there yet opens nothing; default deny is looked for by itself.
-        let drifted = changes(&|key| key.kind == ObjectKind::NetworkPolicy && self.view.objects.contains_key(key));
-        let unfenced = changes(&|key| matches!(key.kind, ObjectKind::Namespace | ObjectKind::ResourceQuota));
+        let drifted = changes(&|key| key.kind == ObjectKind::NETWORK_POLICY && self.view.objects.contains_key(key));
+        let unfenced = changes(&|key| matches!(key.kind, ObjectKind::NAMESPACE | ObjectKind::RESOURCE_QUOTA));
         if let Detail::Grant(detail) = &mut plan.detail {
             detail.isolated &= !drifted;
             detail.usage.values_mut().for_each(|usage| usage.closed &= !unfenced);

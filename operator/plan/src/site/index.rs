@@ -4,19 +4,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::engine::Engines;
 use crate::engine::nodes::NodeView;
-use crate::engine::slinky::{Controllers, NodeSetView};
 use crate::engine::tenancy::BindingView;
+use crate::engine::uses::Care;
 use crate::model::digest::owned_digest;
 use crate::model::freshness::{Freshness, Incarnation, Moment};
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Observed, ObservedObjects};
 use crate::model::quantity;
+use crate::model::view::{View, Views};
 use crate::model::visits::Visits;
 use crate::site::grant::NamespaceView;
 use aifactory_api::{Kind, OwnerRef, labels};
 use jiff::Timestamp;
 use serde_json::Value;
+
+pub use crate::engine::tenancy::{Stranger, Strangers};
 
 /// Name of the quota that counts Pods and what they ask for.
 const QUOTA: &str = "aifactory";
@@ -47,23 +51,15 @@ pub enum Extra {
     Namespace(NamespaceView),
     /// A quota's status.
     Quota(QuotaView),
-    /// A NodeSet.
-    NodeSet(NodeSetView),
     /// A role binding.
     Binding(BindingView),
+    /// Nothing, of an object of somebody else that may widen what a tenant has.
+    Widening,
+    /// What an engine has read of an object of ours.
+    View(View),
+    /// What an engine has read of an object, whoever owns it.
+    ViewOfAny(View),
 }
-
-/// An object of somebody else in a tenant's namespace that may give more than the grant gives.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stranger {
-    /// UID.
-    pub uid: String,
-    /// Whom a role binding binds, and to what.
-    pub binding: Option<BindingView>,
-}
-
-/// Objects of others in one namespace.
-pub type Strangers = BTreeMap<ObjectKey, Stranger>;
 
 /// What an observation means for others than the object itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,12 +68,18 @@ pub struct Change {
     pub due: BTreeSet<OwnerRef>,
     /// Grants whose living namespace went without our doing.
     pub lost: BTreeSet<OwnerRef>,
+    /// Whether something is news that engines read for all pools.
+    pub pools: bool,
+    /// Whether something has gone that an engine reads: what the site has once may have waited for that.
+    pub site: bool,
 }
 
 impl Change {
     fn extend(&mut self, other: Change) {
         self.due.extend(other.due);
         self.lost.extend(other.lost);
+        self.pools |= other.pools;
+        self.site |= other.site;
     }
 }
 
@@ -109,18 +111,18 @@ impl QuotaView {
 
 impl Seen {
     /// Reduces an object. Ours is what carries the annotations of this hub; a role binding of our name also is to the role that its name says.
-    pub fn reduce(kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
+    pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |path: &str| metadata.pointer(path).and_then(Value::as_str);
         let key = ObjectKey { kind, namespace: text("/namespace").unwrap_or_default().to_owned(), name: text("/name")?.to_owned() };
         let annotations = metadata.get("annotations").and_then(Value::as_object);
         let annotation = |name: &str| annotations?.get(name)?.as_str();
-        let binding = (kind == ObjectKind::RoleBinding).then(|| BindingView::from_json(object));
+        let binding = (kind == ObjectKind::ROLE_BINDING).then(|| BindingView::from_json(object));
         let as_named = binding.as_ref().is_none_or(|binding| binding.is_as_named(&key.name));
         let ours = as_named && annotation(labels::HUB) == Some(hub);
         let owner = ours.then(|| annotation(labels::OWNER).and_then(OwnerRef::parse)).flatten();
         let extra = match kind {
-            ObjectKind::Namespace => Extra::Namespace(NamespaceView {
+            ObjectKind::NAMESPACE => Extra::Namespace(NamespaceView {
                 uid: text("/uid").unwrap_or_default().to_owned(),
                 terminating: metadata.get("deletionTimestamp").is_some(),
                 state: metadata.get("labels").and_then(|labels| labels.get(labels::STATE)).and_then(Value::as_str).unwrap_or_default().to_owned(),
@@ -131,19 +133,9 @@ impl Seen {
                     .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
                     .collect(),
             }),
-            ObjectKind::ResourceQuota => Extra::Quota(QuotaView::from_json(object)),
-            ObjectKind::NodeSet => Extra::NodeSet(NodeSetView::from_json(object)),
-            ObjectKind::RoleBinding => binding.map_or(Extra::None, Extra::Binding),
-            ObjectKind::NetworkPolicy
-            | ObjectKind::LimitRange
-            | ObjectKind::ServiceAccount
-            | ObjectKind::ConfigMap
-            | ObjectKind::Controller
-            | ObjectKind::Accounting
-            | ObjectKind::RestApi
-            | ObjectKind::Token
-            | ObjectKind::Secret
-            | ObjectKind::ClusterNetworkPolicy => Extra::None,
+            ObjectKind::RESOURCE_QUOTA => Extra::Quota(QuotaView::from_json(object)),
+            ObjectKind::ROLE_BINDING => binding.map_or(Extra::None, Extra::Binding),
+            _ => Self::read(engines, kind, object, owner.is_some()),
         };
         Some(Self {
             key,
@@ -156,6 +148,16 @@ impl Seen {
             version: text("/resourceVersion").and_then(|version| version.parse().ok()).unwrap_or_default(),
             extra,
         })
+    }
+
+    /// What the engine of a kind keeps of an object.
+    fn read(engines: Engines, kind: ObjectKind, object: &Value, ours: bool) -> Extra {
+        match engines.use_of(kind).map(|used| used.care) {
+            Some(Care::All) => engines.read(kind, object).map_or(Extra::None, Extra::ViewOfAny),
+            Some(Care::OwnedAndWidening) if !ours => Extra::Widening,
+            Some(_) if ours => engines.read(kind, object).map_or(Extra::None, Extra::View),
+            Some(_) | None => Extra::None,
+        }
     }
 
     fn incarnation(&self) -> Incarnation {
@@ -178,8 +180,10 @@ pub struct Index {
     /// Namespaces with our prefix that do not say whose they are.
     occupied: BTreeSet<String>,
     quotas: BTreeMap<String, QuotaView>,
-    node_sets: BTreeMap<ObjectKey, NodeSetView>,
-    controllers: Option<Controllers>,
+    /// What engines have read.
+    views: Views,
+    /// Objects of which an engine reads all, whoever owns them.
+    of_any: BTreeSet<ObjectKey>,
     strangers: BTreeMap<String, Strangers>,
     /// Role bindings of ours that others take the place of.
     becoming: BTreeMap<ObjectKey, BindingView>,
@@ -239,8 +243,12 @@ impl Index {
             Extra::Quota(view) if owner.is_some() && key.name == QUOTA => {
                 self.quotas.insert(key.namespace.clone(), view);
             }
-            Extra::NodeSet(view) if owner.is_some() => {
-                self.node_sets.insert(key.clone(), view);
+            Extra::View(view) => {
+                self.views.put(key.clone(), view);
+            }
+            Extra::ViewOfAny(view) => {
+                self.of_any.insert(key.clone());
+                change.pools |= self.views.put(key.clone(), view);
             }
             Extra::Binding(view) if owner.is_some() => {
                 self.becoming.remove(&key);
@@ -249,8 +257,8 @@ impl Index {
                 }
             }
             Extra::Binding(view) => change.due.extend(self.stranger(&key, &observed, Some(view))),
-            Extra::None if owner.is_none() && key.kind == ObjectKind::NetworkPolicy => change.due.extend(self.stranger(&key, &observed, None)),
-            Extra::None | Extra::Namespace(_) | Extra::Quota(_) | Extra::NodeSet(_) => {}
+            Extra::Widening => change.due.extend(self.stranger(&key, &observed, None)),
+            Extra::None | Extra::Namespace(_) | Extra::Quota(_) => {}
         }
         if let Some(owner) = owner {
             self.remove_stranger(&key);
@@ -274,22 +282,22 @@ impl Index {
     fn is_known(&self, key: &ObjectKey, observed: &Observed, extra: &Extra) -> bool {
         let same = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)) == Some(observed);
         same && match extra {
-            Extra::None => true,
+            Extra::None | Extra::Widening => true,
             Extra::Namespace(view) => self.namespaces.get(&key.name) == Some(view),
             Extra::Quota(view) => key.name != QUOTA || self.quotas.get(&key.namespace) == Some(view),
-            Extra::NodeSet(view) => self.node_sets.get(key) == Some(view),
+            Extra::View(view) | Extra::ViewOfAny(view) => self.views.is_known(key, view),
             Extra::Binding(view) => self.becoming.get(key) == Some(view).filter(|view| view.becomes.is_some()),
         }
     }
 
     /// Whether another Namespace has the name now, and what was in the former one is gone.
     fn is_another(&self, key: &ObjectKey, uid: &str) -> bool {
-        key.kind == ObjectKind::Namespace && self.namespaces.get(&key.name).is_some_and(|known| known.uid != uid)
+        key.kind == ObjectKind::NAMESPACE && self.namespaces.get(&key.name).is_some_and(|known| known.uid != uid)
     }
 
     /// The deletion of an object was ordered and taken; it goes when its finalizers have.
     pub fn ordered_deletion(&mut self, key: &ObjectKey) {
-        if key.kind == ObjectKind::Namespace
+        if key.kind == ObjectKind::NAMESPACE
             && let Some(known) = self.namespaces.get(&key.name)
         {
             self.ordered.insert(known.uid.clone());
@@ -322,7 +330,7 @@ impl Index {
     /// Forgets what was in a Namespace that is gone: the API server lets it go last, and each kind has a watch of its own, which may be behind.
     fn empty(&mut self, namespace: &ObjectKey) -> Change {
         let mut change = Change::default();
-        if namespace.kind != ObjectKind::Namespace {
+        if namespace.kind != ObjectKind::NAMESPACE {
             return change;
         }
         let ours = self.by_namespace.get(&namespace.name).into_iter().flatten();
@@ -339,10 +347,11 @@ impl Index {
     pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> Change {
         let fresh = self.fresh.entry(kind).or_default();
         let occupied: Vec<ObjectKey> = match kind {
-            ObjectKind::Namespace => self.occupied.iter().map(|name| ObjectKey::cluster(kind, name)).collect(),
+            ObjectKind::NAMESPACE => self.occupied.iter().map(|name| ObjectKey::cluster(kind, name)).collect(),
             _ => Vec::new(),
         };
-        let known = self.owner_of.keys().chain(self.strangers.values().flat_map(BTreeMap::keys)).chain(&occupied);
+        self.views.set_listed(kind);
+        let known = self.owner_of.keys().chain(self.strangers.values().flat_map(BTreeMap::keys)).chain(&occupied).chain(&self.of_any);
         let gone: Vec<ObjectKey> = known.filter(|key| key.kind == kind && !seen.contains(key) && !fresh.outlives_listing(key)).cloned().collect();
         let mut change = Change::default();
         for key in gone {
@@ -371,7 +380,7 @@ impl Index {
             change.due.insert(owner);
         }
         match key.kind {
-            ObjectKind::Namespace => {
+            ObjectKind::NAMESPACE => {
                 self.occupied.remove(&key.name);
                 if let Some(view) = self.namespaces.remove(&key.name) {
                     let ordered = self.ordered.remove(&view.uid);
@@ -381,28 +390,16 @@ impl Index {
                 }
                 change.due.extend(self.inside(&key.name));
             }
-            ObjectKind::ResourceQuota => {
-                if key.name == QUOTA {
-                    self.quotas.remove(&key.namespace);
-                }
+            ObjectKind::RESOURCE_QUOTA if key.name == QUOTA => {
+                self.quotas.remove(&key.namespace);
             }
-            ObjectKind::NodeSet => {
-                self.node_sets.remove(key);
-            }
-            ObjectKind::RoleBinding => {
+            ObjectKind::ROLE_BINDING => {
                 self.becoming.remove(key);
             }
-            ObjectKind::NetworkPolicy
-            | ObjectKind::LimitRange
-            | ObjectKind::ServiceAccount
-            | ObjectKind::ConfigMap
-            | ObjectKind::Controller
-            | ObjectKind::Accounting
-            | ObjectKind::RestApi
-            | ObjectKind::Token
-            | ObjectKind::Secret
-            | ObjectKind::ClusterNetworkPolicy => {}
+            _ => {}
         }
+        change.site |= self.views.remove(key);
+        change.pools |= self.of_any.remove(key);
         if self.remove_stranger(key) {
             change.due.extend(self.inside(&key.namespace));
         }
@@ -497,7 +494,7 @@ impl Index {
         self.owners
             .get(owner)?
             .keys()
-            .find(|key| key.kind == ObjectKind::Namespace)
+            .find(|key| key.kind == ObjectKind::NAMESPACE)
             .and_then(|key| self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view)))
     }
 
@@ -513,7 +510,7 @@ impl Index {
 
     /// Role bindings of ours in a namespace that others take the place of.
     pub fn becoming(&self, namespace: &str) -> BTreeMap<ObjectKey, BindingView> {
-        let first = ObjectKey { kind: ObjectKind::RoleBinding, namespace: namespace.to_owned(), name: String::new() };
+        let first = ObjectKey { kind: ObjectKind::ROLE_BINDING, namespace: namespace.to_owned(), name: String::new() };
         let inside = self.visits.of(self.becoming.range(first..)).take_while(|(key, _)| key.namespace == namespace);
         inside.map(|(key, view)| (key.clone(), view.clone())).collect()
     }
@@ -538,27 +535,9 @@ impl Index {
         self.namespaces.iter()
     }
 
-    /// A NodeSet.
-    pub fn node_set(&self, key: &ObjectKey) -> Option<&NodeSetView> {
-        self.node_sets.get(key)
-    }
-
-    /// The NodeSets of all pools.
-    pub fn node_sets(&self) -> Vec<&NodeSetView> {
-        self.visits.of(self.node_sets.values()).collect()
-    }
-
-    /// Takes in the Controllers as they are, and says whether that is news.
-    pub fn set_controllers(&mut self, controllers: Controllers) -> bool {
-        self.controllers.as_ref() != Some(&controllers) && {
-            self.controllers = Some(controllers);
-            true
-        }
-    }
-
-    /// The Controllers; `None`: not read yet.
-    pub fn controllers(&self) -> Option<&Controllers> {
-        self.controllers.as_ref()
+    /// What engines have read of objects.
+    pub fn views(&self) -> &Views {
+        &self.views
     }
 
     /// Everybody who owns something here; nodes belong to pools of the factory's namespace.
@@ -575,7 +554,7 @@ impl Index {
 
     /// Whose namespace this is, as it says itself.
     pub fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
-        self.owner_of.get(&ObjectKey::cluster(ObjectKind::Namespace, namespace))
+        self.owner_of.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, namespace))
     }
 
     /// Who has something in this namespace: whom it says it belongs to, or else the owners of what is in it.

@@ -3,24 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::engine::Engines;
 use crate::engine::nodes::{self, PoolNodes};
-use crate::engine::slinky::managed::ManagedView;
+use crate::engine::slinky::NodeSetView;
 use crate::model::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
-use crate::model::object::{ObjectKind, Ownership};
+use crate::model::kind::ObjectKind;
+use crate::model::object::Ownership;
 use crate::model::plan::{ObservedObjects, Plan};
 use crate::model::report::{Detail, SitePhase};
 use crate::site::grant::{self, GrantView, Retained};
 use crate::site::policy::SitePolicy;
 use crate::site::pool::{self, PoolView};
-use aifactory_api::factory::{EngineStatus, OrphanPolicy};
+use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, labels};
 use jiff::Timestamp;
 
+use super::factory::{self, FactoryView};
 use super::index::{Index, Strangers};
+use super::orphan;
 use super::pools::{self, Pools};
 use super::usage::Accounts;
-use super::{factory, orphan};
 
 static NO_STRANGERS: Strangers = Strangers::new();
 
@@ -42,10 +45,10 @@ pub struct Reconciler<'a> {
     pub pools: &'a Pools,
     /// GPU time of Pods.
     pub hours: &'a Accounts,
-    /// Engines that the site serves.
-    pub engines: &'a [EngineStatus],
-    /// Kinds of Slinky that the site serves.
-    pub slinky: &'a [ObjectKind],
+    /// The engines that the site is driven with.
+    pub engines: Engines,
+    /// Kinds that the site serves beside those that every cluster does.
+    pub served: &'a BTreeSet<ObjectKind>,
     /// The time.
     pub now: Timestamp,
 }
@@ -93,7 +96,7 @@ impl Reconciler<'_> {
     /// A pool's way out is the same with and without its resource: no partition goes while jobs run in it.
     fn orphaned_pool(&self, owner: &OwnerRef, objects: &ObservedObjects) -> Plan {
         let absent = PoolIntent::absent();
-        let uid = objects.keys().find_map(|key| self.index.node_set(key)).map(|found| found.owner_uid.clone());
+        let uid = objects.keys().find_map(|key| self.index.views().get::<NodeSetView>(key)).map(|found| found.owner_uid.clone());
         let intent = Intent {
             version: VERSION,
             owner: owner.clone(),
@@ -105,22 +108,25 @@ impl Reconciler<'_> {
         self.pool(&intent, &absent)
     }
 
-    /// The plan for the factory's own objects.
+    /// The plan for what the site has once.
     pub fn factory(&self) -> Plan {
         let none = ObservedObjects::new();
-        let served = self.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy");
-        let view = ManagedView {
-            served: ObjectKind::OF_SLINKY.iter().all(|kind| self.slinky.contains(kind)),
+        let view = FactoryView {
+            engines: self.engines,
+            intents: self.intents,
             objects: self.index.objects(&self.site.factory).unwrap_or(&none),
-            node_sets: self.index.node_sets(),
+            views: self.index.views(),
+            served: self.served,
         };
-        factory::plan(self.site, served, &view)
+        factory::plan(self.site, &view)
     }
 
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
         let none = ObservedObjects::new();
         let namespace = tenant_namespace(&self.site.hub, &intent.owner);
         let view = GrantView {
+            engines: self.engines,
+            served: self.served,
             namespace: self.index.namespace(&namespace),
             occupied: self.index.is_occupied(&namespace),
             objects: self.index.objects(&intent.owner).unwrap_or(&none),
@@ -137,13 +143,12 @@ impl Reconciler<'_> {
     fn pool(&self, intent: &Intent, pool: &PoolIntent) -> Plan {
         let none = ObservedObjects::new();
         let objects = self.index.objects(&intent.owner).unwrap_or(&none);
-        let node_sets = objects.keys().filter_map(|key| Some((key, self.index.node_set(key)?))).collect();
         let view = PoolView {
+            engines: self.engines,
             nodes: self.nodes(intent, pool),
             objects,
-            node_sets,
-            controllers: self.index.controllers(),
-            slinky: self.slinky.contains(&ObjectKind::NodeSet),
+            views: self.index.views(),
+            served: self.served,
             allocated: self.allocated(&intent.owner, pool),
             paused: self.policy.paused,
             now: self.now,
@@ -169,7 +174,7 @@ impl Reconciler<'_> {
             let Some(Body::Grant(grant)) = self.intents.get(grantee).map(|intent| &intent.body) else { continue };
             // Most grants use nothing at a time.
             let namespaces =
-                self.index.objects(grantee).into_iter().flat_map(|objects| objects.keys()).filter(|key| key.kind == ObjectKind::Namespace);
+                self.index.objects(grantee).into_iter().flat_map(|objects| objects.keys()).filter(|key| key.kind == ObjectKind::NAMESPACE);
             let used: Vec<_> = namespaces.filter_map(|key| self.index.used(&key.name)).filter(|used| !used.is_empty()).collect();
             if used.is_empty() {
                 continue;

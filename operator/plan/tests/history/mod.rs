@@ -75,7 +75,7 @@ pub fn play(hub: &Hub, events: &[Event]) -> (Cache, Sites, Timestamp) {
 
 /// Tenant namespaces at a site, with the grant that each is of.
 pub fn tenants(site: &site::Site) -> BTreeMap<String, OwnerRef> {
-    let namespaces = site.objects.iter().filter(|(key, _)| key.kind == ObjectKind::Namespace);
+    let namespaces = site.objects.iter().filter(|(key, _)| key.kind == ObjectKind::NAMESPACE);
     namespaces
         .filter_map(|(key, (_, object))| {
             let annotation = object.content["metadata"]["annotations"][labels::OWNER].as_str()?;

@@ -23,7 +23,7 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     pub fn namespace(&self, site: &SiteIntent, owner: &OwnerRef) -> Option<NamespaceView> {
-        let (uid, object) = self.objects.get(&ObjectKey::cluster(ObjectKind::Namespace, tenant_namespace(&site.hub, owner)))?;
+        let (uid, object) = self.objects.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, tenant_namespace(&site.hub, owner)))?;
         let metadata = &object.content["metadata"];
         Some(NamespaceView {
             uid: uid.to_string(),
@@ -73,7 +73,7 @@ impl Kubernetes {
                 }
                 Action::Delete { key, .. } => {
                     self.objects.remove(key);
-                    if key.kind == ObjectKind::Namespace {
+                    if key.kind == ObjectKind::NAMESPACE {
                         self.objects.retain(|inside, _| inside.namespace != key.name);
                     }
                 }

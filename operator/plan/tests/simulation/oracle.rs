@@ -159,7 +159,7 @@ impl Sim {
     pub fn acting(&self, site: usize, owner: &OwnerRef) -> Vec<String> {
         let namespace = namespace_of(owner);
         self.sites[site]
-            .inside(ObjectKind::RoleBinding, &namespace)
+            .inside(ObjectKind::ROLE_BINDING, &namespace)
             .filter(|(_, object)| acts(object))
             .map(|(_, object)| subject_of(object))
             .collect()
@@ -169,7 +169,7 @@ impl Sim {
     pub fn strangers(&self, site: usize, owner: &OwnerRef) -> Vec<String> {
         let Some(grant) = self.hub.grant(owner) else { return Vec::new() };
         let namespace = namespace_of(owner);
-        let foreign = self.sites[site].inside(ObjectKind::RoleBinding, &namespace).filter(|(_, object)| object.foreign);
+        let foreign = self.sites[site].inside(ObjectKind::ROLE_BINDING, &namespace).filter(|(_, object)| object.foreign);
         let member =
             |subject: &String| grant.spec.members.iter().any(|member| member.kubernetes.as_ref().is_some_and(|known| known.name == *subject));
         foreign.map(|(_, object)| subject_of(object)).filter(member).collect()
@@ -241,7 +241,7 @@ impl Sim {
 
     /// O3: the operator is about to delete this object.
     pub fn check_deletion(&mut self, site: usize, owner: &OwnerRef, key: &ObjectKey) {
-        if key.kind != ObjectKind::Namespace || self.sites[site].namespace(&key.name).is_none() {
+        if key.kind != ObjectKind::NAMESPACE || self.sites[site].namespace(&key.name).is_none() {
             return;
         }
         let lost = !matches!(self.hub.get(owner), Some(Resource::Grant(_)));

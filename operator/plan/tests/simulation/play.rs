@@ -255,7 +255,7 @@ impl Sim {
     /// The objects of a grant at a site, its namespace first.
     fn objects(&self, site: usize, grant: usize) -> Vec<ObjectKey> {
         let name = namespace_of(&cast::grant(grant));
-        let namespace = ObjectKey::cluster(ObjectKind::Namespace, name.clone());
+        let namespace = ObjectKey::cluster(ObjectKind::NAMESPACE, name.clone());
         let inside = self.sites[site].etcd.objects.keys().filter(|key| key.namespace == name).cloned();
         self.sites[site].namespace(&name).map(|_| namespace).into_iter().chain(inside).collect()
     }
@@ -286,7 +286,7 @@ impl Sim {
                 }
             }
             Op::UnlabelNamespace(site, grant) => {
-                self.unlabel(site, &ObjectKey::cluster(ObjectKind::Namespace, namespace_of(&cast::grant(grant))));
+                self.unlabel(site, &ObjectKey::cluster(ObjectKind::NAMESPACE, namespace_of(&cast::grant(grant))));
             }
             Op::Relabel(site, grant) => {
                 for key in self.objects(site, grant) {

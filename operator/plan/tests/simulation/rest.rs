@@ -405,7 +405,7 @@ fn rank(role: &str) -> usize {
 /// Our bindings in a grant's namespace at a site, by subject.
 fn bindings(store: &SiteStore, owner: &OwnerRef) -> BTreeMap<String, &'static str> {
     let namespace = namespace_of(owner);
-    let ours = store.inside(ObjectKind::RoleBinding, &namespace).filter(|(_, object)| !object.foreign);
+    let ours = store.inside(ObjectKind::ROLE_BINDING, &namespace).filter(|(_, object)| !object.foreign);
     let role = |name: &str| ["reader", "keeper", "member", "lead"].into_iter().find(|role| name == format!("aifactory-{role}"));
     ours.filter_map(|(_, object)| Some((subject_of(object), role(object.content["roleRef"]["name"].as_str()?)?))).collect()
 }

@@ -24,13 +24,13 @@ pub enum Stream {
 }
 
 pub const STREAMS: [Stream; 9] = [
-    Stream::Kind(ObjectKind::Namespace),
-    Stream::Kind(ObjectKind::NetworkPolicy),
-    Stream::Kind(ObjectKind::ResourceQuota),
-    Stream::Kind(ObjectKind::LimitRange),
-    Stream::Kind(ObjectKind::ServiceAccount),
-    Stream::Kind(ObjectKind::RoleBinding),
-    Stream::Kind(ObjectKind::ConfigMap),
+    Stream::Kind(ObjectKind::NAMESPACE),
+    Stream::Kind(ObjectKind::NETWORK_POLICY),
+    Stream::Kind(ObjectKind::RESOURCE_QUOTA),
+    Stream::Kind(ObjectKind::LIMIT_RANGE),
+    Stream::Kind(ObjectKind::SERVICE_ACCOUNT),
+    Stream::Kind(ObjectKind::ROLE_BINDING),
+    Stream::Kind(ObjectKind::CONFIG_MAP),
     Stream::Nodes,
     Stream::Policy,
 ];
@@ -118,7 +118,7 @@ impl SiteStore {
     }
 
     pub fn namespace(&self, name: &str) -> Option<&SiteObject> {
-        self.etcd.objects.get(&ObjectKey::cluster(ObjectKind::Namespace, name))
+        self.etcd.objects.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, name))
     }
 
     /// The objects of a kind in a namespace.
@@ -149,7 +149,7 @@ impl SiteStore {
         if visible(&key) {
             self.events.push((Stream::Kind(key.kind), Observation::Put(Box::new(seen(&key, &object)))));
         }
-        if key.kind == ObjectKind::Namespace {
+        if key.kind == ObjectKind::NAMESPACE {
             match object.label(labels::STATE) {
                 Some(labels::STATE_LOCKED) => {
                     self.etcd.locked.entry(key.name.clone()).or_insert(now);
@@ -199,8 +199,8 @@ impl SiteStore {
 
     /// Whether the operator may delete this object.
     fn admit_deletion(&self, key: &ObjectKey, found: Option<&SiteObject>) -> Result<(), Refused> {
-        let account = key.kind == ObjectKind::ServiceAccount;
-        if key.kind != ObjectKind::RoleBinding && !account && self.paused() {
+        let account = key.kind == ObjectKind::SERVICE_ACCOUNT;
+        if key.kind != ObjectKind::ROLE_BINDING && !account && self.paused() {
             return Self::refuse("the site has paused the operator");
         }
         let managed = found.is_none_or(SiteObject::managed);
@@ -213,8 +213,8 @@ impl SiteStore {
         };
         let (ours, stripped) = (found.is_some_and(|found| found.managed() || is_ours(found)), is_ours(namespace));
         let access = match key.kind {
-            ObjectKind::RoleBinding => ours || (aifactory_plan::engine::tenancy::has_our_name(&key.name) && (in_tenant(namespace) || stripped)),
-            ObjectKind::ServiceAccount => matches!(key.name.as_str(), "default" | "aifactory") && (in_tenant(namespace) || stripped),
+            ObjectKind::ROLE_BINDING => ours || (aifactory_plan::engine::tenancy::has_our_name(&key.name) && (in_tenant(namespace) || stripped)),
+            ObjectKind::SERVICE_ACCOUNT => matches!(key.name.as_str(), "default" | "aifactory") && (in_tenant(namespace) || stripped),
             _ => false,
         };
         if access || (in_tenant(namespace) && managed) {
@@ -228,7 +228,7 @@ impl SiteStore {
     pub fn apply(&mut self, object: &Object, now: Ms) -> Result<Seen, Refused> {
         self.writes += 1;
         self.admit(&object.key)?;
-        if object.key.kind == ObjectKind::RoleBinding {
+        if object.key.kind == ObjectKind::ROLE_BINDING {
             self.check_fence(&object.key);
         }
         let before = self.etcd.objects.get(&object.key);
@@ -248,7 +248,7 @@ impl SiteStore {
 
     /// O8: a tenant never exists with a binding and without default deny.
     fn check_fence(&mut self, binding: &ObjectKey) {
-        let deny = ObjectKey::namespaced(ObjectKind::NetworkPolicy, binding.namespace.clone(), "aif-default-deny");
+        let deny = ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, binding.namespace.clone(), "aif-default-deny");
         if !self.etcd.objects.contains_key(&deny) && !self.undenied.contains(&binding.namespace) {
             self.violations.push(("O8", format!("{binding} is made before default deny")));
         }
@@ -258,7 +258,7 @@ impl SiteStore {
     pub fn delete(&mut self, key: &ObjectKey, uid: Option<&str>) -> Result<Deletion, Refused> {
         self.writes += 1;
         let found = self.etcd.objects.get(key);
-        let default = key.kind == ObjectKind::ServiceAccount && key.name == "default" && self.namespace(&key.namespace).is_some();
+        let default = key.kind == ObjectKind::SERVICE_ACCOUNT && key.name == "default" && self.namespace(&key.namespace).is_some();
         if found.is_none() && !default {
             return Ok(Deletion::Nothing);
         }
@@ -266,7 +266,7 @@ impl SiteStore {
             return Ok(Deletion::Nothing);
         }
         self.admit_deletion(key, found)?;
-        if key.kind == ObjectKind::Namespace {
+        if key.kind == ObjectKind::NAMESPACE {
             if self.etcd.policy.get("allowDeletion").is_some_and(|value| value != "true") {
                 return Self::refuse("the site does not let the operator delete Namespaces");
             }
@@ -275,12 +275,12 @@ impl SiteStore {
         }
         self.take(key);
         // The API server answers the deletion of these with the object, as for one that goes later.
-        Ok(if matches!(key.kind, ObjectKind::ServiceAccount | ObjectKind::ResourceQuota) { Deletion::Ordered } else { Deletion::Gone })
+        Ok(if matches!(key.kind, ObjectKind::SERVICE_ACCOUNT | ObjectKind::RESOURCE_QUOTA) { Deletion::Ordered } else { Deletion::Gone })
     }
 
     /// A namespace is being deleted from now on.
     pub fn terminate(&mut self, name: &str) {
-        let key = ObjectKey::cluster(ObjectKind::Namespace, name);
+        let key = ObjectKey::cluster(ObjectKind::NAMESPACE, name);
         if let Some(mut object) = self.etcd.objects.get(&key).cloned().filter(|object| !object.terminating) {
             object.terminating = true;
             let now = self.etcd.locked.get(name).copied().unwrap_or_default();
@@ -294,13 +294,13 @@ impl SiteStore {
             .etcd
             .objects
             .iter()
-            .filter(|(key, object)| key.kind == ObjectKind::Namespace && object.terminating)
+            .filter(|(key, object)| key.kind == ObjectKind::NAMESPACE && object.terminating)
             .map(|(key, _)| key.name.clone())
             .collect();
         for name in gone {
             let inside: Vec<ObjectKey> = self.etcd.objects.keys().filter(|key| key.namespace == name).cloned().collect();
             inside.iter().for_each(|key| self.take(key));
-            self.take(&ObjectKey::cluster(ObjectKind::Namespace, name.clone()));
+            self.take(&ObjectKey::cluster(ObjectKind::NAMESPACE, name.clone()));
             self.etcd.locked.remove(&name);
         }
     }
@@ -359,7 +359,7 @@ impl SiteStore {
 
     /// Somebody at the site deletes an object by hand.
     pub fn delete_by_hand(&mut self, key: &ObjectKey) {
-        if key.kind == ObjectKind::Namespace {
+        if key.kind == ObjectKind::NAMESPACE {
             self.terminate(&key.name);
         } else {
             if key.name == "aif-default-deny" {
@@ -374,7 +374,7 @@ impl SiteStore {
         if self.namespace(namespace).is_none_or(|found| found.terminating) {
             return;
         }
-        let key = ObjectKey::namespaced(ObjectKind::RoleBinding, namespace, "debug");
+        let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, namespace, "debug");
         let content = json!({
             "metadata": {"name": "debug", "namespace": namespace},
             "roleRef": {"kind": "ClusterRole", "name": "edit"},
@@ -403,8 +403,8 @@ pub enum Deletion {
 
 fn visible(key: &ObjectKey) -> bool {
     match key.kind {
-        ObjectKind::ConfigMap => key.name == "aifactory-access",
-        ObjectKind::LimitRange | ObjectKind::ServiceAccount => key.name == "aifactory",
+        ObjectKind::CONFIG_MAP => key.name == "aifactory-access",
+        ObjectKind::LIMIT_RANGE | ObjectKind::SERVICE_ACCOUNT => key.name == "aifactory",
         _ => true,
     }
 }
@@ -426,12 +426,12 @@ fn has_our_name(key: &ObjectKey) -> bool {
 
 /// The object as the worker's watch reduces it.
 pub fn seen(key: &ObjectKey, object: &SiteObject) -> Seen {
-    let binding = (key.kind == ObjectKind::RoleBinding).then(|| BindingView::from_json(&object.content));
+    let binding = (key.kind == ObjectKind::ROLE_BINDING).then(|| BindingView::from_json(&object.content));
     let as_named = binding.as_ref().is_none_or(|binding| binding.is_as_named(&key.name));
     let ours = as_named && object.annotation(labels::HUB) == Some(HUB);
     let owner = object.annotation(labels::OWNER).filter(|_| ours).and_then(aifactory_api::OwnerRef::parse);
     let extra = match key.kind {
-        ObjectKind::Namespace => {
+        ObjectKind::NAMESPACE => {
             let annotations = object.content["metadata"]["annotations"].as_object().into_iter().flatten();
             Extra::Namespace(NamespaceView {
                 uid: object.uid.to_string(),
@@ -440,8 +440,9 @@ pub fn seen(key: &ObjectKey, object: &SiteObject) -> Seen {
                 annotations: annotations.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect(),
             })
         }
-        ObjectKind::ResourceQuota => Extra::Quota(QuotaView::default()),
-        ObjectKind::RoleBinding => binding.map_or(Extra::None, Extra::Binding),
+        ObjectKind::RESOURCE_QUOTA => Extra::Quota(QuotaView::default()),
+        ObjectKind::NETWORK_POLICY if owner.is_none() => Extra::Widening,
+        ObjectKind::ROLE_BINDING => binding.map_or(Extra::None, Extra::Binding),
         _ => Extra::None,
     };
     Seen {

@@ -335,7 +335,7 @@ impl Worker {
                 self.changed(change);
             }
             Observation::Removed(key, uid, version) => {
-                if key.kind == ObjectKind::Namespace && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
+                if key.kind == ObjectKind::NAMESPACE && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
                     self.hours.forget(&key.name);
                 }
                 let change = self.index.remove(&key, &uid, version);
@@ -472,8 +472,8 @@ impl Worker {
             lost: &self.lost,
             pools: &self.pools,
             hours: &self.hours,
-            engines: &[],
-            slinky: &[],
+            engines: aifactory_plan::engine::ALL,
+            served: &BTreeSet::new(),
             now: time(now),
         };
         match self.intents.get(owner) {

@@ -43,7 +43,7 @@ impl Site {
 
     /// A tenant's namespace, as the site worker keeps it.
     pub fn namespace(&self, name: &str) -> Option<NamespaceView> {
-        let (uid, object) = self.objects.get(&ObjectKey::cluster(ObjectKind::Namespace, name))?;
+        let (uid, object) = self.objects.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, name))?;
         let metadata = &object.content["metadata"];
         let annotations = serde_json::from_value(metadata["annotations"].clone()).expect("annotations");
         let state = metadata["labels"][labels::STATE].as_str().unwrap_or_default().to_owned();
@@ -73,7 +73,7 @@ impl Site {
                     let same = |found: u64| uid.as_ref().is_none_or(|uid| *uid == found.to_string());
                     if self.objects.get(key).is_some_and(|(found, _)| same(*found)) {
                         self.objects.remove(key);
-                        if key.kind == ObjectKind::Namespace {
+                        if key.kind == ObjectKind::NAMESPACE {
                             self.objects.retain(|inside, _| inside.namespace != key.name);
                         }
                     }
@@ -97,9 +97,9 @@ impl Site {
         if !object.key.namespace.is_empty() {
             assert!(self.namespace(&object.key.namespace).is_some(), "{}: before its namespace", object.key);
         }
-        if object.key.kind == ObjectKind::RoleBinding {
-            assert!(inside(ObjectKind::NetworkPolicy, "aif-default-deny"), "{}: before default deny", object.key);
-            assert!(inside(ObjectKind::ResourceQuota, "aifactory"), "{}: before the quota", object.key);
+        if object.key.kind == ObjectKind::ROLE_BINDING {
+            assert!(inside(ObjectKind::NETWORK_POLICY, "aif-default-deny"), "{}: before default deny", object.key);
+            assert!(inside(ObjectKind::RESOURCE_QUOTA, "aifactory"), "{}: before the quota", object.key);
         }
     }
 
@@ -108,12 +108,12 @@ impl Site {
         let mut cluster = Cluster::default();
         for (key, (_, object)) in &self.objects {
             match key.kind {
-                ObjectKind::Namespace => {
+                ObjectKind::NAMESPACE => {
                     let mut labels: Labels = serde_json::from_value(object.content["metadata"]["labels"].clone()).expect("labels");
                     labels.insert("kubernetes.io/metadata.name".to_owned(), key.name.clone());
                     cluster.namespaces.insert(key.name.clone(), labels);
                 }
-                ObjectKind::NetworkPolicy => cluster.policies.push(serde_json::from_value(object.content.clone()).expect("a policy")),
+                ObjectKind::NETWORK_POLICY => cluster.policies.push(serde_json::from_value(object.content.clone()).expect("a policy")),
                 _ => {}
             }
         }

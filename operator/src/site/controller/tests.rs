@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use aifactory_api::pool::{Accelerator, PerGpu};
 use aifactory_api::{Kind, Reason};
-use aifactory_plan::model::intent::{Body, PoolEngine, PoolIntent, Presence, VERSION};
+use aifactory_plan::model::intent::{Body, NodeSource, PoolEngine, PoolIntent, Presence, VERSION};
 use aifactory_plan::model::report::{Detail, SitePhase};
 use jiff::Timestamp;
 use tokio::task::JoinHandle;
@@ -278,7 +278,7 @@ fn intent(name: &str, generation: i64) -> Arc<Intent> {
             },
             per_gpu: PerGpu { cpus: 16, memory_gib: 120 },
             wanted: None,
-            selector: BTreeMap::new(),
+            nodes: NodeSource::Adopt { selector: BTreeMap::new() },
             engine: PoolEngine::Kubernetes,
         }),
     })

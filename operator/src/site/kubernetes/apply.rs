@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason, labels};
+use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::model::digest::differences;
 use aifactory_plan::model::object::{Object, ObjectKey};
@@ -14,7 +15,7 @@ use aifactory_plan::model::plan::NodePatch;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::text::shorten;
-use aifactory_plan::site::altered::{Altered, is_fence, withhold_access};
+use aifactory_plan::site::altered::{Altered, withhold_access};
 use aifactory_plan::site::index::Seen;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::ByteString;
@@ -93,7 +94,7 @@ impl Applier {
     pub async fn execute(&self, owner: &OwnerRef, steps: Vec<Step>) -> Outcome {
         let mut outcome = Outcome::default();
         for mut step in steps {
-            if outcome.altered.iter().any(|altered| is_fence(altered.key.kind)) {
+            if outcome.altered.iter().any(|altered| altered.key.kind.fences()) {
                 withhold_access(&mut step);
             }
             let mut running: FuturesUnordered<_> = step.actions.into_iter().map(|action| self.act(action, step.purpose)).collect();
@@ -160,7 +161,7 @@ impl Applier {
             Ok(Ok(None)) => Ok(Done::Nothing),
             Ok(Ok(Some(stored))) => {
                 let stored = as_json(stored);
-                match Seen::reduce(object.key.kind, &stored, &self.hub) {
+                match Seen::reduce(engine::ALL, object.key.kind, &stored, &self.hub) {
                     Some(seen) => {
                         let altered = altered(&object, &seen, &stored);
                         Ok(Done::Applied(Box::new(seen), altered))

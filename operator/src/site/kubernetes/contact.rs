@@ -3,11 +3,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aifactory_api::factory::EngineStatus;
 use aifactory_api::name::digest;
 use aifactory_api::{Reason, labels};
+use aifactory_plan::engine;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::object::ObjectKind;
@@ -79,20 +81,29 @@ impl From<Finding> for NoContact {
 }
 
 /// What a site serves beside Kubernetes itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Served {
     /// Engines.
     pub engines: Vec<EngineStatus>,
-    /// Slinky's kinds, of those that we write.
-    pub slinky: Vec<ObjectKind>,
+    /// Kinds, of those that engines work with.
+    pub kinds: BTreeSet<ObjectKind>,
 }
 
 impl Served {
-    /// Looks.
+    /// Looks for the APIs that engines need.
     pub async fn by(client: &Client) -> Result<Self, Finding> {
-        let engines = engines(client).await?;
-        let slinky = if engines.iter().any(|engine| engine.name == "Slinky") { slinky(client).await? } else { Vec::new() };
-        Ok(Self { engines, slinky })
+        let groups = call(client.list_api_groups()).await?.groups;
+        let mut served = Self::default();
+        for (api, kinds) in engine::ALL.apis() {
+            let group = groups.iter().find(|group| group.name == api.group);
+            if !group.is_some_and(|group| group.versions.iter().any(|version| version.version == api.version)) {
+                continue;
+            }
+            served.engines.push(EngineStatus { name: api.name.to_owned(), version: api.version.to_owned() });
+            let found = call(client.list_api_group_resources(&format!("{}/{}", api.group, api.version))).await?.resources;
+            served.kinds.extend(kinds.into_iter().filter(|kind| found.iter().any(|resource| resource.name == kind.info().plural)));
+        }
+        Ok(served)
     }
 }
 
@@ -152,9 +163,9 @@ fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
 /// Asks, as dry runs, for what the site's policies must refuse, and looks whether those for tenants are there, which can not be tried with
 /// the operator's rights.
 pub async fn check_policies(client: &Client) -> Result<(), Finding> {
-    let namespaces: Api<Tolerant<DynamicObject>> = Api::all_with(client.clone(), &api_resource(ObjectKind::Namespace));
+    let namespaces: Api<Tolerant<DynamicObject>> = Api::all_with(client.clone(), &api_resource(ObjectKind::NAMESPACE));
     let quotas: Api<Tolerant<DynamicObject>> =
-        Api::namespaced_with(client.clone(), labels::SYSTEM_NAMESPACE, &api_resource(ObjectKind::ResourceQuota));
+        Api::namespaced_with(client.clone(), labels::SYSTEM_NAMESPACE, &api_resource(ObjectKind::RESOURCE_QUOTA));
     let namespace = |name: &str| {
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": {
             labels::MANAGED: "true", labels::STATE: labels::STATE_BOUND, "pod-security.kubernetes.io/enforce": "restricted"}}})
@@ -278,26 +289,6 @@ fn readable(claim: Tolerant<ConfigMap>) -> Result<ConfigMap, Finding> {
             format!("ConfigMap {}/{} can not be read, so that the site may be claimed by another hub", labels::SYSTEM_NAMESPACE, labels::CLAIM),
         )
     })
-}
-
-async fn engines(client: &Client) -> Result<Vec<EngineStatus>, Finding> {
-    let groups = call(client.list_api_groups()).await?;
-    let mut engines = Vec::new();
-    for (name, group) in [("Slinky", "slinky.slurm.net"), ("ClusterNetworkPolicy", "policy.networking.k8s.io")] {
-        if let Some(found) = groups.groups.iter().find(|found| found.name == group) {
-            let wanted = if name == "Slinky" { "v1beta1" } else { "v1alpha2" };
-            let served = found.versions.iter().any(|version| version.version == wanted);
-            if served {
-                engines.push(EngineStatus { name: name.to_owned(), version: wanted.to_owned() });
-            }
-        }
-    }
-    Ok(engines)
-}
-
-async fn slinky(client: &Client) -> Result<Vec<ObjectKind>, Finding> {
-    let served = call(client.list_api_group_resources(&ObjectKind::NodeSet.api_version())).await?;
-    Ok(ObjectKind::OF_SLINKY.into_iter().filter(|kind| served.resources.iter().any(|resource| resource.name == kind.gvk().3)).collect())
 }
 
 /// Asks whether the site answers.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::labels;
+use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
-use aifactory_plan::engine::slinky::{ControllerView, Controllers};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::text::shorten;
 use aifactory_plan::site::index::Seen;
@@ -61,8 +61,6 @@ pub enum Observation {
     Policy(Option<Data>),
     /// The site's own map of members to users of its Slurm; `None`: there is none.
     SlurmUsers(Option<Data>),
-    /// The Slinky Controllers, all of them.
-    Controllers(Controllers),
     /// A watch failed; it is begun again by itself.
     Failed(String),
 }
@@ -93,7 +91,7 @@ pub fn watch(
     client: &Client,
     metrics: &Arc<Metrics>,
     hub: &str,
-    kinds: &[ObjectKind],
+    kinds: &BTreeSet<ObjectKind>,
     to: &mpsc::Sender<(u64, Observation)>,
     session: u64,
 ) -> JoinSet<()> {
@@ -101,9 +99,6 @@ pub fn watch(
     for kind in kinds.iter().copied() {
         let hub = hub.to_owned();
         watches.begin(move |client, to, session| watch_kind(client, kind, hub.clone(), to, session));
-    }
-    if kinds.contains(&ObjectKind::NodeSet) {
-        watches.begin(watch_controllers);
     }
     watches.begin(watch_nodes);
     watches.begin(watch_pods);
@@ -155,20 +150,6 @@ pub fn as_json(object: Tolerant<DynamicObject>) -> Value {
     }
 }
 
-/// Whether an object may be ours, or widen what a tenant has. Reducing is what costs, and most objects of a site are not in a tenant's namespace.
-fn may_concern(kind: ObjectKind, metadata: &ObjectMeta) -> bool {
-    let named = |name: &Option<String>| name.as_deref().is_some_and(|name| name.starts_with(labels::PREFIX));
-    match kind {
-        ObjectKind::Namespace | ObjectKind::ClusterNetworkPolicy => named(&metadata.name),
-        // Those of a Slurm namespace are ours too.
-        ObjectKind::NetworkPolicy => named(&metadata.namespace) || named(&metadata.name),
-        ObjectKind::NodeSet | ObjectKind::Controller | ObjectKind::Accounting | ObjectKind::RestApi | ObjectKind::Token | ObjectKind::Secret => true,
-        ObjectKind::ResourceQuota | ObjectKind::LimitRange | ObjectKind::ServiceAccount | ObjectKind::RoleBinding | ObjectKind::ConfigMap => {
-            named(&metadata.namespace)
-        }
-    }
-}
-
 fn told_unreadable(what: &str, meta: &ObjectMeta) {
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     tracing::warn!(what, namespace, name, "Can not be decoded");
@@ -177,28 +158,18 @@ fn told_unreadable(what: &str, meta: &ObjectMeta) {
 async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sender<(u64, Observation)>, session: u64) {
     let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &api_resource(kind));
     // By name, and never by label: what lost our label is still ours, and what others put into tenants' namespaces is to be seen.
-    let config = match kind {
-        // The site role lets us see this one name only.
-        ObjectKind::ConfigMap => watcher::Config::default().fields("metadata.name=aifactory-access"),
-        // Every namespace of a site has a ServiceAccount; all of ours have this name.
-        ObjectKind::LimitRange | ObjectKind::ServiceAccount => watcher::Config::default().fields("metadata.name=aifactory"),
-        ObjectKind::RoleBinding
-        | ObjectKind::NetworkPolicy
-        | ObjectKind::Namespace
-        | ObjectKind::ResourceQuota
-        | ObjectKind::NodeSet
-        | ObjectKind::Controller
-        | ObjectKind::Accounting
-        | ObjectKind::RestApi
-        | ObjectKind::Token
-        | ObjectKind::Secret
-        | ObjectKind::ClusterNetworkPolicy => watcher::Config::default(),
+    let Some(used) = engine::ALL.use_of(kind) else { return };
+    let config = match used.name {
+        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
+        None => watcher::Config::default(),
     };
+    let may_concern =
+        |metadata: &ObjectMeta| used.concerns(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
     let reduce = |object: Tolerant<DynamicObject>| -> Option<Seen> {
-        if !may_concern(kind, object.meta()) {
+        if !may_concern(object.meta()) {
             return None;
         }
-        Seen::reduce(kind, &as_json(object), &hub)
+        Seen::reduce(engine::ALL, kind, &as_json(object), &hub)
     };
     let mut stream = watcher(api, config).default_backoff().boxed();
     let mut listing = BTreeSet::new();
@@ -222,7 +193,7 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
             },
             Ok(watcher::Event::Delete(object)) => {
                 let metadata = object.meta();
-                if !may_concern(kind, metadata) {
+                if !may_concern(metadata) {
                     continue;
                 }
                 let key =
@@ -232,56 +203,6 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
             Err(error) => Observation::Failed(format!("{kind:?}: {error}")),
         };
         if to.send((session, observation)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Controllers are few and are the site's: what is kept of them says whether budgets work.
-async fn watch_controllers(client: Client, to: mpsc::Sender<(u64, Observation)>, session: u64) {
-    let (group, version) = ("slinky.slurm.net", "v1beta1");
-    let resource = ApiResource {
-        group: group.to_owned(),
-        version: version.to_owned(),
-        api_version: format!("{group}/{version}"),
-        kind: "Controller".to_owned(),
-        plural: "controllers".to_owned(),
-    };
-    let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &resource);
-    let mut stream = watcher(api, watcher::Config::default()).default_backoff().boxed();
-    let mut known = Controllers::new();
-    let key = |object: &Tolerant<DynamicObject>| {
-        let meta = object.meta();
-        (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
-    };
-    let view = |object: Tolerant<DynamicObject>| ControllerView::from_json(&as_json(object));
-    while let Some(event) = stream.next().await {
-        let complete = match event {
-            Ok(watcher::Event::Init) => {
-                known.clear();
-                false
-            }
-            Ok(watcher::Event::InitApply(object)) => {
-                known.insert(key(&object), view(object));
-                false
-            }
-            Ok(watcher::Event::InitDone) => true,
-            Ok(watcher::Event::Apply(object)) => {
-                known.insert(key(&object), view(object));
-                true
-            }
-            Ok(watcher::Event::Delete(object)) => {
-                known.remove(&key(&object));
-                true
-            }
-            Err(error) => {
-                if to.send((session, Observation::Failed(format!("Controller: {error}")))).await.is_err() {
-                    return;
-                }
-                false
-            }
-        };
-        if complete && to.send((session, Observation::Controllers(known.clone()))).await.is_err() {
             return;
         }
     }

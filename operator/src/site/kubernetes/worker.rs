@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_plan::engine;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::{Body, Intent, SiteWord};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Plan, Purpose};
-use aifactory_plan::model::report::{Finding, HeldChange};
+use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::site_key::SiteKey;
 use aifactory_plan::site::altered::AlteredObjects;
 use aifactory_plan::site::index::Index;
@@ -232,8 +233,8 @@ impl KubernetesDriver {
             lost: &self.lost,
             pools: &self.pools,
             hours: &self.hours,
-            engines: self.core.connection.session().map(|active| active.session.served.engines.as_slice()).unwrap_or_default(),
-            slinky: self.core.connection.session().map(|active| active.session.served.slinky.as_slice()).unwrap_or_default(),
+            engines: engine::ALL,
+            served: &self.core.connection.session()?.session.served.kinds,
             now: Timestamp::now(),
         };
         match self.core.intents.get(owner) {

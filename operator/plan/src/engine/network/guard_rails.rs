@@ -32,7 +32,7 @@ pub fn guard_rails(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
         }));
     }
     egress.push(json!({"name": "no-link-local", "action": "Deny", "to": networks(&LINK_LOCAL)}));
-    let key = ObjectKey::cluster(ObjectKind::ClusterNetworkPolicy, GUARD_RAILS);
+    let key = ObjectKey::cluster(ObjectKind::CLUSTER_NETWORK_POLICY, GUARD_RAILS);
     let body = json!({"spec": {
         "tier": "Admin",
         "priority": PRIORITY,

@@ -21,7 +21,7 @@ pub fn slurm_policies(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let Some(slinky) = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()) else { return Vec::new() };
     let Some(access) = &slinky.access else { return Vec::new() };
     let policy = |name: &str, pods: Value, ingress: Vec<Value>| {
-        let key = ObjectKey::namespaced(ObjectKind::NetworkPolicy, &slinky.namespace, format!("{PREFIX}{name}"));
+        let key = ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, &slinky.namespace, format!("{PREFIX}{name}"));
         let spec = json!({"podSelector": pods, "policyTypes": ["Ingress"], "ingress": ingress, "egress": []});
         Object::new(key, ownership, json!({"spec": spec}))
     };

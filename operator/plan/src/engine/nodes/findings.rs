@@ -17,7 +17,7 @@ pub(super) fn problem(owner: &OwnerRef, pool: &PoolIntent) -> Option<Finding> {
         format!("metadata.name: {:?} can not be the value of a node label: at most 63 letters, digits, '-', '_' and '.'", owner.name)
     } else if !is_accelerator(&pool.accelerator.resource_name) {
         format!("spec.accelerator.resourceName: {:?} is no accelerator that this release knows", pool.accelerator.resource_name)
-    } else if pool.selector.is_empty() {
+    } else if pool.selector().is_empty() {
         "spec.nodes.adopt.selector.matchLabels: say which nodes the pool has, at least one label".to_owned()
     } else {
         return None;
@@ -101,7 +101,7 @@ fn contested(contested: &[Contested<'_>]) -> Option<String> {
 
 fn missing(pool: &PoolIntent, claims: &Claims<'_>, held: usize, wanted: usize) -> String {
     let mut message = if claims.matching == 0 && held == 0 {
-        let selector: Vec<String> = pool.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let selector: Vec<String> = pool.selector().iter().map(|(key, value)| format!("{key}={value}")).collect();
         format!("no node that the site offers has the labels {}", bounded(&selector))
     } else {
         format!("{held} of {wanted} nodes are there")

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::model::plan::NodePatch;
 
 use super::{NodeView, PoolNodes, Taint, assign};
-use crate::model::intent::{PoolEngine, PoolIntent, Presence};
+use crate::model::intent::{NodeSource, PoolEngine, PoolIntent, Presence};
 
 const GPU: &str = "nvidia.com/gpu";
 
@@ -26,7 +26,7 @@ fn pool(selector: &[(&str, &str)], wanted: Option<u32>) -> PoolIntent {
         accelerator: Accelerator { vendor: "nvidia".into(), model: "H100-SXM5".into(), resource_name: GPU.into(), per_node: 4 },
         per_gpu: PerGpu { cpus: 16, memory_gib: 120 },
         wanted,
-        selector: selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        nodes: NodeSource::Adopt { selector: selector.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect() },
         engine: PoolEngine::Kubernetes,
     }
 }

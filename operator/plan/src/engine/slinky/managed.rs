@@ -8,9 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::token::{Cluster, DatabaseName, GresType, Host, IllegalToken, Image, Namespace, SecretKey, SecretName, Size, StorageClass};
 use super::view::NodeSetView;
+use crate::engine::site_stages::SiteStages;
 use crate::model::intent::SiteIntent;
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
-use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies};
+use crate::model::plan::{Action, ObservedObjects, applies};
 use crate::model::report::Finding;
 
 /// Length of slurm.key, and of the key that tokens are signed with.
@@ -31,28 +32,28 @@ pub struct ManagedView<'a> {
     pub node_sets: Vec<&'a NodeSetView>,
 }
 
-/// Adds what brings a managed Slurm about, or takes it away; says which objects are wanted.
-pub fn plan(site: &SiteIntent, ownership: &Ownership, view: &ManagedView<'_>, plan: &mut Plan) {
+/// Adds what brings a managed Slurm about, or takes it away.
+pub fn plan(site: &SiteIntent, ownership: &Ownership, view: &ManagedView<'_>, stages: &mut SiteStages) {
     let slinky = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()).filter(|_| !site.release);
     let mut kept = BTreeSet::new();
     if let (Some(slinky), Some(managed)) = (slinky, slinky.and_then(|slinky| slinky.managed.as_ref())) {
         if !view.served {
             let message = "slurm.slinky.managed: the site does not serve Controller, Accounting, RestApi and Token of slinky.slurm.net/v1beta1; install slurm-operator 1.2".to_owned();
-            plan.findings.push(Finding::stalled(Reason::EngineMissing, message));
+            stages.find(Finding::stalled(Reason::EngineMissing, message));
             return;
         }
         match wanted(site, slinky, managed, ownership, &view.node_sets) {
             Ok(wanted) => {
                 kept = wanted.objects.iter().map(|object| object.key.clone()).collect();
-                establish(wanted, view.objects, plan);
+                establish(wanted, view.objects, stages);
             }
             Err(error) => {
-                plan.findings.push(Finding::stalled(Reason::InvalidSpec, format!("slurm.slinky: {error}")));
+                stages.find(Finding::stalled(Reason::InvalidSpec, format!("slurm.slinky: {error}")));
                 return;
             }
         }
     }
-    remove(view, &kept, plan);
+    remove(view, &kept, stages);
 }
 
 struct Wanted {
@@ -62,29 +63,29 @@ struct Wanted {
 }
 
 /// Keys before everything that names them. They are made while there is no Controller: after that only a person may change anything about them.
-fn establish(wanted: Wanted, objects: &ObservedObjects, plan: &mut Plan) {
-    let controller = wanted.objects.iter().find(|object| object.key.kind == ObjectKind::Controller);
+fn establish(wanted: Wanted, objects: &ObservedObjects, stages: &mut SiteStages) {
+    let controller = wanted.objects.iter().find(|object| object.key.kind == ObjectKind::CONTROLLER);
     if controller.is_none_or(|controller| !objects.contains_key(&controller.key)) {
-        plan.step(Purpose::Establish, wanted.keys);
+        stages.step(wanted.keys);
     }
-    plan.step(Purpose::Establish, applies(wanted.objects, objects));
+    stages.step(applies(wanted.objects, objects));
 }
 
 /// Keys and Accounting stay: with them goes what Slurm has counted.
-fn remove(view: &ManagedView<'_>, kept: &BTreeSet<ObjectKey>, plan: &mut Plan) {
-    let leaving = |key: &ObjectKey| matches!(key.kind, ObjectKind::Controller | ObjectKind::RestApi | ObjectKind::Token) && !kept.contains(key);
+fn remove(view: &ManagedView<'_>, kept: &BTreeSet<ObjectKey>, stages: &mut SiteStages) {
+    let leaving = |key: &ObjectKey| matches!(key.kind, ObjectKind::CONTROLLER | ObjectKind::REST_API | ObjectKind::TOKEN) && !kept.contains(key);
     let mut actions = Vec::new();
     for (key, found) in view.objects.iter().filter(|(key, found)| leaving(key) && !found.terminating) {
         let served: Vec<&str> =
             view.node_sets.iter().filter(|node_set| node_set.namespace == key.namespace).map(|node_set| node_set.name.as_str()).collect();
         if served.is_empty() {
             actions.push(Action::Delete { key: key.clone(), uid: Some(found.uid.clone()) });
-        } else if key.kind == ObjectKind::Controller {
+        } else if key.kind == ObjectKind::CONTROLLER {
             let message = format!("{key} stays until its partitions are gone: {}", served.join(", "));
-            plan.findings.push(Finding::note(Reason::InProgress, message));
+            stages.find(Finding::note(Reason::InProgress, message));
         }
     }
-    plan.step(Purpose::Establish, actions);
+    stages.step(actions);
 }
 
 fn wanted(
@@ -99,7 +100,7 @@ fn wanted(
     let image = |text: &str| Image::parse(text).map(|image| json!({"image": image.to_string()}));
     let object = |kind, spec: Value| Object::new(ObjectKey::namespaced(kind, &namespace, NAME), ownership, json!({"spec": spec}));
     let key = |(name, field): (&str, &str), bytes| {
-        let key = ObjectKey::namespaced(ObjectKind::Secret, &namespace, name);
+        let key = ObjectKey::namespaced(ObjectKind::SECRET, &namespace, name);
         Action::CreateKey { object: Object::new(key, ownership, json!({"type": "Opaque", "immutable": true})), field: field.to_owned(), bytes }
     };
     let key_ref = |(name, field): (&str, &str)| json!({"name": name, "key": field});
@@ -154,10 +155,10 @@ fn wanted(
     Ok(Wanted {
         keys: vec![key(SLURM_KEY, KEY_BYTES.0), key(JWT_KEY, KEY_BYTES.1)],
         objects: vec![
-            object(ObjectKind::Accounting, accounting),
-            object(ObjectKind::Controller, controller),
-            object(ObjectKind::RestApi, rest),
-            object(ObjectKind::Token, token),
+            object(ObjectKind::ACCOUNTING, accounting),
+            object(ObjectKind::CONTROLLER, controller),
+            object(ObjectKind::REST_API, rest),
+            object(ObjectKind::TOKEN, token),
         ],
     })
 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::intent::Rank;
+use crate::model::intent::{NodeSource, Rank};
 
 const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
 
@@ -56,7 +56,7 @@ fn pool() -> PoolIntent {
         accelerator: Accelerator { vendor: "nvidia".into(), model: "H100-SXM5-80GB".into(), resource_name: "nvidia.com/gpu".into(), per_node: 4 },
         per_gpu: PerGpu { cpus: 16, memory_gib: 128 },
         wanted: None,
-        selector: BTreeMap::from([("gpu".to_owned(), "h100".to_owned())]),
+        nodes: NodeSource::Adopt { selector: BTreeMap::from([("gpu".to_owned(), "h100".to_owned())]) },
         engine: PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: Some(24 * 60), rank: Rank::default() },
     }
 }
@@ -86,7 +86,7 @@ fn view(value: &Value) -> NodeSetView {
 #[test]
 fn one_node_set_with_its_partition() {
     let object = rendered(&pool(), 16);
-    assert_eq!(object.key, ObjectKey::namespaced(ObjectKind::NodeSet, "slurm", "gpu-h100"));
+    assert_eq!(object.key, ObjectKey::namespaced(ObjectKind::NODE_SET, "slurm", "gpu-h100"));
     assert_eq!(
         object.content["spec"],
         json!({

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::state::{Limit, RowKey};
+use crate::engine::grant_stages::GrantStage;
 
 /// When a call is made: calls of one stage go together, stages one after the other. What takes access away comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,9 +34,35 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Stage; 11] = [
+        Stage::Lock,
+        Stage::LockRows,
+        Stage::EndJobs,
+        Stage::Qos,
+        Stage::Accounts,
+        Stage::Describe,
+        Stage::Rows,
+        Stage::Defaults,
+        Stage::DeleteRows,
+        Stage::DeleteAccounts,
+        Stage::DeleteQos,
+    ];
+
+    /// The stage of a grant that it is a part of: a budget is the fence, and an association lets its user in.
+    pub fn of_grant(self) -> GrantStage {
+        match self {
+            Stage::Lock | Stage::LockRows | Stage::EndJobs => GrantStage::RemoveAccess,
+            Stage::Qos => GrantStage::Fence,
+            Stage::Accounts | Stage::Describe => GrantStage::Inside,
+            Stage::Rows => GrantStage::GiveAccess,
+            Stage::Defaults | Stage::DeleteRows | Stage::DeleteAccounts | Stage::DeleteQos => GrantStage::Sweep,
+        }
+    }
+
     /// Whether it takes access away: then a failure elsewhere does not hold it up.
     pub fn removes_access(self) -> bool {
-        self <= Stage::EndJobs
+        self.of_grant() == GrantStage::RemoveAccess
     }
 }
 
@@ -153,5 +180,15 @@ impl fmt::Display for Call {
             Call::DeleteAccount(name) => write!(f, "deletion of account {name}"),
             Call::DeleteQos(name) => write!(f, "deletion of QOS {name}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_come_in_the_order_of_the_stages_of_a_grant() {
+        assert!(Stage::ALL.is_sorted() && Stage::ALL.map(Stage::of_grant).is_sorted());
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::factory::Site;
-use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
+use aifactory_api::pool::{GPUPool, PlacementState, PoolSite, Source};
 use aifactory_api::{OwnerRef, Reason};
 
 use super::site::has;
 use crate::hub::cache::{Cache, created, factory_of_pool};
 use crate::model::duration;
-use crate::model::intent::{Body, Intent, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
+use crate::model::intent::{Body, Intent, NodeSource, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
 /// A pool's intents.
@@ -43,7 +43,7 @@ pub fn pool(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
             if parts.is_empty() {
                 projection.problems.push(lacking(pool, site));
             }
-            if parts.contains(&Part::Kubernetes) && selector(pool, Some(placed)).is_none() {
+            if parts.contains(&Part::Kubernetes) && nodes(pool, Some(placed)).is_none() {
                 projection.problems.push(Refusal {
                     reason: Reason::InvalidSpec,
                     message: format!(
@@ -112,9 +112,11 @@ fn lacking(pool: &GPUPool, site: &Site) -> Refusal {
     Refusal { reason: Reason::EngineMissing, message }
 }
 
-fn selector(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<BTreeMap<String, String>> {
-    let nodes = placed.and_then(|placed| placed.nodes.as_ref()).or(pool.spec.nodes.as_ref());
-    nodes.map(|nodes| nodes.adopt.selector.match_labels.clone())
+/// Where nodes come from; `None`: nothing is said of it, or nothing that this release knows.
+fn nodes(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<NodeSource> {
+    match placed.and_then(|placed| placed.nodes.as_ref()).or(pool.spec.nodes.as_ref())?.source()? {
+        Source::Adopt(adopt) => Some(NodeSource::Adopt { selector: adopt.selector.match_labels.clone() }),
+    }
 }
 
 fn body(cache: &Cache, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
@@ -131,12 +133,12 @@ fn body(cache: &Cache, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<Po
             PlacementState::Active | PlacementState::Draining => Presence::Draining,
         },
     };
-    let selector = selector(pool, placed);
-    // Without a selector every node would match: what is there stays as it is.
-    if selector.is_none() && key.part == Part::Kubernetes && presence != Presence::Absent {
+    let nodes = nodes(pool, placed);
+    // Where nodes come from is not known, so what is there stays as it is.
+    if nodes.is_none() && key.part == Part::Kubernetes && presence != Presence::Absent {
         return None;
     }
-    let selector = selector.unwrap_or_default();
+    let nodes = nodes.unwrap_or(NodeSource::Adopt { selector: BTreeMap::new() });
     let engine = match &pool.spec.slurm {
         Some(slurm) => PoolEngine::Slurm {
             partition: placed.and_then(|placed| placed.slurm.as_ref()).map_or(&slurm.partition, |own| &own.partition).clone(),
@@ -150,7 +152,7 @@ fn body(cache: &Cache, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<Po
         accelerator: pool.spec.accelerator.clone(),
         per_gpu: pool.spec.per_gpu,
         wanted: placed.and_then(|placed| placed.count).and_then(|count| u32::try_from(count).ok()),
-        selector,
+        nodes,
         engine,
     })
 }

@@ -4,48 +4,15 @@ use std::collections::BTreeSet;
 
 use aifactory_api::Reason;
 
-use crate::engine::tenancy::{BindingView, has_our_name, lets_work};
+use crate::engine::tenancy::{self, BindingView, has_our_name};
+pub(super) use crate::engine::tenancy::{letting_work, only, stale};
 use crate::model::intent::{Desired, MemberIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind};
-use crate::model::plan::{Action, ObservedObjects, deletes};
+use crate::model::plan::Action;
 use crate::model::report::Finding;
 use crate::model::text::bounded;
-use crate::site::index::Strangers;
 
 use super::Planner;
-
-/// The deletions of role bindings that are ours, or have a name that only ours have, and are not wanted. `wanted`: the bindings that members shall
-/// have.
-pub(super) fn stale(observed: &ObservedObjects, strangers: &Strangers, wanted: &BTreeSet<&ObjectKey>) -> Vec<Action> {
-    let mut actions = deletes(observed, wanted.iter().copied(), |kind| kind == ObjectKind::RoleBinding);
-    let impostors = impostors(strangers).filter(|(key, binding)| !wanted.contains(key) || !binding.is_as_named(&key.name));
-    actions.extend(impostors.map(|(key, _)| Action::Delete { key: key.clone(), uid: strangers.get(key).map(|found| found.uid.clone()) }));
-    actions
-}
-
-/// Our role bindings that let somebody work, by their names. In a locked namespace none of them is right.
-pub(super) fn letting_work(observed: &ObservedObjects, strangers: &Strangers) -> Vec<Action> {
-    let reading: BTreeSet<&ObjectKey> = observed.keys().filter(|key| key.kind == ObjectKind::RoleBinding && !lets_work(&key.name)).collect();
-    stale(observed, strangers, &reading)
-}
-
-/// Role bindings that have a name of ours and do not say that they are ours, or are not to the role of their name.
-fn impostors(strangers: &Strangers) -> impl Iterator<Item = (&ObjectKey, &BindingView)> {
-    strangers.iter().filter(|(key, _)| has_our_name(&key.name)).filter_map(|(key, found)| Some((key, found.binding.as_ref()?)))
-}
-
-/// Whether the site shows positively that role bindings of ours give nothing but what is wanted: each of them is as planned, and no other is there,
-/// not even one that is being deleted.
-pub(super) fn only(observed: &ObservedObjects, strangers: &Strangers, wanted: &[Object]) -> bool {
-    let as_planned =
-        |key: &ObjectKey| wanted.iter().find(|object| object.key == *key).is_some_and(|object| Some(object.digest()) == digest(observed, key));
-    let ours = observed.keys().filter(|key| key.kind == ObjectKind::RoleBinding);
-    ours.into_iter().all(as_planned) && impostors(strangers).next().is_none()
-}
-
-fn digest(observed: &ObservedObjects, key: &ObjectKey) -> Option<crate::model::digest::Digest> {
-    observed.get(key)?.digest
-}
 
 impl Planner<'_> {
     /// Members who can still do more than read, by role bindings of others.
@@ -61,10 +28,10 @@ impl Planner<'_> {
     pub(super) fn foreign(&self) -> Vec<Finding> {
         let mut findings: Vec<Finding> = self.keep_access().into_iter().collect();
         for (kind, reason, what) in [
-            (ObjectKind::RoleBinding, Reason::ForeignBinding, "role bindings"),
-            (ObjectKind::NetworkPolicy, Reason::ForeignPolicy, "network policies"),
+            (ObjectKind::ROLE_BINDING, Reason::ForeignBinding, "role bindings"),
+            (ObjectKind::NETWORK_POLICY, Reason::ForeignPolicy, "network policies"),
         ] {
-            let named = self.view.strangers.keys().filter(|key| key.kind == kind && !(kind == ObjectKind::RoleBinding && has_our_name(&key.name)));
+            let named = self.view.strangers.keys().filter(|key| key.kind == kind && !(kind == ObjectKind::ROLE_BINDING && has_our_name(&key.name)));
             let names: Vec<String> = named.map(|key| key.name.clone()).collect();
             if !names.is_empty() {
                 let message = format!(
@@ -102,10 +69,8 @@ impl Planner<'_> {
         only(self.view.objects, self.view.strangers, wanted) && self.widened().is_empty()
     }
 
-    /// Deletes the ServiceAccounts, so that tokens which members may have seen stop; both are made anew. Before the bindings: a crash in
-    /// between leaves the bindings, and so the reason to do it again. By name, since a ServiceAccount that lost our label is still one.
+    /// What goes before access is removed, where some is.
     pub(super) fn tokens(&self, wanted: bool) -> Vec<Action> {
-        let account = |name: &str| ObjectKey::namespaced(ObjectKind::ServiceAccount, self.namespace.clone(), name);
-        if wanted { ["default", "aifactory"].map(|name| Action::Delete { key: account(name), uid: None }).into() } else { Vec::new() }
+        if wanted { tenancy::tokens(&self.namespace).map(Action::from).into() } else { Vec::new() }
     }
 }

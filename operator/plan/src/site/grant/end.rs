@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{Reason, labels};
 
-use crate::engine::network;
+use crate::engine::grant_stages::GrantStages;
 use crate::engine::tenancy::{self, Access, Mark};
-use crate::model::intent::{GrantIntent, SiteIntent};
+use crate::model::intent::SiteIntent;
 use crate::model::lifecycle::Ended;
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
-use crate::model::plan::{Action, Plan, Purpose, applies, deletes};
+use crate::model::plan::{Action, Plan, Purpose, applies};
 use crate::model::report::{Detail, Finding, SitePhase};
 
+use super::staged::Decided;
 use super::{NamespaceView, Planner, access, marks, retained};
 
 impl Planner<'_> {
@@ -25,25 +26,18 @@ impl Planner<'_> {
             // What is in it goes with it; until then its role bindings may still give access.
             Some(_) | None => return self.remove_all_access(),
         };
-        let namespace = self.locked(ended, found);
-        let fence = self.fence_of_locked(found);
-        let bindings = self.bindings_of_locked();
-        let access_gone = self.access_gone(&bindings);
-        let mut inside = bindings;
-        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, Access::Locked, &BTreeSet::new(), &self.ownership));
-        let keys: BTreeSet<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
-
+        let stages = self.stages_of_locked(&self.annotations(ended), found);
+        let access_gone = self.access_gone(stages.access());
         let observed = self.view.objects;
-        let stale = access::stale(observed, self.view.strangers, &keys.iter().collect());
         let mut plan = Plan::nothing(phase, self.detail(0, access_gone, true));
+        let removes = stages.write_removals(observed, &mut plan);
         if let Detail::Grant(grant) = &mut plan.detail {
             grant.retained_until = Some(ended.retained_until);
         }
-        let over = ended.over(self.now) && stale.is_empty();
-        plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
-        plan.step(Purpose::RemoveAccess, stale);
+        let over = ended.over(self.now) && !removes;
         if over && !self.view.policy.keep_namespaces {
-            let key = ObjectKey::cluster(ObjectKind::Namespace, self.namespace.clone());
+            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, self.namespace.clone());
+            plan.step(Purpose::Establish, self.outside());
             plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(found.uid.clone()) }]);
             self.within_bounds(&mut plan);
             return plan;
@@ -51,10 +45,7 @@ impl Planner<'_> {
         if over {
             plan.findings.push(retained::kept_by_site(&self.namespace));
         }
-        plan.step(Purpose::Establish, applies(vec![namespace], observed));
-        plan.step(Purpose::Establish, applies(fence, observed));
-        plan.step(Purpose::Establish, applies(inside, observed));
-        plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| self.goes_at_the_end(kind)));
+        stages.write_rest(observed, &mut plan);
         self.not_before_it_is_written(&mut plan);
         if ended.cancels(self.now) {
             plan.step(Purpose::Establish, vec![Action::EndWork { namespace: self.namespace.clone() }]);
@@ -78,14 +69,6 @@ impl Planner<'_> {
         !self.site.left && !self.grant.keep
     }
 
-    fn goes_at_the_end(&self, kind: ObjectKind) -> bool {
-        match kind {
-            ObjectKind::RoleBinding | ObjectKind::Namespace => false,
-            ObjectKind::NetworkPolicy => self.knows_networks(),
-            _ => true,
-        }
-    }
-
     /// What a locked namespace says beside whose it is.
     fn annotations(&self, ended: &Ended) -> BTreeMap<String, String> {
         let mut annotations = self.used();
@@ -102,32 +85,17 @@ impl Planner<'_> {
         namespace
     }
 
-    fn fence_of_locked(&self, found: &NamespaceView) -> Vec<Object> {
-        let mut fence = if self.knows_networks() {
-            // The grant's addresses at other sites may be another's as soon as this one is gone.
-            let apart = GrantIntent { cross_site: None, ..self.grant.clone() };
-            network::policies(self.site, &apart, &self.namespace, &self.ownership).objects
-        } else {
-            vec![network::default_deny(&self.namespace, &self.ownership)]
-        };
-        let site = self.site_with_resources_of(found);
-        fence.extend(tenancy::limits(&site, self.grant, &self.namespace, Access::Locked, &BTreeMap::new(), &self.ownership));
-        fence.push(tenancy::service_account(&self.namespace, &self.ownership));
-        fence
-    }
-
-    /// The role bindings of the retention. Who may enter a Pod could go on with work that still runs, so until that has ended leads read only.
-    fn bindings_of_locked(&self) -> Vec<Object> {
-        let (members, _) = self.members();
-        let mut bindings = if self.view.accelerators_in_use {
-            tenancy::bindings_beside_work(&members, &self.namespace, &self.ownership)
-        } else {
-            tenancy::bindings(&members, &self.namespace, Access::Locked, &self.ownership)
-        };
-        if self.grant.keep {
-            bindings.retain(|binding| self.view.objects.contains_key(&binding.key));
-        }
-        bindings
+    fn stages_of_locked(&self, annotations: &BTreeMap<String, String>, found: &NamespaceView) -> GrantStages {
+        self.stages(&Decided {
+            site: &self.site_with_resources_of(found),
+            grant: self.grant,
+            access: Access::Locked,
+            annotations,
+            resources: found.annotation(labels::RESOURCES),
+            held: &BTreeMap::new(),
+            used_up: &BTreeSet::new(),
+            networks_known: self.knows_networks(),
+        })
     }
 
     /// The site, with the accelerators that the namespace names beside: where not all pools are known, a quota closes these all the same.

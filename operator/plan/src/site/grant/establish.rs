@@ -9,17 +9,16 @@ use crate::engine::network;
 use crate::engine::tenancy::{self, Access, Mark};
 use crate::model::intent::MemberIntent;
 use crate::model::lifecycle::Work;
-use crate::model::object::{ObjectKey, ObjectKind};
-use crate::model::plan::{Action, Plan, Purpose, applies, deletes};
+use crate::model::object::ObjectKind;
+use crate::model::plan::{Action, Plan, Purpose, applies};
 use crate::model::report::{Detail, Finding, SitePhase};
 use crate::model::text::bounded;
 
+use super::staged::Decided;
 use super::{Planner, access};
 
 impl Planner<'_> {
     pub(super) fn establish(&self, access: Access) -> Plan {
-        let (members, _) = self.members();
-        let rendered = network::policies(self.site, self.grant, &self.namespace, &self.ownership);
         let closed = self.closed();
         let mut granted = self.grant.clone();
         for pool in granted.pools.iter_mut().filter(|pool| closed.contains(pool.pool.as_str())) {
@@ -29,16 +28,17 @@ impl Planner<'_> {
         if !closed.is_empty() {
             annotations.insert(labels::CANCEL_PODS.to_owned(), closed.iter().copied().collect::<Vec<_>>().join(","));
         }
-        let namespace = tenancy::namespace(self.site, &granted, &self.namespace, access, &Mark { annotations }, &self.ownership);
-        let mut fence = rendered.objects;
-        fence.extend(tenancy::limits(self.site, &granted, &self.namespace, access, &self.held(&closed), &self.ownership));
-        fence.push(tenancy::service_account(&self.namespace, &self.ownership));
-        let bindings = tenancy::bindings(&members, &self.namespace, access, &self.ownership);
-        let bound = bindings.len();
-        let mut inside = bindings;
-        inside.push(tenancy::access_note(self.site, self.grant, &self.namespace, access, &closed, &self.ownership));
-
-        let keys: BTreeSet<ObjectKey> = std::iter::once(&namespace).chain(&fence).chain(&inside).map(|object| object.key.clone()).collect();
+        let mut stages = self.stages(&Decided {
+            site: self.site,
+            grant: &granted,
+            access,
+            annotations: &annotations,
+            resources: None,
+            held: &self.held(&closed),
+            used_up: &closed,
+            networks_known: true,
+        });
+        let bound = stages.access().iter().filter(|object| object.key.kind == ObjectKind::ROLE_BINDING).count();
         let observed = self.view.objects;
         let phase = if access == Access::Open { SitePhase::Bound } else { SitePhase::Paused };
         let mut plan = Plan::nothing(phase, self.detail(bound, false, true));
@@ -47,16 +47,10 @@ impl Planner<'_> {
             plan.findings.push(Finding::note(Reason::InProgress, format!("Namespace {} is being deleted", self.namespace)));
             return plan;
         }
-        let stale = access::stale(observed, self.view.strangers, &keys.iter().collect());
-        plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
-        plan.step(Purpose::RemoveAccess, stale);
-        plan.step(Purpose::Establish, applies(vec![namespace], observed));
-        plan.step(Purpose::Establish, applies(fence, observed));
-        plan.step(Purpose::Establish, applies(inside, observed));
-        plan.step(Purpose::Establish, deletes(observed, keys.iter(), |kind| !matches!(kind, ObjectKind::RoleBinding | ObjectKind::Namespace)));
+        stages.usage(self.end_pods(&closed));
+        stages.write_removals(observed, &mut plan);
+        stages.write_rest(observed, &mut plan);
         self.not_before_it_is_written(&mut plan);
-        plan.step(Purpose::Establish, self.end_pods(&closed));
-        plan.findings.extend(rendered.findings.into_iter().map(|text| Finding::note(Reason::InvalidSpec, text)));
         plan.findings.extend(self.waiting());
         plan.findings.extend(self.exhausted(closed));
         if self.site.left {

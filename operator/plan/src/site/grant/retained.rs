@@ -15,7 +15,7 @@ use crate::model::report::{Detail, Finding, SitePhase};
 use crate::site::index::Strangers;
 use crate::site::policy::SitePolicy;
 
-use super::{NamespaceView, access, marks};
+use super::{NamespaceView, access, marks, staged};
 
 /// A retained namespace as the site worker knows it.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,8 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
     plan.wake = ended.deadline(now);
     if ended.over(now) && access_gone {
         if !policy.keep_namespaces {
-            let key = ObjectKey::cluster(ObjectKind::Namespace, name);
+            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, name);
+            plan.step(Purpose::Establish, staged::outside(objects));
             plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(view.uid.clone()) }]);
             return plan;
         }

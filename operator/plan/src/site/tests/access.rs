@@ -30,7 +30,7 @@ fn a_namespace_without_our_label_is_not_gone() {
 
 #[test]
 fn a_label_that_was_taken_off_is_put_back() {
-    for key in [namespace_key(), inside(ObjectKind::ResourceQuota, "aifactory"), inside(ObjectKind::ServiceAccount, "aifactory")] {
+    for key in [namespace_key(), inside(ObjectKind::RESOURCE_QUOTA, "aifactory"), inside(ObjectKind::SERVICE_ACCOUNT, "aifactory")] {
         let mut site = Site::bound();
         site.strip(&key, &["labels"]);
         site.settle();
@@ -140,8 +140,8 @@ fn a_member_keeps_access_by_a_binding_of_somebody_else() {
         if !gone {
             assert!(told.message.contains("kubectl delete rolebinding debug -n") && told.message.contains(role), "{}", told.message);
         }
-        assert!(site.contains(&inside(ObjectKind::RoleBinding, "debug")), "it is left alone");
-        site.delete(&inside(ObjectKind::RoleBinding, "debug"));
+        assert!(site.contains(&inside(ObjectKind::ROLE_BINDING, "debug")), "it is left alone");
+        site.delete(&inside(ObjectKind::ROLE_BINDING, "debug"));
         assert!(removed(&site.settle()));
     }
 }
@@ -161,7 +161,7 @@ fn access_is_gone_before_the_namespace_can_be_locked() {
 fn where_a_site_was_left_access_is_taken_and_nothing_is_given() {
     let mut site = Site::bound();
     site.intent.left = true;
-    let dns = inside(ObjectKind::NetworkPolicy, "aif-dns");
+    let dns = inside(ObjectKind::NETWORK_POLICY, "aif-dns");
     let before = site.object(&dns).clone();
     site.intent.dns.app = "unknown".to_owned();
     let lead = site.binding("aifactory-lead");
@@ -174,13 +174,13 @@ fn where_a_site_was_left_access_is_taken_and_nothing_is_given() {
     let plan = site.settle();
     assert!(removed(&plan) && plan.phase == SitePhase::Locked);
     assert_eq!(site.object(&dns), &before, "what is said about networks is not known");
-    assert_eq!(site.object(&inside(ObjectKind::ResourceQuota, "aifactory"))["spec"]["hard"]["requests.nvidia.com/gpu"], "0");
+    assert_eq!(site.object(&inside(ObjectKind::RESOURCE_QUOTA, "aifactory"))["spec"]["hard"]["requests.nvidia.com/gpu"], "0");
 }
 
 #[test]
 fn where_something_can_not_be_read_what_is_held_stays() {
     let mut site = Site::bound();
-    let (namespace, quota) = (site.object(&namespace_key()).clone(), site.object(&inside(ObjectKind::ResourceQuota, "aifactory")).clone());
+    let (namespace, quota) = (site.object(&namespace_key()).clone(), site.object(&inside(ObjectKind::RESOURCE_QUOTA, "aifactory")).clone());
     site.grant.keep = true;
     site.grant.pools.clear();
     let suspended = site.grant.members.remove(0);
@@ -188,14 +188,14 @@ fn where_something_can_not_be_read_what_is_held_stays() {
     let plan = site.settle();
     assert_eq!((plan.phase, site.contains(&lead)), (SitePhase::Bound, false));
     assert!(matches!(&plan.detail, Detail::Grant(detail) if detail.members_bound == 2 && detail.isolated));
-    assert_eq!((site.object(&namespace_key()), site.object(&inside(ObjectKind::ResourceQuota, "aifactory"))), (&namespace, &quota));
+    assert_eq!((site.object(&namespace_key()), site.object(&inside(ObjectKind::RESOURCE_QUOTA, "aifactory"))), (&namespace, &quota));
     site.grant.members.push(suspended);
     assert!(site.plan().steps.is_empty(), "nobody is let in");
     // A pause lets nothing new start.
     site.grant.desired = Desired::Paused;
     assert_eq!(site.settle().phase, SitePhase::Paused);
     assert_eq!((site.label(labels::STATE), site.annotation(labels::RESOURCES)), ("Paused".to_owned(), "nvidia.com/gpu".to_owned()));
-    assert_eq!(site.object(&inside(ObjectKind::ResourceQuota, "aifactory"))["spec"]["hard"]["pods"], "0");
+    assert_eq!(site.object(&inside(ObjectKind::RESOURCE_QUOTA, "aifactory"))["spec"]["hard"]["pods"], "0");
     site.grant.desired = ended();
     let plan = site.settle();
     assert!(removed(&plan) && plan.phase == SitePhase::Locked);
@@ -210,13 +210,13 @@ fn isolation_is_what_is_in_force() {
     let mut site = Site::bound();
     assert!(site.detail().isolated);
     for name in ["aif-default-deny", "aif-dns"] {
-        let key = inside(ObjectKind::NetworkPolicy, name);
+        let key = inside(ObjectKind::NETWORK_POLICY, name);
         site.edit(&key, |content| content["spec"]["egress"] = json!([{}]));
         assert!(!site.detail().isolated, "{name}");
         site.settle();
         assert!(site.detail().isolated);
     }
-    site.delete(&inside(ObjectKind::NetworkPolicy, "aif-default-deny"));
+    site.delete(&inside(ObjectKind::NETWORK_POLICY, "aif-default-deny"));
     assert!(!site.detail().isolated);
 }
 

@@ -30,33 +30,33 @@ fn altered(plan: &Plan, key: &ObjectKey) -> Altered {
 #[test]
 fn what_a_site_alters_is_written_again_slowly_and_nobody_is_let_in_behind_it() {
     let site = Site::empty();
-    let deny = inside(ObjectKind::NetworkPolicy, "aif-default-deny");
+    let deny = inside(ObjectKind::NETWORK_POLICY, "aif-default-deny");
     let mut known = AlteredObjects::default();
     known.note(altered(&site.plan(), &deny), site.now);
     let mut plan = site.plan();
     let again = known.withhold(&mut plan, site.now).unwrap();
     assert_eq!(again.duration_since(site.now), SignedDuration::from_secs(60));
     let keys = applied(&plan);
-    assert!(!keys.contains(&deny) && !keys.iter().any(|key| key.kind == ObjectKind::RoleBinding), "{keys:?}");
-    assert!(keys.iter().any(|key| key.kind == ObjectKind::ResourceQuota), "the rest of the fence is written");
+    assert!(!keys.contains(&deny) && !keys.iter().any(|key| key.kind == ObjectKind::ROLE_BINDING), "{keys:?}");
+    assert!(keys.iter().any(|key| key.kind == ObjectKind::RESOURCE_QUOTA), "the rest of the fence is written");
     let told = &known.findings()[0];
     assert!(told.reason == Reason::ChangedBySite && told.stalled && told.message.contains("spec.policyTypes"), "{told:?}");
     // Later it is tried again, and nobody is let in before it is right.
     let mut plan = site.plan();
     assert_eq!(known.withhold(&mut plan, again), None);
     let keys = applied(&plan);
-    assert!(keys.contains(&deny) && !keys.iter().any(|key| key.kind == ObjectKind::RoleBinding), "{keys:?}");
+    assert!(keys.contains(&deny) && !keys.iter().any(|key| key.kind == ObjectKind::ROLE_BINDING), "{keys:?}");
 }
 
 #[test]
 fn what_is_no_fence_holds_nothing_up_and_what_is_right_is_forgotten() {
     let mut site = Site::empty();
-    let note = inside(ObjectKind::ConfigMap, "aifactory-access");
+    let note = inside(ObjectKind::CONFIG_MAP, "aifactory-access");
     let mut known = AlteredObjects::default();
     known.note(altered(&site.plan(), &note), site.now);
     let mut plan = site.plan();
     assert!(known.withhold(&mut plan, site.now).is_some());
-    assert!(applied(&plan).iter().any(|key| key.kind == ObjectKind::RoleBinding));
+    assert!(applied(&plan).iter().any(|key| key.kind == ObjectKind::ROLE_BINDING));
     site.settle();
     assert!(known.withhold(&mut site.plan(), site.now).is_none() && known.is_empty());
 }

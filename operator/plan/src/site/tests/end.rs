@@ -87,7 +87,7 @@ fn a_retained_namespace_without_its_grant_comes_to_rest() {
     site.execute(&plan, |_| true);
     assert!(site.plan().steps.is_empty(), "work is ended once: {:?}", site.plan().steps);
     // It stays as it was.
-    let deny = inside(ObjectKind::NetworkPolicy, "aif-default-deny");
+    let deny = inside(ObjectKind::NETWORK_POLICY, "aif-default-deny");
     site.edit(&deny, |content| content["spec"]["egress"] = json!([{}]));
     site.edit(&namespace_key(), |content| content["metadata"]["labels"] = json!({}));
     site.settle();
@@ -129,7 +129,7 @@ fn leads_read_only_until_work_with_accelerators_has_ended() {
     site.settle();
     assert!(site.roles().contains(&"aifactory-keeper".to_owned()));
     // Where Pods can not be seen the quota counts them.
-    let quota = inside(ObjectKind::ResourceQuota, "aifactory");
+    let quota = inside(ObjectKind::RESOURCE_QUOTA, "aifactory");
     site.edit(&quota, |content| content["status"] = json!({"used": {"requests.nvidia.com/gpu": "1"}}));
     site.settle();
     assert!(!site.roles().contains(&"aifactory-keeper".to_owned()));
@@ -138,7 +138,7 @@ fn leads_read_only_until_work_with_accelerators_has_ended() {
 #[test]
 fn leads_copy_data_out_also_where_the_grant_went_before_its_work() {
     let mut site = Site::bound();
-    let quota = inside(ObjectKind::ResourceQuota, "aifactory");
+    let quota = inside(ObjectKind::RESOURCE_QUOTA, "aifactory");
     site.edit(&quota, |content| content["status"] = json!({"used": {"requests.nvidia.com/gpu": "1"}}));
     site.grant.desired = ended();
     site.settle_with(|site| site.edit(&quota, |content| content["status"] = json!({"used": {"requests.nvidia.com/gpu": "1"}})));
@@ -167,7 +167,7 @@ fn what_an_earlier_grant_left_open_is_locked_and_told() {
         ("EHPC-1".to_owned(), "uid-1".to_owned()),
         "it is still the earlier grant's"
     );
-    assert_eq!(site.object(&inside(ObjectKind::ResourceQuota, "aifactory"))["spec"]["hard"]["pods"], "0");
+    assert_eq!(site.object(&inside(ObjectKind::RESOURCE_QUOTA, "aifactory"))["spec"]["hard"]["pods"], "0");
     site.edit(&namespace_key(), |content| content["metadata"]["labels"][labels::STATE] = json!("Bound"));
     site.settle();
     assert_eq!(site.label(labels::STATE), "Locked");
@@ -182,8 +182,8 @@ fn what_an_earlier_grant_left_open_is_locked_and_told() {
 #[test]
 fn data_that_was_lost_while_nobody_watched_is_told() {
     let mut site = Site::bound();
-    site.index.relist(ObjectKind::Namespace);
-    let change = site.index.retain(ObjectKind::Namespace, &Default::default());
+    site.index.relist(ObjectKind::NAMESPACE);
+    let change = site.index.retain(ObjectKind::NAMESPACE, &Default::default());
     assert_eq!(change.lost, [owner()].into());
     let mut site = Site::bound();
     site.delete(&namespace_key());

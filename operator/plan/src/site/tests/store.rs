@@ -32,7 +32,7 @@ pub fn namespace() -> String {
 }
 
 pub fn namespace_key() -> ObjectKey {
-    ObjectKey::cluster(ObjectKind::Namespace, namespace())
+    ObjectKey::cluster(ObjectKind::NAMESPACE, namespace())
 }
 
 pub fn inside(kind: ObjectKind, name: &str) -> ObjectKey {
@@ -166,8 +166,8 @@ impl Site {
             lost: &self.lost,
             pools: &Pools::default(),
             hours: &self.hours,
-            engines: &[],
-            slinky: &[],
+            engines: crate::engine::ALL,
+            served: &std::collections::BTreeSet::new(),
             now: self.now,
         };
         if self.on_hub { reconciler.intent(&intents[&owner()]) } else { reconciler.gone(&owner()).expect("a plan") }
@@ -263,7 +263,7 @@ impl Site {
         content["metadata"]["uid"] = uid;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(key.kind, &content, HUB).unwrap());
+        self.index.put(Seen::reduce(crate::engine::ALL, key.kind, &content, HUB).unwrap());
     }
 
     /// Somebody edits an object.
@@ -282,7 +282,7 @@ impl Site {
     pub fn delete(&mut self, key: &ObjectKey) {
         let Some(found) = self.objects.remove(key) else { return };
         self.version += 1;
-        if key.kind == ObjectKind::Namespace {
+        if key.kind == ObjectKind::NAMESPACE {
             let inside: Vec<ObjectKey> = self.objects.keys().filter(|inside| inside.namespace == key.name).cloned().collect();
             inside.iter().for_each(|key| self.delete(key));
         }
@@ -292,7 +292,7 @@ impl Site {
 
     pub fn bind(&mut self, name: &str, role: &str, subject: Value) {
         let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role});
-        self.write(&inside(ObjectKind::RoleBinding, name), json!({"metadata": {}, "roleRef": role, "subjects": [subject]}));
+        self.write(&inside(ObjectKind::ROLE_BINDING, name), json!({"metadata": {}, "roleRef": role, "subjects": [subject]}));
     }
 
     pub fn contains(&self, key: &ObjectKey) -> bool {
@@ -313,13 +313,13 @@ impl Site {
 
     /// Roles that are bound in the namespace.
     pub fn roles(&self) -> Vec<String> {
-        let bindings = self.objects.iter().filter(|(key, _)| key.kind == ObjectKind::RoleBinding);
+        let bindings = self.objects.iter().filter(|(key, _)| key.kind == ObjectKind::ROLE_BINDING);
         bindings.map(|(_, content)| content["roleRef"]["name"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The first binding of ours to a role.
     pub fn binding(&self, role: &str) -> ObjectKey {
-        let bindings = self.objects.iter().filter(|(key, _)| key.kind == ObjectKind::RoleBinding);
+        let bindings = self.objects.iter().filter(|(key, _)| key.kind == ObjectKind::ROLE_BINDING);
         bindings.filter(|(_, content)| content["roleRef"]["name"] == *role).map(|(key, _)| key.clone()).next().expect("a binding")
     }
 }

@@ -29,8 +29,8 @@ fn index(moved: i64, used: Option<&str>) -> Index {
     quota["metadata"]["namespace"] = json!(NAMESPACE);
     quota["metadata"]["managedFields"] = json!([{"manager": "kube-controller-manager", "subresource": "status", "time": at(moved).to_string()}]);
     let mut index = Index::default();
-    index.put(Seen::reduce(ObjectKind::Namespace, &json!({"metadata": metadata(NAMESPACE)}), "hub").unwrap());
-    index.put(Seen::reduce(ObjectKind::ResourceQuota, &quota, "hub").unwrap());
+    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), "hub").unwrap());
+    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, "hub").unwrap());
     index
 }
 

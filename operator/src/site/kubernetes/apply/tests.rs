@@ -23,7 +23,7 @@ fn owner() -> OwnerRef {
 }
 
 fn binding(index: usize) -> ObjectKey {
-    ObjectKey::namespaced(ObjectKind::RoleBinding, "aif-vision", format!("aif-member-{index:010}"))
+    ObjectKey::namespaced(ObjectKind::ROLE_BINDING, "aif-vision", format!("aif-member-{index:010}"))
 }
 
 fn give(index: usize) -> Step {

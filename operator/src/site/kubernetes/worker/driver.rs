@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aifactory_api::OwnerRef;
+use aifactory_plan::engine;
 use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent};
 use aifactory_plan::model::report::Finding;
 use futures::future::BoxFuture;
@@ -74,11 +75,12 @@ impl Driver for KubernetesDriver {
             self.released = false;
         }
         let unrecorded = before.recorded && !site.recorded;
-        // With a Slurm more is watched.
-        let slurm = before.slurm.is_some() != site.slurm.is_some();
+        // With another part of the site, such as a Slurm, other engines are concerned, and other kinds are watched.
+        let served = self.core.connection.session().map(|active| &active.session.served.kinds);
+        let watched = served.is_some_and(|served| engine::ALL.watched(&before, served) != engine::ALL.watched(site, served));
         // What decides whether contact can be made, which is then tried at once.
         let decisive = |site: &SiteIntent| (site.expected_uid.clone(), site.accepted_uid.clone(), site.recorded);
-        if kept || unrecorded || slurm {
+        if kept || unrecorded || watched {
             Contact::Again
         } else if decisive(&before) != decisive(site) {
             Contact::Retry
@@ -96,6 +98,7 @@ impl Driver for KubernetesDriver {
         self.pools.set(&owner, Some(&intent));
         self.held_dirty.insert(owner.clone());
         self.schedule.add_anew(owner, urgent);
+        self.shared_may_differ();
     }
 
     fn on_withdrawn(&mut self, owner: OwnerRef) {
@@ -146,6 +149,14 @@ impl KubernetesDriver {
         let changed = self.refusals.set(owner, None);
         self.refused(changed);
         self.held_dirty.insert(owner.clone());
+        self.shared_may_differ();
+    }
+
+    /// What several owners share follows from who has something at the site.
+    fn shared_may_differ(&mut self) {
+        if engine::ALL.shares() {
+            self.schedule.add(self.core.key.factory.clone());
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::intent::Body;
-use aifactory_plan::model::object::{ObjectKey, ObjectKind};
+use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::site::index::{Change, Extra};
 use aifactory_plan::site::policy::SitePolicy;
@@ -35,14 +35,13 @@ impl KubernetesDriver {
             }
             Observation::Removed(gone) => {
                 let key = gone.key;
-                if key.kind == ObjectKind::Namespace
+                if key.kind == ObjectKind::NAMESPACE
                     && self.index.namespace(&key.name).is_none_or(|view| view.state == aifactory_api::labels::STATE_LOCKED)
                 {
                     self.hours.forget(&key.name);
                 }
                 let change = self.index.remove(&key, &gone.uid, gone.version);
                 self.changed(change);
-                self.partition_gone(&key);
             }
             Observation::Listing(kind) => self.index.relist(kind),
             Observation::Listed(kind, seen) => {
@@ -113,11 +112,6 @@ impl KubernetesDriver {
                 self.word.users = data.unwrap_or_default();
                 self.site_dirty = true;
             }
-            Observation::Controllers(found) => {
-                if self.index.set_controllers(found) {
-                    self.visit_pools();
-                }
-            }
             Observation::Failed(why) => {
                 tracing::debug!(site = %self.core.key, why, "a watch failed");
                 // A watch that fails may be the first sign that the site is gone.
@@ -140,11 +134,15 @@ impl KubernetesDriver {
     fn changed(&mut self, change: Change) {
         self.lost.extend(change.lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
         self.due(change.due);
+        self.read_anew(change.pools, change.site);
     }
 
-    /// A Slurm of ours goes when its last partition has gone.
-    fn partition_gone(&mut self, key: &ObjectKey) {
-        if key.kind == ObjectKind::NodeSet && self.synced() {
+    /// What engines read is not what it was: of all pools, or of what the site has once.
+    fn read_anew(&mut self, pools: bool, site: bool) {
+        if pools {
+            self.visit_pools();
+        }
+        if site && self.synced() {
             self.schedule.add(self.core.key.factory.clone());
         }
     }
@@ -230,13 +228,16 @@ impl KubernetesDriver {
     /// Takes in what requests that were begun at this moment, or later, were answered with.
     fn answered(&mut self, asked: Moment, outcome: Outcome) {
         let Outcome { applied, deleted, ordered, nodes, altered: _, failures: _ } = outcome;
+        let mut changes = Vec::new();
         for seen in applied {
-            let lost = self.index.answered(seen, asked).lost;
-            self.lost.extend(lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
+            changes.push(self.index.answered(seen, asked));
         }
         for key in &deleted {
-            self.index.deleted(key, asked);
-            self.partition_gone(key);
+            changes.push(self.index.deleted(key, asked));
+        }
+        for change in changes {
+            self.read_anew(change.pools, change.site);
+            self.lost.extend(change.lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
         }
         for key in &ordered {
             self.index.ordered_deletion(key);

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::Plan;
-use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::model::report::{Finding, Held, HeldChange, Report, SitePhase, SiteReport};
 use aifactory_plan::site::altered::AlteredObjects;
 use tokio::time::Instant;
 
@@ -50,7 +49,7 @@ impl KubernetesDriver {
     }
 
     fn held_of(&self, owner: &OwnerRef) -> Held {
-        let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_accounting_is_left(owner);
+        let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_what_stays_is_left(owner);
         if retained { Held::Retained } else { Held::Live }
     }
 
@@ -70,9 +69,9 @@ impl KubernetesDriver {
         self.core.say_held(changes);
     }
 
-    /// What Slurm has counted stays when the factory lets a site go.
-    fn only_accounting_is_left(&self, owner: &OwnerRef) -> bool {
-        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind == ObjectKind::Accounting))
+    /// Such as what Slurm has counted, when the factory lets a site go.
+    fn only_what_stays_is_left(&self, owner: &OwnerRef) -> bool {
+        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind.stays()))
     }
 
     pub(super) fn report_site(&mut self, now: Instant) {

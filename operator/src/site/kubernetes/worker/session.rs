@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::engine;
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::intent::SiteIntent;
-use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::report::{Finding, Held};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -24,17 +24,6 @@ const POLICY_TEST: Duration = Duration::from_secs(60);
 const POLICY_TEST_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 /// Pause before a claim that could not be given up is tried again, at first and at most.
 const RELEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
-
-/// Kinds that are watched at every site.
-const WATCHED: [ObjectKind; 7] = [
-    ObjectKind::Namespace,
-    ObjectKind::NetworkPolicy,
-    ObjectKind::ResourceQuota,
-    ObjectKind::LimitRange,
-    ObjectKind::ServiceAccount,
-    ObjectKind::RoleBinding,
-    ObjectKind::ConfigMap,
-];
 
 /// A site that answers.
 pub(super) struct Active {
@@ -61,7 +50,7 @@ pub(super) enum Event {
 impl KubernetesDriver {
     /// Begins to watch the site, and everything else that a session has.
     pub(super) fn session(&mut self, id: u64, site: &SiteIntent, found: Session) -> Active {
-        let kinds = watched(site, &found.served);
+        let kinds = engine::ALL.watched(site, &found.served.kinds);
         let watches = watch(&found.clients.watch, &self.core.metrics, &site.hub, &kinds, &self.core.watches(), id);
         let now = Instant::now();
         let unguarded = found.unguarded.clone();
@@ -158,17 +147,4 @@ impl KubernetesDriver {
             && self.schedule.busy() == 0
             && self.held().values().all(|held| *held == Held::Retained)
     }
-}
-
-/// The kinds that are watched at a site.
-fn watched(site: &SiteIntent, served: &Served) -> Vec<ObjectKind> {
-    let mut kinds = WATCHED.to_vec();
-    if site.slurm.is_some() || site.left {
-        // Keys are never watched, since nobody but Slurm reads them.
-        kinds.extend(&served.slinky);
-    }
-    if served.engines.iter().any(|engine| engine.name == "ClusterNetworkPolicy") {
-        kinds.push(ObjectKind::ClusterNetworkPolicy);
-    }
-    kinds
 }

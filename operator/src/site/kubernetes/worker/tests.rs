@@ -8,7 +8,7 @@ use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::intent::{Body, Desired, Intent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose};
-use aifactory_plan::model::report::SitePhase;
+use aifactory_plan::model::report::{Held, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -81,7 +81,7 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
     let mut worker = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
     let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
-    let binding = ObjectKey::namespaced(ObjectKind::RoleBinding, "aif-alpha", "aif-lead-0123456789");
+    let binding = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, "aif-alpha", "aif-lead-0123456789");
     plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);
     plan.step(Purpose::Establish, vec![aifactory_plan::model::plan::Action::EndWork { namespace: "aif-alpha".to_owned() }]);
     worker.withhold(&OwnerRef::new(Kind::AccessGrant, "team", "alpha"), &mut plan);
@@ -99,7 +99,7 @@ async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_w
     let owner = grant(Desired::Bound).owner.clone();
     let namespace = serde_json::json!({"metadata": {"name": "aif-alpha", "uid": "1", "resourceVersion": "1",
         "annotations": {aifactory_api::labels::HUB: "hub", aifactory_api::labels::OWNER: owner.to_string()}}});
-    let seen = aifactory_plan::site::index::Seen::reduce(ObjectKind::Namespace, &namespace, "hub").unwrap();
+    let seen = aifactory_plan::site::index::Seen::reduce(aifactory_plan::engine::ALL, ObjectKind::NAMESPACE, &namespace, "hub").unwrap();
     let mut changes = |driver: &mut KubernetesDriver| {
         driver.report_held();
         let mut held = Vec::new();
@@ -118,7 +118,7 @@ async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_w
     assert_eq!(changes(&mut driver), [], "said once");
     receive(&mut driver, ToSite::Gone(owner.clone()));
     assert_eq!(changes(&mut driver), [(owner.clone(), Some(Held::Live), true)]);
-    driver.index.remove(&ObjectKey::cluster(ObjectKind::Namespace, "aif-alpha"), "1", 2);
+    driver.index.remove(&ObjectKey::cluster(ObjectKind::NAMESPACE, "aif-alpha"), "1", 2);
     driver.held_dirty.insert(owner.clone());
     assert_eq!(changes(&mut driver), [(owner.clone(), None, false)]);
     receive(&mut driver, ToSite::Gone(owner.clone()));

@@ -174,7 +174,7 @@ proptest! {
         let together = run(&pools, &nodes);
         for (owner, intent) in &pools {
             let touches = |other: &OwnerRef, pool: &PoolIntent, node: &NodeView| {
-                node.matches(&pool.selector) || node.pool() == Some(other.name.as_str()) || node.taints.iter().any(|taint| taint.value == other.name)
+                node.matches(pool.selector()) || node.pool() == Some(other.name.as_str()) || node.taints.iter().any(|taint| taint.value == other.name)
             };
             let apart = nodes.iter().all(|node| {
                 !touches(owner, intent, node) || !pools.iter().any(|(other, pool)| other != owner && touches(other, pool, node))

@@ -6,7 +6,7 @@ use aifactory_api::{Kind, OwnerRef};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::plan::{Observed, Step};
+use crate::model::plan::{Observed, Plan, Step};
 use crate::model::report::{Detail, SitePhase};
 
 /// As a site sends it, with what the schema fills in.
@@ -36,9 +36,13 @@ fn ownership() -> Ownership {
 }
 
 fn planned(site: &SiteIntent, objects: &ObservedObjects, node_sets: &[NodeSetView]) -> Plan {
-    let mut found = Plan::nothing(SitePhase::Bound, Detail::None);
-    let view = ManagedView { served: true, objects, node_sets: node_sets.iter().collect() };
-    plan(site, &ownership(), &view, &mut found);
+    added(site, &ManagedView { served: true, objects, node_sets: node_sets.iter().collect() })
+}
+
+fn added(site: &SiteIntent, view: &ManagedView<'_>) -> Plan {
+    let (mut found, mut stages) = (Plan::nothing(SitePhase::Bound, Detail::None), SiteStages::default());
+    plan(site, &ownership(), view, &mut stages);
+    stages.write(view.objects, &mut found);
     found
 }
 
@@ -85,7 +89,7 @@ fn keys_come_first_then_what_names_them() {
     let objects = ["Accounting slurm/aif-slurm", "Controller slurm/aif-slurm", "RestApi slurm/aif-slurm", "Token slurm/aif-slurm"];
     assert_eq!(names(&plan), [keys.map(String::from).to_vec(), objects.map(String::from).to_vec()]);
     assert_eq!(plan.findings, []);
-    let controller = spec(&plan, ObjectKind::Controller);
+    let controller = spec(&plan, ObjectKind::CONTROLLER);
     assert_eq!(controller["inplaceReconfigure"], true);
     assert_eq!(controller["persistence"]["storageClassName"], "fast-ssd");
     // The check of Controllers that sites run finds nothing to say about ours.
@@ -98,7 +102,7 @@ fn keys_come_first_then_what_names_them() {
     {
         assert!(lines.lines().any(|found| found == line), "{line} in {lines}");
     }
-    let database = &spec(&plan, ObjectKind::Accounting)["storageConfig"];
+    let database = &spec(&plan, ObjectKind::ACCOUNTING)["storageConfig"];
     assert_eq!((&database["host"], &database["port"], &database["username"]), (&json!("mariadb.slurm.svc"), &json!(3306), &json!("slurm")));
 }
 
@@ -113,7 +117,7 @@ fn keys_are_made_once_and_a_second_pass_writes_nothing() {
     more.gres_types.push("h200".to_owned());
     assert_eq!(names(&planned(&more, &objects, &[])), [["Controller slurm/aif-slurm"]]);
     // One that somebody deleted comes back, with the keys that are there.
-    objects.remove(&ObjectKey::namespaced(ObjectKind::Accounting, "slurm", NAME));
+    objects.remove(&ObjectKey::namespaced(ObjectKind::ACCOUNTING, "slurm", NAME));
     assert_eq!(names(&planned(&site(true), &objects, &[])), [["Accounting slurm/aif-slurm"]]);
 }
 
@@ -123,7 +127,7 @@ fn a_type_stays_known_while_a_partition_has_it() {
     bare.gres_types.clear();
     let draining = NodeSetView::from_json(&json!({"metadata": {"name": "old", "namespace": "slurm"}, "spec": {
         "extraConf": "Gres=gpu:v100:8", "slurmd": {}, "template": {}, "partition": {}}}));
-    let conf = |node_sets: &[NodeSetView]| spec(&planned(&bare, &ObservedObjects::new(), node_sets), ObjectKind::Controller)["extraConf"].to_string();
+    let conf = |node_sets: &[NodeSetView]| spec(&planned(&bare, &ObservedObjects::new(), node_sets), ObjectKind::CONTROLLER)["extraConf"].to_string();
     assert!(conf(&[draining]).contains("gres/gpu:v100"));
     assert!(!conf(&[]).contains("v100"));
 }
@@ -149,9 +153,8 @@ fn what_counts_stays_and_the_controller_waits_for_its_partitions() {
 
 #[test]
 fn a_site_without_the_kinds_is_told_so() {
-    let (objects, mut found) = (ObservedObjects::new(), Plan::nothing(SitePhase::Bound, Detail::None));
-    let view = ManagedView { served: false, objects: &objects, node_sets: Vec::new() };
-    plan(&site(true), &ownership(), &view, &mut found);
+    let objects = ObservedObjects::new();
+    let found = added(&site(true), &ManagedView { served: false, objects: &objects, node_sets: Vec::new() });
     assert_eq!((found.steps.len(), found.findings[0].reason), (0, Reason::EngineMissing));
 }
 

@@ -1,0 +1,158 @@
+//! A grant at a site in ordered stages, to which engines add: remove access, fence, inside, give access, usage.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::engine::tenancy::{Access, Strangers};
+use crate::model::intent::{GrantIntent, MemberIntent, SiteIntent};
+use crate::model::kind::ObjectKind;
+use crate::model::object::{Object, ObjectKey, Ownership};
+use crate::model::plan::{Action, Deletion, ObservedObjects, Plan, Purpose, applies, deletes};
+use crate::model::report::Finding;
+
+/// What is done about a grant, in this order. It holds for objects of a Kubernetes as for what is asked of a Slurm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GrantStage {
+    /// Access is taken away. Nothing holds it up.
+    RemoveAccess,
+    /// Members are kept apart from others, and within bounds.
+    Fence,
+    /// What members find when they are let in.
+    Inside,
+    /// Members are let in.
+    GiveAccess,
+    /// What is not wanted any more goes.
+    Sweep,
+    /// Work ends that is over its budget.
+    Usage,
+}
+
+/// What an engine sees of a grant: what its life cycle has decided, and what is there.
+pub struct GrantScene<'a> {
+    /// The site. Its accelerators are all that the grant has ever named.
+    pub site: &'a SiteIntent,
+    /// The grant, in which pools are closed whose budget is used up.
+    pub grant: &'a GrantIntent,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Who owns its objects.
+    pub ownership: &'a Ownership,
+    /// What members may do.
+    pub access: Access,
+    /// The members whom the site takes.
+    pub members: &'a [MemberIntent],
+    /// What the namespace says beside whose it is.
+    pub annotations: &'a BTreeMap<String, String>,
+    /// The resources that the namespace names already.
+    pub resources: Option<&'a str>,
+    /// GPUs that Pods of closed pools still hold, by pool.
+    pub held: &'a BTreeMap<String, i64>,
+    /// Pools whose budget is used up.
+    pub used_up: &'a BTreeSet<&'a str>,
+    /// Whether work with accelerators goes on.
+    pub working: bool,
+    /// Whether it is known what the factory says of networks; where not, what is open stays.
+    pub networks_known: bool,
+    /// The grant's objects as they are there.
+    pub observed: &'a ObservedObjects,
+    /// Objects of others in its namespace.
+    pub strangers: &'a Strangers,
+    /// Kinds that the site serves beside those that every cluster does.
+    pub served: &'a BTreeSet<ObjectKind>,
+}
+
+/// The stages of a grant. Whatever engines add, and in whatever order they do, access is removed first and given last, and what gives access by its
+/// kind is never written with the fence.
+#[derive(Debug, Default)]
+pub struct GrantStages {
+    with_removal: Vec<Deletion>,
+    removals: Vec<Deletion>,
+    objects: BTreeMap<GrantStage, Vec<Object>>,
+    usage: Vec<Action>,
+    kept: BTreeSet<ObjectKind>,
+    findings: Vec<Finding>,
+}
+
+impl GrantStages {
+    /// Removes access, beside that of objects which are ours and not wanted any more.
+    pub fn remove_access(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
+        self.removals.extend(deletions);
+    }
+
+    /// Goes before access is removed, and only where some is.
+    pub fn with_removal(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
+        self.with_removal.extend(deletions);
+    }
+
+    /// Keeps members apart from others, and within bounds.
+    pub fn fence(&mut self, objects: impl IntoIterator<Item = Object>) {
+        self.want(GrantStage::Fence, objects);
+    }
+
+    /// Is there before anybody is let in, and after the fence.
+    pub fn inside(&mut self, objects: impl IntoIterator<Item = Object>) {
+        self.want(GrantStage::Inside, objects);
+    }
+
+    /// Lets members in.
+    pub fn give_access(&mut self, objects: impl IntoIterator<Item = Object>) {
+        self.want(GrantStage::GiveAccess, objects);
+    }
+
+    fn want(&mut self, stage: GrantStage, objects: impl IntoIterator<Item = Object>) {
+        for object in objects {
+            // Whatever an engine says: what lets somebody in by its kind comes after everything that bounds it.
+            let stage = if object.key.kind.gives_access() { GrantStage::GiveAccess } else { stage };
+            self.objects.entry(stage).or_default().push(object);
+        }
+    }
+
+    /// Ends work that is over its budget, after all else.
+    pub fn usage(&mut self, actions: impl IntoIterator<Item = Action>) {
+        self.usage.extend(actions);
+    }
+
+    /// Leaves objects of this kind that are not wanted where they are.
+    pub fn keep(&mut self, kind: ObjectKind) {
+        self.kept.insert(kind);
+    }
+
+    /// Tells people something.
+    pub fn find(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    /// What lets members in.
+    pub fn access(&self) -> &[Object] {
+        self.objects.get(&GrantStage::GiveAccess).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Adds what removes access to a plan, and says whether there is anything.
+    pub fn write_removals(&self, observed: &ObservedObjects, plan: &mut Plan) -> bool {
+        let mut removals = deletes(observed, self.wanted().iter(), ObjectKind::gives_access);
+        removals.extend(self.removals.iter().cloned().map(Action::from));
+        let removes = !removals.is_empty();
+        if removes {
+            plan.step(Purpose::RemoveAccess, self.with_removal.iter().cloned().map(Action::from).collect());
+            plan.step(Purpose::RemoveAccess, removals);
+        }
+        removes
+    }
+
+    /// Adds everything that comes after the removal of access, in order; and last, what is not wanted any more goes.
+    pub fn write_rest(self, observed: &ObservedObjects, plan: &mut Plan) {
+        let wanted = self.wanted();
+        for objects in self.objects.into_values() {
+            // What belongs to no namespace comes first: the namespace itself is among it.
+            let (around, within): (Vec<Object>, Vec<Object>) = objects.into_iter().partition(|object| object.key.namespace.is_empty());
+            plan.step(Purpose::Establish, applies(around, observed));
+            plan.step(Purpose::Establish, applies(within, observed));
+        }
+        plan.step(Purpose::Establish, deletes(observed, wanted.iter(), |kind| kind.is_swept() && !self.kept.contains(&kind)));
+        plan.step(Purpose::Establish, self.usage);
+        plan.findings.extend(self.findings);
+    }
+
+    fn wanted(&self) -> BTreeSet<ObjectKey> {
+        self.objects.values().flatten().map(|object| object.key.clone()).collect()
+    }
+}
