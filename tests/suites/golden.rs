@@ -15,9 +15,9 @@ use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::{self, NodeView};
 use aifactory_plan::engine::slurm_accounts::{AccountView, Leaving, plan_grant};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::kind::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
@@ -32,8 +32,8 @@ use serde_json::json;
 
 const HUB: &str = "0123456789abcdef";
 
-fn world(folders: &[&str]) -> World {
-    let mut world = World::default();
+fn world(folders: &[&str]) -> Cache {
+    let mut world = Cache::default();
     for folder in folders {
         for object in Manifests::read(&layout::root().join("examples").join(folder)).unwrap().objects() {
             let Some(kind) = object.types.as_ref().and_then(|types| Kind::parse(&types.kind)) else { continue };
@@ -58,7 +58,7 @@ fn world(folders: &[&str]) -> World {
 }
 
 /// What each site is asked to hold, on a site where nothing is yet.
-fn rendered(world: &World) -> BTreeMap<String, String> {
+fn rendered(world: &Cache) -> BTreeMap<String, String> {
     let now = "2026-11-21T12:00:00Z".parse().unwrap();
     let none = BTreeSet::new();
     let mut intents: BTreeMap<SiteKey, Vec<Intent>> = BTreeMap::new();

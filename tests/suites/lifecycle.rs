@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
 use aifactory_plan::model::intent::{Body, PoolEngine};
 use aifactory_plan::model::plan::{Action, ObservedObjects};
 use aifactory_plan::site::grant::{self, GrantView};
@@ -72,10 +72,10 @@ async fn the_examples_become_just_the_objects_that_they_mean_and_rest() {
 }
 
 /// Waits until everything on the hub is Ready, and returns it.
-async fn all_ready(federation: &Federation) -> World {
+async fn all_ready(federation: &Federation) -> Cache {
     let client = federation.hub().admin();
     eventually(Duration::from_secs(90), "every resource is Ready", async || {
-        let mut world = World::default();
+        let mut world = Cache::default();
         let mut open = Vec::new();
         for factory in Api::<AIFactory>::all(client.clone()).list(&ListParams::default()).await? {
             check(&mut open, &factory);
@@ -107,7 +107,7 @@ fn owner<K: Conditioned>(kind: Kind, object: &K) -> OwnerRef {
 }
 
 /// What the pure core renders for each site, by name.
-async fn expected(federation: &Federation, world: &World) -> BTreeMap<String, BTreeSet<String>> {
+async fn expected(federation: &Federation, world: &Cache) -> BTreeMap<String, BTreeSet<String>> {
     let maps: Api<ConfigMap> = Api::namespaced(federation.hub().admin(), "aifactory-system");
     let hub = maps.get("aifactory-hub").await.unwrap().data.unwrap()["id"].clone();
     let (none, now) = (BTreeSet::new(), jiff::Timestamp::now());

@@ -15,8 +15,8 @@ use std::time::Duration;
 use aifactory_api::{AIFactory, GPUPool, Kind, OwnerRef, labels};
 use aifactory_plan::engine::nodes::{self, NodeView, PoolNodes};
 use aifactory_plan::engine::slinky::{self, IDLE_SINCE, NodeSetView, PartitionState, RemovalStep};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
 use aifactory_plan::model::digest::owned_digest;
 use aifactory_plan::model::intent::{Body, Intent, PoolIntent, Presence, SiteIntent};
 use aifactory_plan::model::object::{Object, Ownership};
@@ -96,7 +96,7 @@ fn projected() -> (SiteIntent, Vec<(Intent, PoolIntent)>) {
         },
     }))
     .unwrap();
-    let mut world = World::default();
+    let mut world = Cache::default();
     let factory_ref = OwnerRef::new(Kind::AIFactory, "example", "example");
     world.put_factory(factory_ref.clone(), Arc::new(factory));
     for pool in pools() {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::World;
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::Object;
 use aifactory_plan::model::plan::{Action, ObservedObjects};
@@ -74,7 +74,7 @@ async fn apply(client: &Client, object: &Object) -> Result<(), Failure> {
 
 /// What the pure core renders for each grant at a site, under the id of a hub that does not exist.
 fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
-    let mut world = World::default();
+    let mut world = Cache::default();
     let factory: AIFactory = serde_json::from_value(setup::factory())?;
     let pool: GPUPool = serde_json::from_value(setup::pool())?;
     let factory_ref = OwnerRef::new(Kind::AIFactory, NAMESPACE, "bench");

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
+use aifactory_plan::hub::cache::{Cache, pools_of_grant};
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::world::{World, pools_of_grant};
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -142,13 +142,15 @@ fn owner(kind: Kind, document: &Value) -> OwnerRef {
     OwnerRef::new(kind, name(document, "namespace"), name(document, "name"))
 }
 
-fn world() -> World {
-    let mut world = World::default();
+fn world() -> Cache {
+    let mut world = Cache::default();
     for (_, document) in all() {
         match kind(&document) {
             "AIFactory" => world.put_factory(owner(Kind::AIFactory, &document), Arc::new(serde_json::from_value(document).unwrap())),
             "GPUPool" => world.put_pool(owner(Kind::GPUPool, &document), Arc::new(serde_json::from_value(document).unwrap())),
-            "AccessGrant" => world.put_grant(owner(Kind::AccessGrant, &document), Arc::new(serde_json::from_value(document).unwrap())),
+            "AccessGrant" => {
+                world.put_grant(owner(Kind::AccessGrant, &document), Arc::new(serde_json::from_value(document).unwrap()));
+            }
             _ => {}
         }
     }

@@ -53,7 +53,7 @@ pub struct Caps {
 
 impl Caps {
     fn allow(self, sum: Amount) -> bool {
-        !self.hours.is_some_and(|cap| sum.hours > i128::from(cap)) && !self.gpus.is_some_and(|cap| sum.gpus > i128::from(cap))
+        self.hours.is_none_or(|cap| sum.hours <= i128::from(cap)) && self.gpus.is_none_or(|cap| sum.gpus <= i128::from(cap))
     }
 }
 

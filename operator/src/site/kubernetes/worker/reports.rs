@@ -75,14 +75,13 @@ impl KubernetesDriver {
     }
 
     pub(super) fn report_site(&mut self, now: Instant) {
-        // What a site holds counts from when all of it was seen.
-        let anew =
-            self.site_dirty || (!self.held_dirty.is_empty() && !(self.synced() && self.core.site_reported().is_some_and(|report| report.synced)));
-        if (!anew && self.held_dirty.is_empty()) || self.site_report_at.is_some_and(|at| at > now) {
+        if (!self.site_dirty && self.held_dirty.is_empty()) || self.site_report_at.is_some_and(|at| at > now) {
             return;
         }
+        // What a site holds counts from when all of it was seen.
+        let counts = self.synced() && self.core.site_reported().is_some_and(|report| report.synced);
         self.site_report_at = Some(now + SITE_REPORT);
-        if !anew {
+        if counts && !self.site_dirty {
             return self.report_held();
         }
         self.site_dirty = false;
