@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "shared with the tests rule by rule")]
 #[path = "slurm/grants.rs"]
 mod grants;
-#[path = "lifecycle/kubernetes.rs"]
+#[path = "grant_lifecycle/kubernetes.rs"]
 mod kubernetes;
 #[allow(dead_code, reason = "shared with the tests rule by rule")]
 #[path = "slurm/mod.rs"]
