@@ -589,6 +589,24 @@ fn of_several_troubles_the_one_is_named_that_a_person_must_mend_first() {
 }
 
 #[test]
+fn members_who_only_read_make_a_grant_usable_for_nobody() {
+    let hub = Hub::new();
+    let reading = |all: i32| {
+        move |_: &SiteKey, intent: &Intent| {
+            let mut report = done(intent, true);
+            if let Detail::Grant(detail) = &mut report.detail {
+                detail.members_reading = all;
+            }
+            Some(report)
+        }
+    };
+    let status = hub.aggregate(reading(2)).status;
+    assert_eq!(says(&status, ConditionType::Usable), pair("False", Reason::MembersWaiting));
+    assert_eq!(says(&status, ConditionType::Ready), pair("True", Reason::AsSpecified), "that is what was asked for");
+    assert_eq!(says(&hub.aggregate(reading(1)).status, ConditionType::Usable), pair("True", Reason::AsSpecified));
+}
+
+#[test]
 fn a_placement_that_is_drained_or_has_nothing_left_is_no_place_to_start_work() {
     let mut hub = Hub::new();
     hub.pools[0]["spec"]["sites"][1]["state"] = json!("Draining");

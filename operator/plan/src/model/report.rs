@@ -110,6 +110,8 @@ pub struct GrantDetail {
     pub members_wanted: i32,
     /// Those with access.
     pub members_bound: i32,
+    /// Those of them who can read, and start no work.
+    pub members_reading: i32,
     /// Whether nobody can start work or reach the tenant's objects any more, readers of retained data apart.
     pub access_removed: bool,
     /// Whether default deny is in place.

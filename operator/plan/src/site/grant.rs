@@ -16,11 +16,11 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 
-use crate::engine::tenancy::{Access, has_our_name};
+use crate::engine::tenancy::{Access, has_our_name, lets_work};
 use crate::engine::{self, Engines, network};
 use crate::model::intent::{Desired, GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
 use crate::model::lifecycle::{Ended, Life, Marks, Order, Work};
-use crate::model::object::{ObjectKey, ObjectKind, Ownership};
+use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose};
 use crate::model::report::{Detail, EntryUsage, Finding, GrantDetail, SitePhase};
 use crate::site::index::Strangers;
@@ -143,6 +143,24 @@ pub fn plan(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view: &Gran
     planner.plan(&intent.uid)
 }
 
+/// How many members are bound, and how many of them can only read.
+#[derive(Clone, Copy, Default)]
+struct BoundMembers {
+    all: i32,
+    reading: i32,
+}
+
+impl BoundMembers {
+    /// By the objects that give access.
+    fn by<'o>(objects: impl IntoIterator<Item = &'o Object>) -> Self {
+        let bindings = objects.into_iter().filter(|object| object.key.kind == ObjectKind::ROLE_BINDING);
+        bindings.fold(Self::default(), |sum, binding| Self {
+            all: sum.all.saturating_add(1),
+            reading: sum.reading.saturating_add(i32::from(!lets_work(&binding.key.name))),
+        })
+    }
+}
+
 struct Planner<'a> {
     site: &'a SiteIntent,
     grant: &'a GrantIntent,
@@ -193,7 +211,7 @@ impl Planner<'_> {
 
     /// Nothing is held in a namespace. What lies in none goes as well, once the grant has ended.
     fn gone(&self, phase: SitePhase) -> Plan {
-        let mut plan = Plan::nothing(phase, self.detail(0, true, false));
+        let mut plan = Plan::nothing(phase, self.detail(BoundMembers::default(), true, false));
         if phase == SitePhase::Refused || matches!(self.grant.desired, Desired::Ended { .. }) {
             plan.step(Purpose::Establish, self.outside());
             self.within_bounds(&mut plan);
@@ -239,12 +257,13 @@ impl Planner<'_> {
         self.grant.members.iter().cloned().partition(taken)
     }
 
-    fn detail(&self, bound: usize, access_removed: bool, present: bool) -> Detail {
+    fn detail(&self, bound: BoundMembers, access_removed: bool, present: bool) -> Detail {
         let deny = ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, self.namespace.clone(), network::DEFAULT_DENY);
         Detail::Grant(GrantDetail {
             namespace: if present { self.namespace.clone() } else { String::new() },
             members_wanted: i32::try_from(self.grant.members.len()).unwrap_or(i32::MAX),
-            members_bound: i32::try_from(bound).unwrap_or(i32::MAX),
+            members_bound: bound.all,
+            members_reading: bound.reading,
             access_removed,
             isolated: self.view.objects.contains_key(&deny),
             retained_until: None,

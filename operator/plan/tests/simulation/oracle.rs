@@ -18,8 +18,6 @@ use super::worker::grant_of;
 
 /// Faults that are known and not mended yet: an oracle, and words of what it finds. With `AIFACTORY_SIMULATION_KNOWN` set they are found as well.
 const KNOWN: &[(&str, &str)] = &[
-    // S1: `Usable` is True for a grant all of whose members are Readers.
-    ("O4", "nobody can act anywhere; all members read only"),
     // S3: an edit that a paused site does not take makes status forget that members work there.
     ("O4", "the site is paused"),
 ];

@@ -217,6 +217,7 @@ impl<'a> Planner<'a> {
             namespace: String::new(),
             members_wanted: grant.map_or(0, |grant| i32::try_from(grant.members.len()).unwrap_or(i32::MAX)),
             members_bound: i32::try_from(self.members_bound).unwrap_or(i32::MAX),
+            members_reading: 0,
             access_removed: ended && self.found.locked() && !strays,
             isolated: self.found.place != Place::Foreign,
             retained_until: self.found.record.as_ref().filter(|record| record.state == State::Locked).and_then(|record| record.retained_until),

@@ -13,7 +13,7 @@ use crate::model::plan::{Action, Plan, Purpose, applies};
 use crate::model::report::{Detail, Finding, SitePhase};
 
 use super::staged::Decided;
-use super::{NamespaceView, Planner, access, marks, retained};
+use super::{BoundMembers, NamespaceView, Planner, access, marks, retained};
 
 impl Planner<'_> {
     /// Takes access away and keeps data: locked for the retention, then kept or deleted.
@@ -29,7 +29,7 @@ impl Planner<'_> {
         let stages = self.stages_of_locked(&self.annotations(ended), found);
         let access_gone = self.access_gone(stages.access());
         let observed = self.view.objects;
-        let mut plan = Plan::nothing(phase, self.detail(0, access_gone, true));
+        let mut plan = Plan::nothing(phase, self.detail(BoundMembers::default(), access_gone, true));
         let removes = stages.write_removals(observed, &mut plan);
         if let Detail::Grant(grant) = &mut plan.detail {
             grant.retained_until = Some(ended.retained_until);
@@ -58,7 +58,7 @@ impl Planner<'_> {
     /// Only access is taken away, since nothing else can be done: every role binding goes.
     fn remove_all_access(&self) -> Plan {
         let stale = access::stale(self.view.objects, self.view.strangers, &BTreeSet::new());
-        let mut plan = Plan::nothing(SitePhase::Pending, self.detail(0, self.access_gone(&[]), true));
+        let mut plan = Plan::nothing(SitePhase::Pending, self.detail(BoundMembers::default(), self.access_gone(&[]), true));
         plan.step(Purpose::RemoveAccess, stale);
         plan.findings.push(Finding::note(Reason::InProgress, format!("Namespace {} is being deleted", self.namespace)));
         plan
@@ -122,7 +122,7 @@ impl Planner<'_> {
         let (observed, strangers) = (self.view.objects, self.view.strangers);
         let stale = if found.locked() { access::letting_work(observed, strangers) } else { access::stale(observed, strangers, &BTreeSet::new()) };
         let gone = stale.is_empty() && (found.locked() || access::only(observed, strangers, &[]));
-        let mut plan = Plan::nothing(SitePhase::Refused, self.detail(0, gone, true));
+        let mut plan = Plan::nothing(SitePhase::Refused, self.detail(BoundMembers::default(), gone, true));
         plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
         plan.step(Purpose::RemoveAccess, stale);
         if !ended.seen_locked() {

@@ -9,13 +9,12 @@ use crate::engine::network;
 use crate::engine::tenancy::{self, Access, Mark};
 use crate::model::intent::MemberIntent;
 use crate::model::lifecycle::Work;
-use crate::model::object::ObjectKind;
 use crate::model::plan::{Action, Plan, Purpose, applies};
 use crate::model::report::{Detail, Finding, SitePhase};
 use crate::model::text::bounded;
 
 use super::staged::Decided;
-use super::{Planner, access};
+use super::{BoundMembers, Planner, access};
 
 impl Planner<'_> {
     pub(super) fn establish(&self, access: Access) -> Plan {
@@ -38,7 +37,7 @@ impl Planner<'_> {
             used_up: &closed,
             networks_known: true,
         });
-        let bound = stages.access().iter().filter(|object| object.key.kind == ObjectKind::ROLE_BINDING).count();
+        let bound = BoundMembers::by(stages.access());
         let observed = self.view.objects;
         let phase = if access == Access::Open { SitePhase::Bound } else { SitePhase::Paused };
         let mut plan = Plan::nothing(phase, self.detail(bound, false, true));
@@ -74,7 +73,7 @@ impl Planner<'_> {
     pub(super) fn wait(&self) -> Plan {
         let working = access::letting_work(self.view.objects, self.view.strangers);
         let gone = working.is_empty() && self.widened().is_empty();
-        let mut plan = Plan::nothing(SitePhase::Locked, self.detail(0, gone, true));
+        let mut plan = Plan::nothing(SitePhase::Locked, self.detail(BoundMembers::default(), gone, true));
         plan.step(Purpose::RemoveAccess, self.tokens(!working.is_empty()));
         plan.step(Purpose::RemoveAccess, working);
         plan
@@ -93,7 +92,7 @@ impl Planner<'_> {
             .into_iter()
             .filter(|object| observed.contains_key(&object.key))
             .collect();
-        let mut plan = Plan::nothing(if paused { SitePhase::Paused } else { SitePhase::Bound }, self.detail(wanted.len(), false, true));
+        let mut plan = Plan::nothing(if paused { SitePhase::Paused } else { SitePhase::Bound }, self.detail(BoundMembers::by(&wanted), false, true));
         let stale = access::stale(observed, self.view.strangers, &wanted.iter().map(|object| &object.key).collect());
         plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
         plan.step(Purpose::RemoveAccess, stale);

@@ -1,3 +1,4 @@
+use aifactory_api::grant::MemberRole;
 use aifactory_api::{Reason, labels};
 use serde_json::json;
 
@@ -203,6 +204,16 @@ fn where_something_can_not_be_read_what_is_held_stays() {
     let mut site = Site::empty();
     site.grant.keep = true;
     assert_eq!(site.settle().phase, SitePhase::Gone);
+}
+
+#[test]
+fn who_only_reads_is_bound_and_starts_no_work() {
+    let mut site = Site::bound();
+    let counts = |site: &Site| (site.detail().members_bound, site.detail().members_reading);
+    assert_eq!(counts(&site), (3, 1));
+    site.grant.members.retain(|member| member.role == MemberRole::Reader);
+    site.settle();
+    assert_eq!(counts(&site), (1, 1));
 }
 
 #[test]

@@ -84,8 +84,9 @@ pub fn usable(view: &View<'_>, merged: &[Merged<'_, '_>], progress: &Progress, c
     conditions.set(kind, false, reason, message);
 }
 
+/// Whether a member is bound there who can start work.
 fn manned(row: &Row<'_>) -> bool {
-    row.phase == SiteRowPhase::Bound && row.detail().is_some_and(|detail| detail.members_bound > 0)
+    row.phase == SiteRowPhase::Bound && row.detail().is_some_and(|detail| detail.members_bound > detail.members_reading)
 }
 
 /// The sites where members have access and can start nothing, each with why.
