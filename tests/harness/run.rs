@@ -12,8 +12,9 @@ use crate::error::{Error, Result, at};
 use crate::layout;
 use crate::watchdog::Watchdog;
 
-/// How many federations run at once on one machine; more wait.
-const SLOTS: usize = 2;
+/// How many federations run at once on one machine; more wait. Two suites side by side keep one each for all of their tests, and a test that needs one of
+/// its own waits for another.
+const SLOTS: usize = 4;
 const SLOT_PAUSE: Duration = Duration::from_millis(100);
 /// Directories of failed tests that are kept for reading.
 const KEPT: usize = 4;
