@@ -263,7 +263,7 @@ fn what_is_locked_stays_so_while_its_grant_waits() {
 }
 
 #[test]
-fn a_lock_without_a_moment_of_its_own_is_as_old_as_the_end() {
+fn what_is_locked_and_does_not_say_since_when_is_kept_for_its_whole_retention_from_now() {
     let mut world = bound();
     world.grant("alpha").desired = ended();
     world.settle();
@@ -274,7 +274,9 @@ fn a_lock_without_a_moment_of_its_own_is_as_old_as_the_end() {
     texts.for_each(|text| *text = older(text).unwrap_or_else(|| text.clone()));
     world.pass(60);
     world.settle();
-    assert_eq!(held(&world.cluster.read(), &world.scope())[&owner("alpha")].record, before);
+    let after = held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
+    assert!(after.locked_at > before.locked_at && after.retained_until > before.retained_until, "{after:?} after {before:?}");
+    assert_eq!(after.ended_at, before.ended_at);
 }
 
 #[test]

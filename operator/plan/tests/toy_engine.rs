@@ -23,6 +23,7 @@ use aifactory_plan::model::intent::{
 use aifactory_plan::model::kind::{KindInfo, ObjectKind};
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::{Action, Plan, Purpose};
+use aifactory_plan::model::report::Detail;
 use aifactory_plan::model::view::View;
 use aifactory_plan::site::index::{Index, Seen};
 use aifactory_plan::site::policy::SitePolicy;
@@ -360,4 +361,19 @@ fn no_engine_lets_anybody_in_before_the_fence_stands() {
     assert!(applied(&done, |key| key.name == DEFAULT_DENY) < robot && applied(&done, |key| key.kind == ObjectKind::RESOURCE_QUOTA) < robot);
     let fenced = site.plan(Some("alpha"));
     assert!(fenced.steps.is_empty(), "{:#?}", fenced.steps);
+}
+
+#[test]
+fn no_engine_keeps_anybody_in_by_forgetting_to_let_go() {
+    let mut site = Site::of(WITH_HASTY, &["alpha"]);
+    site.settle(Some("alpha"));
+    site.ask("alpha", Desired::Paused);
+    let done = site.settle(Some("alpha"));
+    assert!(done.iter().any(|action| matches!(action, Action::Delete { key, .. } if key.name == "robot")), "{done:#?}");
+    site.ask("alpha", Desired::Bound);
+    site.settle(Some("alpha"));
+    site.ask("alpha", ended());
+    let done = site.settle(Some("alpha"));
+    assert!(done.iter().any(|action| matches!(action, Action::Delete { key, .. } if key.name == "robot")), "{done:#?}");
+    assert!(matches!(site.plan(Some("alpha")).detail, Detail::Grant(detail) if detail.access_removed));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::engine::tenancy::{Access, Strangers};
+use crate::engine::tenancy::{Access, Strangers, lets_work};
 use crate::model::intent::{GrantIntent, MemberIntent, SiteIntent};
 use crate::model::kind::ObjectKind;
 use crate::model::object::{Object, ObjectKey, Ownership};
@@ -62,8 +62,9 @@ pub struct GrantScene<'a> {
 
 /// The stages of a grant. Whatever engines add, and in whatever order they do, access is removed first and given last, and what gives access by its
 /// kind is never written with the fence.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GrantStages {
+    access: Access,
     with_removal: Vec<Deletion>,
     removals: Vec<Deletion>,
     objects: BTreeMap<GrantStage, Vec<Object>>,
@@ -73,6 +74,19 @@ pub struct GrantStages {
 }
 
 impl GrantStages {
+    /// No stage has anything yet. `access` is what members may do, and so the most that an engine can give.
+    pub fn new(access: Access) -> Self {
+        Self {
+            access,
+            with_removal: Vec::new(),
+            removals: Vec::new(),
+            objects: BTreeMap::new(),
+            usage: Vec::new(),
+            kept: BTreeSet::new(),
+            findings: Vec::new(),
+        }
+    }
+
     /// Removes access, beside that of objects which are ours and not wanted any more.
     pub fn remove_access(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
         self.removals.extend(deletions);
@@ -100,8 +114,19 @@ impl GrantStages {
 
     fn want(&mut self, stage: GrantStage, objects: impl IntoIterator<Item = Object>) {
         for object in objects {
-            // Whatever an engine says: what lets somebody in by its kind comes after everything that bounds it.
-            let stage = if object.key.kind.gives_access() { GrantStage::GiveAccess } else { stage };
+            let ObjectKey { kind, name, .. } = &object.key;
+            // Whatever an engine says: what lets somebody in by its kind comes after everything that bounds it, and is not wanted at all where nobody
+            // may work.
+            let stage = if kind.gives_access() {
+                if self.access != Access::Open && !(*kind == ObjectKind::ROLE_BINDING && !lets_work(name)) {
+                    continue;
+                }
+                GrantStage::GiveAccess
+            } else if kind.fences() {
+                GrantStage::Fence
+            } else {
+                stage
+            };
             self.objects.entry(stage).or_default().push(object);
         }
     }

@@ -19,7 +19,7 @@ use crate::model::quantity;
 
 pub use binding::{BindingView, Subject, has_our_name, lets_work};
 pub use engine::Tenancy;
-pub use stale::{letting_work, only, stale, stale_impostors, tokens};
+pub use stale::{letting_work, none_lets_work, only, stale, stale_impostors, tokens};
 pub use strangers::{Stranger, Strangers};
 
 /// Accelerators that get quota 0 wherever they are not granted, whether or not a pool names them.

@@ -153,7 +153,8 @@ struct BoundMembers {
 impl BoundMembers {
     /// By the objects that give access.
     fn by<'o>(objects: impl IntoIterator<Item = &'o Object>) -> Self {
-        let bindings = objects.into_iter().filter(|object| object.key.kind == ObjectKind::ROLE_BINDING);
+        let of_member = |object: &&Object| object.key.kind == ObjectKind::ROLE_BINDING && has_our_name(&object.key.name);
+        let bindings = objects.into_iter().filter(of_member);
         bindings.fold(Self::default(), |sum, binding| Self {
             all: sum.all.saturating_add(1),
             reading: sum.reading.saturating_add(i32::from(!lets_work(&binding.key.name))),
@@ -221,7 +222,7 @@ impl Planner<'_> {
 
     /// Whether something of this grant is in a namespace that does not say any more whose it is.
     fn remains(&self) -> bool {
-        let inside = |key: &ObjectKey| key.kind == ObjectKind::ROLE_BINDING || key.namespace == self.namespace;
+        let inside = |key: &ObjectKey| key.kind.gives_access() || key.namespace == self.namespace;
         self.view.objects.keys().any(inside) || self.view.strangers.keys().any(|key| has_our_name(&key.name))
     }
 

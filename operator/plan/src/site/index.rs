@@ -542,8 +542,12 @@ impl Index {
 
     /// Everybody who owns something here; nodes belong to pools of the factory's namespace.
     pub fn owners(&self, factory: &OwnerRef) -> BTreeSet<OwnerRef> {
-        let pools = self.nodes_of_pool.keys().map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool));
-        self.visits.of(self.owners.keys().cloned().chain(pools)).collect()
+        self.visits.of(self.owners.keys().cloned().chain(self.pools_on_nodes(factory))).collect()
+    }
+
+    /// The pools whose label nodes have.
+    pub fn pools_on_nodes(&self, factory: &OwnerRef) -> impl Iterator<Item = OwnerRef> {
+        self.nodes_of_pool.keys().map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool))
     }
 
     /// Whether somebody owns something here: see [`Index::owners`].

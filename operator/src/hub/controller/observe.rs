@@ -111,6 +111,10 @@ impl Hub {
                         || before.may_give_access() != grant.may_give_access()
                 });
                 let urgent = takes_access(before.map(Arc::as_ref), grant, Timestamp::now());
+                if changed {
+                    // The pools that it leaves count it no more.
+                    self.queue_dependents(&owner);
+                }
                 let others = self.cache.put_grant(owner.clone(), grant.clone());
                 others.into_iter().for_each(|other| self.schedule.add(other));
                 self.reports.recount(&self.cache, &owner);

@@ -72,6 +72,8 @@ impl Hub {
         }
         if newly_synced {
             self.sites.resend(&key);
+            // A new worker is sent what nobody else would think of: of grants that do not name its factory any more.
+            self.queue_concerned(&key);
         }
         self.learn_of(&key);
         if moved {
@@ -112,8 +114,10 @@ impl Hub {
         if owner.kind == Kind::AIFactory {
             return;
         }
+        // Also of what can not be read now, or is not there: it may be read, or be made anew, when the part can not be asked any more.
+        let is_new = self.holders.add(key, owner);
         if self.cache.contains(owner) {
-            if self.holders.add(key, owner) {
+            if is_new {
                 self.schedule.add(owner.clone());
             }
         } else if self.unlisted.is_empty() && !self.undecodable.contains_key(owner) {

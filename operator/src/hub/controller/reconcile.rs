@@ -66,6 +66,7 @@ impl Hub {
                 let left: Vec<String> = held.into_iter().map(ToString::to_string).collect();
                 self.settings.notices.abandoned(factory, &key.site, &left);
             }
+            before.symmetric_difference(&abandoned).for_each(|key| self.queue_concerned(key));
             self.abandoned.retain(|key| key.factory != *owner);
             self.abandoned.extend(abandoned);
             self.queue_dependents(owner);

@@ -209,3 +209,22 @@ async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_place
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
 }
+
+/// A site says what it holds, and can not be asked any more; whoever is made or mended then is asked for there all the same.
+#[tokio::test(start_paused = true)]
+async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not_forgotten() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
+    site.say(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put(grant(json!({})));
+    let intent = tokio::time::timeout(Duration::from_secs(60), site.intent_of(&voxelia())).await.unwrap();
+    assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
+}

@@ -82,12 +82,21 @@ impl Hub {
 
     /// Ends the worker of a site that its factory does not name any more.
     pub(super) fn let_go(&mut self, key: &SiteKey) {
+        self.queue_concerned(key);
         self.settings.metrics.forget_site(&key.to_string());
         let source = self.sites.remove(key);
         self.site_reports.remove(key);
         self.reports.remove_part(&self.cache, key);
         self.holders.remove_part(key);
+        self.synced.remove(key);
+        self.words.remove(key);
         self.release_unused(source);
+    }
+
+    /// Reconciles whatever a part is sent or holds.
+    pub(super) fn queue_concerned(&mut self, key: &SiteKey) {
+        let concerned: BTreeSet<OwnerRef> = self.sites.owners(key).into_iter().chain(self.holders.at(key).cloned()).collect();
+        concerned.into_iter().for_each(|owner| self.schedule.add(owner));
     }
 
     /// Sends each of these parts what it must know of a resource, and withdraws it from all others.

@@ -99,9 +99,17 @@ impl Served {
             if !group.is_some_and(|group| group.versions.iter().any(|version| version.version == api.version)) {
                 continue;
             }
+            let path = format!("{}/{}", api.group, api.version);
+            let listing = async {
+                match client.list_api_group_resources(&path).await {
+                    // The API went between the two requests.
+                    Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+                    answer => answer.map(Some),
+                }
+            };
+            let Some(found) = call(listing).await? else { continue };
             served.engines.push(EngineStatus { name: api.name.to_owned(), version: api.version.to_owned() });
-            let found = call(client.list_api_group_resources(&format!("{}/{}", api.group, api.version))).await?.resources;
-            served.kinds.extend(kinds.into_iter().filter(|kind| found.iter().any(|resource| resource.name == kind.info().plural)));
+            served.kinds.extend(kinds.into_iter().filter(|kind| found.resources.iter().any(|resource| resource.name == kind.info().plural)));
         }
         Ok(served)
     }

@@ -140,6 +140,10 @@ impl KubernetesDriver {
             return;
         }
         let Some(changed) = self.pools.assign(&self.core.intents, &self.index) else { return };
+        // Whose nodes there are follows from the labels of nodes, of which nothing else is told.
+        self.held_dirty.extend(self.index.pools_on_nodes(&self.core.key.factory));
+        let reported = self.core.site_reported().into_iter().flat_map(|report| report.held.keys());
+        self.held_dirty.extend(reported.filter(|owner| owner.kind == Kind::GPUPool).cloned());
         let first = OwnerRef::new(Kind::GPUPool, "", "");
         let gone = self.core.gone.range(first..).take_while(|owner| owner.kind == Kind::GPUPool).cloned();
         changed.into_iter().chain(gone).for_each(|owner| self.schedule.add(owner));

@@ -78,7 +78,7 @@ pub fn stands(site: &SiteIntent, snapshot: &Snapshot) -> Standing {
 
 /// Whether something of this site is in use in the cluster; what is locked and kept is not.
 pub fn lives(site: &SiteIntent, snapshot: &Snapshot) -> bool {
-    held(snapshot, &scope(site)).values().any(|held| !held.record.retained())
+    held(snapshot, &scope(site)).values().any(|held| !held.record.is_kept())
 }
 
 /// Makes the account. What an account says that is there already stays as it is: so the second of two claimants changes nothing.

@@ -1,6 +1,6 @@
 //! What a grant shall be in a Slurm cluster now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::name::SlurmScope;
@@ -13,7 +13,7 @@ use super::record::{Record, State};
 use super::state::Limit;
 use super::view::{AccountPlan, AccountView};
 use crate::model::digest::digest_of;
-use crate::model::intent::{End, GrantIntent, Intent, Refusal, SiteIntent};
+use crate::model::intent::{Desired, End, GrantIntent, Intent, Refusal, SiteIntent};
 use crate::model::lifecycle::{Cause, Ended, Life, Marks, Order};
 use crate::model::report::{Finding, GrantDetail, SitePhase, SlurmDetail, SlurmEntry};
 
@@ -103,6 +103,8 @@ impl<'a> Planner<'a> {
             Life::Refused { refusal, ended } => self.refused(intent, grant, refusal, ended.as_ref()),
             Life::Ended(ended) => self.ended(intent, grant, ended),
             Life::FormerIncarnation(ended) => self.previous_incarnation(grant, ended),
+            // Associations of ours may be there without a record: they are locked, since nobody bounds what runs through them.
+            Life::Gone if matches!(grant.desired, Desired::Ended { .. }) => self.lock_strays(&BTreeSet::new()),
             Life::Gone => {}
         }
     }
@@ -143,8 +145,9 @@ impl<'a> Planner<'a> {
 
     /// Takes access away from what is held, and says why.
     fn refused(&mut self, intent: &Intent, grant: &GrantIntent, refusal: &Refusal, ended: Option<&Ended>) {
-        if let Some(ended) = ended {
-            self.ended(intent, grant, ended);
+        match ended {
+            Some(ended) => self.ended(intent, grant, ended),
+            None => self.lock_strays(&BTreeSet::new()),
         }
         self.phase = SitePhase::Refused;
         self.findings.insert(0, Finding::stalled(refusal.reason, refusal.message.clone()));

@@ -85,6 +85,11 @@ impl Record {
         self.retained_until.is_some()
     }
 
+    /// Whether it is locked and says until when it is kept.
+    pub fn is_kept(&self) -> bool {
+        self.state == State::Locked && self.retained()
+    }
+
     /// What it says of the life of its grant.
     pub fn marks(&self) -> Marks {
         let Self {
@@ -111,8 +116,7 @@ impl Record {
             state: Some(*state),
             ended_at: *ended_at,
             because: ended_because.clone(),
-            // Where the lock has no moment of its own, the end was written with the lock.
-            locked_at: locked_at.or(*ended_at),
+            locked_at: *locked_at,
             cancel_at: *cancel_at,
             cancelled_at: *cancelled_at,
             retained_until: *retained_until,

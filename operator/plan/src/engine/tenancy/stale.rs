@@ -41,6 +41,12 @@ pub fn only(observed: &ObservedObjects, strangers: &Strangers, wanted: &[Object]
     ours.into_iter().all(as_planned) && impostors(strangers).next().is_none()
 }
 
+/// Whether the site shows positively that nothing of ours lets anybody work, not even what is being deleted.
+pub fn none_lets_work(observed: &ObservedObjects, strangers: &Strangers) -> bool {
+    let works = |key: &ObjectKey| key.kind.gives_access() && (key.kind != ObjectKind::ROLE_BINDING || lets_work(&key.name));
+    !observed.keys().any(works) && impostors(strangers).next().is_none()
+}
+
 fn digest(observed: &ObservedObjects, key: &ObjectKey) -> Option<Digest> {
     observed.get(key)?.digest
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aifactory_api::Reason;
 
 use crate::engine::tenancy::{self, BindingView, has_our_name};
-pub(super) use crate::engine::tenancy::{letting_work, only, stale};
+pub(super) use crate::engine::tenancy::{letting_work, none_lets_work, only, stale};
 use crate::model::intent::{Desired, MemberIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind};
 use crate::model::plan::Action;

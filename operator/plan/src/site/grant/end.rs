@@ -121,7 +121,8 @@ impl Planner<'_> {
         );
         let (observed, strangers) = (self.view.objects, self.view.strangers);
         let stale = if found.locked() { access::letting_work(observed, strangers) } else { access::stale(observed, strangers, &BTreeSet::new()) };
-        let gone = stale.is_empty() && (found.locked() || access::only(observed, strangers, &[]));
+        let closed = if found.locked() { access::none_lets_work(observed, strangers) } else { access::only(observed, strangers, &[]) };
+        let gone = closed && self.widened().is_empty();
         let mut plan = Plan::nothing(SitePhase::Refused, self.detail(BoundMembers::default(), gone, true));
         plan.step(Purpose::RemoveAccess, self.tokens(!stale.is_empty()));
         plan.step(Purpose::RemoveAccess, stale);

@@ -72,7 +72,7 @@ impl Planner<'_> {
     /// Not in force, and locked before: it stays so, and nobody works there.
     pub(super) fn wait(&self) -> Plan {
         let working = access::letting_work(self.view.objects, self.view.strangers);
-        let gone = working.is_empty() && self.widened().is_empty();
+        let gone = access::none_lets_work(self.view.objects, self.view.strangers) && self.widened().is_empty();
         let mut plan = Plan::nothing(SitePhase::Locked, self.detail(BoundMembers::default(), gone, true));
         plan.step(Purpose::RemoveAccess, self.tokens(!working.is_empty()));
         plan.step(Purpose::RemoveAccess, working);

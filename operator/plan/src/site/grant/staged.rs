@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::engine::grant_stages::{GrantScene, GrantStages};
 use crate::engine::tenancy::Access;
 use crate::model::intent::{GrantIntent, SiteIntent};
-use crate::model::kind::ObjectKind;
 use crate::model::plan::{Action, ObservedObjects, deletes};
 
 use super::Planner;
@@ -52,7 +51,7 @@ impl Planner<'_> {
             strangers: self.view.strangers,
             served: self.view.served,
         };
-        let mut stages = GrantStages::default();
+        let mut stages = GrantStages::new(access);
         self.view.engines.iter().for_each(|engine| engine.grant(&scene, &mut stages));
         stages
     }
@@ -65,7 +64,7 @@ impl Planner<'_> {
 
 /// The deletions of those objects of a grant that do not go with its namespace.
 pub(super) fn outside(objects: &ObservedObjects) -> Vec<Action> {
-    let mut actions = deletes(objects, std::iter::empty(), |kind| kind != ObjectKind::NAMESPACE);
+    let mut actions = deletes(objects, std::iter::empty(), |kind| kind.is_swept() || kind.gives_access());
     actions.retain(|action| matches!(action, Action::Delete { key, .. } if key.namespace.is_empty()));
     actions
 }

@@ -237,6 +237,7 @@ impl KubernetesDriver {
         }
         for change in changes {
             self.read_anew(change.pools, change.site);
+            self.held_dirty.extend(change.due);
             self.lost.extend(change.lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
         }
         for key in &ordered {

@@ -207,7 +207,7 @@ impl SlurmDriver {
         let kept: BTreeMap<OwnerRef, Held> = held
             .into_iter()
             .flatten()
-            .map(|(owner, held)| (owner.clone(), if held.record.retained() { Held::Retained } else { Held::Live }))
+            .map(|(owner, held)| (owner.clone(), if held.record.is_kept() { Held::Retained } else { Held::Live }))
             .collect();
         let orphans =
             kept.iter().filter(|(owner, held)| **held == Held::Live && self.core.gone.contains(*owner)).map(|(owner, _)| owner.clone()).collect();
