@@ -118,7 +118,7 @@ impl GrantStages {
             // Whatever an engine says: what lets somebody in by its kind comes after everything that bounds it, and is not wanted at all where nobody
             // may work.
             let stage = if kind.gives_access() {
-                if self.access != Access::Open && !(*kind == ObjectKind::ROLE_BINDING && !lets_work(name)) {
+                if self.access != Access::Open && (*kind != ObjectKind::ROLE_BINDING || lets_work(name)) {
                     continue;
                 }
                 GrantStage::GiveAccess
