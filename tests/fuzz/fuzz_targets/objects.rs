@@ -3,9 +3,9 @@
 #![no_main]
 
 use aifactory_api::{Kind, OwnerRef};
+use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::engine::slinky::ControllerView;
-use aifactory_plan::engine;
 use aifactory_plan::site::index::{Index, Seen};
 use aifactory_plan::site::usage::pod_time::PodView;
 use k8s_openapi::api::core::v1::{Node, Pod};

@@ -4,7 +4,8 @@
 
 use aifactory_api::AccessGrant;
 use aifactory_operator::tolerant_decode::Tolerant;
-use k8s_openapi::api::core::v1::{ConfigMap, Lease, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{DynamicObject, ObjectList, WatchEvent};
 use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
@@ -25,7 +26,7 @@ fuzz_target!(|item: &[u8]| {
 
 fn items<K: Clone>(page: &str) -> usize
 where
-    Tolerant<K>: for<'de> serde::Deserialize<'de> + Clone,
+    Tolerant<K>: DeserializeOwned,
 {
     serde_json::from_str::<ObjectList<Tolerant<K>>>(page).map_or(0, |list| list.items.len())
 }

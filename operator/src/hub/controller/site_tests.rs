@@ -136,6 +136,8 @@ async fn a_site_hears_the_whole_desired_set_at_each_session_tombstones_included(
     let intent = site.intent_of(&voxelia()).await;
     assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Bound)));
     world.vanish(&voxelia());
+    // Two channels lead to the hub: this one is read to its end first.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
     let set = site.everything().await;
     assert!(set.tombstones.contains(&voxelia()) && !set.intents.contains_key(&voxelia()), "{set:?}");
