@@ -51,7 +51,7 @@ test-slurm: ## Suites on real Slurm clusters; needs Debian or Ubuntu, and root.
 	$(SIDE_BY_SIDE) $(SLURM:%=slurm-suite-%)
 
 slurm-suite-%:
-	$(CARGO_TEST) --features aifactory-tests/slurm --test $* -- --test-threads=3
+	$(CARGO_TEST) --features aifactory-tests/slurm --test $* -- --test-threads=2
 
 demo: control-plane ## The main job on a hub and two sites on this machine, left running; with a real Slurm where there are Debian and root.
 	@if [ "$$(id -u)" = 0 ] && [ -e /etc/debian_version ]; then tests/slurm/build || echo 'The demo goes on without a real Slurm.'; fi
