@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::OwnerRef;
+use aifactory_api::{Kind, OwnerRef};
 
 use crate::model::site_key::SiteKey;
 
@@ -28,6 +28,16 @@ impl Holders {
     pub fn add(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
         self.by_part.entry(key.clone()).or_default().insert(owner.clone());
         self.by_owner.entry(owner.clone()).or_default().insert(key.clone())
+    }
+
+    /// A part has seen all that is ours there, and holds something of these resources only. Gives those for which that is new. A factory is found at its
+    /// sites by their names, and not kept here.
+    pub fn replace(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) -> Vec<OwnerRef> {
+        let mut changed: Vec<OwnerRef> = self.at(key).filter(|owner| !held.contains(*owner)).cloned().collect();
+        changed.retain(|owner| self.remove(key, owner));
+        let resources = held.iter().filter(|owner| owner.kind != Kind::AIFactory);
+        changed.extend(resources.filter(|owner| self.add(key, owner)).cloned());
+        changed
     }
 
     /// A part holds nothing of a resource; says whether that is new.

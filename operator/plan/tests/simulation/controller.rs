@@ -303,22 +303,18 @@ impl Controller {
     }
 
     fn learn_holders(&mut self, key: &SiteKey, report: &SiteReport) {
-        let mut due = Vec::new();
-        for owner in report.held.keys().filter(|owner| owner.kind != Kind::AIFactory) {
-            if self.cache.contains(owner) {
-                if self.holders.add(key, owner) {
-                    due.push(owner.clone());
-                }
-            } else if self.unlisted.is_empty() && !self.undecodable.contains(owner) {
+        let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
+        for owner in self.holders.replace(key, &held) {
+            self.schedule.add(owner);
+        }
+        for owner in held.iter().filter(|owner| owner.kind != Kind::AIFactory) {
+            if !self.cache.contains(owner) && self.unlisted.is_empty() && !self.undecodable.contains(owner) {
                 self.tell_gone(key, owner);
             }
         }
-        let let_go: Vec<OwnerRef> = self.holders.at(key).filter(|owner| !report.held.contains_key(owner)).cloned().collect();
-        due.extend(let_go.into_iter().filter(|owner| self.holders.remove(key, owner)));
         if let Some(worked) = self.sites.get_mut(key) {
-            worked.tombstones.retain(|owner| report.held.contains_key(owner));
+            worked.tombstones.retain(|owner| held.contains(owner));
         }
-        due.into_iter().for_each(|owner| self.schedule.add(owner));
     }
 
     /// Takes in what a report of a part about itself means for the set of known sites.

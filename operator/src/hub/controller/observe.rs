@@ -83,7 +83,7 @@ impl Hub {
     }
 
     fn put(&mut self, owner: OwnerRef, object: Resourced) {
-        let is_new = self.undecodable.remove(&owner).is_some() || !self.cache.contains(&owner);
+        self.undecodable.remove(&owner);
         let deleting = object.meta().deletion_timestamp.is_some();
         let (changed, urgent) = match &object {
             Resourced::Factory(factory) => {
@@ -125,9 +125,6 @@ impl Hub {
         if changed {
             self.queue_dependents(&owner);
         }
-        if is_new {
-            self.look_who_holds(&owner);
-        }
         self.counts.set(&owner, Some(object.phase()));
         match (changed, urgent) {
             (true, urgent) => self.schedule.add_anew(owner, urgent),
@@ -147,10 +144,9 @@ impl Hub {
         self.ledgers.remove(owner);
         self.settings.notices.forget(owner);
         self.reports.remove(owner);
-        for key in self.sites.recipients(owner) {
+        for key in self.sites.recipients(owner).into_iter().chain(self.holders.of(owner)) {
             self.sites.gone(&key, owner);
         }
-        self.look_who_holds(owner);
         self.schedule.add(owner.clone());
     }
 

@@ -90,11 +90,17 @@ impl Hub {
         report.apply(changes);
         self.settings.metrics.set_site_orphans(&key.to_string(), report.orphans.len());
         for HeldChange { owner, held, orphan: _ } in changes {
-            if held.is_some() {
-                self.holds(key, owner);
-            } else {
-                self.holds_nothing_of(key, owner);
-                self.sites.forget_tombstone(key, owner);
+            // What can not be read now, or is not there, is kept in mind as well: it may be read, or made anew, when the part can not be asked any more.
+            let is_new = match held {
+                Some(_) => owner.kind != Kind::AIFactory && self.holders.add(key, owner),
+                None => self.holders.remove(key, owner),
+            };
+            if is_new {
+                self.schedule.add(owner.clone());
+            }
+            match held {
+                Some(_) => self.bury(key, owner),
+                None => self.sites.forget_tombstone(key, owner),
             }
         }
         self.learn_of(key);
@@ -103,38 +109,17 @@ impl Hub {
 
     /// A part has seen all that is ours there, and holds something of these resources only.
     fn holds_exactly(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
-        let let_go: Vec<OwnerRef> = self.holders.at(key).filter(|owner| !held.contains(*owner)).cloned().collect();
-        let_go.iter().for_each(|owner| self.holds_nothing_of(key, owner));
-        held.iter().for_each(|owner| self.holds(key, owner));
+        let changed = self.holders.replace(key, held);
+        changed.into_iter().for_each(|owner| self.schedule.add(owner));
+        held.iter().for_each(|owner| self.bury(key, owner));
         self.sites.forget_tombstones(key, held);
     }
 
-    /// A part holds something of a resource, which gets a tombstone there if there is no such resource.
-    fn holds(&mut self, key: &SiteKey, owner: &OwnerRef) {
-        if owner.kind == Kind::AIFactory {
-            return;
-        }
-        // Also of what can not be read now, or is not there: it may be read, or be made anew, when the part can not be asked any more.
-        let is_new = self.holders.add(key, owner);
-        if self.cache.contains(owner) {
-            if is_new {
-                self.schedule.add(owner.clone());
-            }
-        } else if self.unlisted.is_empty() && !self.undecodable.contains_key(owner) {
+    /// Sends a part a tombstone of what it holds, if there is no such resource.
+    fn bury(&mut self, key: &SiteKey, owner: &OwnerRef) {
+        let is_there = self.cache.contains(owner) || self.undecodable.contains_key(owner);
+        if owner.kind != Kind::AIFactory && !is_there && self.unlisted.is_empty() {
             self.sites.gone(key, owner);
-        }
-    }
-
-    /// A resource has come or gone of which parts may have said that they hold something.
-    pub(super) fn look_who_holds(&mut self, owner: &OwnerRef) {
-        let holding = self.site_reports.iter().filter(|(_, report)| report.synced && report.held.contains_key(owner));
-        let keys: Vec<SiteKey> = holding.map(|(key, _)| key.clone()).collect();
-        keys.iter().for_each(|key| self.holds(key, owner));
-    }
-
-    fn holds_nothing_of(&mut self, key: &SiteKey, owner: &OwnerRef) {
-        if self.holders.remove(key, owner) {
-            self.schedule.add(owner.clone());
         }
     }
 
