@@ -1,10 +1,15 @@
 //! An engine that is known to this file alone: what its registration brings about.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "shared with the properties of networks")]
+mod evaluator;
+#[allow(dead_code, reason = "shared with other properties")]
+mod scene;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, SiteAccess};
+use aifactory_api::factory::Dns;
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork, SubjectKind};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::pool::PerGpu;
@@ -17,9 +22,7 @@ use aifactory_plan::engine::site_stages::{SiteScene, SiteStages};
 use aifactory_plan::engine::tenancy::{Access, Tenancy};
 use aifactory_plan::engine::uses::{KindUse, Place};
 use aifactory_plan::engine::{self, Engines};
-use aifactory_plan::model::intent::{
-    Body, Budget, Desired, End, GrantIntent, GrantPoolIntent, Intent, MemberCaps, MemberIntent, SiteIntent, VERSION,
-};
+use aifactory_plan::model::intent::{Body, Budget, Desired, End, GrantIntent, GrantPoolIntent, Intent, MemberIntent, SiteIntent, VERSION};
 use aifactory_plan::model::kind::{KindInfo, ObjectKind};
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::{Action, Plan, Purpose};
@@ -32,6 +35,8 @@ use aifactory_plan::site::reconcile::Reconciler;
 use aifactory_plan::site::usage::Accounts;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+
+use scene::HUB;
 
 const WIDGET: ObjectKind = ObjectKind::new(&KindInfo::new("example.dev", "v1", "Widget", "widgets"));
 const LICENCE: ObjectKind = ObjectKind::new(&KindInfo::new("example.dev", "v1", "Licence", "licences"));
@@ -103,27 +108,7 @@ static WITH_TOY: Engines = Engines::new(&[&Network, &Tenancy, &Toy]);
 static WITH_HASTY: Engines = Engines::new(&[&Hasty, &Network, &Tenancy]);
 
 fn site_intent() -> SiteIntent {
-    SiteIntent {
-        version: VERSION,
-        hub: "hub".to_owned(),
-        factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
-        factory_uid: "uid".to_owned(),
-        site: "bissen".to_owned(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected: Vec::new(),
-        dns: Dns::default(),
-        services: Vec::new(),
-        access: SiteAccess::default(),
-        slurm: None,
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: None,
-    }
+    scene::site_intent("bissen", Vec::new(), Dns::default(), Vec::new())
 }
 
 fn grant() -> GrantIntent {
@@ -139,20 +124,10 @@ fn grant() -> GrantIntent {
         partition: None,
     };
     GrantIntent {
-        code: "EHPC-1".to_owned(),
-        organisation: "Example SARL".to_owned(),
-        desired: Desired::Bound,
-        only_if_held: None,
-        keep: false,
         members: vec![MemberIntent { id: "p-4711".to_owned(), role: MemberRole::Lead, subject: Some(subject), slurm_user: None }],
         pools: vec![pool],
-        caps: MemberCaps::default(),
         end: End { running_work: RunningWork::Finish, grace_seconds: 0, retention_seconds: 86400, after_retention: AfterRetention::Delete },
-        not_after: "2027-03-01T00:00:00Z".parse().unwrap(),
-        storage: "1Ti".to_owned(),
-        egress: Vec::new(),
-        cross_site: None,
-        adopt_previous: false,
+        ..scene::grant_intent(Vec::new(), None)
     }
 }
 
@@ -248,7 +223,7 @@ impl Site {
         self.version += 1;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(self.engines, key.kind, &content, "hub").unwrap());
+        self.index.put(Seen::reduce(self.engines, key.kind, &content, HUB).unwrap());
     }
 
     fn delete(&mut self, key: &ObjectKey) {
@@ -263,7 +238,7 @@ impl Site {
 }
 
 fn namespace(name: &str) -> String {
-    tenant_namespace("hub", &named(name))
+    tenant_namespace(HUB, &named(name))
 }
 
 fn widget(name: &str) -> ObjectKey {

@@ -12,7 +12,7 @@ use aifactory_plan::model::report::{Finding, Held, HeldChange, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use serde_json::json;
 
-use self::fake::{World, factory, grant, pool};
+use self::fake::{FakeSite, World, factory, grant, pool};
 use crate::transport::{FromSite, ToSite};
 
 fn bissen() -> SiteKey {
@@ -32,6 +32,14 @@ fn waiting() -> SiteReport {
 fn holding(owners: &[OwnerRef]) -> SiteReport {
     let held = owners.iter().map(|owner| (owner.clone(), Held::Live)).collect();
     SiteReport { reachable: true, synced: true, cluster_uid: Some("uid-1".to_owned()), held, ..SiteReport::default() }
+}
+
+/// The site once it may write.
+async fn recorded(world: &World) -> FakeSite {
+    let mut site = world.worker(&bissen()).await;
+    site.say(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    site
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,9 +77,7 @@ async fn a_part_that_left_the_spec_keeps_its_worker_until_it_says_that_nothing_i
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
-    let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
-    while !site.site_intent().await.recorded {}
+    let mut site = recorded(&world).await;
     site.say(FromSite::Site(Box::new(holding(&[]))));
     world.put(factory(json!({"spec": {"sites": []}})));
     let told = site.site_intent().await;
@@ -88,9 +94,7 @@ async fn after_a_restart_without_its_factory_a_part_is_asked_all_the_same() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
-    let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
-    while !site.site_intent().await.recorded {}
+    let _site = recorded(&world).await;
 
     let mut again = world.restart().await;
     again.listed();
@@ -105,9 +109,7 @@ async fn what_a_former_worker_says_is_dropped() {
     world.put(factory(json!({})));
     world.put(pool(json!({})));
     world.listed();
-    let mut former = world.worker(&bissen()).await;
-    former.say(FromSite::Site(Box::new(waiting())));
-    while !former.site_intent().await.recorded {}
+    let former = recorded(&world).await;
     world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
     world.put(factory(json!({"spec": {"sites": [{"kubernetes": {"push": {"kubeconfigSecretRef": {"name": "other", "key": "kubeconfig"}}}}]}})));
     let mut present = world.worker(&bissen()).await;
@@ -130,9 +132,7 @@ async fn a_site_hears_the_whole_desired_set_at_each_session_tombstones_included(
     world.put(pool(json!({})));
     world.put(grant(json!({})));
     world.listed();
-    let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
-    while !site.site_intent().await.recorded {}
+    let mut site = recorded(&world).await;
     let intent = site.intent_of(&voxelia()).await;
     assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Bound)));
     world.vanish(&voxelia());
@@ -171,9 +171,7 @@ async fn what_a_site_holds_otherwise_is_known_without_the_whole_of_it() {
     world.put(pool(json!({})));
     world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
     world.listed();
-    let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
-    while !site.site_intent().await.recorded {}
+    let mut site = recorded(&world).await;
     let changed = |owner: &OwnerRef, held: Option<Held>| FromSite::Held(vec![HeldChange { owner: owner.clone(), held, orphan: false }]);
     site.say(FromSite::Site(Box::new(holding(&[]))));
     let stranger = OwnerRef::new(Kind::AccessGrant, "ardenne", "forgotten");
@@ -197,9 +195,7 @@ async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_place
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
-    let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
-    while !site.site_intent().await.recorded {}
+    let mut site = recorded(&world).await;
     site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
@@ -218,9 +214,7 @@ async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
-    let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
-    while !site.site_intent().await.recorded {}
+    let mut site = recorded(&world).await;
     site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
