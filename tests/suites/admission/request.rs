@@ -63,8 +63,16 @@ impl Request {
         Self::new("DELETE", path, "application/json", None)
     }
 
+    /// Whether it changes nothing in any case.
+    pub fn reads(&self) -> bool {
+        self.method == "GET"
+    }
+
     /// The same as a dry run.
     pub fn dry_run(mut self) -> Self {
+        if self.path.contains("dryRun=") {
+            return self;
+        }
         let joint = if self.path.contains('?') { '&' } else { '?' };
         self.path = format!("{}{joint}dryRun=All", self.path);
         self
