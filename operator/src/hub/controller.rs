@@ -7,6 +7,7 @@ mod living;
 mod observe;
 mod outcome;
 mod pace;
+mod pending;
 mod receive;
 mod reconcile;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use crate::workqueue::WorkQueue;
 use credentials::SecretName;
 use outcome::Finished;
 use pace::Pace;
+use pending::PendingStatus;
 
 /// Writes to the hub at a time.
 const WRITES: usize = 16;
@@ -121,6 +123,7 @@ pub struct Hub {
     abandoned: BTreeSet<SiteKey>,
     schedule: WorkQueue<OwnerRef>,
     pace: BTreeMap<OwnerRef, Pace>,
+    pending: PendingStatus,
     living: BTreeSet<String>,
     living_stored: bool,
     grants_changed: bool,
@@ -156,6 +159,7 @@ impl Hub {
         let (sites, from_sites) = Sites::new(workers);
         let (ready, is_ready) = tokio::sync::watch::channel(false);
         let counts = ResourceCounts::new(settings.metrics.clone());
+        let pending = PendingStatus::new(settings.metrics.clone());
         let hub = Self {
             settings,
             id: String::new(),
@@ -179,6 +183,7 @@ impl Hub {
             abandoned: BTreeSet::new(),
             schedule: WorkQueue::new(WRITES, RESERVED),
             pace: BTreeMap::new(),
+            pending,
             living: BTreeSet::new(),
             living_stored: false,
             grants_changed: true,

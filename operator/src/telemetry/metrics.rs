@@ -136,6 +136,7 @@ pub struct Metrics {
     task_panics: Family<TaskLabel, Counter>,
     queue_depth: Family<KindLabel, Gauge>,
     status_writes: Family<KindLabel, Counter>,
+    status_writes_pending: Family<KindLabel, Gauge>,
     resources: Family<ResourceLabels, Gauge>,
     leader: Gauge,
     hub_requests: Family<RequestLabels, Counter>,
@@ -163,6 +164,7 @@ impl Metrics {
             task_panics: Family::default(),
             queue_depth: Family::default(),
             status_writes: Family::default(),
+            status_writes_pending: Family::default(),
             resources: Family::default(),
             leader: Gauge::default(),
             hub_requests: Family::default(),
@@ -199,6 +201,11 @@ impl Metrics {
         );
         registry.register("workqueue_depth", "Objects that wait to be reconciled on the hub, by kind", self.queue_depth.clone());
         registry.register("status_writes", "Writes of status on the hub, by kind; none at rest", self.status_writes.clone());
+        registry.register(
+            "status_writes_pending",
+            "Objects on the hub whose status is written later, by kind: mere numbers at most every 30 s",
+            self.status_writes_pending.clone(),
+        );
         registry.register(
             "resources",
             "Objects on the hub, by kind and phase (of grants) or readiness (of factories and pools)",
@@ -258,6 +265,11 @@ impl Metrics {
     /// A status was written.
     pub fn status_written(&self, kind: Kind) {
         self.status_writes.get_or_create(&KindLabel { kind: kind.as_str() }).inc();
+    }
+
+    /// The status of so many objects of a kind is written later.
+    pub fn set_status_writes_pending(&self, kind: Kind, count: usize) {
+        self.status_writes_pending.get_or_create(&KindLabel { kind: kind.as_str() }).set(gauge(count));
     }
 
     /// So many objects of a kind are in this phase.
@@ -406,6 +418,7 @@ mod tests {
         metrics.panicked(Kind::GPUPool);
         metrics.set_queue_depth(Kind::AIFactory, 2);
         metrics.status_written(Kind::AccessGrant);
+        metrics.set_status_writes_pending(Kind::GPUPool, 3);
         metrics.set_resources(Kind::AccessGrant, "Active", 6);
         metrics.set_resources(Kind::AccessGrant, "Expired", 7);
         metrics.task_panicked(ProcessTask::SiteWorker);
@@ -446,6 +459,7 @@ mod tests {
             "aifactory_task_panics_total{task=\"site_watch\"} 0",
             "aifactory_workqueue_depth{kind=\"AIFactory\"} 2",
             "aifactory_status_writes_total{kind=\"AccessGrant\"} 1",
+            "aifactory_status_writes_pending{kind=\"GPUPool\"} 3",
             "aifactory_resources{kind=\"AccessGrant\",phase=\"Active\"} 6",
             "aifactory_resources{kind=\"AccessGrant\",phase=\"Expired\"} 7",
             "aifactory_leader_election_master_status 1",

@@ -60,10 +60,8 @@ fn a_kill_at_any_moment_changes_nothing_in_the_end() {
         let factory = world.ready::<AIFactory>(FACTORY).await;
         assert_eq!(condition(&factory.status.as_ref().unwrap().conditions, "OrphansFound").status, "False");
         world.ready::<GPUPool>(POOL).await;
-        world.counted().await;
-        world.operator.restart().await.unwrap();
-        world.operator.await_ready(PATIENCE).await.unwrap();
-        world.at_rest(Duration::from_secs(5)).await;
+        world.at_rest(Duration::from_secs(1)).await;
+        world.restart_writes_nothing(Duration::from_secs(5)).await;
     });
 }
 

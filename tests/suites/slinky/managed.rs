@@ -155,10 +155,7 @@ async fn comes_and_goes(name: &str, definitions: &[PathBuf], agreed: bool) {
     })
     .await;
     world.at_rest(Duration::from_secs(5)).await;
-    world.operator.restart().await.unwrap();
-    world.operator.await_ready(PATIENCE).await.unwrap();
-    world.ready::<AIFactory>(FACTORY).await;
-    world.at_rest(Duration::from_secs(5)).await;
+    world.restart_writes_nothing(Duration::from_secs(5)).await;
     assert_eq!(keys(site).await, made);
     nothing_is_told(&world, &made).await;
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{Kind, OwnerRef};
 
+use crate::model::report::SiteReport;
 use crate::model::site_key::SiteKey;
 
 /// The parts that hold something, by resource, and the resources by part.
@@ -30,12 +31,16 @@ impl Holders {
         self.by_owner.entry(owner.clone()).or_default().insert(key.clone())
     }
 
-    /// A part has seen all that is ours there, and holds something of these resources only. Gives those for which that is new. A factory is found at its
-    /// sites by their names, and not kept here.
-    pub fn replace(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) -> Vec<OwnerRef> {
-        let mut changed: Vec<OwnerRef> = self.at(key).filter(|owner| !held.contains(*owner)).cloned().collect();
-        changed.retain(|owner| self.remove(key, owner));
-        let resources = held.iter().filter(|owner| owner.kind != Kind::AIFactory);
+    /// Takes in what a part says that it holds. Only a part that has seen all that is ours there holds nothing else: what it saw before contact was lost, or
+    /// has seen so far, is held beside what was known. Gives the resources for which that is new. A factory is found at its sites by their names, and not
+    /// kept here.
+    pub fn reported(&mut self, key: &SiteKey, report: &SiteReport) -> Vec<OwnerRef> {
+        let mut changed = Vec::new();
+        if report.synced {
+            changed = self.at(key).filter(|owner| !report.held.contains_key(*owner)).cloned().collect();
+            changed.retain(|owner| self.remove(key, owner));
+        }
+        let resources = report.held.keys().filter(|owner| owner.kind != Kind::AIFactory);
         changed.extend(resources.filter(|owner| self.add(key, owner)).cloned());
         changed
     }

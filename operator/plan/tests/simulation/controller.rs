@@ -287,9 +287,12 @@ impl Controller {
         let before = self.site_reports.insert(key.clone(), report.clone());
         let moved = before.as_ref().map(state) != Some(state(&report));
         let newly_synced = report.synced && !before.as_ref().is_some_and(|before| before.synced);
+        for owner in self.holders.reported(&key, &report) {
+            self.schedule.add(owner);
+        }
         if report.synced {
             self.synced.insert(key.clone());
-            self.learn_holders(&key, &report);
+            self.bury_strangers(&key, &report);
         }
         if newly_synced {
             self.resend(&key);
@@ -302,18 +305,15 @@ impl Controller {
         self.schedule.add(key.factory);
     }
 
-    fn learn_holders(&mut self, key: &SiteKey, report: &SiteReport) {
-        let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
-        for owner in self.holders.replace(key, &held) {
-            self.schedule.add(owner);
-        }
-        for owner in held.iter().filter(|owner| owner.kind != Kind::AIFactory) {
+    /// Sends tombstones of what the part holds of no resource, and forgets those that it has answered.
+    fn bury_strangers(&mut self, key: &SiteKey, report: &SiteReport) {
+        for owner in report.held.keys().filter(|owner| owner.kind != Kind::AIFactory) {
             if !self.cache.contains(owner) && self.unlisted.is_empty() && !self.undecodable.contains(owner) {
                 self.tell_gone(key, owner);
             }
         }
         if let Some(worked) = self.sites.get_mut(key) {
-            worked.tombstones.retain(|owner| held.contains(owner));
+            worked.tombstones.retain(|owner| report.held.contains_key(owner));
         }
     }
 

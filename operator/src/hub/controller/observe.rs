@@ -8,9 +8,8 @@ use aifactory_plan::hub::dependents::dependents;
 use aifactory_plan::hub::urgency::takes_access;
 use aifactory_plan::model::freshness::Moment;
 use jiff::Timestamp;
-use tokio::time::Instant;
 
-use super::{Hub, RECOUNT};
+use super::Hub;
 use crate::hub::broken::Undecodable;
 use crate::hub::watch::{Resourced, Seen, incarnation};
 
@@ -141,6 +140,7 @@ impl Hub {
         self.counts.set(owner, None);
         self.grants_changed = true;
         self.pace.remove(owner);
+        self.pending.remove(owner);
         self.ledgers.remove(owner);
         self.settings.notices.forget(owner);
         self.reports.remove(owner);
@@ -152,10 +152,9 @@ impl Hub {
 
     /// Queues those whose projection or status depends on a resource.
     pub(super) fn queue_dependents(&mut self, owner: &OwnerRef) {
-        let soon = Instant::now() + RECOUNT;
         let dependents = dependents(&self.cache, owner);
         dependents.now.into_iter().for_each(|other| self.schedule.add(other));
-        dependents.soon.into_iter().for_each(|other| self.schedule.add_at(other, soon));
+        dependents.soon.into_iter().for_each(|other| self.recount(other));
     }
 
     /// Queues the grants for which the clock has decided otherwise, since others have ended.

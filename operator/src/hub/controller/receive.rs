@@ -8,7 +8,7 @@ use aifactory_plan::model::report::{Finding, HeldChange, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use tokio::time::Instant;
 
-use super::{Hub, RECOUNT};
+use super::Hub;
 use crate::supervise::PAUSE;
 use crate::telemetry::access_log;
 use crate::transport::{FromSite, Received};
@@ -25,13 +25,12 @@ impl Hub {
                 if self.cache.contains(&owner) {
                     self.log_access(&key, &report);
                     self.reports.put(&self.cache, &key, *report);
-                    let soon = Instant::now() + RECOUNT;
                     // What a grant has used is in its pools' figures.
                     for pool in self.cache.grant(&owner).map(|grant| pools_of_grant(&owner, grant)).unwrap_or_default() {
-                        self.schedule.add_at(pool, soon);
+                        self.recount(pool);
                     }
                     self.schedule.add(owner);
-                    self.schedule.add_at(key.factory, soon);
+                    self.recount(key.factory);
                 }
             }
             FromSite::Site(report) => self.site_reported(key, *report),
@@ -65,10 +64,13 @@ impl Hub {
         let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
         let moved = before.as_ref().map(state) != Some(state(report));
         let newly_synced = report.synced && !before.as_ref().is_some_and(|before| before.synced);
+        let changed = self.holders.reported(&key, report);
+        changed.into_iter().for_each(|owner| self.schedule.add(owner));
         if report.synced {
+            let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
             self.synced.insert(key.clone());
-            let held = report.held.keys().cloned().collect();
-            self.holds_exactly(&key, &held);
+            held.iter().for_each(|owner| self.bury(&key, owner));
+            self.sites.forget_tombstones(&key, &held);
         }
         if newly_synced {
             self.sites.resend(&key);
@@ -105,14 +107,6 @@ impl Hub {
         }
         self.learn_of(key);
         self.schedule.add(key.factory.clone());
-    }
-
-    /// A part has seen all that is ours there, and holds something of these resources only.
-    fn holds_exactly(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
-        let changed = self.holders.replace(key, held);
-        changed.into_iter().for_each(|owner| self.schedule.add(owner));
-        held.iter().for_each(|owner| self.bury(key, owner));
-        self.sites.forget_tombstones(key, held);
     }
 
     /// Sends a part a tombstone of what it holds, if there is no such resource.

@@ -224,3 +224,21 @@ async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not
     let intent = tokio::time::timeout(Duration::from_secs(60), site.intent_of(&voxelia())).await.unwrap();
     assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
 }
+
+/// What a site came to hold since its last report is in the report that says that contact was lost, and in no other.
+#[tokio::test(start_paused = true)]
+async fn what_a_site_held_when_contact_was_lost_is_not_forgotten() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.listed();
+    let mut site = recorded(&world).await;
+    site.say(FromSite::Site(Box::new(holding(&[]))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
+    let lost = SiteReport { problem, reachable: false, synced: false, ..holding(&[voxelia()]) };
+    site.say(FromSite::Site(Box::new(lost)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put(grant(json!({})));
+    let intent = tokio::time::timeout(Duration::from_secs(60), site.intent_of(&voxelia())).await.unwrap();
+    assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
+}

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::outcome::Outcome;
 use super::pace::{Change, Due};
-use super::{Hub, REPORT_GRACE};
+use super::{Hub, RECOUNT, REPORT_GRACE};
 use crate::hub::writes::Write;
 
 impl Hub {
@@ -42,8 +42,15 @@ impl Hub {
 
     /// What status said before the restart stands for now.
     pub(super) fn later(&mut self, owner: &OwnerRef) -> Outcome {
+        self.pending.insert(owner);
         self.schedule.add_at(owner.clone(), self.begun + REPORT_GRACE + Duration::from_millis(10));
         Outcome::Nothing
+    }
+
+    /// Counts a pool or a factory anew after a moment, since more changes of this kind are likely to follow.
+    pub(super) fn recount(&mut self, owner: OwnerRef) {
+        self.pending.insert(&owner);
+        self.schedule.add_at(owner, Instant::now() + RECOUNT);
     }
 
     /// Whether the status is to be written, now or later.
@@ -73,6 +80,7 @@ impl Hub {
         match pace.due(generation.unwrap_or_default(), outcome.in_progress, change, now) {
             Due::Never => return Outcome::Nothing,
             Due::At(at) => {
+                self.pending.insert(owner);
                 self.schedule.add_at(owner.clone(), at);
                 return Outcome::Nothing;
             }
