@@ -3,6 +3,7 @@
 //! kube's own stack retries for minutes, waits for ever and reads what a server sends without end. This one has a deadline on every call,
 //! a bound on every answer, no retries (the work queue retries), no redirects, no proxies, and the [`WriteGate`] directly above the wire.
 
+pub mod defined_watch;
 mod explain;
 mod observe;
 mod resolve;

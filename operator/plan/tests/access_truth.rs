@@ -56,6 +56,8 @@ fn known(key: SiteKey) -> KnownSite {
 /// A hub as YAML, with what sites said; each test changes what it is about.
 struct Hub {
     factory: Option<Value>,
+    /// Further factories.
+    others: Vec<Value>,
     pools: Vec<Value>,
     grants: Vec<Value>,
     known: Vec<SiteKey>,
@@ -124,6 +126,7 @@ impl Hub {
         let all = [bissen(), bettembourg(), remich()];
         Self {
             factory: Some(manifest("example", "example", json!({"type": "Factory", "sites": sites, "policy": policy}))),
+            others: Vec::new(),
             pools: vec![
                 pool("h100", json!({"kubernetes": {}}), json!([{"name": "bissen"}, {"name": "bettembourg"}])),
                 pool("slurm", json!({"slurm": {"partition": "h100"}}), json!([{"name": "remich"}])),
@@ -163,6 +166,9 @@ impl Hub {
         };
         if let Some(value) = &self.factory {
             world.put_factory(factory(), Arc::new(serde_json::from_value(value.clone()).expect("a factory")));
+        }
+        for value in &self.others {
+            world.put_factory(owner(Kind::AIFactory, value), Arc::new(serde_json::from_value(value.clone()).expect("a factory")));
         }
         if self.undecodable {
             world.put_undecodable(factory());
@@ -316,6 +322,49 @@ fn a_site_taken_out_of_its_factory_keeps_what_it_gives_until_a_person_ends_it() 
     hub.known.retain(|key| *key != bettembourg());
     hub.holders.remove(&bettembourg());
     assert!(hub.settled().finished);
+}
+
+/// Rows are keyed by name, so that the API server would refuse a status with one name twice.
+#[test]
+fn sites_of_two_factories_with_one_name_have_a_row_each() {
+    let mut hub = Hub::new();
+    let factories = [("example", "south"), ("north", "north"), ("north", "second")];
+    let mut entries = vec![entry("h100")];
+    let mut names = vec!["bettembourg".to_owned(), "bissen".to_owned()];
+    for (namespace, name) in factories {
+        let mut factory = hub.factory.clone().expect("a factory");
+        factory["metadata"]["namespace"] = json!(namespace);
+        factory["metadata"]["name"] = json!(name);
+        hub.others.push(factory);
+        let mut pool = pool(name, json!({"kubernetes": {}}), json!([{"name": "bissen"}]));
+        pool["metadata"]["namespace"] = json!(namespace);
+        pool["spec"]["factoryRef"]["name"] = json!(name);
+        pool["spec"]["consumers"] = json!([{"name": "example", "namespaces": {"names": ["example"]}}]);
+        hub.pools.push(pool);
+        let mut entry = entry(name);
+        entry["poolRef"]["namespace"] = json!(namespace);
+        entries.push(entry);
+        let key = SiteKey::new(OwnerRef::new(Kind::AIFactory, namespace, name), "bissen");
+        names.push(if namespace == name { format!("{namespace}/bissen") } else { format!("{namespace}/{name}/bissen") });
+        hub.known.push(key.clone());
+        hub.holders.insert(key.clone());
+        hub.synced.insert(key.clone());
+        hub.sites.insert(key, SiteReport { reachable: true, synced: true, ..SiteReport::default() });
+    }
+    hub.grants[0] = grant(json!(entries));
+    let status = hub.settled().status;
+    let mut rows: Vec<&str> = status.sites.iter().map(|row| row.name.as_str()).collect();
+    rows.sort_unstable();
+    names.sort_unstable();
+    assert_eq!(rows, names, "{status:?}");
+    // The next look finds each row by its name again, also where the site can not be asked.
+    let mut hub = hub.stored();
+    let south = SiteKey::new(OwnerRef::new(Kind::AIFactory, "example", "south"), "bissen");
+    hub.cut(&south);
+    let status = hub.settled().status;
+    let row = status.sites.iter().find(|row| row.name == "example/south/bissen").expect("a row");
+    assert_eq!(row.phase, SiteRowPhase::Bound, "as it was confirmed for this generation");
+    assert!(row.access.as_ref().is_some_and(|access| access.kubernetes.is_some()), "what it gave is still told: {row:?}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::broken::{Undecodable, conditions_of};
+use crate::client::defined_watch;
 use crate::tolerant_decode::{Broken, Tolerant};
 
 /// One of our resources.
@@ -107,14 +108,10 @@ impl Watched for AccessGrant {
     }
 }
 
-/// How long one watch request lasts. An API server that is given another definition of the kind may leave a watch open that shows nothing any more;
-/// until the next request a revocation would not be seen.
-const WATCH_SECONDS: u32 = 30;
-
 /// Watches a kind until the receiver is gone.
 pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
     let api: Api<Tolerant<K>> = Api::all(client);
-    let mut stream = watcher(api, watcher::Config::default().timeout(WATCH_SECONDS)).default_backoff().boxed();
+    let mut stream = watcher(api, defined_watch::config()).default_backoff().boxed();
     let mut listing = BTreeSet::new();
     while let Some(event) = stream.next().await {
         let seen = match event {

@@ -34,7 +34,8 @@ pub struct AccessGrantStatus {
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub pools: Vec<GrantPoolStatus>,
-    /// The sites, keyed by name (`factory namespace/site` where several factories are used).
+    /// The sites, keyed by name. A site of another factory than the one that grants is named `namespace/site`, or `namespace/factory/site` where the factory
+    /// is not named like its namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 128))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]

@@ -46,9 +46,17 @@ impl SiteKey {
         Self { part, ..self.clone() }
     }
 
-    /// The site's name as status shows it to a resource of `namespace`: alone, or with the factory's namespace in front.
-    pub fn display(&self, namespace: &str) -> String {
-        if self.factory.namespace == namespace { self.site.clone() } else { format!("{}/{}", self.factory.namespace, self.site) }
+    /// The site's name as status shows it to a resource of the factory `home`: alone for its own sites; `namespace/site` for those of a factory that is
+    /// named like its namespace, and `namespace/factory/site` for all others, so that no two sites have one name.
+    pub fn display(&self, home: &OwnerRef) -> String {
+        let OwnerRef { kind: _, namespace, name } = &self.factory;
+        if self.factory == *home {
+            self.site.clone()
+        } else if namespace == name && home.namespace != *namespace {
+            format!("{namespace}/{}", self.site)
+        } else {
+            format!("{namespace}/{name}/{}", self.site)
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::hub::cache::pools_of_grant;
+use aifactory_plan::hub::cache::{factory_of_grant, pools_of_grant};
 use aifactory_plan::model::report::{Finding, HeldChange, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use tokio::time::Instant;
@@ -121,8 +121,10 @@ impl Hub {
     fn log_access(&self, key: &SiteKey, report: &Report) {
         let owner = &report.owner;
         let before = self.reports.get(owner, key);
-        let rows = self.cache.grant(owner).and_then(|grant| grant.status.as_ref()).map(|status| status.sites.as_slice()).unwrap_or_default();
-        let stored = rows.iter().find(|row| row.name == key.display(&owner.namespace)).map(|row| row.phase.as_str());
+        let stored = self.cache.grant(owner).and_then(|grant| {
+            let name = key.display(&factory_of_grant(owner, grant));
+            grant.status.iter().flat_map(|status| &status.sites).find(|row| row.name == name).map(|row| row.phase.as_str())
+        });
         access_log::log(key, before, stored, report);
     }
 }

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::client::defined_watch;
 use crate::supervise::restarted;
 use crate::telemetry::metrics::{Metrics, ProcessTask};
 use crate::tolerant_decode::Tolerant;
@@ -159,9 +160,10 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sen
     let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &api_resource(kind));
     // By name, and never by label: what lost our label is still ours, and what others put into tenants' namespaces is to be seen.
     let Some(used) = engine::ALL.use_of(kind) else { return };
+    let config = if used.api.is_some() { defined_watch::config() } else { watcher::Config::default() };
     let config = match used.name {
-        Some(name) => watcher::Config::default().fields(&format!("metadata.name={name}")),
-        None => watcher::Config::default(),
+        Some(name) => config.fields(&format!("metadata.name={name}")),
+        None => config,
     };
     let may_concern =
         |metadata: &ObjectMeta| used.concerns(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());

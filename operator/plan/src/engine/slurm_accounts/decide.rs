@@ -124,8 +124,8 @@ impl<'a> Planner<'a> {
         let Some(record) = self.found.record.clone() else { return };
         self.lock(&if ended.seen_locked() { record.clone() } else { record.ended(ended) });
         let message = format!(
-            "account {} holds what an earlier grant of this name with code {:?} has used, this one has {:?}. Wait until it is gone, or take it \
-             over: kubectl annotate accessgrant {} -n {} {}=true",
+            "account {} holds what an earlier grant of this name with code {:?} has used, this one has {:?}. It stays locked while a \
+             grant of this name exists. Give this grant another name, or take it over: kubectl annotate accessgrant {} -n {} {}=true",
             self.found.account,
             record.code,
             grant.code,

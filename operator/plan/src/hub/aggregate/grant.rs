@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::site_status::Reach;
 use super::{Outcome, Reports, usage};
-use crate::hub::cache::Cache;
+use crate::hub::cache::{Cache, factory_of_grant};
 use crate::hub::project::{Asked, GrantProjection};
 
 mod access;
@@ -28,7 +28,7 @@ struct View<'a> {
     cache: &'a Cache,
     grant: &'a AccessGrant,
     projection: &'a GrantProjection,
-    namespace: &'a str,
+    home: OwnerRef,
     /// The parts that the grant is meant for, and those of which it is known that they hold something of it.
     rows: Vec<Row<'a>>,
     /// Parts that may hold something and could not be asked yet, without any sign that they do.
@@ -52,7 +52,7 @@ pub fn grant(cache: &Cache, grant: &AccessGrant, projection: &GrantProjection, r
         conditions: conditions::all(&view, &merged, &progress, now),
         summary: Some(view.summary(&merged)),
         pools: usage::pools(&view.used),
-        sites: merged.iter().filter(|site| site.shown()).take(ROWS).map(|site| site.status(cache, grant)).collect(),
+        sites: merged.iter().filter(|site| site.shown()).take(ROWS).map(|site| site.status(cache, grant, &view.home)).collect(),
     };
     Outcome { status, in_progress: progress.progressing, finished: view.asked() == Asked::Deleted && !may_give }
 }
@@ -70,8 +70,9 @@ impl<'a> View<'a> {
         let told: Vec<usage::Told<'_>> = rows.iter().map(Row::told).collect();
         let used = usage::entries(cache, &owner, grant, &told);
         let exhausted = projection.asked == Asked::Active && usage::nothing_left(&used);
-        let reach = Reach::of(rows.iter().map(|row| &row.standing), namespace);
-        Self { cache, grant, projection, namespace, rows, suspects, used, exhausted, reach }
+        let home = factory_of_grant(&owner, grant);
+        let reach = Reach::of(rows.iter().map(|row| &row.standing), &home);
+        Self { cache, grant, projection, home, rows, suspects, used, exhausted, reach }
     }
 
     fn asked(&self) -> Asked {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::site_status::{Reach, Standing};
 use super::{Outcome, Reports, usage};
-use crate::hub::cache::Cache;
+use crate::hub::cache::{Cache, factory_of_pool};
 use crate::hub::conditions::is_true;
 use crate::hub::project::PoolProjection;
 use crate::hub::reports::ReportIndex;
@@ -23,7 +23,7 @@ const ROWS: usize = 64;
 /// A pool with everything that is known of it.
 struct View<'s, 'a> {
     pool: &'a GPUPool,
-    namespace: &'a str,
+    home: OwnerRef,
     generation: i64,
     deleting: bool,
     standings: &'s [Standing<'a>],
@@ -64,7 +64,7 @@ pub fn pool(
             .iter()
             .take(ROWS)
             .filter(|place| place.parts.iter().any(|standing| standing.phase() != Some(SitePhase::Gone)))
-            .map(|place| place.status(namespace))
+            .map(|place| place.status(&view.home))
             .collect(),
     };
     // A part joins the known ones before the first write there.
@@ -88,21 +88,21 @@ fn standings<'a>(pool: &GPUPool, owner: &OwnerRef, projection: &'a PoolProjectio
 
 impl<'s, 'a> View<'s, 'a> {
     fn of(cache: &Cache, pool: &'a GPUPool, owner: &OwnerRef, projection: &PoolProjection, standings: &'s [Standing<'a>]) -> Self {
-        let namespace = pool.metadata.namespace.as_deref().unwrap_or_default();
+        let home = factory_of_pool(owner, pool);
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let using = deleting.then(|| cache.grants_of(owner)).into_iter().flatten();
         let places = places(standings);
         let view = Self {
             pool,
-            namespace,
             generation: pool.metadata.generation.unwrap_or_default(),
             deleting,
             standings,
-            reach: Reach::of(standings.iter(), namespace),
+            reach: Reach::of(standings.iter(), &home),
             grants: using.map(|grant| format!("{}/{}", grant.namespace, grant.name)).collect(),
             problem: None,
-            down: down(&places, namespace),
+            down: down(&places, &home),
             places,
+            home,
         };
         let refusal = projection.problems.first().map(|refusal| (refusal.reason, refusal.message.clone()));
         let stalled = || {
@@ -119,8 +119,7 @@ impl<'s, 'a> View<'s, 'a> {
 
     /// What sites find, each with the site's name.
     fn findings(&self) -> impl Iterator<Item = (String, &'s Finding)> {
-        let namespace = self.namespace;
-        self.standings.iter().flat_map(move |standing| standing.findings().iter().map(move |finding| (standing.label(namespace), finding)))
+        self.standings.iter().flat_map(move |standing| standing.findings().iter().map(move |finding| (standing.label(&self.home), finding)))
     }
 
     /// The parts that have not confirmed what is asked for. One that was lost after it had confirmed this generation has.
@@ -146,13 +145,13 @@ impl<'s, 'a> View<'s, 'a> {
 }
 
 /// Partitions that are not up, each with why.
-fn down(places: &[Place<'_, '_>], namespace: &str) -> Vec<String> {
+fn down(places: &[Place<'_, '_>], home: &OwnerRef) -> Vec<String> {
     let text = |place: &Place<'_, '_>| {
         let (name, state) = place.detail.as_ref()?.partition.as_ref().filter(|(_, state)| state != "Up")?;
         let mut findings = place.parts.iter().flat_map(|standing| standing.findings());
         let why = findings.find(|finding| finding.reason == Reason::PartitionNotReady);
         let why = why.map_or_else(|| format!("partition {name} is {state}"), |finding| finding.message.clone());
-        Some(format!("{}: {why}", place.name(namespace)))
+        Some(format!("{}: {why}", place.name(home)))
     };
     let bound = |place: &&Place<'_, '_>| place.parts.iter().any(|standing| standing.phase() == Some(SitePhase::Bound));
     places.iter().filter(bound).filter_map(text).collect()
@@ -162,7 +161,7 @@ fn down(places: &[Place<'_, '_>], namespace: &str) -> Vec<String> {
 /// nothing else.
 fn concerns(pool: &GPUPool, owner: &OwnerRef, intent: &Intent, standing: &Standing<'_>, reports: &Reports<'_>) -> bool {
     let placed = matches!(&intent.body, Body::Pool(body) if body.presence != Presence::Absent);
-    let name = standing.key.display(&owner.namespace);
+    let name = standing.key.display(&factory_of_pool(owner, pool));
     let shown = || pool.status.as_ref().is_some_and(|status| status.sites.iter().any(|row| row.name == name));
     let said = standing.report.is_some_and(|report| report.phase != SitePhase::Gone);
     placed || said || (!standing.current && (held(owner, standing, reports) || shown()))

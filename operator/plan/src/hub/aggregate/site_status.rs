@@ -1,7 +1,7 @@
 //! Where one resource stands at one site, as far as the hub can tell.
 
-use aifactory_api::Reason;
 use aifactory_api::grant::{AccessGrantStatus, SiteRowPhase};
+use aifactory_api::{OwnerRef, Reason};
 use jiff::Timestamp;
 
 use super::Reports;
@@ -67,31 +67,31 @@ impl<'a> Standing<'a> {
     }
 
     /// `bissen: no answer since 2026-12-01T00:00:00Z (connection refused)`.
-    pub fn unreachable_text(&self, namespace: &str) -> String {
+    pub fn unreachable_text(&self, home: &OwnerRef) -> String {
         if let Some(problem) = self.problem.as_ref().filter(|problem| self.last_contact.is_none() && answered(problem.reason)) {
-            return format!("{}: {}: {}", self.label(namespace), problem.reason, problem.message);
+            return format!("{}: {}: {}", self.label(home), problem.reason, problem.message);
         }
         let since = self.last_contact.map_or_else(
             || "never reached since the operator started".to_owned(),
             |at| format!("last contact {}", crate::model::time::whole_seconds(at)),
         );
         let why = self.problem.as_ref().map(|problem| format!(" ({}: {})", problem.reason, problem.message)).unwrap_or_default();
-        format!("{}: {since}{why}", self.label(namespace))
+        format!("{}: {since}{why}", self.label(home))
     }
 
     /// What stands in the way there, or that it is under way.
-    pub fn progress_text(&self, namespace: &str) -> String {
-        let name = self.label(namespace);
+    pub fn progress_text(&self, home: &OwnerRef) -> String {
+        let name = self.label(home);
         match self.findings().first() {
-            _ if !self.reachable => self.unreachable_text(namespace),
+            _ if !self.reachable => self.unreachable_text(home),
             Some(finding) => format!("{name}: {}", shorten(&finding.message, 300)),
             None => format!("{name}: in progress"),
         }
     }
 
     /// The site's name, and which part of it where that is its Slurm.
-    pub fn label(&self, namespace: &str) -> String {
-        let name = self.key.display(namespace);
+    pub fn label(&self, home: &OwnerRef) -> String {
+        let name = self.key.display(home);
         match self.key.part {
             Part::Kubernetes => name,
             Part::Slurm => format!("{name} (Slurm)"),
@@ -123,7 +123,7 @@ pub struct Reach {
 
 impl Reach {
     /// A site that nobody has called yet is not lost.
-    pub fn of<'s, 'a: 's>(standings: impl Iterator<Item = &'s Standing<'a>>, namespace: &str) -> Self {
+    pub fn of<'s, 'a: 's>(standings: impl Iterator<Item = &'s Standing<'a>>, home: &OwnerRef) -> Self {
         let lost: Vec<&Standing<'_>> = standings.filter(|standing| !standing.reachable).collect();
         let called = lost.iter().any(|standing| standing.problem.as_ref().is_none_or(|problem| problem.reason != Reason::Pending));
         let (status, reason) = match (lost.is_empty(), called) {
@@ -131,7 +131,7 @@ impl Reach {
             (false, true) => (Status::False, Reason::SiteUnreachable),
             (false, false) => (Status::Unknown, Reason::Pending),
         };
-        Self { status, reason, lost: lost.iter().map(|standing| standing.unreachable_text(namespace)).collect() }
+        Self { status, reason, lost: lost.iter().map(|standing| standing.unreachable_text(home)).collect() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use aifactory_api::{Kind, OwnerRef};
 
-use crate::hub::cache::{Cache, factory_of_pool, pools_of_grant};
+use crate::hub::cache::{Cache, factory_of_grant, factory_of_pool, pools_of_grant};
 use crate::model::site_key::SiteKey;
 
 /// The parts that may hold something of a resource, beside those that it names: `holders`, which have said so, and every known part that could have
@@ -39,7 +39,7 @@ fn names(cache: &Cache, owner: &OwnerRef, key: &SiteKey) -> bool {
         // A pool that is not there may have belonged to any factory beside it.
         None => pool.namespace == key.factory.namespace,
     };
-    let shown = key.display(&owner.namespace);
+    let shown = key.display(&factory_of_grant(owner, grant));
     pools_of_grant(owner, grant).iter().any(of_factory)
         || grant.status.as_ref().is_some_and(|status| status.sites.iter().any(|row| row.name == shown))
 }

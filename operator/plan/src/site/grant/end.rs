@@ -110,8 +110,8 @@ impl Planner<'_> {
     pub(super) fn previous_incarnation(&self, ended: &Ended) -> Plan {
         let Some(found) = self.view.namespace else { return self.remove_all_access() };
         let message = format!(
-            "Namespace {} holds data of an earlier grant of this name with code {:?}, this one has {:?}. Wait until it is gone, or take it \
-             over: kubectl annotate accessgrant {} -n {} {}=true",
+            "Namespace {} holds data of an earlier grant of this name with code {:?}, this one has {:?}. It stays locked while a \
+             grant of this name exists. Give this grant another name, or take it over: kubectl annotate accessgrant {} -n {} {}=true",
             self.namespace,
             found.annotation(labels::CODE).unwrap_or_default(),
             self.grant.code,

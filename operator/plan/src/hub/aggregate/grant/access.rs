@@ -43,7 +43,7 @@ pub fn removed(view: &View<'_>, conditions: &mut Conditions<'_>) {
     }
     // Sites that answer take it away in this moment; worth a word is the one that does not, or finds something.
     let hindered = awaited.iter().any(|row| !row.standing.reachable || !row.standing.findings().is_empty());
-    let names: Vec<String> = awaited.iter().map(|row| row.standing.progress_text(view.namespace)).collect();
+    let names: Vec<String> = awaited.iter().map(|row| row.standing.progress_text(&view.home)).collect();
     let reason = if hindered { Reason::AwaitingSite } else { Reason::InProgress };
     conditions.set(kind, false, reason, format!("not confirmed by: {}", bounded(&names)));
 }
@@ -62,7 +62,7 @@ pub fn usable(view: &View<'_>, merged: &[Merged<'_, '_>], progress: &Progress, c
     }
     let unknown = view.unknown();
     if !unknown.is_empty() {
-        let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(view.namespace)).collect();
+        let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(&view.home)).collect();
         let text = format!("members may still work at a site that can not be asked: {}", bounded(&names));
         return conditions.set(kind, Status::Unknown, view.reach.reason, text);
     }
@@ -109,7 +109,7 @@ pub fn bound(view: &View<'_>, progress: &Progress, conditions: &mut Conditions<'
         return conditions.set(kind, true, Reason::AsSpecified, "");
     }
     let unknown = view.unknown();
-    let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(view.namespace)).collect();
+    let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(&view.home)).collect();
     let all_unknown = !lacking.is_empty() && lacking.iter().all(|row| unknown.iter().any(|other| std::ptr::eq(*other, **row)));
     if (over && !unknown.is_empty()) || (!over && all_unknown) {
         return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&names));

@@ -5,7 +5,7 @@ use aifactory_api::{OwnerRef, Reason};
 
 use crate::hub::aggregate::site_status::{Standing, was_confirmed};
 use crate::hub::aggregate::{Reports, usage};
-use crate::hub::cache::Cache;
+use crate::hub::cache::{Cache, factory_of_grant};
 use crate::hub::project::GrantProjection;
 use crate::model::intent::{Body, Desired, GrantIntent, GrantPoolIntent, Intent};
 use crate::model::report::{Detail, GrantDetail, SitePhase};
@@ -45,7 +45,8 @@ impl<'a> Row<'a> {
         owner: &OwnerRef,
     ) -> Self {
         let standing = Standing::of(key, intent, reports);
-        let name = key.display(&owner.namespace);
+        let home = factory_of_grant(owner, grant);
+        let name = key.display(&home);
         let placed = projection.placed.contains(key);
         let body = grant_of(intent);
         let expected = body.map_or(SiteRowPhase::Bound, |body| expected(&body.desired));
@@ -61,7 +62,7 @@ impl<'a> Row<'a> {
         let shown = previous.is_some_and(|status| status.sites.iter().any(|row| row.name == name && shows(row, key.part)));
         let row = Self {
             phase: phase(&standing, denied.is_some() && placed, confirmed.then_some(expected)),
-            label: standing.label(&owner.namespace),
+            label: standing.label(&home),
             refused: standing.phase() == Some(SitePhase::Refused),
             denied,
             may_give: !never && !standing.access_removed(),
@@ -90,9 +91,9 @@ impl<'a> Row<'a> {
         usage::Told { name: &self.name, placed: self.placed, standing: &self.standing, intent: self.intent }
     }
 
-    pub fn detail_text(&self, namespace: &str) -> String {
+    pub fn detail_text(&self, home: &OwnerRef) -> String {
         if !self.standing.reachable {
-            return self.standing.unreachable_text(namespace);
+            return self.standing.unreachable_text(home);
         }
         self.standing.findings().first().map_or_else(|| self.phase.to_string(), |finding| shorten(&finding.message, 300))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use aifactory_api::OwnerRef;
 use aifactory_api::grant::{AccessGrant, GrantAccess, GrantSiteStatus, KubernetesAccess, LocalBudget, MemberCount, SiteRowPhase, SlurmAccess};
 
 use super::row::Row;
@@ -83,11 +84,12 @@ impl Merged<'_, '_> {
         self.parts.iter().all(|row| !row.placed || (row.confirmed && !row.refused))
     }
 
-    pub fn status(&self, cache: &Cache, grant: &AccessGrant) -> GrantSiteStatus {
+    pub fn status(&self, cache: &Cache, grant: &AccessGrant, home: &OwnerRef) -> GrantSiteStatus {
         let name = self.parts.first().map(|part| part.name.clone()).unwrap_or_default();
         let live = self.parts.iter().any(|part| part.live());
-        // A site that can not be asked gives what it gave.
-        let before = grant.status.as_ref().filter(|_| !live && self.phase == SiteRowPhase::Unknown);
+        // A site that can not be asked gives what it gave, also where nobody has asked it since the operator began.
+        let silent = self.parts.iter().all(|part| !part.standing.reachable && part.standing.report.is_none());
+        let before = grant.status.as_ref().filter(|_| silent || (!live && self.phase == SiteRowPhase::Unknown));
         let before = before.and_then(|status| status.sites.iter().find(|row| row.name == name));
         GrantSiteStatus {
             phase: self.phase,
@@ -95,7 +97,7 @@ impl Merged<'_, '_> {
             access: self.access(cache).or_else(|| before.and_then(|row| row.access.clone())),
             budgets: self.budgets(grant, &name),
             expiry_enforced_by: live.then(|| "Hub".to_owned()).or_else(|| before.and_then(|row| row.expiry_enforced_by.clone())),
-            message: self.message(grant).map(|text| shorten(&text, 1000)),
+            message: self.message(home).map(|text| shorten(&text, 1000)),
             name,
         }
     }
@@ -158,11 +160,10 @@ impl Merged<'_, '_> {
         }
     }
 
-    fn message(&self, grant: &AccessGrant) -> Option<String> {
-        let namespace = grant.metadata.namespace.as_deref().unwrap_or_default();
+    fn message(&self, home: &OwnerRef) -> Option<String> {
         let of = |part: &Row<'_>| {
             if !part.standing.reachable {
-                return Some(part.standing.unreachable_text(namespace));
+                return Some(part.standing.unreachable_text(home));
             }
             let found: Vec<String> = part.standing.findings().iter().map(|finding| format!("{}: {}", finding.reason, finding.message)).collect();
             if found.is_empty() { part.denied.clone() } else { Some(found.join("; ")) }

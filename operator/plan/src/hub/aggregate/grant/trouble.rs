@@ -48,7 +48,7 @@ pub struct Progress {
 impl Progress {
     pub fn of(view: &View<'_>) -> Self {
         let open = || view.rows.iter().filter(|row| !row.confirmed);
-        let waiting = bounded(&open().map(|row| format!("{} ({})", row.label, row.detail_text(view.namespace))).collect::<Vec<_>>());
+        let waiting = bounded(&open().map(|row| format!("{} ({})", row.label, row.detail_text(&view.home))).collect::<Vec<_>>());
         let mut troubles = troubles(view);
         // Stable: of the same rank the first stays the first.
         troubles.sort_by_key(|trouble| trouble.rank);

@@ -12,7 +12,7 @@ use crate::model::text::bounded;
 pub fn all(view: &View<'_, '_>, now: Timestamp) -> Vec<Condition> {
     let previous = view.previous().map_or(&[][..], |status| status.conditions.as_slice());
     let mut conditions = Conditions::new(previous, view.generation, now);
-    let open: Vec<String> = view.open().iter().map(|standing| standing.progress_text(view.namespace)).collect();
+    let open: Vec<String> = view.open().iter().map(|standing| standing.progress_text(&view.home)).collect();
     let open = bounded(&open);
     ready(view, &open, &mut conditions);
     reconciling(view, &open, &mut conditions);
@@ -79,7 +79,7 @@ fn nodes(view: &View<'_, '_>, conditions: &mut Conditions<'_>) {
         let texts: Vec<String> = found.iter().map(|(site, finding)| format!("{site}: {}", finding.message)).collect();
         return conditions.set(kind, false, first.reason, bounded(&texts));
     }
-    let unheard: Vec<String> = view.places.iter().filter_map(|place| place.unheard(view.namespace)).collect();
+    let unheard: Vec<String> = view.places.iter().filter_map(|place| place.unheard(&view.home)).collect();
     if enough && !unheard.is_empty() {
         // The nodes of a site that has not answered yet were never counted.
         return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&unheard));

@@ -1,5 +1,6 @@
 //! A pool at one site, with what the parts of the site say together.
 
+use aifactory_api::OwnerRef;
 use aifactory_api::factory::GpuCount;
 use aifactory_api::pool::{NodeCount, PartitionStatus, PoolSiteStatus};
 
@@ -50,21 +51,21 @@ pub fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
 }
 
 impl Place<'_, '_> {
-    pub fn name(&self, namespace: &str) -> String {
-        self.parts.first().map(|part| part.key.display(namespace)).unwrap_or_default()
+    pub fn name(&self, home: &OwnerRef) -> String {
+        self.parts.first().map(|part| part.key.display(home)).unwrap_or_default()
     }
 
     /// Why nothing is known of the site, where it can not be asked and has not said anything.
-    pub fn unheard(&self, namespace: &str) -> Option<String> {
+    pub fn unheard(&self, home: &OwnerRef) -> Option<String> {
         let silent = self.detail.is_none() && self.parts.iter().all(|standing| !standing.reachable && standing.report.is_none());
-        self.parts.first().filter(|_| silent).map(|standing| standing.unreachable_text(namespace))
+        self.parts.first().filter(|_| silent).map(|standing| standing.unreachable_text(home))
     }
 
-    pub fn status(&self, namespace: &str) -> PoolSiteStatus {
+    pub fn status(&self, home: &OwnerRef) -> PoolSiteStatus {
         let down = self.detail.as_ref().and_then(|detail| detail.partition.as_ref()).is_some_and(|(_, state)| state != "Up");
         let phase = self.parts.iter().map(|standing| RowPhase::of(standing)).min().unwrap_or(RowPhase::Unknown);
         let message = self.parts.iter().find_map(|standing| match standing.findings().first() {
-            _ if !standing.reachable => Some(standing.unreachable_text(namespace)),
+            _ if !standing.reachable => Some(standing.unreachable_text(home)),
             Some(finding) if standing.key.part == Part::Slurm && self.parts.len() > 1 => {
                 Some(format!("Slurm: {}: {}", finding.reason, finding.message))
             }
@@ -72,7 +73,7 @@ impl Place<'_, '_> {
         });
         let detail = self.detail.as_ref();
         PoolSiteStatus {
-            name: self.name(namespace),
+            name: self.name(home),
             phase: if phase == RowPhase::Ready && down { RowPhase::Degraded } else { phase }.as_str().to_owned(),
             nodes: detail.map_or(NodeCount::default(), |detail| NodeCount {
                 wanted: detail.wanted,

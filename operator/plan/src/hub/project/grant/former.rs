@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aifactory_api::{AccessGrant, OwnerRef};
 
-use crate::hub::cache::{Cache, pools_of_grant};
+use crate::hub::cache::{Cache, factory_of_grant, pools_of_grant};
 use crate::hub::ledger::{Former, Ledger, Recalled};
 use crate::model::budget;
 use crate::model::intent::{Budget, GrantPoolIntent};
@@ -50,7 +50,7 @@ pub fn recalled(
         .iter()
         .map(|site| SiteKey { part, ..SiteKey::new(factory.clone(), &site.name) })
         .filter_map(|key| {
-            let name = key.display(&owner.namespace);
+            let name = key.display(&factory_of_grant(owner, grant));
             let row = status.sites.iter().find(|row| row.name == name)?;
             let pods = part == Part::Kubernetes;
             let budget = row.budgets.iter().find(|budget| budget.name == entry && budget::part_of(budget) == part);
