@@ -22,7 +22,7 @@ impl Hub {
             let begun = Instant::now();
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.reconcile(&owner)));
             let result = match &outcome {
-                Ok(Outcome::Nothing) => ReconcileResult::Success,
+                Ok(Outcome::Nothing | Outcome::Later) => ReconcileResult::Success,
                 Ok(Outcome::Write(_) | Outcome::Release(_)) => ReconcileResult::RequeueAfter,
                 Err(_) => ReconcileResult::Error,
             };
@@ -31,9 +31,22 @@ impl Hub {
                 tracing::debug!(%owner, urgent, next = next.as_str(), "Reconciled");
             }
             match outcome {
-                Ok(Outcome::Nothing) => self.schedule.done(&owner),
+                Ok(Outcome::Nothing) => {
+                    self.pending.remove(&owner);
+                    self.schedule.done(&owner);
+                }
+                Ok(Outcome::Later) => {
+                    self.pending.insert(&owner);
+                    self.schedule.done(&owner);
+                }
                 Ok(Outcome::Write(write)) => match self.meta(&owner) {
-                    Some(meta) => self.spawn_write(owner, meta, write),
+                    Some(meta) => {
+                        // Until the resource is reconciled again, after the write.
+                        if matches!(write, Write::Status(_)) {
+                            self.pending.insert(&owner);
+                        }
+                        self.spawn_write(owner, meta, write);
+                    }
                     None => self.schedule.done(&owner),
                 },
                 Ok(Outcome::Release(secrets)) => {

@@ -32,6 +32,8 @@ pub(super) enum Finished {
 /// What reconciling a resource ends with.
 pub(super) enum Outcome {
     Nothing,
+    /// The status says less than is known, and is written later.
+    Later,
     Write(Write),
     /// Release Secrets, then take the finalizer off.
     Release(Vec<SecretName>),
@@ -41,6 +43,7 @@ impl Outcome {
     pub(super) fn as_str(&self) -> &'static str {
         match self {
             Outcome::Nothing => "nothing",
+            Outcome::Later => "write the status later",
             Outcome::Write(Write::AddFinalizer) => "add the finalizer",
             Outcome::Write(Write::RemoveFinalizer) => "remove the finalizer",
             Outcome::Write(Write::Status(_)) => "write the status",

@@ -28,7 +28,7 @@ impl PendingStatus {
         }
     }
 
-    /// The resource is reconciled now, or gone.
+    /// The status says all that is known, or the resource is gone.
     pub fn remove(&mut self, owner: &OwnerRef) {
         if let Some(set) = self.by_kind.get_mut(&owner.kind)
             && set.remove(owner)

@@ -17,7 +17,6 @@ use crate::hub::writes::Write;
 
 impl Hub {
     pub(super) fn reconcile(&mut self, owner: &OwnerRef) -> Outcome {
-        self.pending.remove(owner);
         if let Some(found) = self.undecodable.get(owner) {
             let next = undecodable(found);
             if owner.kind == Kind::AIFactory {

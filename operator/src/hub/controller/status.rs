@@ -42,9 +42,8 @@ impl Hub {
 
     /// What status said before the restart stands for now.
     pub(super) fn later(&mut self, owner: &OwnerRef) -> Outcome {
-        self.pending.insert(owner);
         self.schedule.add_at(owner.clone(), self.begun + REPORT_GRACE + Duration::from_millis(10));
-        Outcome::Nothing
+        Outcome::Later
     }
 
     /// Counts a pool or a factory anew after a moment, since more changes of this kind are likely to follow.
@@ -80,9 +79,8 @@ impl Hub {
         match pace.due(generation.unwrap_or_default(), outcome.in_progress, change, now) {
             Due::Never => return Outcome::Nothing,
             Due::At(at) => {
-                self.pending.insert(owner);
                 self.schedule.add_at(owner.clone(), at);
-                return Outcome::Nothing;
+                return Outcome::Later;
             }
             Due::Now => {}
         }
