@@ -190,17 +190,8 @@ impl AuditLog {
 
     /// All requests answered since the mark.
     pub fn since(&self, mark: Mark) -> Result<Requests> {
-        let mut text = String::new();
-        match File::open(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Requests::default());
-            }
-            Err(error) => return Err(at(&self.path)(error)),
-            Ok(mut file) => {
-                file.seek(SeekFrom::Start(mark.0)).map_err(at(&self.path))?;
-                file.read_to_string(&mut text).map_err(at(&self.path))?;
-            }
-        }
+        let Some(bytes) = self.bytes_since(mark)? else { return Ok(Requests::default()) };
+        let text = String::from_utf8_lossy(&bytes);
         let mut requests = Vec::new();
         // A line without its end is still being written.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
@@ -212,6 +203,24 @@ impl AuditLog {
             }
         }
         Ok(Requests(requests))
+    }
+
+    /// The log from the first line on that began after the mark: one that was half written then tells of a request from before.
+    fn bytes_since(&self, mark: Mark) -> Result<Option<Vec<u8>>> {
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at(&self.path)(error)),
+        };
+        let mut bytes = Vec::new();
+        let Some(before) = mark.0.checked_sub(1) else {
+            file.read_to_end(&mut bytes).map_err(at(&self.path))?;
+            return Ok(Some(bytes));
+        };
+        file.seek(SeekFrom::Start(before)).map_err(at(&self.path))?;
+        file.read_to_end(&mut bytes).map_err(at(&self.path))?;
+        let first = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
+        Ok(Some(bytes.split_off(first)))
     }
 
     /// All requests since the start of the cluster.
@@ -292,5 +301,38 @@ impl From<Event> for Request {
             answered: event.stage_timestamp,
             annotations: event.annotations,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::Write;
+
+    use super::*;
+
+    fn line(verb: &str) -> String {
+        format!("{{\"stage\":\"ResponseComplete\",\"requestURI\":\"/api\",\"verb\":\"{verb}\",\"user\":{{\"username\":\"u\"}}}}\n")
+    }
+
+    #[test]
+    fn a_line_that_is_half_written_at_the_mark_is_from_before() {
+        let path = std::env::temp_dir().join(format!("audit-{}.log", std::process::id()));
+        let log = AuditLog::new(path.clone());
+        let mut file = File::create(&path).unwrap();
+        let before = line("get");
+        let (half, rest) = before.split_at(20);
+        let seen = |log: &AuditLog, mark: Mark| log.since(mark).unwrap().into_iter().map(|request| request.verb).collect::<Vec<_>>();
+        file.write_all(half.as_bytes()).unwrap();
+        let within = log.mark().unwrap();
+        assert!(seen(&log, within).is_empty());
+        file.write_all(rest.as_bytes()).unwrap();
+        let between = log.mark().unwrap();
+        file.write_all(line("patch").as_bytes()).unwrap();
+        assert_eq!(seen(&log, within), ["patch"]);
+        assert_eq!(seen(&log, between), ["patch"]);
+        assert_eq!(seen(&log, Mark(0)), ["get", "patch"]);
+        std::fs::remove_file(path).unwrap();
     }
 }
