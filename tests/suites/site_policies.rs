@@ -127,6 +127,11 @@ fn what_lost_our_labels_is_mended() -> Outcome {
         ] {
             scene::put(&scene.cluster, path, object).await?;
         }
+        let account = Request::get(service_account_path(name, "default"));
+        aifactory_tests::eventually(std::time::Duration::from_secs(30), "the Namespace has its account", async || {
+            account.send(&scene.cluster.admin()).await.map_err(Into::into)
+        })
+        .await?;
         for (what, request) in [
             ("a binding of our name deleted", Request::delete(binding_path(name, lead))),
             ("tokens stopped", Request::delete(service_account_path(name, "default"))),

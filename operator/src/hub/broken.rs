@@ -62,7 +62,7 @@ pub fn conditions_of(object: &str) -> Vec<Condition> {
     status.conditions.iter().filter_map(|condition| serde_json::from_str(condition.get()).ok()).collect()
 }
 
-/// The conditions that say why a resource can not be worked on; `None` where it says so already.
+/// All conditions of a resource that can not be worked on, of which two say why; `None` where they say so already.
 pub fn conditions(stored: &[Condition], generation: Option<i64>, reason: Reason, message: &str) -> Option<Value> {
     let now = whole_seconds(Timestamp::now());
     let wanted = [(ConditionType::Ready, "False"), (ConditionType::Stalled, "True")].map(|(type_, status)| {
@@ -76,8 +76,11 @@ pub fn conditions(stored: &[Condition], generation: Option<i64>, reason: Reason,
             last_transition_time: before.filter(|before| before.status == status).map_or(Time(now), |before| before.last_transition_time.clone()),
         }
     });
-    let stands = wanted.iter().all(|wanted| stored.contains(wanted));
-    if stands { None } else { serde_json::to_value(wanted).ok() }
+    if wanted.iter().all(|wanted| stored.contains(wanted)) {
+        return None;
+    }
+    let others = stored.iter().filter(|condition| wanted.iter().all(|wanted| wanted.type_ != condition.type_));
+    serde_json::to_value(wanted.iter().chain(others).collect::<Vec<_>>()).ok()
 }
 
 #[cfg(test)]
@@ -103,7 +106,10 @@ mod tests {
         let turned = conditions(&stored, Some(3), Reason::Undecodable, "why").unwrap();
         assert_ne!(turned[0]["lastTransitionTime"], "2026-01-01T00:00:00Z");
         assert_eq!(turned[1]["lastTransitionTime"], "2026-01-01T00:00:00Z");
-        assert_eq!(turned.as_array().unwrap().len(), 2, "nothing but two conditions");
+        assert_eq!(turned.as_array().unwrap().len(), 2);
+        let other = Condition { type_: "Usable".to_owned(), ..stored[0].clone() };
+        let beside = conditions(std::slice::from_ref(&other), Some(3), Reason::Undecodable, "why").unwrap();
+        assert_eq!(beside[2], serde_json::to_value(other).unwrap(), "what else is said stays");
     }
 
     #[test]

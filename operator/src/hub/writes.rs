@@ -19,7 +19,7 @@ pub enum Write {
     RemoveFinalizer,
     /// Replaces the status.
     Status(Value),
-    /// Replaces these conditions and leaves the rest of the status alone, for a resource that can not be worked on.
+    /// Replaces the conditions and leaves the rest of the status alone, for a resource that can not be worked on.
     Conditions(Value),
 }
 
@@ -83,9 +83,10 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
             answered(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &status)))).await
         }
         Write::Conditions(conditions) => {
-            // Under a name of its own: an apply under the name of the whole status would remove all other fields.
-            let params = PatchParams::apply(labels::CONDITIONS_MANAGER).force();
-            answered(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &json!({"conditions": conditions}))))).await
+            // No apply: the API server refuses one on an object that is of another type than its schema says.
+            let params = PatchParams { field_manager: Some(labels::CONDITIONS_MANAGER.to_owned()), ..PatchParams::default() };
+            let patch = json!({"metadata": {"uid": meta.uid}, "status": {"conditions": conditions}});
+            answered(owner, api.patch_status(&owner.name, &params, &Patch::Merge(patch))).await
         }
         Write::AddFinalizer | Write::RemoveFinalizer => {
             let finalizers = meta.finalizers.clone().unwrap_or_default();

@@ -47,6 +47,13 @@ fn a_poisoned_object_delays_nobody_else_and_is_told_of_itself() {
         for name in ["poison-unreadable", "poison-turned"] {
             told(&world, name, "Undecodable").await;
         }
+        // By now the schema refuses what is stored, and what is said of it is written all the same.
+        in_force(&world).await;
+        for name in ["poison-unreadable", "poison-turned"] {
+            let nothing = Patch::Merge(json!({"status": {"conditions": []}}));
+            raw(&world).patch_status(name, &PatchParams::default(), &nothing).await.unwrap();
+            told(&world, name, "Undecodable").await;
+        }
         told(&world, "poison-failing", "InternalError").await;
         let mut beside = Duration::ZERO;
         for index in 0..5 {
@@ -117,6 +124,19 @@ async fn set_versions(definitions: &Api<CustomResourceDefinition>, versions: &Va
     let patch = json!([{"op": "replace", "path": "/spec/versions", "value": versions}]);
     let patch: Patch<()> = Patch::Json(serde_json::from_value(patch).unwrap());
     definitions.patch("accessgrants.aifactory.dev", &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Waits until the schema refuses what is stored.
+async fn in_force(world: &World) {
+    let mut other: DynamicObject = serde_json::from_value(grant("poison-refused")).unwrap();
+    other.data["spec"]["members"] = json!("everybody");
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    eventually(PATIENCE, "the schema is in force", async || match raw(world).create(&dry, &other).await {
+        Err(kube::Error::Api(status)) if status.code == 422 => Ok(()),
+        answer => Err(format!("{answer:?}").into()),
+    })
+    .await
+    .unwrap();
 }
 
 async fn told(world: &World, name: &str, reason: &str) {
