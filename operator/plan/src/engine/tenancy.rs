@@ -121,18 +121,29 @@ pub fn limits(
     held: &BTreeMap<String, i64>,
     ownership: &Ownership,
 ) -> Vec<Object> {
-    let mut gpus: BTreeMap<&str, i64> = KNOWN_ACCELERATORS.iter().map(|name| (*name, 0)).collect();
-    gpus.extend(site.accelerators.iter().map(|name| (name.as_str(), 0)));
-    let (mut cpus, mut memory, mut total): (i64, i64, i64) = (0, 0, 0);
-    let mut held: BTreeMap<&str, i64> = held.iter().filter(|_| access == Access::Open).map(|(pool, gpus)| (pool.as_str(), *gpus)).collect();
-    for pool in &grant.pools {
-        let open = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
-        let share = open.saturating_add(held.remove(pool.pool.as_str()).unwrap_or(0));
-        *gpus.entry(pool.resource.as_str()).or_default() += share;
-        total = total.saturating_add(share);
-        cpus = cpus.saturating_add(share.saturating_mul(pool.per_gpu.cpus.into()));
-        memory = memory.saturating_add(share.saturating_mul(pool.per_gpu.memory_gib.into()));
-    }
+    let hard = hard_limits(site, grant, access, held);
+    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
+    vec![
+        Object::new(key(ObjectKind::RESOURCE_QUOTA, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
+        // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
+        Object::new(
+            key(ObjectKind::RESOURCE_QUOTA, "aifactory-affinity"),
+            ownership,
+            json!({"spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
+                {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}}}),
+        ),
+        Object::new(
+            key(ObjectKind::LIMIT_RANGE, "aifactory"),
+            ownership,
+            json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "4Gi"},
+                "defaultRequest": {"cpu": "1", "memory": "4Gi"}}]}}),
+        ),
+    ]
+}
+
+/// The hard limits of a namespace's quota.
+fn hard_limits(site: &SiteIntent, grant: &GrantIntent, access: Access, held: &BTreeMap<String, i64>) -> Map<String, Value> {
+    let Share { gpus, total, mut cpus, mut memory } = share(site, grant, access, held);
     let pods = match access {
         Access::Open if total > 0 => total.saturating_mul(4).saturating_add(16),
         Access::Open | Access::Paused => 0,
@@ -159,23 +170,33 @@ pub fn limits(
     hard.insert("count/persistentvolumeclaims".to_owned(), json!("100"));
     hard.insert("count/services".to_owned(), json!("50"));
     hard.insert("count/jobs.batch".to_owned(), json!(quantity::count(jobs)));
-    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
-    vec![
-        Object::new(key(ObjectKind::RESOURCE_QUOTA, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
-        // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
-        Object::new(
-            key(ObjectKind::RESOURCE_QUOTA, "aifactory-affinity"),
-            ownership,
-            json!({"spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
-                {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}}}),
-        ),
-        Object::new(
-            key(ObjectKind::LIMIT_RANGE, "aifactory"),
-            ownership,
-            json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "4Gi"},
-                "defaultRequest": {"cpu": "1", "memory": "4Gi"}}]}}),
-        ),
-    ]
+    hard
+}
+
+/// What a grant's Pods may use at a site.
+struct Share<'a> {
+    /// Accelerators by resource name, 0 for those that are not granted.
+    gpus: BTreeMap<&'a str, i64>,
+    /// Accelerators of all kinds.
+    total: i64,
+    cpus: i64,
+    /// In GiB.
+    memory: i64,
+}
+
+fn share<'a>(site: &'a SiteIntent, grant: &'a GrantIntent, access: Access, held: &BTreeMap<String, i64>) -> Share<'a> {
+    let none = KNOWN_ACCELERATORS.into_iter().chain(site.accelerators.iter().map(String::as_str)).map(|name| (name, 0));
+    let mut sum = Share { gpus: none.collect(), total: 0, cpus: 0, memory: 0 };
+    let mut held: BTreeMap<&str, i64> = held.iter().filter(|_| access == Access::Open).map(|(pool, gpus)| (pool.as_str(), *gpus)).collect();
+    for pool in &grant.pools {
+        let open = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
+        let gpus = open.saturating_add(held.remove(pool.pool.as_str()).unwrap_or(0));
+        *sum.gpus.entry(pool.resource.as_str()).or_default() += gpus;
+        sum.total = sum.total.saturating_add(gpus);
+        sum.cpus = sum.cpus.saturating_add(gpus.saturating_mul(pool.per_gpu.cpus.into()));
+        sum.memory = sum.memory.saturating_add(gpus.saturating_mul(pool.per_gpu.memory_gib.into()));
+    }
+    sum
 }
 
 /// A quota under which nothing starts, for a namespace of which no more is known than whose it was.
