@@ -67,8 +67,8 @@ impl<'a> View<'a> {
             .filter(|(key, _)| !reports.abandoned.contains(key) || reports.sites.get(key).is_some_and(|site| site.reachable))
             .map(|(key, intent)| Row::of(cache, grant, projection, (key, intent), reports, &owner))
             .partition(|row| row.meant || row.evident);
-        let told: Vec<usage::Told<'_>> = rows.iter().map(Row::told).collect();
-        let used = usage::entries(cache, &owner, grant, &told);
+        let usage: Vec<usage::SiteUsage<'_>> = rows.iter().map(Row::usage).collect();
+        let used = usage::entries(cache, &owner, grant, &usage);
         let exhausted = projection.asked == Asked::Active && usage::nothing_left(&used);
         let reach = Reach::of(rows.iter().map(|row| &row.standing), namespace);
         Self { cache, grant, projection, namespace, rows, suspects, used, exhausted, reach }

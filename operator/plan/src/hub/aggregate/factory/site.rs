@@ -40,7 +40,7 @@ pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>],
         return row;
     }
     row.reachable = parts.iter().all(|part| part.report.is_some_and(|report| report.reachable));
-    say(&mut row, parts);
+    set_trouble(&mut row, parts);
     let before = known.map(|known| known.engines.as_slice()).unwrap_or_default();
     for part in parts {
         let reachable = part.report.filter(|report| report.reachable);
@@ -75,7 +75,7 @@ pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>],
 }
 
 /// The part in trouble decides on the reason; each one's words are there.
-fn say(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
+fn set_trouble(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
     let troubles: Vec<(Part, Trouble)> = parts.iter().map(|part| (part.part, trouble(part))).collect();
     let rank = |reason: &Reason| match reason {
         Reason::NotApplicable => 2,

@@ -86,8 +86,8 @@ impl<'a> Row<'a> {
         something || !matches!(report.phase, SitePhase::Gone | SitePhase::Refused)
     }
 
-    pub fn told(&self) -> usage::Told<'_> {
-        usage::Told { name: &self.name, placed: self.placed, standing: &self.standing, intent: self.intent }
+    pub fn usage(&self) -> usage::SiteUsage<'_> {
+        usage::SiteUsage { name: &self.name, placed: self.placed, standing: &self.standing, intent: self.intent }
     }
 
     pub fn detail_text(&self, namespace: &str) -> String {
@@ -139,7 +139,7 @@ impl<'a> Row<'a> {
             Some((Reason::Exhausted, format!("pool {} has no GPUs for this grant here", pool.entry)))
         } else if pool.budget.device_minutes == 0 {
             Some((Reason::Exhausted, format!("pool {} has no GPU-hours for this grant here", pool.entry)))
-        } else if usage::closed(&self.told(), pool) {
+        } else if usage::closed(&self.usage(), pool) {
             Some((Reason::Exhausted, format!("the GPU-hours of pool {} are used up here", pool.entry)))
         } else {
             None

@@ -55,7 +55,7 @@ impl Place<'_, '_> {
     }
 
     /// Why nothing is known of the site, where it can not be asked and has not said anything.
-    pub fn unheard(&self, namespace: &str) -> Option<String> {
+    pub fn unreported(&self, namespace: &str) -> Option<String> {
         let silent = self.detail.is_none() && self.parts.iter().all(|standing| !standing.reachable && standing.report.is_none());
         self.parts.first().filter(|_| silent).map(|standing| standing.unreachable_text(namespace))
     }
