@@ -247,7 +247,7 @@ fn body(intent: &Intent) -> &GrantIntent {
     }
 }
 
-fn told(hub: &Hub, key: &SiteKey) -> GrantIntent {
+fn intent_at(hub: &Hub, key: &SiteKey) -> GrantIntent {
     body(hub.project().sites.get(key).unwrap_or_else(|| panic!("{key} is told nothing"))).clone()
 }
 
@@ -255,7 +255,7 @@ fn members(intent: &GrantIntent) -> Vec<(&str, Option<&str>)> {
     intent.members.iter().map(|member| (member.id.as_str(), member.subject.as_ref().map(|subject| subject.name.as_str()))).collect()
 }
 
-fn says(status: &AccessGrantStatus, type_: ConditionType) -> (String, String) {
+fn condition(status: &AccessGrantStatus, type_: ConditionType) -> (String, String) {
     let found = status.conditions.iter().find(|found| found.type_ == type_.as_str()).expect("the condition");
     (found.status.clone(), found.reason.clone())
 }
@@ -283,13 +283,13 @@ fn a_part_that_left_the_spec_has_its_say_in_whether_access_is_gone() {
     let mut hub = hub.stored();
     hub.site("remich")["slurm"]["rest"].take();
     hub.spec()["state"] = json!("Revoked");
-    let intent = told(&hub, &remich());
+    let intent = intent_at(&hub, &remich());
     assert!(matches!(intent.desired, Desired::Ended { because: Reason::Revoked, .. }), "{:?}", intent.desired);
     let silent = {
         hub.cut(&remich());
         hub.settled()
     };
-    assert_eq!(says(&silent.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(condition(&silent.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     assert_eq!(silent.status.may_give_access, Some(true));
     assert_eq!(rows(&silent.status), [("remich", SiteRowPhase::Unknown)]);
 }
@@ -298,18 +298,18 @@ fn a_part_that_left_the_spec_has_its_say_in_whether_access_is_gone() {
 fn a_site_taken_out_of_its_factory_keeps_what_it_gives_until_a_person_ends_it() {
     let mut hub = Hub::new().stored();
     hub.remove_site("bettembourg");
-    let intent = told(&hub, &bettembourg());
+    let intent = intent_at(&hub, &bettembourg());
     assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
     assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::SiteNotFound));
     let status = hub.settled().status;
     assert_eq!(rows(&status), [("bettembourg", SiteRowPhase::Bound), ("bissen", SiteRowPhase::Bound)]);
     assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
-    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::SiteNotFound));
+    assert_eq!(condition(&status, ConditionType::Ready), pair("False", Reason::SiteNotFound));
 
     hub.spec()["state"] = json!("Revoked");
     hub.cut(&bettembourg());
     let waiting = hub.settled().status;
-    assert_eq!(says(&waiting, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(condition(&waiting, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
     assert!(!hub.settled().finished);
     // Once the part has said that nothing is left and the hub has forgotten it, nobody waits for it.
@@ -348,7 +348,7 @@ fn without_its_factory_a_deletion_waits_for_every_part_that_may_hold_the_grant()
     hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
     let outcome = hub.settled();
     assert!(!outcome.finished);
-    assert_eq!(says(&outcome.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(condition(&outcome.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     assert_eq!(outcome.status.may_give_access, Some(true));
     // Given up by a person, none of them counts.
     hub.abandoned = hub.known.iter().cloned().collect();
@@ -386,10 +386,10 @@ fn a_part_that_was_only_never_asked_changes_nothing_that_people_read_of_a_living
     hub.synced.remove(&remich());
     hub.cut(&remich());
     let after = hub.settled().status;
-    assert_eq!((rows(&after), says(&after, ConditionType::Ready)), (rows(&before), pair("True", Reason::AsSpecified)));
-    assert_eq!(says(&after, ConditionType::SitesReachable), pair("True", Reason::AsSpecified));
+    assert_eq!((rows(&after), condition(&after, ConditionType::Ready)), (rows(&before), pair("True", Reason::AsSpecified)));
+    assert_eq!(condition(&after, ConditionType::SitesReachable), pair("True", Reason::AsSpecified));
     hub.spec()["state"] = json!("Revoked");
-    assert_eq!(says(&hub.settled().status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite), "but access may be there");
+    assert_eq!(condition(&hub.settled().status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite), "but access may be there");
 }
 
 // F9, F11, N2: references that are broken, and sites that are away.
@@ -399,44 +399,44 @@ fn a_pool_that_is_not_there_takes_nothing_and_keeps_nobody_from_being_taken_out(
     let mut hub = Hub::new().stored();
     hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
     for key in [bissen(), bettembourg()] {
-        let intent = told(&hub, &key);
+        let intent = intent_at(&hub, &key);
         assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
         assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::PoolNotFound), "nothing new");
     }
     let status = hub.settled().status;
     assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
     assert_eq!(rows(&status).len(), 2);
-    assert_eq!(says(&status, ConditionType::Usable).0, "True");
-    assert_eq!(says(&status, ConditionType::Bound).0, "True");
-    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
-    assert_eq!(says(&status, ConditionType::Stalled), pair("True", Reason::PoolNotFound));
+    assert_eq!(condition(&status, ConditionType::Usable).0, "True");
+    assert_eq!(condition(&status, ConditionType::Bound).0, "True");
+    assert_eq!(condition(&status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
+    assert_eq!(condition(&status, ConditionType::Stalled), pair("True", Reason::PoolNotFound));
 
     hub.spec()["members"][1]["state"] = json!("Suspended");
-    assert_eq!(members(&told(&hub, &bissen())), [("p-1", Some("oidc:1"))]);
+    assert_eq!(members(&intent_at(&hub, &bissen())), [("p-1", Some("oidc:1"))]);
     hub.spec()["state"] = json!("Paused");
-    assert_eq!(told(&hub, &bissen()).desired, Desired::Paused);
+    assert_eq!(intent_at(&hub, &bissen()).desired, Desired::Paused);
     assert_eq!(hub.settled().status.phase, Some(GrantPhase::Paused));
     hub.spec()["state"] = json!("Revoked");
-    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::Revoked, .. }));
-    assert_eq!(says(&hub.settled().status, ConditionType::AccessRemoved), pair("True", Reason::AccessGone));
+    assert!(matches!(intent_at(&hub, &bissen()).desired, Desired::Ended { because: Reason::Revoked, .. }));
+    assert_eq!(condition(&hub.settled().status, ConditionType::AccessRemoved), pair("True", Reason::AccessGone));
     hub.spec()["state"] = json!("Active");
     hub.spec()["notAfter"] = json!("2026-12-15T00:00:00Z");
-    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::Expired, .. }));
+    assert!(matches!(intent_at(&hub, &bissen()).desired, Desired::Ended { because: Reason::Expired, .. }));
 }
 
 #[test]
 fn a_grant_of_pools_that_are_not_there_acts_where_it_is_held() {
     let mut hub = Hub::new().stored();
     hub.pools.clear();
-    let intent = told(&hub, &bissen());
+    let intent = intent_at(&hub, &bissen());
     assert_eq!((&intent.desired, intent.keep, intent.pools.len()), (&Desired::Bound, true, 0));
     let status = hub.settled().status;
     assert_eq!(
-        (status.phase, status.may_give_access, says(&status, ConditionType::Bound).0.as_str()),
+        (status.phase, status.may_give_access, condition(&status, ConditionType::Bound).0.as_str()),
         (Some(GrantPhase::Active), Some(true), "True")
     );
     hub.factory = None;
-    let intent = told(&hub, &bissen());
+    let intent = intent_at(&hub, &bissen());
     assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
     assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active));
 }
@@ -445,10 +445,10 @@ fn a_grant_of_pools_that_are_not_there_acts_where_it_is_held() {
 fn a_site_that_the_grant_names_wrongly_takes_nothing_from_where_it_is() {
     let mut hub = Hub::new().stored();
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bisen"}, {"name": "bettembourg"}]);
-    assert_eq!((told(&hub, &bissen()).desired, told(&hub, &bissen()).keep), (Desired::Bound, true));
-    assert_eq!((told(&hub, &bettembourg()).desired, told(&hub, &bettembourg()).keep), (Desired::Bound, false));
+    assert_eq!((intent_at(&hub, &bissen()).desired, intent_at(&hub, &bissen()).keep), (Desired::Bound, true));
+    assert_eq!((intent_at(&hub, &bettembourg()).desired, intent_at(&hub, &bettembourg()).keep), (Desired::Bound, false));
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bettembourg"}]);
-    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }), "what was meant is done");
+    assert!(matches!(intent_at(&hub, &bissen()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }), "what was meant is done");
 }
 
 #[test]
@@ -456,10 +456,10 @@ fn a_grant_that_was_never_bound_is_given_nothing_while_something_is_missing() {
     let mut hub = Hub::new();
     hub.holders.clear();
     hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
-    assert!(told(&hub, &bissen()).only_if_held.is_some());
+    assert!(intent_at(&hub, &bissen()).only_if_held.is_some());
     let status = hub.settled().status;
     assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Refused), Some(false)));
-    assert_eq!(says(&status, ConditionType::AccessRemoved), pair("False", Reason::NotApplicable));
+    assert_eq!(condition(&status, ConditionType::AccessRemoved), pair("False", Reason::NotApplicable));
 }
 
 #[test]
@@ -477,13 +477,13 @@ fn an_edit_while_the_only_site_is_away_leaves_the_grant_living_and_protected() {
     assert_eq!(rows(&status), [("bissen", SiteRowPhase::Unknown)]);
     assert!(status.sites[0].access.is_some() && status.sites[0].members.is_some(), "members still find what they had");
     for type_ in [ConditionType::Usable, ConditionType::Bound] {
-        assert_eq!(says(&status, type_), pair("Unknown", Reason::SiteUnreachable), "{type_}");
+        assert_eq!(condition(&status, type_), pair("Unknown", Reason::SiteUnreachable), "{type_}");
     }
     hub.grants[0]["status"] = serde_json::to_value(&status).expect("a status");
     assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active), "and again after a restart");
     hub.spec()["state"] = json!("Revoked");
     let status = hub.settled().status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("Unknown", Reason::SiteUnreachable), "the member may still work there");
+    assert_eq!(condition(&status, ConditionType::Usable), pair("Unknown", Reason::SiteUnreachable), "the member may still work there");
 }
 
 // F6: whom a factory does not allow.
@@ -498,16 +498,16 @@ fn nobody_gets_a_binding_where_a_grant_ends_whom_the_factory_does_not_allow() {
     ]);
     let filtered = [("p-1", None), ("p-2", None), ("p-3", Some("oidc:3"))];
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen"}]);
-    assert!(matches!(told(&hub, &bettembourg()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }));
+    assert!(matches!(intent_at(&hub, &bettembourg()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }));
     for key in [bissen(), bettembourg()] {
-        assert_eq!((members(&told(&hub, &key)), told(&hub, &key).keep), (filtered.to_vec(), false), "{key}");
+        assert_eq!((members(&intent_at(&hub, &key)), intent_at(&hub, &key).keep), (filtered.to_vec(), false), "{key}");
     }
     hub.spec()["state"] = json!("Revoked");
     for key in [bissen(), bettembourg()] {
-        assert_eq!(members(&told(&hub, &key)), filtered, "{key}");
+        assert_eq!(members(&intent_at(&hub, &key)), filtered, "{key}");
     }
     hub.factory = None;
-    let ended = told(&hub, &bissen());
+    let ended = intent_at(&hub, &bissen());
     assert!(ended.keep, "nobody can check the members, so none of them gets anything that he has not");
     assert_eq!(members(&ended)[1], ("p-2", None));
 }
@@ -554,14 +554,14 @@ fn what_a_site_will_not_do_without_a_person_is_stalled() {
     };
     let outcome = hub.aggregate(refused);
     assert!(!outcome.in_progress);
-    assert_eq!(says(&outcome.status, ConditionType::Stalled), pair("True", Reason::RefusedBySite));
-    assert_eq!(says(&outcome.status, ConditionType::Reconciling).0, "False");
-    assert_eq!(says(&outcome.status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
+    assert_eq!(condition(&outcome.status, ConditionType::Stalled), pair("True", Reason::RefusedBySite));
+    assert_eq!(condition(&outcome.status, ConditionType::Reconciling).0, "False");
+    assert_eq!(condition(&outcome.status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
     let also = |key: &SiteKey, intent: &Intent| refused(key, intent).or_else(|| Some(with(done(intent, true), Vec::new())));
     let outcome = hub.aggregate(also);
     assert!(outcome.in_progress, "the other site is at work");
     assert_eq!(
-        (says(&outcome.status, ConditionType::Stalled).0, says(&outcome.status, ConditionType::Reconciling).0),
+        (condition(&outcome.status, ConditionType::Stalled).0, condition(&outcome.status, ConditionType::Reconciling).0),
         ("False".into(), "True".into())
     );
 }
@@ -574,18 +574,18 @@ fn of_several_troubles_the_one_is_named_that_a_person_must_mend_first() {
         let finding = Finding::stalled(Reason::ForeignObject, "somebody else's quota");
         (*key == bissen()).then(|| with(done(intent, true), vec![finding]))
     };
-    assert_eq!(says(&hub.settled().status, ConditionType::Ready), pair("False", Reason::SiteUnreachable));
+    assert_eq!(condition(&hub.settled().status, ConditionType::Ready), pair("False", Reason::SiteUnreachable));
     let status = hub.aggregate(denied).status;
-    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::ForeignObject));
-    assert_eq!(says(&status, ConditionType::Stalled), pair("True", Reason::ForeignObject));
-    assert_eq!(says(&status, ConditionType::SitesReachable), pair("False", Reason::SiteUnreachable));
+    assert_eq!(condition(&status, ConditionType::Ready), pair("False", Reason::ForeignObject));
+    assert_eq!(condition(&status, ConditionType::Stalled), pair("True", Reason::ForeignObject));
+    assert_eq!(condition(&status, ConditionType::SitesReachable), pair("False", Reason::SiteUnreachable));
     let refused = |key: &SiteKey, intent: &Intent| {
         let report = denied(key, intent)?;
         Some(Report { phase: SitePhase::Refused, findings: vec![Finding::stalled(Reason::RefusedBySite, "refuseGrants")], ..report })
     };
-    assert_eq!(says(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
+    assert_eq!(condition(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
     hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
-    assert_eq!(says(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
+    assert_eq!(condition(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
 }
 
 #[test]
@@ -601,9 +601,9 @@ fn members_who_only_read_make_a_grant_usable_for_nobody() {
         }
     };
     let status = hub.aggregate(reading(2)).status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("False", Reason::MembersWaiting));
-    assert_eq!(says(&status, ConditionType::Ready), pair("True", Reason::AsSpecified), "that is what was asked for");
-    assert_eq!(says(&hub.aggregate(reading(1)).status, ConditionType::Usable), pair("True", Reason::AsSpecified));
+    assert_eq!(condition(&status, ConditionType::Usable), pair("False", Reason::MembersWaiting));
+    assert_eq!(condition(&status, ConditionType::Ready), pair("True", Reason::AsSpecified), "that is what was asked for");
+    assert_eq!(condition(&hub.aggregate(reading(1)).status, ConditionType::Usable), pair("True", Reason::AsSpecified));
 }
 
 #[test]
@@ -611,11 +611,11 @@ fn a_placement_that_is_drained_or_has_nothing_left_is_no_place_to_start_work() {
     let mut hub = Hub::new();
     hub.pools[0]["spec"]["sites"][1]["state"] = json!("Draining");
     let status = hub.settled().status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("True", Reason::AsSpecified));
+    assert_eq!(condition(&status, ConditionType::Usable), pair("True", Reason::AsSpecified));
     assert_eq!(message(&status, ConditionType::Usable), "members can start work at 1 of 2 sites; not at bettembourg: pool h100 is being drained");
     hub.pools[0]["spec"]["sites"][0]["state"] = json!("Draining");
     let status = hub.settled().status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("False", Reason::Draining));
+    assert_eq!(condition(&status, ConditionType::Usable), pair("False", Reason::Draining));
     let mut hub = Hub::new();
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen", "gpuHours": 100}, {"name": "bettembourg", "gpuHours": 0}]);
     let status = hub.settled().status;
@@ -628,10 +628,10 @@ fn access_was_never_given_where_every_part_says_so() {
     hub.holders.clear();
     hub.spec()["notBefore"] = json!("2027-01-01T00:00:00Z");
     let status = hub.settled().status;
-    assert_eq!((status.may_give_access, says(&status, ConditionType::AccessRemoved)), (Some(false), pair("False", Reason::NotApplicable)));
+    assert_eq!((status.may_give_access, condition(&status, ConditionType::AccessRemoved)), (Some(false), pair("False", Reason::NotApplicable)));
     hub.cut(&bissen());
     let status = hub.settled().status;
-    assert_eq!((status.may_give_access, says(&status, ConditionType::AccessRemoved)), (Some(true), pair("False", Reason::AccessGiven)));
+    assert_eq!((status.may_give_access, condition(&status, ConditionType::AccessRemoved)), (Some(true), pair("False", Reason::AccessGiven)));
     hub.known.retain(|key| *key != bissen());
     assert_eq!(hub.settled().status.may_give_access, Some(false), "where the hub never wrote anything nobody has access");
     hub.sites.get_mut(&bissen()).expect("its report").held.insert(alpha(), Held::Live);

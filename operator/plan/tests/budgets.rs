@@ -12,7 +12,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteWord};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
 use aifactory_plan::model::report::{
@@ -221,7 +221,7 @@ fn status(grant: &Value, ledger: &mut Ledger, used: [i64; 2], silent: Option<&st
         .map(|((key, intent), used)| (key.clone(), report(intent, used, told[key])))
         .collect();
     let about: BTreeMap<SiteKey, &Report> = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
-    ledger.hear(&projection.sites, &about);
+    ledger.apply_reports(&projection.sites, &about);
     let sites: BTreeMap<SiteKey, SiteReport> = reports.keys().map(|key| (key.clone(), there())).collect();
     let none = BTreeSet::new();
     let object = world.grant(&alpha()).expect("a grant");
@@ -346,7 +346,7 @@ fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos
                 (key, report)
             })
             .collect();
-        ledger.hear(&projection.sites, &reports.iter().map(|(key, report)| (key.clone(), report)).collect());
+        ledger.apply_reports(&projection.sites, &reports.iter().map(|(key, report)| (key.clone(), report)).collect());
         told
     };
     assert_eq!(tell(1, pools(16, 8), false), [960, 960]);
@@ -358,10 +358,10 @@ fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos
 #[test]
 fn a_slurm_without_kubernetes_hears_an_empty_word_and_no_other_waits_for_one() {
     let world = world(&grant(1, hours(10)));
-    let said = |key: &SiteKey, word: Option<SiteWord>| project::site(&world, "hub", key, word).expect("a site").word;
-    assert_eq!(said(&slurm("b"), Some(SiteWord::default())), Some(SiteWord::default()));
-    assert_eq!(said(&slurm("a"), None), None);
-    assert_eq!(said(&kubernetes("a"), Some(SiteWord::default())), None);
+    let config_sent = |key: &SiteKey, config: Option<SiteConfig>| project::site(&world, "hub", key, config).expect("a site").config;
+    assert_eq!(config_sent(&slurm("b"), Some(SiteConfig::default())), Some(SiteConfig::default()));
+    assert_eq!(config_sent(&slurm("a"), None), None);
+    assert_eq!(config_sent(&kubernetes("a"), Some(SiteConfig::default())), None);
 }
 
 #[test]

@@ -31,7 +31,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use serde_json::{Value, json};
-use site::{Sites, settle, visit};
+use site::{Sites, reconcile_all, settle};
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig { cases: 256, ..ProptestConfig::default() };
@@ -165,11 +165,11 @@ proptest! {
     fn a_plan_applied_plans_nothing(hub in hub(), events in events()) {
         let (world, mut sites, time) = play(&hub, &events);
         let before = sites.clone();
-        prop_assert_eq!(visit(&world, &mut sites, time).1, 0);
+        prop_assert_eq!(reconcile_all(&world, &mut sites, time).1, 0);
         prop_assert_eq!(&sites, &before);
         let mut fresh = Sites::new();
-        visit(&world, &mut fresh, time);
-        prop_assert_eq!(visit(&world, &mut fresh, time).1, 0);
+        reconcile_all(&world, &mut fresh, time);
+        prop_assert_eq!(reconcile_all(&world, &mut fresh, time).1, 0);
     }
 
     /// Order of arrival and status change nothing: all that counts is in specs and on sites.
@@ -247,7 +247,7 @@ proptest! {
         hub.grants.iter_mut().for_each(|grant| grant["metadata"]["deletionTimestamp"] = json!(hub::NOW));
         let world = hub.world();
         let before = sites.clone();
-        let (reports, _) = visit(&world, &mut sites, now());
+        let (reports, _) = reconcile_all(&world, &mut sites, now());
         let key = SiteKey::new(owner(&hub.factories[0]), scene::SITES[silent]);
         let about_sites: BTreeMap<SiteKey, SiteReport> = hub
             .sites()
@@ -292,7 +292,7 @@ proptest! {
         let keys: BTreeSet<SiteKey> = hub.sites();
         let mut sites = Sites::new();
         for _ in 0..3 {
-            visit(&world, &mut sites, now());
+            reconcile_all(&world, &mut sites, now());
         }
         let about_sites = BTreeMap::new();
         for (owner, grant) in world.grants() {

@@ -26,6 +26,8 @@ mod ops;
 mod oracle;
 #[path = "simulation/play.rs"]
 mod play;
+#[path = "simulation/reconcile.rs"]
+mod reconcile;
 #[path = "simulation/rest.rs"]
 mod rest;
 #[path = "simulation/shrink.rs"]
@@ -40,8 +42,6 @@ mod slurm;
 mod slurm_site;
 #[path = "simulation/slurm_worker.rs"]
 mod slurm_worker;
-#[path = "simulation/visits.rs"]
-mod visits;
 #[path = "simulation/worker.rs"]
 mod worker;
 

@@ -29,7 +29,7 @@ use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::freshness::{Freshness, Moment};
-use aifactory_plan::model::intent::SiteWord;
+use aifactory_plan::model::intent::SiteConfig;
 use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -43,7 +43,7 @@ use super::sites::{SiteWorkers, Sites, StartWorker};
 use super::watch::{Seen, Watched, watch};
 use crate::credential::reader::CredentialReader;
 use crate::supervise::{caught, restarted};
-use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::metrics::{Metrics, ProcessTask};
 use crate::telemetry::resource_counts::ResourceCounts;
 use crate::transport::HubReceiver;
@@ -81,7 +81,7 @@ pub struct HubSettings {
     /// Reads sites' credentials.
     pub reader: CredentialReader,
     /// Tells people of transitions.
-    pub notices: Notices,
+    pub event_recorder: EventRecorder,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Honours annotations that make the operator fail, for its own tests.
@@ -113,7 +113,7 @@ pub struct Hub {
     known_retry_at: Option<Instant>,
     site_reports: BTreeMap<SiteKey, SiteReport>,
     /// What sites say themselves, as last read.
-    words: BTreeMap<SiteKey, SiteWord>,
+    site_configs: BTreeMap<SiteKey, SiteConfig>,
     /// What sites report about resources.
     reports: ReportIndex,
     /// Which parts of sites hold something of a resource.
@@ -176,7 +176,7 @@ impl Hub {
             known_from_status: None,
             known_retry_at: None,
             site_reports: BTreeMap::new(),
-            words: BTreeMap::new(),
+            site_configs: BTreeMap::new(),
             reports: ReportIndex::default(),
             holders: Holders::default(),
             ledgers: BTreeMap::new(),

@@ -173,7 +173,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Tells the hub of a pool or grant, unless it knows that already; says whether it was told.
-    pub fn say(&mut self, report: Report) -> bool {
+    pub fn send_report(&mut self, report: Report) -> bool {
         let new = self.reported.get(&report.owner) != Some(&report);
         if new {
             self.reported.insert(report.owner.clone(), report.clone());
@@ -188,7 +188,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Tells the hub of the site, unless it knows that already.
-    pub fn say_of_site(&mut self, report: SiteReport) {
+    pub fn send_site_report(&mut self, report: SiteReport) {
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
             self.hub.send(FromSite::Site(Box::new(report)));
@@ -196,7 +196,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Reports what is held otherwise than was reported of the site last.
-    pub fn say_held(&mut self, changes: Vec<HeldChange>) {
+    pub fn send_held_changes(&mut self, changes: Vec<HeldChange>) {
         if let Some(report) = &mut self.site_reported
             && !changes.is_empty()
         {
@@ -266,7 +266,7 @@ pub(super) fn receive<D: Driver>(driver: &mut D, message: ToSite) {
         ToSite::Site(site) => receive_site(driver, *site),
         ToSite::Put(intent) => put(driver, intent),
         ToSite::Withdraw(owner) => withdraw(driver, owner),
-        ToSite::Gone(owner) => bury(driver, owner),
+        ToSite::Gone(owner) => add_tombstone(driver, owner),
         ToSite::Everything(set) => replace(driver, *set),
     }
 }
@@ -309,7 +309,7 @@ fn withdraw<D: Driver>(driver: &mut D, owner: OwnerRef) {
 }
 
 /// The site may hold something of what is gone that was not seen yet, so the tombstone is kept until the hub knows better.
-fn bury<D: Driver>(driver: &mut D, owner: OwnerRef) {
+fn add_tombstone<D: Driver>(driver: &mut D, owner: OwnerRef) {
     let core = driver.core();
     let before = core.intents.remove(&owner);
     core.reported.remove(&owner);
@@ -324,9 +324,9 @@ fn replace<D: Driver>(driver: &mut D, set: DesiredSet) {
     let stale = |owner: &&OwnerRef| !intents.contains_key(*owner) && !tombstones.contains(*owner);
     let withdrawn: Vec<OwnerRef> = core.intents.keys().filter(stale).cloned().collect();
     core.gone.retain(|owner| tombstones.contains(owner));
-    let buried: Vec<OwnerRef> = tombstones.iter().filter(|owner| !core.gone.contains(*owner)).cloned().collect();
+    let added: Vec<OwnerRef> = tombstones.iter().filter(|owner| !core.gone.contains(*owner)).cloned().collect();
     withdrawn.into_iter().for_each(|owner| withdraw(driver, owner));
-    buried.into_iter().for_each(|owner| bury(driver, owner));
+    added.into_iter().for_each(|owner| add_tombstone(driver, owner));
     for (owner, intent) in intents {
         if driver.core().intents.get(&owner) != Some(&intent) {
             put(driver, intent);

@@ -11,20 +11,21 @@ use kube::{Resource, ResourceExt};
 use crate::telemetry::events::{Events, Happening, regarding};
 
 /// Conditions of which a change is worth an Event.
-const TOLD: [ConditionType; 5] =
+const REPORTED_CONDITIONS: [ConditionType; 5] =
     [ConditionType::Ready, ConditionType::Authorised, ConditionType::AccessRemoved, ConditionType::SitesReachable, ConditionType::OrphansFound];
 
 /// Findings of a site that are worth an Event each time they begin.
-const FOUND: [Reason; 5] = [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
+const REPORTED_FINDINGS: [Reason; 5] =
+    [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
 
 /// Tells people of transitions.
-pub struct Notices {
+pub struct EventRecorder {
     events: Events,
     conditions: BTreeMap<OwnerRef, BTreeMap<String, (String, String)>>,
     findings: BTreeMap<OwnerRef, BTreeSet<(String, Reason)>>,
 }
 
-impl Notices {
+impl EventRecorder {
     /// Nothing told yet.
     pub fn new(events: Events) -> Self {
         Self { events, conditions: BTreeMap::new(), findings: BTreeMap::new() }
@@ -49,7 +50,7 @@ impl Notices {
         let owner = owner(Kind::AccessGrant, grant);
         let mut now = BTreeSet::new();
         let before = self.findings.remove(&owner).unwrap_or_default();
-        for (site, finding) in findings.filter(|(_, finding)| FOUND.contains(&finding.reason)) {
+        for (site, finding) in findings.filter(|(_, finding)| REPORTED_FINDINGS.contains(&finding.reason)) {
             let key = (site.to_owned(), finding.reason);
             if !before.contains(&key) {
                 self.publish(Kind::AccessGrant, grant, true, finding.reason, format!("{site}: {}", finding.message));
@@ -84,7 +85,7 @@ impl Notices {
             return;
         }
         let before = std::mem::replace(known, now);
-        for condition in new.iter().filter(|condition| TOLD.iter().any(|told| told.as_str() == condition.type_)) {
+        for condition in new.iter().filter(|condition| REPORTED_CONDITIONS.iter().any(|reported| reported.as_str() == condition.type_)) {
             let Some((status, reason)) = before.get(&condition.type_) else { continue };
             let progress = matches!(condition.reason.as_str(), "Pending" | "InProgress" | "AccessGiven" | "NotApplicable");
             // The first call to a site is no news unless it fails.

@@ -22,7 +22,7 @@ pub struct Ledger {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Share {
     /// Device-minutes told last.
-    told: i64,
+    assigned: i64,
     /// How often another value was told: a report about an earlier one confirms nothing.
     serial: u64,
     /// Device-seconds that the site may have let the grant use in the end, if it never hears anything more.
@@ -75,8 +75,8 @@ impl Ledger {
         let targets = targets(total, wanted, shares, &self.cut);
         let target = |key: &SiteKey| targets.get(key).copied().unwrap_or(0);
         for (key, share) in shares.iter_mut() {
-            if share.told > target(key) {
-                share.tell(target(key));
+            if share.assigned > target(key) {
+                share.assign(target(key));
             }
         }
         let keys: Vec<SiteKey> = targets.keys().cloned().collect();
@@ -84,23 +84,23 @@ impl Ledger {
             let others = shares.iter().filter(|(other, _)| **other != key).map(|(_, share)| share.counts()).fold(0, i64::saturating_add);
             let room = seconds(total).saturating_sub(others).max(0) / 60;
             let goal = target(&key).min(room);
-            if let Some(share) = shares.get_mut(&key).filter(|share| share.told < goal) {
-                share.tell(goal);
+            if let Some(share) = shares.get_mut(&key).filter(|share| share.assigned < goal) {
+                share.assign(goal);
             }
         }
-        wanted.keys().filter_map(|key| shares.get(key).map(|share| (key.clone(), (share.told, share.serial)))).collect()
+        wanted.keys().filter_map(|key| shares.get(key).map(|share| (key.clone(), (share.assigned, share.serial)))).collect()
     }
 
     /// What a site said about a telling: the limit that was read in force, and what is used and reserved there in device-seconds, read after the
     /// limit. Says whether more room may have come of it. Words about an earlier telling change nothing.
-    pub fn heard(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
+    pub fn record(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
         let Some(shares) = self.entries.get_mut(entry) else { return false };
         let share = shares.entry(key.clone()).or_default();
         if share.serial != serial {
             return false;
         }
         let before = (share.may, share.held);
-        let limit = seconds(limit.unwrap_or(0).max(share.told));
+        let limit = seconds(limit.unwrap_or(0).max(share.assigned));
         match held {
             Some(held) => {
                 share.held = held;
@@ -116,7 +116,7 @@ impl Ledger {
     }
 
     /// Takes in what sites report about the intents that they were sent last. Says whether the grant is to be projected again.
-    pub fn hear(&mut self, sites: &BTreeMap<SiteKey, Intent>, about: &BTreeMap<SiteKey, &Report>) -> bool {
+    pub fn apply_reports(&mut self, sites: &BTreeMap<SiteKey, Intent>, about: &BTreeMap<SiteKey, &Report>) -> bool {
         let mut moved = false;
         for (key, intent) in sites {
             let Some(report) = about.get(key).filter(|report| report.uid == intent.uid && report.answers == digest_of(intent)) else { continue };
@@ -128,10 +128,10 @@ impl Ledger {
             let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
             // Where Pods are counted and no word is said of an entry, nothing of it is there: what is known was used.
             let silent = |entry: &str| key.part == Part::Kubernetes && !detail.usage.contains_key(entry);
-            let mut told = BTreeSet::new();
+            let mut named = BTreeSet::new();
             let ended = matches!(body.desired, Desired::Ended { .. });
             for pool in &body.pools {
-                told.insert(pool.entry.as_str());
+                named.insert(pool.entry.as_str());
                 let limit = match pool.partition {
                     // A locked QOS lets nothing start, and keeps the budget that it had: it will be opened with the one that was told.
                     Some(_) if detail.access_removed => Some(pool.budget.device_minutes),
@@ -143,11 +143,11 @@ impl Ledger {
                 };
                 let known = || self.entries.get(&pool.entry).and_then(|shares| shares.get(key)).map_or(0, |share| share.held);
                 let held = held(&pool.entry).or_else(|| silent(&pool.entry).then(known));
-                moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held);
+                moved |= self.record(&pool.entry, key, pool.budget.serial, limit, held);
             }
             // The site is not to have these any more: once access is gone, or the pool is, nothing starts there, and what was used stays used.
             let closed = detail.access_removed || (key.part == Part::Kubernetes && report.settled);
-            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| closed && !told.contains(entry.as_str())) {
+            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| closed && !named.contains(entry.as_str())) {
                 if let Some(share) = shares.get_mut(key)
                     && let Some(held) = held(entry).or((share.may == 0).then_some(0)).or_else(|| silent(entry).then_some(share.held))
                 {
@@ -160,14 +160,14 @@ impl Ledger {
     }
 
     /// Device-minutes that a site was told last of an entry, with the serial of the telling.
-    pub fn told(&self, entry: &str, key: &SiteKey) -> (i64, u64) {
-        self.entries.get(entry).and_then(|shares| shares.get(key)).map(|share| (share.told, share.serial)).unwrap_or_default()
+    pub fn assigned(&self, entry: &str, key: &SiteKey) -> (i64, u64) {
+        self.entries.get(entry).and_then(|shares| shares.get(key)).map(|share| (share.assigned, share.serial)).unwrap_or_default()
     }
 
     /// Device-minutes of an entry that can not be given to any site now, since sites that have not confirmed a lower limit may still use them.
     pub fn withheld(&self, entry: &str, key: &SiteKey, wanted: i64) -> i64 {
-        let told = self.entries.get(entry).and_then(|shares| shares.get(key)).map_or(wanted, |share| share.told);
-        wanted.saturating_sub(told).max(0)
+        let assigned = self.entries.get(entry).and_then(|shares| shares.get(key)).map_or(wanted, |share| share.assigned);
+        wanted.saturating_sub(assigned).max(0)
     }
 
     /// Forgets entries that the grant does not name any more.
@@ -177,15 +177,15 @@ impl Ledger {
 }
 
 impl Share {
-    fn tell(&mut self, minutes: i64) {
-        self.told = minutes;
+    fn assign(&mut self, minutes: i64) {
+        self.assigned = minutes;
         self.serial = self.serial.saturating_add(1);
         self.may = self.may.max(seconds(minutes));
         self.known = self.known.max(seconds(minutes));
     }
 
     fn counts(&self) -> i64 {
-        self.may.max(seconds(self.told)).max(self.held)
+        self.may.max(seconds(self.assigned)).max(self.held)
     }
 }
 
@@ -199,14 +199,14 @@ fn recall(wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled
     let share = |key: &SiteKey| {
         let part = wanted.get(key).copied().unwrap_or(0);
         let recalled = recalled.get(key).copied().unwrap_or(Recalled { former: Former::Part, used: 0 });
-        let (told, may) = match recalled.former {
+        let (assigned, may) = match recalled.former {
             Former::Part => (part, part),
             Former::Limit(limit) => (limit, limit.max(part)),
             // Totals that came and went meanwhile are unknown: nothing is raised elsewhere before the site is heard.
             Former::Unsure(limit) => (limit.unwrap_or(0), i64::MAX),
         };
         let held = seconds(recalled.used);
-        Share { told, serial: 0, may: seconds(may).max(held), known: seconds(told).max(held), held }
+        Share { assigned, serial: 0, may: seconds(may).max(held), known: seconds(assigned).max(held), held }
     };
     keys.into_iter().map(|key| (key.clone(), share(key))).collect()
 }

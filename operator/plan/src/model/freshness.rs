@@ -116,7 +116,7 @@ impl<K: Ord + Clone> Freshness<K> {
     }
 
     /// The object is known to be gone, though its own watch has not shown it: what that watch still shows of this incarnation is old.
-    pub fn bury(&mut self, key: &K) {
+    pub fn mark_gone(&mut self, key: &K) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.answered = true;
             entry.gone = true;
@@ -201,7 +201,7 @@ mod tests {
         Write,
         Delete,
         Restore(usize),
-        Hear(usize),
+        Show(usize),
         Answer(usize),
     }
 
@@ -210,7 +210,7 @@ mod tests {
             4 => Just(Event::Write),
             2 => Just(Event::Delete),
             1 => (0..6_usize).prop_map(Event::Restore),
-            4 => (1..4_usize).prop_map(Event::Hear),
+            4 => (1..4_usize).prop_map(Event::Show),
             3 => (0..4_usize).prop_map(Event::Answer),
         ];
         proptest::collection::vec(event, 1..60)
@@ -222,7 +222,7 @@ mod tests {
     #[derive(Default)]
     struct Simulation {
         history: Vec<Stored>,
-        heard: usize,
+        shown: usize,
         version: u64,
         born: u64,
         answers: Vec<(Stored, Stored, Moment)>,
@@ -251,10 +251,10 @@ mod tests {
             self.store(Some((uid, self.version)));
         }
 
-        fn hear(&mut self) {
-            let Some(stored) = self.history.get(self.heard).cloned() else { return };
-            let before = self.heard.checked_sub(1).and_then(|at| self.history.get(at).cloned()).flatten();
-            self.heard += 1;
+        fn show(&mut self) {
+            let Some(stored) = self.history.get(self.shown).cloned() else { return };
+            let before = self.shown.checked_sub(1).and_then(|at| self.history.get(at).cloned()).flatten();
+            self.shown += 1;
             match (stored, before) {
                 (Some((uid, version)), _) => {
                     if self.known.shown(&"x", state(&uid, version)) {
@@ -294,7 +294,7 @@ mod tests {
         fn list(&mut self) {
             self.moment = self.moment.next();
             self.known.relist(self.moment);
-            self.heard = self.history.len();
+            self.shown = self.history.len();
             match self.now() {
                 Some((uid, version)) => {
                     if self.known.shown(&"x", state(&uid, version)) {
@@ -329,15 +329,15 @@ mod tests {
                         site.store(None);
                     },
                     Event::Restore(back) => site.restore(back),
-                    Event::Hear(number) => (0..number).for_each(|_| site.hear()),
+                    Event::Show(number) => (0..number).for_each(|_| site.show()),
                     Event::Answer(at) => site.answer(at),
                 }
             }
             while !site.answers.is_empty() {
                 site.answer(0);
             }
-            while site.heard < site.history.len() {
-                site.hear();
+            while site.shown < site.history.len() {
+                site.show();
             }
             prop_assert_eq!(&site.view, &site.now());
         }

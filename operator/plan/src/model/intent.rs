@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
+use aifactory_api::factory::{Dns, FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork};
 use aifactory_api::pool::{Accelerator, Accounting, PerGpu, Preemption};
 use aifactory_api::slurm::SiteSlurm;
@@ -44,7 +44,7 @@ pub struct SiteIntent {
     /// Ranges of the whole factory that tenants' egress never opens: pods, services, nodes, management.
     pub protected: Vec<String>,
     /// Where this site's Pods resolve names.
-    pub dns: aifactory_api::factory::Dns,
+    pub dns: Dns,
     /// Services of this site that grants may name.
     pub services: Vec<NetworkService>,
     /// What members are told.
@@ -58,13 +58,40 @@ pub struct SiteIntent {
     /// Types of GPU in the partitions of all Slurm pools at this site, sorted.
     #[serde(default)]
     pub gres_types: Vec<String>,
-    /// What the site itself says to its Slurm, where it says so on its Kubernetes. `None`: not read yet.
-    pub word: Option<SiteWord>,
+    /// The configuration that the site's admin keeps on the site's Kubernetes, for its Slurm. `None`: not read yet.
+    pub config: Option<SiteConfig>,
 }
 
-/// What a site says itself to both of its parts.
+impl SiteIntent {
+    /// A site that the hub has recorded and for which its factory configures nothing.
+    pub fn bare(hub: &str, factory: OwnerRef, factory_uid: &str, site: &str) -> Self {
+        Self {
+            version: VERSION,
+            hub: hub.to_owned(),
+            factory,
+            factory_uid: factory_uid.to_owned(),
+            site: site.to_owned(),
+            expected_uid: None,
+            accepted_uid: None,
+            release: false,
+            recorded: true,
+            left: false,
+            protected: Vec::new(),
+            dns: Dns::default(),
+            services: Vec::new(),
+            access: SiteAccess::default(),
+            slurm: None,
+            policy: FactoryPolicy::default(),
+            accelerators: Vec::new(),
+            gres_types: Vec::new(),
+            config: None,
+        }
+    }
+}
+
+/// The ConfigMaps by which a site's admin configures the operator at both parts of the site.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SiteWord {
+pub struct SiteConfig {
     /// ConfigMap `aifactory-site-policy`, as it is.
     pub policy: BTreeMap<String, String>,
     /// ConfigMap `aifactory-slurm-users`: member id to local user.

@@ -1,4 +1,4 @@
-//! Report: what one site says back about one resource, or about itself. Versioned and serialisable.
+//! Report: the state of one resource at one site, or of the site itself, as the site sends it to the hub. Versioned and serialisable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::digest::Digest;
-use crate::model::intent::SiteWord;
+use crate::model::intent::SiteConfig;
 
-/// What a site says about one resource.
+/// The state of one resource at a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The resource.
@@ -166,7 +166,7 @@ pub struct EntryUsage {
     pub closed: bool,
 }
 
-/// What a site says about itself.
+/// The state of a site itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
     /// Whether the site answers.
@@ -191,8 +191,8 @@ pub struct SiteReport {
     pub orphans: BTreeSet<OwnerRef>,
     /// Problems in the site's own policy.
     pub policy_problems: Vec<String>,
-    /// What the site says itself to both of its parts; `None`: not read yet.
-    pub word: Option<SiteWord>,
+    /// The configuration that the site's admin keeps for both parts; `None`: not read yet.
+    pub config: Option<SiteConfig>,
     /// Whether the claim was given up as asked.
     pub released: bool,
 }
@@ -209,8 +209,8 @@ pub struct HeldChange {
 }
 
 impl SiteReport {
-    /// Whether the report says the same of a resource.
-    pub fn says(&self, change: &HeldChange) -> bool {
+    /// Whether the report already has what a change would bring.
+    pub fn agrees_with(&self, change: &HeldChange) -> bool {
         self.held.get(&change.owner) == change.held.as_ref() && self.orphans.contains(&change.owner) == change.orphan
     }
 

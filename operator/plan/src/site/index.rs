@@ -337,7 +337,7 @@ impl Index {
         let known = ours.chain(self.strangers.get(&namespace.name).into_iter().flat_map(BTreeMap::keys));
         let inside: Vec<ObjectKey> = self.visits.of(known).cloned().collect();
         for key in inside {
-            self.fresh.entry(key.kind).or_default().bury(&key);
+            self.fresh.entry(key.kind).or_default().mark_gone(&key);
             change.extend(self.forget(&key, true));
         }
         change

@@ -127,7 +127,7 @@ pub fn holders(sites: &Sites, owner: &OwnerRef) -> BTreeSet<SiteKey> {
 }
 
 /// One visit of every grant at every site. Gives the reports, and the number of actions.
-pub fn visit(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey, Report)>, usize) {
+pub fn reconcile_all(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey, Report)>, usize) {
     let (mut reports, mut actions) = (Vec::new(), 0);
     let owners: Vec<OwnerRef> = world.grants().map(|(owner, _)| owner.clone()).collect();
     for owner in &owners {
@@ -156,5 +156,5 @@ pub fn visit(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey,
 
 /// Visits until nothing is left to do.
 pub fn settle(world: &Cache, sites: &mut Sites, now: Timestamp) -> usize {
-    (1..10).find(|_| visit(world, sites, now).1 == 0).expect("comes to rest")
+    (1..10).find(|_| reconcile_all(world, sites, now).1 == 0).expect("comes to rest")
 }

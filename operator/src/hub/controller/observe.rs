@@ -142,7 +142,7 @@ impl Hub {
         self.pace.remove(owner);
         self.pending.remove(owner);
         self.ledgers.remove(owner);
-        self.settings.notices.forget(owner);
+        self.settings.event_recorder.forget(owner);
         self.reports.remove(owner);
         for key in self.sites.recipients(owner).into_iter().chain(self.holders.of(owner)) {
             self.sites.gone(&key, owner);

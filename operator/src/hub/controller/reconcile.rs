@@ -65,7 +65,7 @@ impl Hub {
             for key in abandoned.difference(&before).filter(|key| key.part == Part::Kubernetes && !reported(&key.site)) {
                 let held: BTreeSet<&OwnerRef> = self.holders.at(key).chain(self.holders.at(&key.other())).collect();
                 let left: Vec<String> = held.into_iter().map(ToString::to_string).collect();
-                self.settings.notices.abandoned(factory, &key.site, &left);
+                self.settings.event_recorder.abandoned(factory, &key.site, &left);
             }
             before.symmetric_difference(&abandoned).for_each(|key| self.queue_concerned(key));
             self.abandoned.retain(|key| key.factory != *owner);
@@ -86,7 +86,7 @@ impl Hub {
         if known && !(self.has_reported(owner, &named) && named.iter().all(|key| self.has_reported_all(key))) {
             return self.later(owner);
         }
-        self.settings.notices.factory(factory, &outcome.status);
+        self.settings.event_recorder.factory(factory, &outcome.status);
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
             status.summary = None;
             status.living_grants = status.living_grants.map(|count| count.min(1));
@@ -114,7 +114,7 @@ impl Hub {
         if known && !self.has_reported(owner, &keys) {
             return self.later(owner);
         }
-        self.settings.notices.pool(pool, &outcome.status);
+        self.settings.event_recorder.pool(pool, &outcome.status);
         let by_site = self.reports.used_by_part(owner).into_iter().map(|(site, seconds)| (site.to_string(), seconds)).collect();
         self.settings.metrics.set_gpu_seconds(&pool_label(owner), &by_site);
         self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
@@ -135,7 +135,7 @@ impl Hub {
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
         let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
-        if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {
+        if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
             // What one site has given up, another may have now.
             projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
         }
@@ -159,7 +159,7 @@ impl Hub {
             return self.later(owner);
         }
         let findings = self.reports.about(owner).flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
-        self.settings.notices.grant(grant, &outcome.status, findings);
+        self.settings.event_recorder.grant(grant, &outcome.status, findings);
         let growing = aggregate::growing(&self.cache, owner, grant);
         self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
             if let Some(summary) = &mut status.summary {

@@ -25,7 +25,7 @@ use crate::client::{ClientSettings, Clients};
 use crate::credential::AddressRules;
 use crate::credential::reader::{CredentialReader, Looks};
 use crate::lease::WriteGate;
-use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
@@ -125,7 +125,7 @@ async fn run(server: &Arc<Server>, leads: bool, time: Duration) {
         client: client.clone(),
         watch: client.clone(),
         reader: CredentialReader { hub: client.clone(), local, rules: AddressRules::default(), settings, looks: Looks::default() },
-        notices: Notices::new(Events::new(client, "test".to_owned()).0),
+        event_recorder: EventRecorder::new(Events::new(client, "test".to_owned()).0),
         metrics: Arc::new(Metrics::new()),
         test_hooks: false,
     });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::OwnerRef;
 use aifactory_plan::hub::project;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Intent, SiteWord};
+use aifactory_plan::model::intent::{Intent, SiteConfig};
 use aifactory_plan::model::report::{Finding, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
@@ -56,7 +56,7 @@ impl Hub {
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
-        let Some(intent) = project::site(&self.cache, &self.id, key, self.word_for(key)) else { return };
+        let Some(intent) = project::site(&self.cache, &self.id, key, self.site_config_for(key)) else { return };
         let before = self.sites.source(key).cloned();
         if self.sites.ensure(key, source, intent) {
             // A new worker knows of nothing yet, and nobody needs the former one's credential.
@@ -71,12 +71,12 @@ impl Hub {
     }
 
     /// What a site's Slurm must know that the site says on its Kubernetes.
-    fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
+    fn site_config_for(&self, key: &SiteKey) -> Option<SiteConfig> {
         let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
         match key.part {
             Part::Kubernetes => None,
-            Part::Slurm if !kubernetes => Some(SiteWord::default()),
-            Part::Slurm => self.words.get(&key.other()).cloned(),
+            Part::Slurm if !kubernetes => Some(SiteConfig::default()),
+            Part::Slurm => self.site_configs.get(&key.other()).cloned(),
         }
     }
 
@@ -89,7 +89,7 @@ impl Hub {
         self.reports.remove_part(&self.cache, key);
         self.holders.remove_part(key);
         self.synced.remove(key);
-        self.words.remove(key);
+        self.site_configs.remove(key);
         self.release_unused(source);
     }
 

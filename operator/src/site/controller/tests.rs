@@ -185,11 +185,11 @@ impl Driver for Fake {
                 findings: Vec::new(),
                 detail: Detail::None,
             };
-            self.core.say(report);
+            self.core.send_report(report);
         }
         let connection = &self.core.connection;
         let report = SiteReport { reachable: connection.session().is_some(), problem: connection.problem().cloned(), ..SiteReport::default() };
-        self.core.say_of_site(report);
+        self.core.send_site_report(report);
     }
 
     fn deadline(&mut self, _: Instant) -> Option<Instant> {

@@ -102,8 +102,8 @@ pub fn watch(
     }
     watches.begin(watch_nodes);
     watches.begin(watch_pods);
-    watches.begin(|client, to, session| watch_word(client, labels::SITE_POLICY, Observation::Policy, to, session));
-    watches.begin(|client, to, session| watch_word(client, labels::SLURM_USERS, Observation::SlurmUsers, to, session));
+    watches.begin(|client, to, session| watch_config_map(client, labels::SITE_POLICY, Observation::Policy, to, session));
+    watches.begin(|client, to, session| watch_config_map(client, labels::SLURM_USERS, Observation::SlurmUsers, to, session));
     watches.tasks
 }
 
@@ -144,13 +144,13 @@ pub fn as_json(object: Tolerant<DynamicObject>) -> Value {
     match object {
         Tolerant::Read(object) => serde_json::to_value(object).unwrap_or_default(),
         Tolerant::Broken(broken) => {
-            told_unreadable("object", &broken.meta);
+            warn_unreadable("object", &broken.meta);
             json!({"metadata": broken.meta})
         }
     }
 }
 
-fn told_unreadable(what: &str, meta: &ObjectMeta) {
+fn warn_unreadable(what: &str, meta: &ObjectMeta) {
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     tracing::warn!(what, namespace, name, "Can not be decoded");
 }
@@ -225,11 +225,11 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
             }
             // A node of which nothing is known but its name is left alone, as one that is not there.
             Ok(watcher::Event::InitApply(Tolerant::Broken(broken))) => {
-                told_unreadable("Node", &broken.meta);
+                warn_unreadable("Node", &broken.meta);
                 continue;
             }
             Ok(watcher::Event::Apply(Tolerant::Broken(broken))) => {
-                told_unreadable("Node", &broken.meta);
+                warn_unreadable("Node", &broken.meta);
                 Observation::NodeRemoved(Gone::new(broken.meta.name.clone().unwrap_or_default(), &broken.meta))
             }
             Ok(watcher::Event::InitDone) => Observation::NodesListed(std::mem::take(&mut listing)),
@@ -297,7 +297,7 @@ fn pod_view(pod: Tolerant<Pod>) -> Option<PodView> {
     match pod {
         Tolerant::Read(pod) => PodView::from_pod(&pod),
         Tolerant::Broken(broken) => {
-            told_unreadable("Pod", &broken.meta);
+            warn_unreadable("Pod", &broken.meta);
             None
         }
     }
@@ -317,13 +317,13 @@ fn unseen(error: &watcher::Error) -> Option<String> {
 }
 
 /// The site's own word: a ConfigMap that the site admin keeps.
-async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+async fn watch_config_map(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
     let data = |word: Tolerant<ConfigMap>| match word {
         Tolerant::Read(word) => word.data.unwrap_or_default(),
         // Nothing is given by rules that nobody could read.
         Tolerant::Broken(broken) => {
-            told_unreadable("ConfigMap", &broken.meta);
+            warn_unreadable("ConfigMap", &broken.meta);
             if name == labels::SITE_POLICY { Data::from([("paused".to_owned(), "true".to_owned())]) } else { Data::new() }
         }
     };

@@ -11,7 +11,7 @@ use aifactory_operator::credential::AddressRules;
 use aifactory_operator::credential::reader::{CredentialReader, Looks};
 use aifactory_operator::hub::{Hub, HubRecord, HubSettings, Seen, load_known_sites};
 use aifactory_operator::lease::WriteGate;
-use aifactory_operator::telemetry::event_recorder::Notices;
+use aifactory_operator::telemetry::event_recorder::EventRecorder;
 use aifactory_operator::telemetry::events::Events;
 use aifactory_operator::telemetry::metrics::Metrics;
 use kube::Client;
@@ -103,7 +103,7 @@ fn settings(client: &Client) -> HubSettings {
         client: client.clone(),
         watch: client.clone(),
         reader: CredentialReader { hub: client.clone(), local: clients, rules: AddressRules::default(), settings, looks: Looks::default() },
-        notices: Notices::new(events),
+        event_recorder: EventRecorder::new(events),
         metrics: Arc::new(Metrics::new()),
         test_hooks: false,
     }

@@ -88,7 +88,7 @@ mod tests {
         let site: SiteIntent = serde_json::from_value(json!({
             "version": 1, "hub": "hub", "factory": {"kind": "AIFactory", "namespace": "example", "name": "example"}, "factory_uid": "1",
             "site": "bissen", "expected_uid": null, "accepted_uid": null, "release": false, "protected": [], "dns": {}, "services": [],
-            "access": {}, "policy": {}, "accelerators": [], "word": null,
+            "access": {}, "policy": {}, "accelerators": [], "config": null,
             "slurm": {"clusterName": "bissen", "slinky": {
                 "namespace": "slurm", "controllerRef": {"name": "slurm"}, "image": "example.org/slurmd:1", "access": access,
             }},

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, LocalRef, SiteAccess};
+use aifactory_api::factory::LocalRef;
 use aifactory_api::pool::{Accelerator, PerGpu, Preemption};
 use aifactory_api::slurm::{SiteSlurm, Slinky};
 use aifactory_api::{Kind, OwnerRef, Reason};
@@ -17,20 +17,6 @@ const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
 
 pub fn site() -> SiteIntent {
     SiteIntent {
-        version: 1,
-        hub: "hub".into(),
-        factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
-        factory_uid: "1".into(),
-        site: "bissen".into(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected: Vec::new(),
-        dns: Dns::default(),
-        services: Vec::new(),
-        access: SiteAccess::default(),
         slurm: Some(SiteSlurm {
             cluster_name: "bissen".into(),
             rest: None,
@@ -43,10 +29,7 @@ pub fn site() -> SiteIntent {
                 access: None,
             }),
         }),
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: None,
+        ..SiteIntent::bare("hub", OwnerRef::new(Kind::AIFactory, "example", "example"), "1", "bissen")
     }
 }
 

@@ -187,18 +187,19 @@ impl Wanted {
         let (gpus, minutes) = (entry.gpus(), entry.minutes());
         let minutes_of = |placed: &PoolSite| minutes.get(&placed.name).copied().unwrap_or_default();
         let chosen = entry.chosen();
-        let told = ledger.map(|ledger| {
+        let assigned = ledger.map(|ledger| {
             let wanted = chosen.iter().map(|site| (entry.key(site), minutes_of(site))).collect();
             let recalled = former::recalled(scope.cache, scope.grant, scope.owner, (&entry.factory_ref, entry.part()), &entry.entry.name, &wanted);
             ledger.settle(&entry.entry.name, entry.total(), &wanted, &recalled)
         });
         for placed in chosen {
-            let told = told.as_ref().and_then(|told| told.get(&entry.key(placed)).copied()).unwrap_or((minutes_of(placed), 0));
-            self.place(scope, &entry, placed, (gpus.get(&placed.name).copied().unwrap_or_default(), told), denied.as_ref());
+            let minutes_and_serial =
+                assigned.as_ref().and_then(|assigned| assigned.get(&entry.key(placed)).copied()).unwrap_or((minutes_of(placed), 0));
+            self.place(scope, &entry, placed, (gpus.get(&placed.name).copied().unwrap_or_default(), minutes_and_serial), denied.as_ref());
         }
     }
 
-    fn place(&mut self, scope: &Scope<'_>, entry: &Entry<'_>, placed: &PoolSite, (gpus, told): (i64, (i64, u64)), denied: Option<&Denied>) {
+    fn place(&mut self, scope: &Scope<'_>, entry: &Entry<'_>, placed: &PoolSite, (gpus, assigned): (i64, (i64, u64)), denied: Option<&Denied>) {
         let key = entry.key(placed);
         let site = entry.factory.spec.sites.iter().find(|site| site.name == placed.name);
         let broken = match site {
@@ -210,7 +211,7 @@ impl Wanted {
         };
         self.problems.extend(broken.clone());
         let placement = self.placements.entry(key).or_default();
-        placement.pools.push(entry.told(placed, gpus, told));
+        placement.pools.push(entry.pool_intent(placed, gpus, assigned));
         if let Some(denied) = denied {
             let slot = if denied.revokes { &mut placement.refused } else { &mut placement.only_if_held };
             slot.get_or_insert_with(|| denied.refusal.clone());
@@ -233,11 +234,11 @@ impl Wanted {
     /// The intents of all parts that the grant names or that may hold it, and which of them it names.
     fn intents(&self, scope: &Scope<'_>, holders: &BTreeSet<SiteKey>, ledger: Option<&Ledger>) -> (BTreeSet<SiteKey>, BTreeMap<SiteKey, Intent>) {
         // A part that its factory does not name is told only if it may hold something: nobody else looks after it.
-        let told = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.cache.known.contains(key);
+        let is_sent = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.cache.known.contains(key);
         let mut sites: BTreeMap<SiteKey, Intent> = self
             .placements
             .iter()
-            .filter(|(key, placement)| told(key, placement))
+            .filter(|(key, placement)| is_sent(key, placement))
             .map(|(key, placement)| (key.clone(), placement.intent(scope, key, self.unresolved.as_ref())))
             .collect();
         let placed = sites.keys().cloned().collect();

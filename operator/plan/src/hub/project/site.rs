@@ -7,17 +7,17 @@ use aifactory_api::factory::{Dns, Site, SiteAccess, Stage};
 use aifactory_api::{AIFactory, labels};
 
 use crate::hub::cache::{Cache, SiteHardware};
-use crate::model::intent::{SiteIntent, SiteWord, VERSION};
+use crate::model::intent::{SiteConfig, SiteIntent, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
-/// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `word` is what the site's
+/// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `config` is what the site's
 /// Kubernetes says to its Slurm, and empty for a Slurm alone, whose worker reads it beside the credential.
-pub fn site(cache: &Cache, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> Option<SiteIntent> {
+pub fn site(cache: &Cache, hub: &str, key: &SiteKey, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let factory = cache.factory(&key.factory);
     let named = factory.and_then(|factory| Some((factory, factory.spec.sites.iter().find(|site| site.name == key.site && has(site, key.part))?)));
     match named {
-        Some((factory, site)) => Some(as_named(cache, hub, key, (factory, site), word)),
-        None => as_remembered(cache, hub, key, factory.map(Arc::as_ref), word),
+        Some((factory, site)) => Some(as_named(cache, hub, key, (factory, site), config)),
+        None => as_remembered(cache, hub, key, factory.map(Arc::as_ref), config),
     }
 }
 
@@ -29,7 +29,7 @@ pub(super) fn has(site: &Site, part: Part) -> bool {
     }
 }
 
-fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), word: Option<SiteWord>) -> SiteIntent {
+fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), config: Option<SiteConfig>) -> SiteIntent {
     let row = factory.status.as_ref().and_then(|status| status.sites.iter().find(|row| row.name == key.site));
     let told = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
     let release = factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned;
@@ -54,18 +54,18 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
         policy: factory.spec.policy.clone(),
         accelerators: hardware.map(SiteHardware::accelerators).unwrap_or_default(),
         gres_types: hardware.map(SiteHardware::gres_types).unwrap_or_default(),
-        word: word.filter(|_| key.part == Part::Slurm),
+        config: config.filter(|_| key.part == Part::Slurm),
     }
 }
 
 /// A part that its factory does not name, or of which the factory can not be read: it is reached as before, so that access can be taken away there,
 /// and let go only where it is sure that the factory does not want it any more.
-fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, word: Option<SiteWord>) -> Option<SiteIntent> {
+fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let known = cache.known.get(key)?;
     let hardware = cache.hardware(key);
     // A site whose Kubernetes is reached as well says there how its Slurm users are called; until that is read, nobody knows.
     let speaks = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
-    let word = if speaks { word } else { Some(word.unwrap_or_default()) };
+    let config = if speaks { config } else { Some(config.unwrap_or_default()) };
     Some(SiteIntent {
         version: VERSION,
         hub: hub.to_owned(),
@@ -85,7 +85,7 @@ fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFac
         policy: factory.map(|factory| factory.spec.policy.clone()).unwrap_or_default(),
         accelerators: hardware.map(SiteHardware::accelerators).unwrap_or_default(),
         gres_types: hardware.map(SiteHardware::gres_types).unwrap_or_default(),
-        word: word.filter(|_| key.part == Part::Slurm),
+        config: config.filter(|_| key.part == Part::Slurm),
     })
 }
 

@@ -26,7 +26,7 @@ use crate::hub::known_sites;
 use crate::hub::sites::StartWorker;
 use crate::hub::watch::{Resourced, Seen, Watched};
 use crate::lease::WriteGate;
-use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, FromSite, SiteSender, ToSite, WorkerSender};
@@ -86,7 +86,7 @@ impl World {
                 client: client.clone(),
                 watch: client.clone(),
                 reader: CredentialReader { hub: client.clone(), local: clients, rules, settings, looks: Looks::default() },
-                notices: Notices::new(events),
+                event_recorder: EventRecorder::new(events),
                 metrics: Arc::new(Metrics::new()),
                 test_hooks: false,
             },

@@ -67,7 +67,7 @@ impl Driver for KubernetesDriver {
     }
 
     fn on_site(&mut self, before: Option<SiteIntent>) -> Contact {
-        self.visit_everything();
+        self.queue_all();
         let Some((before, site)) = before.zip(self.core.site.as_ref()) else { return Contact::Keep };
         let kept = (before.release && !site.release) || (before.left && !site.left);
         if kept {
@@ -114,7 +114,7 @@ impl Driver for KubernetesDriver {
     }
 
     fn observed(&mut self, observation: Observation) {
-        self.saw(observation);
+        self.observe(observation);
     }
 
     fn happened(&mut self, event: Event) {

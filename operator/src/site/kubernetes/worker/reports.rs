@@ -38,7 +38,7 @@ impl KubernetesDriver {
             findings,
             detail: plan.detail.clone(),
         };
-        if self.core.say(report) && self.lost.remove(owner) {
+        if self.core.send_report(report) && self.lost.remove(owner) {
             // Said once; the next report is without it.
             self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
         }
@@ -64,9 +64,9 @@ impl KubernetesDriver {
         let answers = |change: &HeldChange| change.held.is_none() && self.core.gone.contains(&change.owner);
         let Some(reported) = self.core.site_reported() else { return };
         let now = self.held_dirty.iter().map(|owner| self.held_now(owner));
-        let changes = now.filter(|change| !reported.says(change) || answers(change)).collect();
+        let changes = now.filter(|change| !reported.agrees_with(change) || answers(change)).collect();
         self.held_dirty.clear();
-        self.core.say_held(changes);
+        self.core.send_held_changes(changes);
     }
 
     /// Such as what Slurm has counted, when the factory lets a site go.
@@ -111,14 +111,14 @@ impl KubernetesDriver {
             held,
             orphans,
             policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
-            word: self.synced().then(|| self.word.clone()),
+            config: self.synced().then(|| self.site_config.clone()),
             released: self.released,
         };
         if session.is_none() && self.core.connection.problem().is_none() {
             // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
             return;
         }
-        self.core.say_of_site(report);
+        self.core.send_site_report(report);
     }
 
     pub(super) fn guard_rail_problems(&self) -> Vec<String> {

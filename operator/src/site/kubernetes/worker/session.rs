@@ -117,7 +117,7 @@ impl KubernetesDriver {
         }
         active.unguarded = unguarded;
         self.site_dirty = true;
-        self.visit_everything();
+        self.queue_all();
     }
 
     /// What is watched is decided at contact, so an engine that was installed or taken away needs another.

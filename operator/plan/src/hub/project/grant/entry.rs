@@ -94,7 +94,7 @@ impl<'a> Entry<'a> {
     }
 
     /// What one site is told of the entry.
-    pub fn told(&self, placed: &PoolSite, max_gpus: i64, (device_minutes, serial): (i64, u64)) -> GrantPoolIntent {
+    pub fn pool_intent(&self, placed: &PoolSite, max_gpus: i64, (device_minutes, serial): (i64, u64)) -> GrantPoolIntent {
         let spec = &self.pool.spec;
         GrantPoolIntent {
             pool: self.pool_ref.name.clone(),

@@ -17,8 +17,8 @@ pub fn counted(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteK
     named
         .filter_map(|(entry, pool)| {
             let pool = cache.pool(&pool).filter(|pool| pool.spec.slurm.is_none())?;
-            let told = ledger.map(|ledger| ledger.told(&entry.name, key)).unwrap_or_default();
-            let (device_minutes, serial) = if kept && told == (0, 0) { (i64::MAX, 0) } else { told };
+            let assigned = ledger.map(|ledger| ledger.assigned(&entry.name, key)).unwrap_or_default();
+            let (device_minutes, serial) = if kept && assigned == (0, 0) { (i64::MAX, 0) } else { assigned };
             Some(GrantPoolIntent {
                 pool: entry.pool_ref.name.clone(),
                 resource: pool.spec.accelerator.resource_name.clone(),
