@@ -117,7 +117,7 @@ fn what_is_left_of_a_broken_object_is_read_by_hand() {
 }
 
 #[test]
-fn a_spec_with_a_time_out_of_range_is_broken_and_says_why() {
+fn a_spec_with_a_time_out_of_range_does_not_decode_and_names_the_cause() {
     let grant = json!({"apiVersion": "aifactory.dev/v1alpha1", "kind": "AccessGrant", "metadata": {"name": "g", "namespace": "n"}, "spec": {
         "factoryRef": {"name": "f"}, "organisation": {"name": "o", "country": "FR", "category": "SME"}, "code": "EHPC-1", "accessMode": "Regular",
         "members": [], "pools": [], "notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-02-01T00:00:00Z"}});

@@ -51,7 +51,7 @@ async fn standing(scene: &Scene) -> Outcome {
 }
 
 #[test]
-fn attacks_of_members_are_refused_with_words_that_help() -> Outcome {
+fn attacks_of_members_are_refused_with_helpful_messages() -> Outcome {
     run(async {
         let scene = scene().await?;
         standing(scene).await?;

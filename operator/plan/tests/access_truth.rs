@@ -276,7 +276,7 @@ fn rows(status: &AccessGrantStatus) -> Vec<(&str, SiteRowPhase)> {
 // B1, F12: a part that leaves the spec.
 
 #[test]
-fn a_part_that_left_the_spec_has_its_say_in_whether_access_is_gone() {
+fn a_part_that_left_the_spec_counts_for_whether_access_is_gone() {
     let mut hub = Hub::new();
     hub.grants[0] = grant(json!([entry("slurm")]));
     hub.holders = BTreeSet::from([remich()]);
@@ -356,7 +356,7 @@ fn without_its_factory_a_deletion_waits_for_every_part_that_may_hold_the_grant()
 }
 
 #[test]
-fn parts_that_were_never_told_of_a_grant_are_not_asked() {
+fn parts_that_were_never_sent_a_grant_are_not_waited_for() {
     let hub = Hub::new();
     let world = hub.world();
     let none = BTreeSet::new();
@@ -623,7 +623,7 @@ fn a_placement_that_is_drained_or_has_nothing_left_is_no_place_to_start_work() {
 }
 
 #[test]
-fn access_was_never_given_where_every_part_says_so() {
+fn access_was_never_given_where_every_part_reports_that() {
     let mut hub = Hub::new();
     hub.holders.clear();
     hub.spec()["notBefore"] = json!("2027-01-01T00:00:00Z");
@@ -738,7 +738,7 @@ fn factories_and_pools_count_the_grants_that_may_still_give_access() {
 }
 
 #[test]
-fn a_pool_goes_only_when_every_part_that_may_hold_it_has_said_so() {
+fn a_pool_goes_only_when_every_part_that_may_hold_it_has_reported_it_gone() {
     let mut hub = Hub::new();
     hub.grants.clear();
     hub.pools[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
@@ -776,7 +776,7 @@ fn a_pool_at_a_part_that_left_the_spec_stays_as_it_is() {
 }
 
 #[test]
-fn nobody_says_that_the_nodes_of_a_site_are_ready_that_was_never_heard() {
+fn nodes_of_a_site_that_never_reported_do_not_count_as_ready() {
     let mut hub = Hub::new();
     let claimed = Finding::stalled(Reason::SiteClaimed, "the site belongs to AIFactory other/other");
     hub.sites.insert(bissen(), SiteReport { problem: Some(claimed), ..SiteReport::default() });

@@ -261,8 +261,8 @@ proptest! {
             let held = site::holders(&before, owner);
             let projection = project::grant(&world, owner, &held, now()).expect("a projection");
             let outcome = |abandoned: &BTreeSet<SiteKey>| {
-                let heard = reports.iter().filter(|(site, report)| *site != key && report.owner == *owner);
-                let about = heard.map(|(site, report)| (site.clone(), report)).collect();
+                let others = reports.iter().filter(|(site, report)| *site != key && report.owner == *owner);
+                let about = others.map(|(site, report)| (site.clone(), report)).collect();
                 aggregate::grant(&world, grant, &projection, &Reports { about, sites: &about_sites, abandoned }, now())
             };
             let silent = outcome(&BTreeSet::new());

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn every_transition_of_access_is_told_once() {
+    fn every_transition_of_access_is_logged_once() {
         let bound = report(SitePhase::Bound, 3, false);
         let from = |before: Option<&Report>, stored, now: &Report| transition(before, stored, now).map(|(from, _)| from);
         assert_eq!(from(None, None, &bound).as_deref(), Some("Unknown"));

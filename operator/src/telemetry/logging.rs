@@ -56,15 +56,15 @@ pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     Registry::default().with(layer.with_filter(filter)).try_init().map_err(TelemetryError::Twice)?;
     panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(location, message = words(info.payload()), "Panicked");
+        tracing::error!(location, message = panic_message(info.payload()), "Panicked");
     }));
     Ok(())
 }
 
 /// What a panic says: the text that it was given, as the standard library carries it.
-pub fn words(payload: &(dyn Any + Send)) -> &str {
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }
 
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {

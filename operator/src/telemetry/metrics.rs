@@ -213,7 +213,7 @@ impl Metrics {
         );
         registry.register(
             "undecodable_objects",
-            "Objects in lists, watches and answers that this release could not decode; each is told in the log, and where it is ours, in its status",
+            "Objects in lists, watches and answers that this release could not decode; each is sample in the log, and where it is ours, in its status",
             BROKEN.clone(),
         );
         registry.register("leader_election_master_status", "1 while this process leads, 0 while it waits", self.leader.clone());
@@ -442,8 +442,8 @@ mod tests {
     fn names_and_labels_are_stable() {
         let text = used().encode().unwrap();
         // Undecodable objects are counted for the whole process, so that other tests have a part in the figure.
-        let told = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.starts_with("aifactory_undecodable_objects_total");
-        let samples: Vec<&str> = text.lines().filter(told).collect();
+        let sample = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.starts_with("aifactory_undecodable_objects_total");
+        let samples: Vec<&str> = text.lines().filter(sample).collect();
         let golden = [
             "aifactory_build_info{version=\"0.1.0\"} 1",
             "aifactory_reconcile_total{kind=\"AccessGrant\",result=\"success\"} 1",
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_says_what_it_is() {
+    fn every_metric_has_a_help_text() {
         let text = used().encode().unwrap();
         for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
             let name = line.split(' ').nth(2).unwrap();

@@ -45,8 +45,8 @@ fn a_deleted_namespace_is_back_as_soon_as_it_is_really_gone() {
         assert!(took <= 2 * SECOND, "{took} ms");
         assert!(Api::<ConfigMap>::namespaced(site.admin(), &tenant).get_opt("results").await.unwrap().is_none());
 
-        let told = warned(world, "lost", "DataLost", &[SITE, &tenant]).await;
-        assert!(told.contains("made anew, empty"), "{told}");
+        let warning = warned(world, "lost", "DataLost", &[SITE, &tenant]).await;
+        assert!(warning.contains("made anew, empty"), "{warning}");
         world.ready::<AccessGrant>("lost").await;
         let key = ObjectKey::cluster(ObjectKind::NAMESPACE, tenant.clone());
         assert_eq!(crate::api(site, &key).get(&tenant).await.unwrap().labels()["aifactory.dev/state"], "Bound");

@@ -97,14 +97,14 @@ async fn a_cluster_goes_back_to_a_snapshot_and_starts_late() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_test_leaves_no_process() {
     // The same test is the victim where it is told so.
-    if let Some(said) = std::env::var_os(VICTIM).map(PathBuf::from) {
-        return hold(&said).await;
+    if let Some(marker) = std::env::var_os(VICTIM).map(PathBuf::from) {
+        return hold(&marker).await;
     }
-    let said = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("victim");
-    let _ = std::fs::remove_file(&said);
+    let marker = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("victim");
+    let _ = std::fs::remove_file(&marker);
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "ending::a_killed_test_leaves_no_process"])
-        .env(VICTIM, &said)
+        .env(VICTIM, &marker)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -114,7 +114,7 @@ async fn a_killed_test_leaves_no_process() {
         if let Some(status) = victim.try_wait()? {
             return Ok(Err(status));
         }
-        Ok(Ok(PathBuf::from(std::fs::read_to_string(&said)?)))
+        Ok(Ok(PathBuf::from(std::fs::read_to_string(&marker)?)))
     })
     .await
     .unwrap()
@@ -139,11 +139,11 @@ async fn a_killed_test_leaves_no_process() {
 }
 
 /// What the victim does: tells where its federation is, and waits.
-async fn hold(said: &Path) {
+async fn hold(marker: &Path) {
     let federation = Federation::builder().name("victim").site(ClusterOptions::site("bissen")).start().await.unwrap();
-    let unfinished = said.with_extension("unfinished");
+    let unfinished = marker.with_extension("unfinished");
     std::fs::write(&unfinished, federation.directory().as_os_str().as_encoded_bytes()).unwrap();
-    std::fs::rename(unfinished, said).unwrap();
+    std::fs::rename(unfinished, marker).unwrap();
     std::future::pending::<()>().await;
 }
 

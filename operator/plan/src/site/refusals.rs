@@ -128,13 +128,13 @@ mod tests {
             for (index, created, paused, gpus, wanted, cap) in steps {
                 let intent = intent(index, created, paused, gpus);
                 let before = refusals.all().clone();
-                let mut told = BTreeSet::new();
+                let mut returned = BTreeSet::new();
                 if cap.is_some() {
                     policy = SitePolicy { max_gpus: cap, refuse_grants: [format!("team/g{index}"), "EHPC-1".to_owned()].into(), ..SitePolicy::default() };
-                    told.extend(refusals.set_policy(&policy, &intents));
+                    returned.extend(refusals.set_policy(&policy, &intents));
                 }
                 let intent = wanted.then(|| Arc::new(intent));
-                told.extend(refusals.set(&owner(index), intent.as_deref()));
+                returned.extend(refusals.set(&owner(index), intent.as_deref()));
                 match intent {
                     Some(intent) => intents.insert(owner(index), intent),
                     None => intents.remove(&owner(index)),
@@ -142,7 +142,7 @@ mod tests {
                 let expected = policy.refusals(intents.values().map(AsRef::as_ref));
                 prop_assert_eq!(refusals.all(), &expected);
                 for at in (0..8).map(owner).filter(|at| before.get(at) != expected.get(at)) {
-                    prop_assert!(told.contains(&at), "{} was not named", at);
+                    prop_assert!(returned.contains(&at), "{} was not named", at);
                 }
             }
         }

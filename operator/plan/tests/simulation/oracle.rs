@@ -174,7 +174,7 @@ impl Sim {
     }
 
     /// Whether the hub says that nobody can act for this grant any more.
-    fn says_gone(&self, owner: &OwnerRef) -> Option<&'static str> {
+    fn reported_gone(&self, owner: &OwnerRef) -> Option<&'static str> {
         match self.hub.grant(owner) {
             Some(grant) if is_true(grant, ConditionType::AccessRemoved) && !self.hub.broken(owner) => Some("AccessRemoved is True"),
             Some(grant) if !self.hub.broken(owner) && denies(grant) => Some(GUARD),
@@ -192,7 +192,7 @@ impl Sim {
         }
         self.exempt_given_up();
         for owner in cast::grants() {
-            let Some(why) = self.says_gone(&owner) else {
+            let Some(why) = self.reported_gone(&owner) else {
                 self.watchman.wrong_since.remove(&owner);
                 continue;
             };
@@ -265,17 +265,17 @@ impl Sim {
     /// O7: the sites together are never told more than was granted.
     pub fn check_budgets(&mut self) {
         for owner in cast::grants() {
-            let mut told: BTreeMap<&str, i64> = BTreeMap::new();
+            let mut minutes: BTreeMap<&str, i64> = BTreeMap::new();
             let of_slurm = self.slurm_workers.values().map(|worker| &worker.intents);
             let intents = self.workers.values().map(|worker| &worker.intents).chain(of_slurm).filter_map(|intents| intents.get(&owner));
             for pool in intents.filter_map(|intent| grant_of(intent)).filter(|grant| !grant.keep).flat_map(|grant| &grant.pools) {
-                let sum = told.entry(&pool.entry).or_default();
+                let sum = minutes.entry(&pool.entry).or_default();
                 *sum = sum.saturating_add(pool.budget.device_minutes);
             }
-            for (entry, told) in told {
+            for (entry, minutes) in minutes {
                 let most = self.watchman.granted.get(&(owner.clone(), entry.to_owned())).copied().unwrap_or_default();
-                if told > most {
-                    let text = format!("{owner}: {most} device-minutes of {entry} were granted, and {told} are told to sites");
+                if minutes > most {
+                    let text = format!("{owner}: {most} device-minutes of {entry} were granted, and {minutes} are assigned to sites");
                     self.watchman.violations.push(Violation { oracle: "O7", at: self.now, text, known: false });
                     return;
                 }

@@ -362,7 +362,7 @@ impl Sim {
             let store = &self.sites[site];
             let unnamed = self.factory_site(site).is_none();
             let decommissioned = self.factory_site(site).is_some_and(|found| found.stage == aifactory_api::factory::Stage::Decommissioned);
-            let told = [
+            let explanations = [
                 (tampered(store, owner), "a label was taken off"),
                 (store.paused(), "the site is paused"),
                 (unnamed, "the factory does not name it"),
@@ -371,7 +371,7 @@ impl Sim {
                 (self.watchman.set_back.contains(&site), "it was set back"),
                 (self.watchman.lagged.contains(&site), "its watches lagged"),
             ];
-            words.extend(told.iter().filter(|(so, _)| *so).map(|(_, text)| format!("{name}: {text}")));
+            words.extend(explanations.iter().filter(|(so, _)| *so).map(|(_, text)| format!("{name}: {text}")));
         }
         words.join(", ")
     }

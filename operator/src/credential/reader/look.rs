@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_or_key_that_is_absent_is_told_apart_from_a_hub_that_does_not_answer() {
+    async fn an_absent_secret_or_key_is_another_problem_than_a_hub_that_does_not_answer() {
         let reason = |look: &Look, key: &str| look.fingerprint(&source(key)).unwrap_err().reason;
         let looks = Looks::default();
         let without_key = looks.share("team", "sites", async { Ok(Some(BTreeMap::new())) }).await;

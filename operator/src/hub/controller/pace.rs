@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_turns_bad_is_told_soon_also_right_after_a_write() {
+    fn what_turns_bad_is_in_status_soon_also_right_after_a_write() {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         let at = |milliseconds| begun + Duration::from_millis(milliseconds);
         assert_eq!(pace.due(1, true, Change::Words, begun), Due::At(begun + PATIENCE));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_bad_with_the_first_words_that_are_stored_already_waits_no_longer() {
+    fn what_turns_bad_is_written_at_once_when_progress_is_stored_already() {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         pace.written(begun);
         assert_eq!(pace.due(0, true, Change::Nothing, begun + Duration::from_secs(1)), Due::Never);

@@ -317,7 +317,7 @@ async fn a_tombstone_from_before_the_first_contact_is_known_to_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_former_session_saw_is_dropped() {
+async fn events_of_a_former_session_are_dropped() {
     let bench = Bench::connected().await;
     bench.see(1, "a").await;
     bench.send(ToSite::Site(Box::new(SiteIntent { release: true, ..site_intent(None) })));
@@ -328,7 +328,7 @@ async fn what_a_former_session_saw_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_driver_is_told_to_the_hub_which_starts_another_controller() {
+async fn a_panic_of_the_driver_is_reported_to_the_hub_which_starts_another_controller() {
     let (shared, hub, metrics) = (Shared::default(), FakeHub::default(), Arc::new(Metrics::new()));
     shared.0.lock().unwrap().panics_at = Some(2);
     let (to_hub, mut from_site) = hub_channel();

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_where_nothing_is_said() {
+    fn nothing_is_written_without_access_in_the_factory() {
         assert_eq!(of(Value::Null), []);
     }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn login_and_rest_open_as_the_factory_says() {
+    fn login_and_rest_open_as_the_factory_specifies() {
         let objects = of(json!({"loginCIDRs": ["198.51.100.0/24"], "restCIDRs": ["203.0.113.7/32"], "tenants": ["Login"]}));
         let login = ingress(&objects, "login")[1].clone();
         assert_eq!(login["ports"], json!([{"protocol": "TCP", "port": 22}]));

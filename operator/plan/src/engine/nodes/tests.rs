@@ -191,7 +191,7 @@ fn a_node_of_two_pools_goes_to_neither_or_stays() {
 }
 
 #[test]
-fn many_contested_nodes_are_named_in_few_words() {
+fn a_message_about_many_contested_nodes_is_short() {
     let pools = BTreeMap::from([(owner("left"), pool(&[("gpu", "h100")], None)), (owner("right"), pool(&[("gpu", "h100")], None))]);
     let nodes: Vec<NodeView> = (0..40).map(|number| node(&format!("n{number:02}"), &[("gpu", "h100")])).collect();
     let assigned = run(&pools, &nodes);

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_ours_says_the_role() {
+    fn a_name_of_ours_contains_the_role() {
         assert!(has_our_name("aif-lead-0123456789") && has_our_name("aif-keeper-abcdefabcd"));
         for name in ["aif-lead-012345678", "aif-owner-0123456789", "lead-0123456789", "aif-lead-012345678X", "debug"] {
             assert!(!has_our_name(name), "{name}");

@@ -31,7 +31,7 @@ pub(super) fn has(site: &Site, part: Part) -> bool {
 
 fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), config: Option<SiteConfig>) -> SiteIntent {
     let row = factory.status.as_ref().and_then(|status| status.sites.iter().find(|row| row.name == key.site));
-    let told = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
+    let in_status = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
     let release = factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned;
     let hardware = cache.hardware(key);
     SiteIntent {
@@ -40,7 +40,7 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
         factory: key.factory.clone(),
         factory_uid: factory.metadata.uid.clone().unwrap_or_default(),
         site: key.site.clone(),
-        expected_uid: cache.known.get(key).and_then(|known| known.identity.clone()).or(told),
+        expected_uid: cache.known.get(key).and_then(|known| known.identity.clone()).or(in_status),
         accepted_uid: accepted_identity(factory, key),
         // At a site that is let go nothing new is written.
         recorded: cache.known.contains(key) || release,
@@ -64,8 +64,8 @@ fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFac
     let known = cache.known.get(key)?;
     let hardware = cache.hardware(key);
     // A site whose Kubernetes is reached as well says there how its Slurm users are called; until that is read, nobody knows.
-    let speaks = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
-    let config = if speaks { config } else { Some(config.unwrap_or_default()) };
+    let has_kubernetes = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
+    let config = if has_kubernetes { config } else { Some(config.unwrap_or_default()) };
     Some(SiteIntent {
         version: VERSION,
         hub: hub.to_owned(),

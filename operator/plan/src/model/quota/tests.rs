@@ -51,7 +51,7 @@ proptest! {
         for ((index, claim), pause) in steps {
             let position = position(index);
             let claim = claim.map(|(hours, gpus, until)| Claim { amount: Amount { hours, gpus }, until: at(until) });
-            let mut told = quota.set(&position, claim);
+            let mut changed = quota.set(&position, claim);
             match claim {
                 Some(claim) => claims.insert(position.clone(), claim),
                 None => claims.remove(&position),
@@ -64,10 +64,10 @@ proptest! {
                 prop_assert_eq!(quota.refusal(position, later), refused.get(position).copied());
             }
             prop_assert_eq!(quota.held(later), held);
-            told.extend(quota.advance(later));
+            changed.extend(quota.advance(later));
             now = now.max(later);
-            for position in claims.keys().filter(|position| !told.contains(&position.1)) {
-                prop_assert_eq!(before.get(position).copied(), refused.get(position).copied(), "{:?} was not told", position);
+            for position in claims.keys().filter(|position| !changed.contains(&position.1)) {
+                prop_assert_eq!(before.get(position).copied(), refused.get(position).copied(), "{:?} was not returned", position);
             }
             // Where nothing is set, the clock decides otherwise for nobody before the moment that is named to him.
             for position in claims.keys() {

@@ -85,7 +85,7 @@ fn the_view_of_a_node_does_not_go_back() {
 }
 
 #[test]
-fn a_namespace_that_loses_what_says_whose_it_is_occupies_its_name() {
+fn a_namespace_that_loses_its_owner_occupies_its_name() {
     let mut index = Index::default();
     index.put(object(ObjectKind::NAMESPACE, TENANT, "1", 1));
     index.put(binding("2", 2));

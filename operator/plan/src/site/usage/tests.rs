@@ -69,7 +69,7 @@ fn begun() -> Accounts {
 }
 
 #[test]
-fn a_pod_that_went_during_a_cut_counts_until_the_cut_and_the_gap_is_said() {
+fn a_pod_that_went_during_a_cut_counts_until_the_cut_and_the_gap_is_reported() {
     let mut accounts = begun();
     accounts.unwatched(at(100));
     // Days later the list comes back, with the Pod that is still there first.

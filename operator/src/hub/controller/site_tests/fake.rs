@@ -181,7 +181,7 @@ impl World {
 }
 
 impl FakeSite {
-    pub fn say(&self, message: FromSite) {
+    pub fn send(&self, message: FromSite) {
         self.hub.send(message);
     }
 

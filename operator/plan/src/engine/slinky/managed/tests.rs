@@ -152,7 +152,7 @@ fn what_counts_stays_and_the_controller_waits_for_its_partitions() {
 }
 
 #[test]
-fn a_site_without_the_kinds_is_told_so() {
+fn a_site_without_the_kinds_gets_a_finding() {
     let objects = ObservedObjects::new();
     let found = added(&site(true), &ManagedView { served: false, objects: &objects, node_sets: Vec::new() });
     assert_eq!((found.steps.len(), found.findings[0].reason), (0, Reason::EngineMissing));
@@ -161,7 +161,7 @@ fn a_site_without_the_kinds_is_told_so() {
 proptest! {
     /// Whatever is stored, only legal words reach slurm.conf, and anything else is refused with its field.
     #[test]
-    fn only_legal_words_are_written(field in 0..8_usize, text in ".{0,40}") {
+    fn only_legal_tokens_are_written(field in 0..8_usize, text in ".{0,40}") {
         let mut site = site(true);
         let slurm = site.slurm.as_mut().unwrap();
         let managed = slurm.slinky.as_mut().unwrap().managed.as_mut().unwrap();
