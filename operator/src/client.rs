@@ -1,7 +1,7 @@
 //! Clients for API servers: the same careful stack for the hub and for every site.
 //!
-//! kube's own stack retries for minutes, waits for ever and reads what a server sends without end. This one has a deadline on every call,
-//! a bound on every answer, no retries (the work queue retries), no redirects, no proxies, and the [`WriteGate`] directly above the wire.
+//! kube's own stack retries for minutes, waits for ever and reads what a server sends without end. This stack has a deadline on every call, a bound
+//! on every response, no retries (the work queue retries), no redirects, no proxies, and the [`WriteGate`] directly above the connection.
 
 mod explain;
 mod observe;
@@ -48,7 +48,7 @@ pub struct ClientSettings {
     pub gate: WriteGate,
     /// Which addresses may be connected to; `None` for the operator's own server.
     pub addresses: Option<AddressRules>,
-    /// Who counts the requests.
+    /// Counts the requests.
     pub requests: Option<Arc<dyn Requests>>,
 }
 

@@ -1,4 +1,4 @@
-//! The hub: watches the three kinds, tells sites what they must know, and writes down what became of it.
+//! The hub: watches the three kinds, sends intents to sites, and writes what sites report into status.
 
 mod broken;
 mod call;

@@ -116,7 +116,7 @@ pub enum Role {
     Leader,
 }
 
-/// What the rest of the process sees of the election.
+/// The state of the election, for the rest of the process.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     role: watch::Receiver<Role>,

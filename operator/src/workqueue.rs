@@ -1,7 +1,7 @@
-//! When which key is reconciled: one at a time a key, the urgent first, with a back-off after failures.
+//! A work queue: each key is in work once at a time, urgent keys come first, and failures lead to a back-off.
 //!
-//! A plain value that a controller owns and asks; nothing here waits. The controller takes keys with [`WorkQueue::next`] until there is none, and
-//! then sleeps until [`WorkQueue::next_wake`] or until something happens.
+//! A plain value that a controller owns; nothing in it waits. The controller takes keys with [`WorkQueue::next`] until there is none, and then sleeps
+//! until [`WorkQueue::next_wake`] or until something happens.
 
 #[cfg(test)]
 #[path = "workqueue_tests.rs"]

@@ -1,4 +1,4 @@
-//! Watching the three kinds on the hub. An object that can not be decoded is told apart from the others and holds up none of them.
+//! Watches the three kinds on the hub. An object that can not be decoded becomes an event of its own, and does not break the watch for the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ impl Resourced {
         }
     }
 
-    /// Its phase, or of a factory or a pool whether it is ready, as one of a few words that metrics may tell.
+    /// Its phase, or for a factory or a pool whether it is ready, from a closed set for metrics.
     pub fn phase(&self) -> &'static str {
         match self {
             Resourced::Grant(grant) => grant.status.as_ref().and_then(|status| status.phase).map_or("Unknown", GrantPhase::as_str),
@@ -63,7 +63,7 @@ impl Resourced {
     }
 }
 
-/// Something that was seen on the hub.
+/// An event of a watch on the hub.
 #[derive(Debug)]
 pub enum Seen {
     /// A resource was made or changed.
@@ -107,8 +107,8 @@ impl Watched for AccessGrant {
     }
 }
 
-/// How long one watch request lasts. An API server that is given another definition of the kind may leave a watch open that shows nothing any more;
-/// until the next request a revocation would not be seen.
+/// How long one watch request lasts. After a change of the CRD, an API server may leave a watch open that delivers nothing any more, and a revocation
+/// would go unnoticed until the next request.
 const WATCH_SECONDS: u32 = 30;
 
 /// Watches a kind until the receiver is gone.
@@ -122,7 +122,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
                 listing.clear();
                 Seen::Listing(K::KIND)
             }
-            // An object without a name can not be spoken of.
+            // An object without a name can not be reconciled or named in a message.
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object))
                 if object.meta().name.is_none() =>
             {
@@ -146,7 +146,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
     }
 }
 
-/// What an object is to the controller, whether it was listed, watched or the answer to a write.
+/// The event for an object, whether it was listed, watched or the answer to a write.
 pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     let owner = owner_of::<K>(object.meta());
     match object.into_result() {
@@ -159,7 +159,7 @@ pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     }
 }
 
-/// What orders the states that were seen of one resource.
+/// UID and version, which order the states of a resource that were seen.
 pub fn incarnation(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Incarnation {
     Incarnation::parse(meta.uid.as_deref().unwrap_or_default(), meta.resource_version.as_deref().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! A hub of one Secret for tests of the workers, and a way to run a controller that fails the test when it spins.
+//! A hub with one Secret for tests of sites' controllers, and a way to run a controller that fails the test when it spins.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -94,7 +94,7 @@ pub fn site_intent(slurm: Option<SiteSlurm>) -> SiteIntent {
     SiteIntent { slurm, config: Some(SiteConfig::default()), ..SiteIntent::bare("hub", factory(), "uid", "site") }
 }
 
-/// Runs a worker; it panics when it is polled more often than `most` times, since a paused clock never moves past one that spins.
+/// Runs a controller; panics when it is polled more than `most` times, since a paused clock never advances while a task spins.
 pub async fn polled_at_most<T>(most: u32, worker: impl Future<Output = T>) -> T {
     let mut worker = Box::pin(worker);
     let mut polls = 0;

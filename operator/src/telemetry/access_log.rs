@@ -3,7 +3,7 @@
 use aifactory_plan::model::report::{Detail, Report, SitePhase};
 use aifactory_plan::model::site_key::SiteKey;
 
-/// Access of a grant at a site, as its report tells it.
+/// Access of a grant at a site, from its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Access {
     phase: SitePhase,

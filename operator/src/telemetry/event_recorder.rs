@@ -1,4 +1,4 @@
-//! Tells people of transitions: Events on our resources, never for a reconcile in which nothing changed.
+//! Publishes Events on our resources for transitions; none for a reconcile in which nothing changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ const REPORTED_CONDITIONS: [ConditionType; 5] =
 const REPORTED_FINDINGS: [Reason; 5] =
     [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
 
-/// Tells people of transitions.
+/// Publishes Events for transitions of conditions and for new findings.
 pub struct EventRecorder {
     events: Events,
     conditions: BTreeMap<OwnerRef, BTreeMap<String, (String, String)>>,
@@ -26,7 +26,7 @@ pub struct EventRecorder {
 }
 
 impl EventRecorder {
-    /// Nothing told yet.
+    /// A recorder that has published nothing yet.
     pub fn new(events: Events) -> Self {
         Self { events, conditions: BTreeMap::new(), findings: BTreeMap::new() }
     }
@@ -88,7 +88,7 @@ impl EventRecorder {
         for condition in new.iter().filter(|condition| REPORTED_CONDITIONS.iter().any(|reported| reported.as_str() == condition.type_)) {
             let Some((status, reason)) = before.get(&condition.type_) else { continue };
             let progress = matches!(condition.reason.as_str(), "Pending" | "InProgress" | "AccessGiven" | "NotApplicable");
-            // The first call to a site is no news unless it fails.
+            // The first successful contact with a site is no transition.
             let first = condition.type_ == ConditionType::SitesReachable.as_str() && reason == "Pending" && condition.status == "True";
             if (status == &condition.status && reason == &condition.reason) || progress || first {
                 continue;

@@ -1,4 +1,4 @@
-//! Events: one when something changes, none while it stays the same, and never in the way of the work.
+//! Publishes Events in a task of its own, so that reconciling never waits for them.
 
 use std::{future::Future, time::Duration};
 
@@ -26,22 +26,22 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Happening {
     /// Whether somebody should look at it.
     pub warning: bool,
-    /// One word of the closed set of reasons.
+    /// A reason of the closed set.
     pub reason: &'static str,
-    /// What the operator was doing, as one word.
+    /// The action, as one word.
     pub action: &'static str,
     /// What happened. Names of members do not belong here: whoever may read events may read it.
     pub note: String,
 }
 
-/// Takes events and returns at once.
+/// Queues events and returns at once.
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<(ObjectReference, Happening)>,
 }
 
 impl Events {
-    /// The handle for everybody, and the task that publishes. `instance` names this process, as its Pod's name does.
+    /// The handle, and the task that publishes. `instance` names this process, as its Pod's name does.
     pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + Send) {
         let recorder = Recorder::new(client, Reporter { controller: REPORTER.to_owned(), instance: Some(instance) });
         let (sender, mut waiting) = mpsc::channel::<(ObjectReference, Happening)>(MAX_WAITING);

@@ -1,4 +1,4 @@
-//! Begins to reconcile what is due, and takes in how that ends.
+//! Reconciles the resources that are due, and handles the results of the writes that this starts.
 
 use std::panic::AssertUnwindSafe;
 
@@ -114,7 +114,7 @@ impl Hub {
         });
     }
 
-    /// Says on the resource that reconciling it failed, and tries again later.
+    /// Writes a condition that reconciling the resource failed, and requeues it.
     fn broken(&mut self, owner: OwnerRef) {
         const MESSAGE: &str = "the operator failed while reconciling this resource; its log says where";
         let stored = match self.undecodable.get(&owner) {
@@ -153,7 +153,7 @@ impl Hub {
         undecodable.or_else(|| self.object(owner).map(|object| object.meta().clone()))
     }
 
-    /// Tells how many resources wait. Where there are many, that is counted now and then only.
+    /// Updates the queue depth metric. Counting a long queue is expensive, so that is done at intervals.
     pub(super) fn report_queue_depth(&mut self) {
         let now = Instant::now();
         if self.schedule.depth() > 0 && self.depth_at > now {

@@ -1,4 +1,4 @@
-//! What the watches show: the cache follows, and whoever is concerned is queued.
+//! Handles events of the watches: updates the cache, and queues the resources that an event concerns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ impl Hub {
         }
     }
 
-    /// Takes in the answer to a write that was begun at this moment, where it is newer than what the watch has shown.
+    /// Updates the cache with the answer to a write that was begun at this moment, unless the watch has shown something newer.
     pub(super) fn answered(&mut self, found: Seen, asked: Moment) {
         match found {
             Seen::Put(owner, object) => {
@@ -111,7 +111,7 @@ impl Hub {
                 });
                 let urgent = takes_access(before.map(Arc::as_ref), grant, Timestamp::now());
                 if changed {
-                    // The pools that it leaves count it no more.
+                    // Before the cache changes, so that pools that the grant no longer names are queued too.
                     self.queue_dependents(&owner);
                 }
                 let others = self.cache.put_grant(owner.clone(), grant.clone());
@@ -150,14 +150,14 @@ impl Hub {
         self.schedule.add(owner.clone());
     }
 
-    /// Queues those whose projection or status depends on a resource.
+    /// Queues the resources whose projection or status depends on this one.
     pub(super) fn queue_dependents(&mut self, owner: &OwnerRef) {
         let dependents = dependents(&self.cache, owner);
         dependents.now.into_iter().for_each(|other| self.schedule.add(other));
         dependents.soon.into_iter().for_each(|other| self.recount(other));
     }
 
-    /// Queues the grants for which the clock has decided otherwise, since others have ended.
+    /// Queues the grants that get more or less quota because other grants have ended by now.
     pub(super) fn advance(&mut self) {
         let changed = self.cache.advance(Timestamp::now());
         changed.into_iter().for_each(|owner| self.schedule.add(owner));

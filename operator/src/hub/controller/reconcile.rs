@@ -1,4 +1,4 @@
-//! What is done for one resource: projected, sent to sites, aggregated.
+//! Reconciles one resource: projects it into intents, sends them to sites, and aggregates their reports into a status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Hub {
         }
         let finalized = meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == labels::FINALIZER));
         if !finalized {
-            // The finalizer is stored before anything is done for the resource; without it a deletion is none of our business.
+            // The finalizer is stored before any site gets an intent. A resource that is deleted without it has never been given to a site.
             return if meta.deletion_timestamp.is_some() { Outcome::Nothing } else { Outcome::Write(Write::AddFinalizer) };
         }
         match object {
@@ -57,7 +57,7 @@ impl Hub {
             .collect();
         let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
         if abandoned != before {
-            // What status tells already was an event of a former process.
+            // A former process has published the Event where status already names the annotation.
             let reported = |site: &str| {
                 let rows = factory.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
                 rows.iter().any(|row| row.name == site && row.message.as_deref().is_some_and(|message| message.contains(labels::ABANDON_SITE)))
@@ -99,7 +99,7 @@ impl Hub {
     }
 
     pub(super) fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Outcome {
-        // Where a pool goes on, a part that nobody has asked yet is asked by what it holds as soon as it answers.
+        // A pool that is not being deleted need not wait for parts that have not reported: what they hold is known as soon as they answer.
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
         let projection = project::pool(&self.cache, owner, &holders);
@@ -136,7 +136,7 @@ impl Hub {
         let about = self.about(owner);
         let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
         if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
-            // What one site has given up, another may have now.
+            // Budget that one site has released can be assigned to another now.
             projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
         }
         drop(about);
@@ -145,7 +145,7 @@ impl Hub {
         self.assign(owner, &projection.sites);
         if let Some(wake) = projection.wake {
             let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT);
-            // What ends goes before what begins or goes on.
+            // The end of a grant is urgent, its begin is not.
             let at = Instant::now() + wait + Duration::from_millis(1);
             if wake == grant.spec.not_after.0 { self.schedule.add_urgent_at(owner.clone(), at) } else { self.schedule.add_at(owner.clone(), at) }
         }
@@ -175,7 +175,8 @@ impl Hub {
     }
 }
 
-/// What is done for a resource that can not be decoded: it says so, and goes when a person wants that.
+/// Reconciles a resource that can not be decoded: sets conditions that explain it, and removes the finalizer once a person has asked for that by
+/// annotation.
 fn undecodable(found: &Undecodable) -> Outcome {
     if found.is_held() && found.may_go() {
         return Outcome::Write(Write::RemoveFinalizer);

@@ -219,8 +219,8 @@ impl KubernetesDriver {
         });
     }
 
-    /// Takes out of a plan what must not be done now: all but the removal of access where the site has paused us or its policies are not in force, and
-    /// what the site has altered a moment ago.
+    /// Removes steps from a plan that must not run now: all but the removal of access where the site has paused the operator or its policies are not
+    /// in force, and writes of objects that the site has just altered.
     fn withhold(&mut self, owner: &OwnerRef, plan: &mut Plan) {
         if self.policy.paused || self.core.connection.session().is_none_or(|active| active.unguarded.is_some()) {
             plan.steps.retain(|step| step.purpose == Purpose::RemoveAccess);

@@ -1,4 +1,4 @@
-//! How a site's Kubernetes is driven: what its controller asks of it.
+//! The driver's interface to the controller.
 
 use std::sync::Arc;
 
@@ -71,14 +71,14 @@ impl Driver for KubernetesDriver {
         let Some((before, site)) = before.zip(self.core.site.as_ref()) else { return Contact::Keep };
         let kept = (before.release && !site.release) || (before.left && !site.left);
         if kept {
-            // The claim may be given up already: contact writes it anew, or finds that it is somebody else's by now.
+            // The claim may have been released: contact writes it again, or finds that another factory has claimed the cluster.
             self.released = false;
         }
         let unrecorded = before.recorded && !site.recorded;
-        // With another part of the site, such as a Slurm, other engines are concerned, and other kinds are watched.
+        // With a new part of the site, such as a Slurm, other engines are active, and other kinds are watched.
         let served = self.core.connection.session().map(|active| &active.session.served.kinds);
         let watched = served.is_some_and(|served| engine::ALL.watched(&before, served) != engine::ALL.watched(site, served));
-        // What decides whether contact can be made, which is then tried at once.
+        // The fields that decide whether contact succeeds; where they change, it is tried at once.
         let decisive = |site: &SiteIntent| (site.expected_uid.clone(), site.accepted_uid.clone(), site.recorded);
         if kept || unrecorded || watched {
             Contact::Again
@@ -152,7 +152,7 @@ impl KubernetesDriver {
         self.shared_may_differ();
     }
 
-    /// What several owners share follows from who has something at the site.
+    /// Queues the factory's own objects: those that several owners share depend on who has something at the site.
     fn shared_may_differ(&mut self) {
         if engine::ALL.shares() {
             self.schedule.add(self.core.key.factory.clone());
@@ -160,7 +160,7 @@ impl KubernetesDriver {
     }
 }
 
-/// Whether this is the end of a grant.
+/// Whether the intent ends a grant.
 fn is_ending(intent: &Intent) -> bool {
     matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }))
 }
