@@ -92,7 +92,7 @@ pub fn default_deny(namespace: &str, ownership: &Ownership) -> Object {
 }
 
 fn policy(name: &str, mut spec: Value, namespace: &str, ownership: &Ownership) -> Object {
-    // Said also where it is empty, so that applying the policy takes away what somebody else has added.
+    // Written also where it is empty, so that applying the policy removes rules that others have added.
     if let Value::Object(spec) = &mut spec {
         for direction in ["ingress", "egress"] {
             spec.entry(direction).or_insert_with(|| json!([]));

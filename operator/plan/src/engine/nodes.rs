@@ -1,7 +1,8 @@
-//! Nodes of pools: who gets which, and the patches that say so on them.
+//! Assigns nodes to pools, and makes the patches that label and taint them.
 //!
-//! A pool takes nodes that the site offers and that its selector matches. A node changes hands in two rounds: the pool that carries it lets
-//! it go first, so that nothing is taken from under what still runs there. Taints and labels of others are never changed.
+//! A pool takes nodes that the site offers and that its selector matches. A pool has a node while the node carries the pool's label or taint. A node
+//! moves between pools in two rounds: the former pool releases it first, so that it is not taken while work runs there. Taints and labels of others
+//! are never changed.
 
 mod engine;
 mod findings;
@@ -34,7 +35,7 @@ pub struct PoolNodes {
     pub unhealthy: usize,
     /// Nodes asked for; where no number was asked for, those that are offered and match.
     pub wanted: usize,
-    /// Nodes that match but that it does not get: another pool selects them too, or a taint of somebody else is in the way.
+    /// Nodes that match but that it does not get: another pool selects them too, or they carry a foreign taint with the same key.
     pub conflicts: usize,
     /// Nodes that match but that the site does not offer.
     pub not_offered: usize,
@@ -64,26 +65,26 @@ pub fn assign(pools: &BTreeMap<OwnerRef, &PoolIntent>, nodes: &[&NodeView]) -> B
     pools.iter().map(|(owner, pool)| (owner.clone(), settle(owner, pool, &names, claims.remove(owner).unwrap_or_default()))).collect()
 }
 
-/// What one pool has to do with the nodes of the site.
+/// The nodes of the site that concern one pool.
 #[derive(Default)]
 struct Claims<'a> {
-    /// Why nothing can be decided; then everything stays as it is.
+    /// Why nothing can be decided; then the pool keeps the nodes that it has.
     problem: Option<Finding>,
     /// Offered nodes that match.
     matching: usize,
-    /// Nodes that it may have, with whether it carries them already.
+    /// Nodes that it may have, and whether they carry its mark already.
     candidates: Vec<(bool, &'a NodeView)>,
-    /// Nodes that it carries and may not have.
+    /// Nodes that carry its mark and that it may not have.
     lost: Vec<&'a NodeView>,
-    /// Nodes that it carries and the site does not offer any more: only the site can change them.
+    /// Nodes that carry its mark and that the site does not offer any more: only the site can change them.
     withdrawn: Vec<&'a NodeView>,
     /// Nodes that match but are not offered.
     not_offered: Vec<&'a NodeView>,
     /// Nodes that several pools select, with their names and who keeps it.
     contested: Vec<Contested<'a>>,
-    /// Nodes with a taint of somebody else where ours would be.
+    /// Nodes with a foreign taint of the key that ours would have.
     foreign: Vec<&'a NodeView>,
-    /// Nodes that another pool has to let go first, with its name.
+    /// Nodes that another pool must release first, with its name.
     awaited: Vec<(&'a NodeView, &'a str)>,
 }
 
@@ -95,7 +96,7 @@ struct Contested<'a> {
     kept: bool,
 }
 
-/// Enters a node into the claims of the pools that select it or that it carries.
+/// Enters a node into the claims of the pools that select it or whose mark it carries.
 fn claim_node<'a>(
     node: &'a NodeView,
     pools: &'a BTreeMap<OwnerRef, &PoolIntent>,
@@ -135,7 +136,7 @@ fn claim_node<'a>(
     }
 }
 
-/// The same for a node that the site does not offer: no pool may take it, and the pool that it carries can not let it go.
+/// The same for a node that the site does not offer: no pool may take it, and the pool whose mark it carries can not release it.
 fn claim_unoffered<'a>(
     node: &'a NodeView,
     pools: &BTreeMap<OwnerRef, &PoolIntent>,
@@ -153,7 +154,8 @@ fn claim_unoffered<'a>(
     }
 }
 
-/// The pools that want an offered node: their selector matches, and a pool that is being drained keeps what it carries. Counts it for each.
+/// The pools that want an offered node: their selector matches, and a pool that is being drained wants only nodes that carry its mark. Counts the
+/// node for each.
 fn selecting<'a>(
     node: &NodeView,
     pools: &'a BTreeMap<OwnerRef, &PoolIntent>,
@@ -176,7 +178,7 @@ fn selecting<'a>(
     selecting
 }
 
-/// The pool that may have a node: the only one that selects it and is carried by it, or the only one that selects it where it carries none.
+/// The pool that may have a node: the only selecting one whose mark the node carries, or the only selecting one where it carries no mark.
 fn keeper<'a>(selecting: &[&'a OwnerRef], carriers: &BTreeSet<&str>) -> Option<&'a OwnerRef> {
     let mut carried = selecting.iter().filter(|owner| carriers.contains(owner.name.as_str()));
     match (carried.next(), carried.next(), selecting) {
@@ -197,18 +199,18 @@ fn contest<'a>(node: &'a NodeView, selecting: &[&'a OwnerRef], keeper: Option<&'
     }
 }
 
-/// The pools that a node carries: the one that its label names, or where it names none that there is, those that its taints name.
+/// The pools whose mark a node carries: the one that its label names, or, where there is no such pool, those that its taints name.
 fn carriers<'a>(node: &'a NodeView, names: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
     let label = node.pool();
     if let Some(label) = label.filter(|label| names.contains(label)) {
         return BTreeSet::from([label]);
     }
     let tainted: BTreeSet<&'a str> = node.taints.iter().filter(|taint| patch::is_ours(taint, names)).map(|taint| taint.value.as_str()).collect();
-    // A label by itself may be that of a pool that is gone, and is let go as that.
+    // A label without a taint may be that of a pool that is gone, which then releases the node.
     if tainted.is_empty() { label.into_iter().collect() } else { tainted }
 }
 
-/// The nodes that a pool has from now on, and those that it releases, each sorted. Nodes that it carries come first, then healthy ones.
+/// The nodes that a pool has from now on, and those that it releases, each sorted. Nodes that carry its mark are preferred, then healthy ones.
 fn choose<'a>(pool: &PoolIntent, claims: &mut Claims<'a>) -> (Vec<&'a NodeView>, Vec<&'a NodeView>) {
     let (mut held, mut released) = (Vec::new(), Vec::new());
     if claims.problem.is_some() {

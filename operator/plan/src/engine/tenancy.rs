@@ -36,7 +36,8 @@ pub enum Access {
     Locked,
 }
 
-/// What a namespace says beside whose it is: its account of GPU time, and where it is locked, on what the site acts even when the grant is gone.
+/// Annotations of a namespace beside its owner: its account of GPU time, and, where it is locked, the terms of its retention, by which the site acts
+/// even when the grant is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Annotations.
@@ -71,7 +72,7 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
     Object::with_metadata(ObjectKey::cluster(ObjectKind::NAMESPACE, name), ownership, more, annotations, Value::Null)
 }
 
-/// A locked namespace of which no more is known than what its own annotations say, with these beside.
+/// A locked namespace whose grant is gone: with the annotations that it has, and those of `mark`.
 pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, String>, mark: &Mark, ownership: &Ownership) -> Object {
     let of_living = [labels::POOL, labels::POOL_RESOURCE, labels::CANCEL_PODS];
     let kept = known.iter().filter(|(key, _)| !of_living.contains(&key.as_str())).chain(&mark.annotations);
@@ -85,7 +86,7 @@ pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, 
     )
 }
 
-/// Names the resources in a namespace that it named before, where not all pools are known.
+/// Keeps the annotation of resources that a namespace has, where not all pools are known.
 pub fn keep_resources(namespace: &mut Object, named: Option<&str>) {
     if let (Some(named), Some(found)) = (named, namespace.content.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)) {
         found.insert(labels::RESOURCES.to_owned(), json!(named));
@@ -199,7 +200,7 @@ fn share<'a>(site: &'a SiteIntent, grant: &'a GrantIntent, access: Access, held:
     sum
 }
 
-/// A quota under which nothing starts, for a namespace of which no more is known than whose it was.
+/// A quota under which nothing starts, for a namespace whose grant is not known any more.
 pub fn closed_quota(site: &SiteIntent, namespace: &str, ownership: &Ownership) -> Object {
     let accelerators = KNOWN_ACCELERATORS.iter().copied().chain(site.accelerators.iter().map(String::as_str));
     let mut hard: Map<String, Value> = accelerators.map(|name| (format!("requests.{name}"), json!("0"))).collect();
@@ -220,7 +221,8 @@ pub fn bindings(members: &[MemberIntent], namespace: &str, access: Access, owner
     by_key(bound)
 }
 
-/// The same in a locked namespace in which work with accelerators goes on: everybody reads, and who may copy data out later is written down.
+/// The same in a locked namespace in which work with accelerators goes on: every member is a reader, and an annotation names the binding by which a
+/// lead may copy data out later.
 pub fn bindings_beside_work(members: &[MemberIntent], namespace: &str, ownership: &Ownership) -> Vec<Object> {
     let bound = members.iter().filter_map(|member| {
         let later = (role(Access::Locked, member.role) == "keeper").then(|| binding_name("keeper", member)).flatten();

@@ -1,6 +1,6 @@
 //! NetworkPolicies of a site's Slurm namespace: who may reach which of Slurm's daemons.
 //!
-//! Inside one Slurm cluster nothing is kept apart by these: jobs of several grants share slurmd Pods.
+//! These policies do not separate grants within one Slurm cluster: their jobs share slurmd Pods.
 
 use aifactory_api::labels;
 use aifactory_api::slurm::{SlinkyAccess, SlurmService};
@@ -16,7 +16,7 @@ pub const PREFIX: &str = "aif-slurm-";
 /// The label by which Slinky tells the daemons apart.
 const DAEMON: &str = "app.kubernetes.io/name";
 
-/// The NetworkPolicies; none where the factory says nothing of access.
+/// The NetworkPolicies; none where the factory has no `access`.
 pub fn slurm_policies(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let Some(slinky) = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()) else { return Vec::new() };
     let Some(access) = &slinky.access else { return Vec::new() };
@@ -28,7 +28,7 @@ pub fn slurm_policies(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let daemon = |name: &str| json!({"matchLabels": {DAEMON: name}});
     let from = |daemons: &[&str]| daemons.iter().map(|name| json!({"podSelector": daemon(name)})).collect::<Vec<_>>();
     let tcp = |port: u16| json!([{"protocol": "TCP", "port": port}]);
-    // srun, PMIx and NCCL talk on ports of their own choice.
+    // srun, PMIx and NCCL use arbitrary ports.
     let any_tcp = json!([{"protocol": "TCP"}]);
     let mut rest = vec![namespace(&access.operator_namespace), namespace(labels::SYSTEM_NAMESPACE)];
     rest.extend(blocks(&access.rest_cidrs));

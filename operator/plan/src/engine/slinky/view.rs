@@ -1,4 +1,4 @@
-//! What a site worker keeps of a NodeSet, and what it says of its partition.
+//! The part of a NodeSet that the operator keeps, and the state of its partition.
 
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
@@ -61,7 +61,7 @@ pub enum PartitionState {
 }
 
 impl PartitionState {
-    /// As status says it.
+    /// The state as status shows it.
     pub fn as_str(self) -> &'static str {
         match self {
             PartitionState::Up => "Up",
@@ -73,7 +73,7 @@ impl PartitionState {
     }
 }
 
-/// What there is to say about a partition.
+/// The state of a partition, for a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionReport {
     /// Its name; empty while the NodeSet is not there.
@@ -127,12 +127,12 @@ impl NodeSetView {
         self.observed_generation >= self.generation
     }
 
-    /// The partition's state as its line says it.
+    /// The partition's state by its line in slurm.conf.
     pub(super) fn declared_state(&self) -> &str {
         self.config.split(' ').filter_map(|token| token.strip_prefix("State=")).next_back().unwrap_or("UP")
     }
 
-    /// Whether Slurm tells nothing of nodes that should be there: without a RestApi slurm-operator counts none.
+    /// Whether Pods are ready and slurm-operator counts no Slurm node: it needs a RestApi to count them.
     pub(super) fn is_blind(&self) -> bool {
         self.ready > 0 && self.idle.saturating_add(self.allocated).saturating_add(self.down) == 0
     }
@@ -146,7 +146,7 @@ impl NodeSetView {
     }
 }
 
-/// What a NodeSet says of its partition.
+/// The state of a NodeSet's partition.
 pub fn partition_state(view: Option<&NodeSetView>) -> PartitionReport {
     let Some(view) = view else {
         return PartitionReport {

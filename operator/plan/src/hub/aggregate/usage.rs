@@ -22,15 +22,15 @@ use crate::model::time::whole_seconds;
 pub struct Entry {
     name: String,
     granted: i64,
-    /// Ten-thousandths of canonical hours; `None` where nobody counts.
+    /// Ten-thousandths of canonical hours; `None` where no site counts.
     used: Option<i64>,
     complete_through: Option<Timestamp>,
     running: bool,
     /// Sites whose figure is old, and why, for people.
     stale: Vec<String>,
-    /// No site lets more of it start.
+    /// Every site has closed it: nothing more can start.
     exhausted: bool,
-    /// A site counts it, or would.
+    /// Whether its use is counted.
     counted: bool,
 }
 
@@ -93,17 +93,17 @@ struct Sum<'a> {
     /// Whether the pool is used through Slurm.
     slurm: bool,
     previous: Option<&'a AccessGrantStatus>,
-    /// What the last status says of the entry.
+    /// The entry's figures in the last status.
     known: Option<&'a GpuHours>,
-    /// Device-seconds; `None` while no site has named any.
+    /// Device-seconds; `None` while no site has reported any.
     seconds: Option<i64>,
-    /// Until when each site has counted where the figure may still grow; `None`: not known.
+    /// Until when each site has counted, for sites where the figure may still grow; `None`: not known.
     through: Vec<Option<Timestamp>>,
-    /// The same of sites where no Pod runs: nothing is added there, however old the figure is.
+    /// The same for sites where no Pod runs, so that the figure is complete however old it is.
     resting: Vec<Timestamp>,
     /// At how many sites the entry is placed.
     places: usize,
-    /// A Kubernetes site has not reported since the hub began: status keeps the sum of all sites, and never shows less.
+    /// A Kubernetes site has not reported since the hub began. Status has only the sum of all sites, so the sum never gets less than that.
     silent: bool,
 }
 
@@ -154,7 +154,7 @@ impl<'a> Sum<'a> {
         self.seconds = Some(self.seconds.unwrap_or(0).saturating_add(seconds));
     }
 
-    /// Adds what the last status says of a Slurm site that has not reported since the hub began.
+    /// Adds the figure in the last status for a Slurm site that has not reported since the hub began.
     fn add_from_status(&mut self, site: &str) {
         let row = self.previous.and_then(|status| status.sites.iter().find(|row| row.name == site));
         let used = row.and_then(|row| row.budgets.iter().find(|budget| budget.name == self.entry.name)).and_then(|budget| budget.used);
@@ -198,13 +198,13 @@ fn staleness(site: &SiteUsage<'_>, usage: Option<&EntryUsage>, counts: bool) -> 
     }
 }
 
-/// Whether the site lets nothing more of a pool start, since its part of the budget is used up.
+/// Whether a site has closed a pool, since its part of the budget is used up.
 pub fn closed(site: &SiteUsage<'_>, pool: &GrantPoolIntent) -> bool {
     let usage = site.detail().and_then(|detail| detail.usage.get(&pool.entry));
     usage.is_some_and(|usage| if pool.partition.is_some() { left(site, pool, usage) < 60 } else { usage.closed })
 }
 
-/// Device-seconds that the site's own counter leaves, by the limit in force or the one that is on its way.
+/// Device-seconds that are left by the site's own counter, under the limit that is in force there, or the larger one that was sent and not confirmed.
 fn left(site: &SiteUsage<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
     let read = site.detail().and_then(|detail| detail.slurm.as_ref()?.entries.get(&pool.entry)?.limit);
     let limit = match read {
@@ -302,18 +302,19 @@ pub fn within_budget(conditions: &mut Conditions<'_>, entries: &[Entry]) {
     }
 }
 
-/// Whole canonical hours that grants' reports name for a pool; `None` where nobody counts.
+/// Whole canonical hours that grants have used of a pool; `None` where no site counts.
 pub fn of_pool(index: &ReportIndex, pool: &OwnerRef, accounting: Accounting) -> Option<i64> {
     Some(budget::ten_thousandths(index.used(pool)?, accounting) / 10_000)
 }
 
-/// The entries of a grant whose figures grow all the time while Pods run, and nobody waits for them.
+/// The entries of a grant that are used through Kubernetes: their figures grow all the time while Pods run, so that status is not written for each
+/// change.
 pub fn growing(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
     let pools = grant.spec.pools.iter().zip(pools_of_grant(owner, grant));
     pools.filter(|(_, pool)| cache.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
 }
 
-/// Takes these entries' figures out of a status, to see whether anything else is new.
+/// Removes these entries' figures from a status, to find out whether anything else has changed.
 pub fn strip(status: &mut AccessGrantStatus, growing: &BTreeSet<String>) {
     for pool in status.pools.iter_mut().filter(|pool| growing.contains(&pool.name)) {
         pool.gpu_hours.used = None;

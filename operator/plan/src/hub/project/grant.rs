@@ -31,11 +31,11 @@ pub struct GrantProjection {
     pub placed: BTreeSet<SiteKey>,
     /// What spec and clock ask for, authorisation aside.
     pub asked: Asked,
-    /// Why it can not be, or not everywhere.
+    /// Why the grant can not be given, or not everywhere.
     pub problems: Vec<Refusal>,
     /// When the clock changes what is asked for.
     pub wake: Option<Timestamp>,
-    /// A factory or a pool that the grant names is missing: what sites hold stays as it is, and only access is taken away, until a person decides.
+    /// A factory or a pool that the grant names is missing: until a person decides, sites keep what they hold, and only remove access.
     pub unresolved: bool,
 }
 
@@ -95,7 +95,7 @@ impl Asked {
     }
 }
 
-/// What every step of a projection looks at.
+/// The input of a projection.
 struct Scope<'a> {
     cache: &'a Cache,
     owner: &'a OwnerRef,
@@ -104,13 +104,13 @@ struct Scope<'a> {
     now: Timestamp,
 }
 
-/// Projects a grant as if nothing of its budget was given out before. `holders` are the parts that may hold something of it, whether or not it names
-/// them: see [`super::may_hold`].
+/// Projects a grant without an account of its budget. `holders` are the parts that may hold something of it, whether or not it names them: see
+/// [`super::may_hold`].
 pub fn grant(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: Timestamp) -> Option<GrantProjection> {
     grant_within(cache, owner, holders, None, now)
 }
 
-/// Projects a grant, and lets its account decide what each Slurm site is told of the budget. Without an account each is told its part by spec.
+/// Projects a grant; its account decides how much of the budget is assigned to each site. Without an account each site is assigned its part by spec.
 pub fn grant_within(
     cache: &Cache,
     owner: &OwnerRef,
@@ -133,14 +133,14 @@ pub fn grant_within(
     Some(GrantProjection { sites, placed, asked: scope.asked, problems: wanted.problems, wake: wanted.wake, unresolved })
 }
 
-/// What the entries of a grant ask for together, and what can not be.
+/// What the entries of a grant ask for together, and their problems.
 #[derive(Default)]
 struct Wanted {
     placements: BTreeMap<SiteKey, Placement>,
     problems: Vec<Refusal>,
-    /// A factory or a pool that is missing: which sites it would be about, nobody can tell.
+    /// A factory or a pool that is missing, so that it is not known which sites the grant names.
     unresolved: Option<Refusal>,
-    /// Entries that name a site at which their pool is not, by factory and part: what such a site holds may be meant.
+    /// Entries that name a site at which their pool is not, by factory and part. What such a site holds is kept, since the entry may mean it.
     astray: BTreeMap<(OwnerRef, Part), Refusal>,
     wake: Option<Timestamp>,
 }
@@ -222,7 +222,7 @@ impl Wanted {
         }
     }
 
-    /// Residency is found out site by site; it is named after what the entries say.
+    /// Adds the refusals of sites, such as for residency, after the problems of entries.
     fn name_refusals(&mut self) {
         for refused in self.placements.values().filter(|placement| placement.broken.is_none()).filter_map(|placement| placement.refused.as_ref()) {
             if !self.problems.contains(refused) {
@@ -233,7 +233,7 @@ impl Wanted {
 
     /// The intents of all parts that the grant names or that may hold it, and which of them it names.
     fn intents(&self, scope: &Scope<'_>, holders: &BTreeSet<SiteKey>, ledger: Option<&Ledger>) -> (BTreeSet<SiteKey>, BTreeMap<SiteKey, Intent>) {
-        // A part that its factory does not name is told only if it may hold something: nobody else looks after it.
+        // A part that its factory does not name gets an intent only if it may hold something of the grant.
         let is_sent = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.cache.known.contains(key);
         let mut sites: BTreeMap<SiteKey, Intent> = self
             .placements
@@ -248,7 +248,7 @@ impl Wanted {
         (placed, sites)
     }
 
-    /// The intent for a part that may hold the grant, though nothing that can be read places it there.
+    /// The intent for a part that may hold the grant although no readable resource places it there.
     fn unplaced(&self, scope: &Scope<'_>, key: &SiteKey, ledger: Option<&Ledger>) -> Intent {
         let meant = self.unresolved.as_ref().or_else(|| self.astray.get(&(key.factory.clone(), key.part)));
         let desired = match (scope.asked.ended(), meant) {

@@ -120,7 +120,7 @@ fn lacking(pool: &GPUPool, site: &Site) -> Refusal {
     Refusal { reason: Reason::EngineMissing, message }
 }
 
-/// Where nodes come from; `None`: nothing is said of it, or nothing that this release knows.
+/// Where nodes come from; `None`: not specified, or not known to this release.
 fn nodes(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<NodeSource> {
     match placed.and_then(|placed| placed.nodes.as_ref()).or(pool.spec.nodes.as_ref())?.source()? {
         Source::Adopt(adopt) => Some(NodeSource::Adopt { selector: adopt.selector.match_labels.clone() }),

@@ -1,4 +1,4 @@
-//! What a site must know of its factory.
+//! The intents for sites themselves.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::hub::cache::{Cache, SiteHardware};
 use crate::model::intent::{SiteConfig, SiteIntent, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
-/// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `config` is what the site's
-/// Kubernetes says to its Slurm, and empty for a Slurm alone, whose worker reads it beside the credential.
+/// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `config` is the configuration
+/// from the site's Kubernetes for its Slurm; it is empty for a Slurm alone, whose controller reads its own beside the credential.
 pub fn site(cache: &Cache, hub: &str, key: &SiteKey, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let factory = cache.factory(&key.factory);
     let named = factory.and_then(|factory| Some((factory, factory.spec.sites.iter().find(|site| site.name == key.site && has(site, key.part))?)));
@@ -42,7 +42,7 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
         site: key.site.clone(),
         expected_uid: cache.known.get(key).and_then(|known| known.identity.clone()).or(in_status),
         accepted_uid: accepted_identity(factory, key),
-        // At a site that is let go nothing new is written.
+        // At a site that is being released nothing new is written, so it need not be recorded.
         recorded: cache.known.contains(key) || release,
         left: false,
         release,
@@ -58,12 +58,12 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
     }
 }
 
-/// A part that its factory does not name, or of which the factory can not be read: it is reached as before, so that access can be taken away there,
-/// and let go only where it is sure that the factory does not want it any more.
+/// A part that its factory does not name, or of which the factory can not be read: it is contacted as before, so that access can be removed there,
+/// and released only where the factory can be read and does not name it.
 fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let known = cache.known.get(key)?;
     let hardware = cache.hardware(key);
-    // A site whose Kubernetes is reached as well says there how its Slurm users are called; until that is read, nobody knows.
+    // Where the site has a Kubernetes too, the map of Slurm users is there; until that is read, it is not known.
     let has_kubernetes = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
     let config = if has_kubernetes { config } else { Some(config.unwrap_or_default()) };
     Some(SiteIntent {
@@ -89,7 +89,7 @@ fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFac
     })
 }
 
-/// Ranges of the whole factory that are no tenant's.
+/// Ranges of the whole factory that tenants must not reach.
 pub(super) fn protected(factory: &AIFactory) -> Vec<String> {
     let mut protected = BTreeSet::new();
     for site in &factory.spec.sites {
@@ -111,7 +111,7 @@ fn accepted_identity(factory: &AIFactory, key: &SiteKey) -> Option<String> {
     text.split(',').filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| wanted(name)).map(|(_, uid)| uid.trim().to_owned())
 }
 
-/// The sites that a person has given up.
+/// The sites that a person has abandoned by annotation.
 pub fn abandoned(factory: &AIFactory) -> BTreeSet<String> {
     let text = factory.metadata.annotations.as_ref().and_then(|annotations| annotations.get(labels::ABANDON_SITE));
     text.map(|text| text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the conditions of a pool say.
+//! The conditions of a pool.
 
 use aifactory_api::{ConditionType, Reason};
 use jiff::Timestamp;
