@@ -2,9 +2,9 @@
 //! spawned.
 
 mod credentials;
+mod deletion_protection;
 mod dispatch;
 mod known;
-mod living;
 mod observe;
 mod outcome;
 mod pace;
@@ -61,7 +61,7 @@ const RESERVED: usize = 4;
 /// After a restart: how long a stored status is kept while sites have not reported again.
 const REPORT_GRACE: Duration = Duration::from_secs(15);
 /// Pause before storing the namespaces of living grants is tried again.
-const LIVING_RETRY: Duration = Duration::from_secs(5);
+const PROTECTION_RETRY: Duration = Duration::from_secs(5);
 /// How many Secrets are released at a time.
 const RELEASES: usize = 4;
 /// The shortest time between two updates of the queue depth metric while the queue is not empty.
@@ -126,12 +126,12 @@ pub struct Hub {
     schedule: WorkQueue<OwnerRef>,
     pace: BTreeMap<OwnerRef, Pace>,
     pending: PendingStatus,
-    living: BTreeSet<String>,
-    living_stored: bool,
+    protected_namespaces: BTreeSet<String>,
+    protection_stored: bool,
     grants_changed: bool,
-    storing: bool,
+    storing_protection: bool,
     /// When storing the namespaces of living grants is tried again, after a failure.
-    living_retry_at: Option<Instant>,
+    protection_retry_at: Option<Instant>,
     /// Secrets that a site's controller has used and that may not be needed any more.
     releases: WorkQueue<SecretName>,
     counts: ResourceCounts,
@@ -186,11 +186,11 @@ impl Hub {
             schedule: WorkQueue::new(WRITES, RESERVED),
             pace: BTreeMap::new(),
             pending,
-            living: BTreeSet::new(),
-            living_stored: false,
+            protected_namespaces: BTreeSet::new(),
+            protection_stored: false,
             grants_changed: true,
-            storing: false,
-            living_retry_at: None,
+            storing_protection: false,
+            protection_retry_at: None,
             releases: WorkQueue::new(RELEASES, 0),
             counts,
             depth_at: Instant::now(),
@@ -272,7 +272,7 @@ impl Hub {
         self.dispatch();
         self.report_queue_depth();
         self.release_due();
-        self.store_living();
+        self.store_deletion_protection();
         self.store_known();
     }
 
@@ -300,7 +300,7 @@ impl Hub {
 
     /// When the loop must run again without an event. Never a time in the past, unless there is work that can start.
     fn next_wake(&mut self, now: Instant) -> Option<Instant> {
-        let retries = [self.known_retry_at, self.living_retry_at].into_iter().flatten().filter(|at| *at > now);
+        let retries = [self.known_retry_at, self.protection_retry_at].into_iter().flatten().filter(|at| *at > now);
         // The end of a grant frees quota for others, which matters only once this process reconciles.
         let end = self.cache.next_end().filter(|_| self.schedule.is_started()).map(|end| {
             let wait = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default().min(LONGEST_WAIT);

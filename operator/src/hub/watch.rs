@@ -18,7 +18,7 @@ use crate::tolerant_decode::{Broken, Tolerant};
 
 /// One of our resources.
 #[derive(Clone, Debug)]
-pub enum Resourced {
+pub enum AnyResource {
     /// A factory.
     Factory(Arc<AIFactory>),
     /// A pool.
@@ -27,21 +27,21 @@ pub enum Resourced {
     Grant(Arc<AccessGrant>),
 }
 
-impl Resourced {
+impl AnyResource {
     /// Its metadata.
     pub fn meta(&self) -> &ObjectMeta {
         match self {
-            Resourced::Factory(factory) => factory.meta(),
-            Resourced::Pool(pool) => pool.meta(),
-            Resourced::Grant(grant) => grant.meta(),
+            AnyResource::Factory(factory) => factory.meta(),
+            AnyResource::Pool(pool) => pool.meta(),
+            AnyResource::Grant(grant) => grant.meta(),
         }
     }
 
     /// Its phase, or for a factory or a pool whether it is ready, from a closed set for metrics.
     pub fn phase(&self) -> &'static str {
         match self {
-            Resourced::Grant(grant) => grant.status.as_ref().and_then(|status| status.phase).map_or("Unknown", GrantPhase::as_str),
-            Resourced::Factory(_) | Resourced::Pool(_) => {
+            AnyResource::Grant(grant) => grant.status.as_ref().and_then(|status| status.phase).map_or("Unknown", GrantPhase::as_str),
+            AnyResource::Factory(_) | AnyResource::Pool(_) => {
                 let ready = self.conditions().iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
                 match ready.map(|ready| ready.status.as_str()) {
                     Some("True") => "Ready",
@@ -55,9 +55,9 @@ impl Resourced {
     /// The conditions in its status.
     pub fn conditions(&self) -> &[Condition] {
         let conditions = match self {
-            Resourced::Factory(factory) => factory.status.as_ref().map(|status| &status.conditions),
-            Resourced::Pool(pool) => pool.status.as_ref().map(|status| &status.conditions),
-            Resourced::Grant(grant) => grant.status.as_ref().map(|status| &status.conditions),
+            AnyResource::Factory(factory) => factory.status.as_ref().map(|status| &status.conditions),
+            AnyResource::Pool(pool) => pool.status.as_ref().map(|status| &status.conditions),
+            AnyResource::Grant(grant) => grant.status.as_ref().map(|status| &status.conditions),
         };
         conditions.map(Vec::as_slice).unwrap_or_default()
     }
@@ -67,7 +67,7 @@ impl Resourced {
 #[derive(Debug)]
 pub enum Seen {
     /// A resource was made or changed.
-    Put(OwnerRef, Resourced),
+    Put(OwnerRef, AnyResource),
     /// A resource is gone, as of this version.
     Removed(OwnerRef, Incarnation),
     /// A new listing of a kind begins.
@@ -83,27 +83,27 @@ pub trait Watched:
     Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
 {
     const KIND: Kind;
-    fn wrap(self) -> Resourced;
+    fn wrap(self) -> AnyResource;
 }
 
 impl Watched for AIFactory {
     const KIND: Kind = Kind::AIFactory;
-    fn wrap(self) -> Resourced {
-        Resourced::Factory(Arc::new(self))
+    fn wrap(self) -> AnyResource {
+        AnyResource::Factory(Arc::new(self))
     }
 }
 
 impl Watched for GPUPool {
     const KIND: Kind = Kind::GPUPool;
-    fn wrap(self) -> Resourced {
-        Resourced::Pool(Arc::new(self))
+    fn wrap(self) -> AnyResource {
+        AnyResource::Pool(Arc::new(self))
     }
 }
 
 impl Watched for AccessGrant {
     const KIND: Kind = Kind::AccessGrant;
-    fn wrap(self) -> Resourced {
-        Resourced::Grant(Arc::new(self))
+    fn wrap(self) -> AnyResource {
+        AnyResource::Grant(Arc::new(self))
     }
 }
 

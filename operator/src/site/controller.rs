@@ -55,17 +55,17 @@ pub trait Driver: Sized + Send + 'static {
     /// Reads which credential is there, and what is beside it.
     fn look(&mut self) -> BoxFuture<'static, (Look, Self::Beside)>;
     /// Handles what was read beside the credential.
-    fn looked(&mut self, beside: Self::Beside);
+    fn on_look(&mut self, beside: Self::Beside);
     /// Makes contact with the site of this intent.
     fn connect(&mut self, site: SiteIntent) -> BoxFuture<'static, Result<Self::Found, Self::NoContact>>;
     /// Handles a failed contact; returns the problem to report.
-    fn no_contact(&mut self, no_contact: Self::NoContact) -> Finding;
+    fn on_no_contact(&mut self, no_contact: Self::NoContact) -> Finding;
     /// Begins the session of this number, which was made with the credential of this fingerprint.
     fn begin(&mut self, session: u64, site: &SiteIntent, found: Self::Found) -> (Self::Session, Fingerprint);
     /// Asks whether the site still answers.
     fn probe(session: &Self::Session) -> BoxFuture<'static, Result<(), Finding>>;
     /// Handles a change of the connection.
-    fn moved(&mut self, transition: Transition<Self::Session>);
+    fn on_transition(&mut self, transition: Transition<Self::Session>);
 
     /// Corrects the hub's intent for the site by what the site has reported since.
     fn correct(&self, site: SiteIntent) -> SiteIntent {
@@ -81,9 +81,9 @@ pub trait Driver: Sized + Send + 'static {
     fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>);
 
     /// Handles an event of the session's watches.
-    fn observed(&mut self, observation: Self::Observation);
+    fn on_observation(&mut self, observation: Self::Observation);
     /// Handles the end of a task that the driver has spawned, also where it panicked.
-    fn happened(&mut self, event: Self::Event);
+    fn on_event(&mut self, event: Self::Event);
     /// Starts the work that is due.
     fn dispatch(&mut self, now: Instant);
     /// Sends reports to the hub about what has changed.
@@ -288,7 +288,7 @@ fn receive_site<D: Driver>(driver: &mut D, site: SiteIntent) {
         }
         Contact::Restart => {
             let transition = driver.core().connection.restart(Instant::now());
-            moved(driver, transition);
+            apply_transition(driver, transition);
         }
     }
 }
@@ -361,7 +361,7 @@ fn begin_due<D: Driver>(driver: &mut D, now: Instant) {
 
 fn observe<D: Driver>(driver: &mut D, session: u64, observation: D::Observation) {
     if driver.core().connection.is(session) {
-        driver.observed(observation);
+        driver.on_observation(observation);
     }
 }
 
@@ -371,15 +371,15 @@ fn ended_task<D: Driver>(driver: &mut D, ended: Ended<Event<D>>) {
         tracing::error!(site = %core.key, "A task at the site panicked; it is tried again");
         core.metrics.task_panicked(ProcessTask::SiteTask);
     }
-    happened(driver, ended.event);
+    handle_event(driver, ended.event);
 }
 
-fn happened<D: Driver>(driver: &mut D, event: Event<D>) {
+fn handle_event<D: Driver>(driver: &mut D, event: Event<D>) {
     let now = Now::read();
     let transition = match event {
-        Event::Own(event) => return driver.happened(event),
+        Event::Own(event) => return driver.on_event(event),
         Event::Looked(look, beside) => {
-            driver.looked(beside);
+            driver.on_look(beside);
             let core = driver.core();
             core.connection.looked(look.fingerprint(&core.source), look.read_at, now.instant)
         }
@@ -390,23 +390,23 @@ fn happened<D: Driver>(driver: &mut D, event: Event<D>) {
             driver.core().connection.connected(contact, session, Some(fingerprint), now)
         }
         Event::Contact(contact, Err(no_contact)) => {
-            let problem = driver.no_contact(no_contact);
+            let problem = driver.on_no_contact(no_contact);
             driver.core().connection.failed(contact, problem, now.instant)
         }
         Event::Probed(session, result) => driver.core().connection.probed(session, result, now),
         Event::Panicked(task) => driver.core().connection.task_panicked(task, now.instant),
     };
-    moved(driver, transition);
+    apply_transition(driver, transition);
 }
 
 /// Ends the session or the contact that is being made; makes contact again.
 pub fn disconnect<D: Driver>(driver: &mut D, problem: Option<Finding>) {
     let transition = driver.core().connection.disconnect(problem, Instant::now());
-    moved(driver, transition);
+    apply_transition(driver, transition);
 }
 
-fn moved<D: Driver>(driver: &mut D, transition: Transition<D::Session>) {
+fn apply_transition<D: Driver>(driver: &mut D, transition: Transition<D::Session>) {
     if !matches!(transition, Transition::Unchanged) {
-        driver.moved(transition);
+        driver.on_transition(transition);
     }
 }

@@ -8,7 +8,7 @@ use aifactory_plan::model::text::bounded;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 
-use crate::telemetry::events::{Events, Happening, regarding};
+use crate::telemetry::events::{Events, NewEvent, regarding};
 
 /// Conditions of which a change is worth an Event.
 const REPORTED_CONDITIONS: [ConditionType; 5] =
@@ -100,7 +100,7 @@ impl EventRecorder {
     }
 
     fn publish<K: Resource<DynamicType = ()>>(&self, kind: Kind, object: &K, warning: bool, reason: Reason, note: String) {
-        self.events.publish(regarding(kind, object.meta()), Happening { warning, reason: reason.as_str(), action: "Reconcile", note });
+        self.events.publish(regarding(kind, object.meta()), NewEvent { warning, reason: reason.as_str(), action: "Reconcile", note });
     }
 }
 

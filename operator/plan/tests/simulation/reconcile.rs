@@ -84,7 +84,7 @@ impl Controller {
             }
         }
         let others: Vec<SiteKey> = self.sites.keys().filter(|key| key.factory == *owner && !keys.contains(*key)).cloned().collect();
-        others.iter().for_each(|key| self.let_go(key));
+        others.iter().for_each(|key| self.remove_part(key));
         named.into_keys().collect()
     }
 
@@ -167,7 +167,7 @@ impl Controller {
     }
 
     /// Ends the worker of a part that its factory does not name any more.
-    pub fn let_go(&mut self, key: &SiteKey) {
+    pub fn remove_part(&mut self, key: &SiteKey) {
         self.stop(key);
         self.site_reports.remove(key);
         self.reports.remove_part(&self.cache, key);

@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::time::Instant;
 
 use super::outcome::{Finished, Outcome};
-use super::{DEPTH, Hub, LIVING_RETRY};
+use super::{DEPTH, Hub, PROTECTION_RETRY};
 use crate::hub::broken::conditions;
-use crate::hub::watch::Resourced;
+use crate::hub::watch::AnyResource;
 use crate::hub::writes::{Write, WriteError, write};
 use crate::telemetry::metrics::ReconcileResult;
 
@@ -95,10 +95,10 @@ impl Hub {
             Finished::KnownStored(known, result) => self.known_stored(known, result),
             Finished::SecretReleased(secret, true) => self.releases.done(&secret),
             Finished::SecretReleased(secret, false) => self.releases.failed(&secret, now),
-            Finished::Living(stored) => {
-                self.storing = false;
-                self.living_stored = stored;
-                self.living_retry_at = (!stored).then(|| now + LIVING_RETRY);
+            Finished::ProtectionStored(stored) => {
+                self.storing_protection = false;
+                self.protection_stored = stored;
+                self.protection_retry_at = (!stored).then(|| now + PROTECTION_RETRY);
             }
         }
     }
@@ -140,11 +140,11 @@ impl Hub {
         self.moment
     }
 
-    pub(super) fn object(&self, owner: &OwnerRef) -> Option<Resourced> {
+    pub(super) fn object(&self, owner: &OwnerRef) -> Option<AnyResource> {
         match owner.kind {
-            Kind::AIFactory => self.cache.factory(owner).cloned().map(Resourced::Factory),
-            Kind::GPUPool => self.cache.pool(owner).cloned().map(Resourced::Pool),
-            Kind::AccessGrant => self.cache.grant(owner).cloned().map(Resourced::Grant),
+            Kind::AIFactory => self.cache.factory(owner).cloned().map(AnyResource::Factory),
+            Kind::GPUPool => self.cache.pool(owner).cloned().map(AnyResource::Pool),
+            Kind::AccessGrant => self.cache.grant(owner).cloned().map(AnyResource::Grant),
         }
     }
 

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::Hub;
 use crate::hub::broken::Undecodable;
-use crate::hub::watch::{Resourced, Seen, incarnation};
+use crate::hub::watch::{AnyResource, Seen, incarnation};
 
 impl Hub {
     pub(super) fn observe(&mut self, event: Seen) {
@@ -81,11 +81,11 @@ impl Hub {
         if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
     }
 
-    fn put(&mut self, owner: OwnerRef, object: Resourced) {
+    fn put(&mut self, owner: OwnerRef, object: AnyResource) {
         self.undecodable.remove(&owner);
         let deleting = object.meta().deletion_timestamp.is_some();
         let (changed, urgent) = match &object {
-            Resourced::Factory(factory) => {
+            AnyResource::Factory(factory) => {
                 let before = self.cache.factory(&owner);
                 let changed = before.is_none_or(|before| {
                     before.spec != factory.spec
@@ -95,14 +95,14 @@ impl Hub {
                 self.cache.put_factory(owner.clone(), factory.clone());
                 (changed, deleting)
             }
-            Resourced::Pool(pool) => {
+            AnyResource::Pool(pool) => {
                 let before = self.cache.pool(&owner);
                 let changed =
                     before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
                 self.cache.put_pool(owner.clone(), pool.clone());
                 (changed, deleting)
             }
-            Resourced::Grant(grant) => {
+            AnyResource::Grant(grant) => {
                 let before = self.cache.grant(&owner);
                 let changed = before.is_none_or(|before| {
                     before.spec != grant.spec

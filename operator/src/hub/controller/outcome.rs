@@ -24,7 +24,7 @@ pub(super) enum Finished {
         asked: Moment,
     },
     Released(OwnerRef, bool),
-    Living(bool),
+    ProtectionStored(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
     SecretReleased(SecretName, bool),
 }

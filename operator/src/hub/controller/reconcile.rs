@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::outcome::Outcome;
 use super::{Hub, LONGEST_WAIT};
 use crate::hub::broken::{Undecodable, conditions};
-use crate::hub::watch::Resourced;
+use crate::hub::watch::AnyResource;
 use crate::hub::writes::Write;
 
 impl Hub {
@@ -44,9 +44,9 @@ impl Hub {
             return if meta.deletion_timestamp.is_some() { Outcome::Nothing } else { Outcome::Write(Write::AddFinalizer) };
         }
         match object {
-            Resourced::Factory(factory) => self.factory(owner, &factory),
-            Resourced::Pool(pool) => self.pool(owner, &pool),
-            Resourced::Grant(grant) => self.grant(owner, &grant),
+            AnyResource::Factory(factory) => self.factory(owner, &factory),
+            AnyResource::Pool(pool) => self.pool(owner, &pool),
+            AnyResource::Grant(grant) => self.grant(owner, &grant),
         }
     }
 

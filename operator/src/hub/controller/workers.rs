@@ -44,7 +44,7 @@ impl Hub {
             }
         }
         for key in self.sites.of(owner).into_iter().filter(|key| !keys.contains(key)) {
-            self.let_go(&key);
+            self.remove_part(&key);
         }
         named.into_keys().collect()
     }
@@ -81,7 +81,7 @@ impl Hub {
     }
 
     /// Ends the worker of a site that its factory does not name any more.
-    pub(super) fn let_go(&mut self, key: &SiteKey) {
+    pub(super) fn remove_part(&mut self, key: &SiteKey) {
         self.queue_concerned(key);
         self.settings.metrics.forget_site(&key.to_string());
         let source = self.sites.remove(key);

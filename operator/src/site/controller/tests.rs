@@ -88,7 +88,7 @@ impl Driver for Fake {
         Box::pin(async move { (reader.look(&source).await, ()) })
     }
 
-    fn looked(&mut self, (): ()) {}
+    fn on_look(&mut self, (): ()) {}
 
     fn connect(&mut self, _: SiteIntent) -> BoxFuture<'static, Result<Fingerprint, Finding>> {
         self.shared.note("connect");
@@ -101,7 +101,7 @@ impl Driver for Fake {
         })
     }
 
-    fn no_contact(&mut self, problem: Finding) -> Finding {
+    fn on_no_contact(&mut self, problem: Finding) -> Finding {
         problem
     }
 
@@ -117,7 +117,7 @@ impl Driver for Fake {
         Box::pin(answer(next))
     }
 
-    fn moved(&mut self, transition: Transition<Shared>) {
+    fn on_transition(&mut self, transition: Transition<Shared>) {
         if matches!(transition, Transition::Lost(_)) {
             self.shared.note("lost");
         }
@@ -151,12 +151,12 @@ impl Driver for Fake {
         self.shared.note(format!("tombstone {}", owner.name));
     }
 
-    fn observed(&mut self, observation: &'static str) {
+    fn on_observation(&mut self, observation: &'static str) {
         self.shared.note(format!("saw {observation}"));
         assert_ne!(observation, "a defect");
     }
 
-    fn happened(&mut self, Done(owner, well): Done) {
+    fn on_event(&mut self, Done(owner, well): Done) {
         self.shared.note(format!("{} {}", if well { "done" } else { "panicked on" }, owner.name));
     }
 

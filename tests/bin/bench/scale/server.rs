@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
-use aifactory_operator::hub::{Resourced, Seen};
+use aifactory_operator::hub::{AnyResource, Seen};
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -164,9 +164,9 @@ fn path(object: &Value) -> Option<String> {
 fn seen(object: &Value) -> Result<Seen, Failure> {
     let owner = owner(object).ok_or("not a resource")?;
     let resource = match owner.kind {
-        Kind::AIFactory => Resourced::Factory(Arc::new(serde_json::from_value::<AIFactory>(object.clone())?)),
-        Kind::GPUPool => Resourced::Pool(Arc::new(serde_json::from_value::<GPUPool>(object.clone())?)),
-        Kind::AccessGrant => Resourced::Grant(Arc::new(serde_json::from_value::<AccessGrant>(object.clone())?)),
+        Kind::AIFactory => AnyResource::Factory(Arc::new(serde_json::from_value::<AIFactory>(object.clone())?)),
+        Kind::GPUPool => AnyResource::Pool(Arc::new(serde_json::from_value::<GPUPool>(object.clone())?)),
+        Kind::AccessGrant => AnyResource::Grant(Arc::new(serde_json::from_value::<AccessGrant>(object.clone())?)),
     };
     Ok(Seen::Put(owner, resource))
 }

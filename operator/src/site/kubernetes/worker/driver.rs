@@ -36,14 +36,14 @@ impl Driver for KubernetesDriver {
         Box::pin(async move { (reader.look(&source).await, ()) })
     }
 
-    fn looked(&mut self, (): ()) {}
+    fn on_look(&mut self, (): ()) {}
 
     fn connect(&mut self, site: SiteIntent) -> BoxFuture<'static, Result<Session, NoContact>> {
         let (reader, source) = (self.core.reader.clone(), self.core.source.clone());
         Box::pin(async move { contact::connect(&reader, &source, &site).await })
     }
 
-    fn no_contact(&mut self, no_contact: NoContact) -> Finding {
+    fn on_no_contact(&mut self, no_contact: NoContact) -> Finding {
         let NoContact { problem, cluster_uid } = no_contact;
         self.unrecorded_uid = cluster_uid;
         problem
@@ -59,7 +59,7 @@ impl Driver for KubernetesDriver {
         Box::pin(async move { contact::probe(&client).await })
     }
 
-    fn moved(&mut self, transition: Transition<Active>) {
+    fn on_transition(&mut self, transition: Transition<Active>) {
         if let Transition::Lost(_) = transition {
             self.hours.unwatched(self.core.connection.last_contact().unwrap_or_else(Timestamp::now));
         }
@@ -113,11 +113,11 @@ impl Driver for KubernetesDriver {
         self.schedule.add_anew(owner, true);
     }
 
-    fn observed(&mut self, observation: Observation) {
+    fn on_observation(&mut self, observation: Observation) {
         self.observe(observation);
     }
 
-    fn happened(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::PolicyTest(session, result) => self.policies_tested(session, result),
             Event::Served(session, found) => self.served(session, found),
