@@ -216,7 +216,7 @@ proptest! {
     #[test]
     fn any_object_leaves_the_good_ones_alone(item in value()) {
         let item = item.to_string();
-        // An item that says it is called `first` would be counted as a good one.
+        // An item whose name is `first` would be counted as a good one.
         prop_assume!(!item.contains("first") && !item.contains("last") && !item.contains("evil"));
         let (first, last) = (good("first"), good("last"));
         let text = page(&[&first, &item, &last]);

@@ -42,7 +42,7 @@ impl fmt::Debug for FederationBuilder {
 }
 
 impl FederationBuilder {
-    /// A word for the directory's name, to tell federations apart.
+    /// Part of the directory's name, to distinguish federations.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -94,7 +94,7 @@ impl FederationBuilder {
         self
     }
 
-    /// Is told of each step.
+    /// Receives a call for each step.
     pub fn progress(mut self, listener: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.listener = Arc::new(listener);
         self

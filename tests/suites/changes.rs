@@ -1,4 +1,4 @@
-//! What changes meanwhile: the site's own word, pools that move, shares that shrink.
+//! What changes meanwhile: the site's own policy, pools that move, shares that shrink.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 

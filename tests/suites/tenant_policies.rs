@@ -1,5 +1,5 @@
-//! Tenants are tied to their pools and their namespace: what members send is let through where it is theirs to do, and refused with words that
-//! help where it is not.
+//! Tenants are tied to their pools and their namespace: requests of members are allowed where they may do that, and refused with a helpful message
+//! where it is not.
 
 #![allow(clippy::indexing_slicing, reason = "an index into a JSON value gives null where there is nothing")]
 

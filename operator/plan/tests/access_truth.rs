@@ -1,4 +1,4 @@
-//! What the hub says about access, and what it orders, where something that a grant names can not be read or can not be asked.
+//! What the hub reports about access, and which intents it sends, where something that a grant names can not be read, or a site can not be asked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ fn known(key: SiteKey) -> KnownSite {
     KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: Some("c1".to_owned()), entered: true }
 }
 
-/// A hub as YAML, with what sites said; each test changes what it is about.
+/// A hub as YAML, with the reports of sites; each test changes what it is about.
 struct Hub {
     factory: Option<Value>,
     pools: Vec<Value>,
@@ -183,7 +183,7 @@ impl Hub {
         project::grant_within(&world, &alpha(), &asked, Some(&mut Ledger::default()), now()).expect("a projection")
     }
 
-    /// The status after every site that answers has done as it was told, except where `say` has another word.
+    /// The status after every site that answers has carried out its intent, except where `say` gives another report.
     fn aggregate(&self, say: impl Fn(&SiteKey, &Intent) -> Option<Report>) -> Outcome<AccessGrantStatus> {
         let (world, projection) = (self.world(), self.project());
         let reports: BTreeMap<SiteKey, Report> = projection
@@ -208,7 +208,7 @@ impl Hub {
     }
 }
 
-/// A site that has done as it was told. `held`: it had the grant before.
+/// The report of a site that has carried out its intent. `held`: it had the grant before.
 fn done(intent: &Intent, held: bool) -> Report {
     let body = body(intent);
     let refused = body.only_if_held.is_some() && !held && !matches!(body.desired, Desired::Ended { .. });
@@ -312,7 +312,7 @@ fn a_site_taken_out_of_its_factory_keeps_what_it_gives_until_a_person_ends_it() 
     assert_eq!(condition(&waiting, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
     assert!(!hub.settled().finished);
-    // Once the part has said that nothing is left and the hub has forgotten it, nobody waits for it.
+    // Once the part has reported that nothing is left and the hub has forgotten it, it is not waited for.
     hub.known.retain(|key| *key != bettembourg());
     hub.holders.remove(&bettembourg());
     assert!(hub.settled().finished);
@@ -350,7 +350,7 @@ fn without_its_factory_a_deletion_waits_for_every_part_that_may_hold_the_grant()
     assert!(!outcome.finished);
     assert_eq!(condition(&outcome.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     assert_eq!(outcome.status.may_give_access, Some(true));
-    // Given up by a person, none of them counts.
+    // Abandoned by a person, none of them counts.
     hub.abandoned = hub.known.iter().cloned().collect();
     assert!(hub.settled().finished);
 }
@@ -512,7 +512,7 @@ fn nobody_gets_a_binding_where_a_grant_ends_whom_the_factory_does_not_allow() {
     assert_eq!(members(&ended)[1], ("p-2", None));
 }
 
-// B10: what another grant sets free.
+// B10: quota that the end of another grant frees.
 
 #[test]
 fn a_grant_looks_again_when_another_that_shares_its_cap_ends() {
@@ -540,7 +540,7 @@ fn a_grant_looks_again_when_another_that_shares_its_cap_ends() {
     assert_eq!(of("second", wake).problems, []);
 }
 
-// F4, N4, N12 and which trouble is named.
+// F4, N4, N12 and which problem is named.
 
 fn with(report: Report, findings: Vec<Finding>) -> Report {
     Report { findings, settled: false, phase: SitePhase::Pending, ..report }
@@ -640,7 +640,7 @@ fn access_was_never_given_where_every_part_reports_that() {
 
 // B14: what is aggregated fits into the definitions.
 
-/// A site that names more entries than a grant may have, and says more than there is room for.
+/// A site that names more entries than a grant may have, in longer messages than status has room for.
 fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
     let text = "a word of the site ".repeat(words);
     let name = |at: usize| if at == 0 { "h100".to_owned() } else { format!("former-{at}") };
@@ -663,7 +663,7 @@ fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// However many entries a site names, however many sites there are, and whatever they say.
+    /// However many entries a site names, however many sites there are, and whatever they report.
     #[test]
     fn any_status_is_one_that_the_api_server_takes(entries in 0..40_usize, words in 0..200_usize, factories in 1..4_usize, sites in 0..64_usize, silent in 0..3_usize) {
         let mut hub = Hub::new();
@@ -708,7 +708,7 @@ proptest! {
     }
 }
 
-// What factories and pools say of what hangs on them.
+// The number of living grants in the status of factories and pools.
 
 #[test]
 fn factories_and_pools_count_the_grants_that_may_still_give_access() {

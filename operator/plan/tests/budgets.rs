@@ -1,4 +1,4 @@
-//! Slurm pools from the hub's side: which part of a site is told what, and what people read of a budget.
+//! Budgets from the hub's side: what is assigned to each part of a site, and what status shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,7 +207,7 @@ fn there() -> SiteReport {
     SiteReport { reachable: true, synced: true, ..SiteReport::default() }
 }
 
-/// Status after both sites said what they used, in device-seconds.
+/// Status after both sites have reported what they used, in device-seconds.
 fn status(grant: &Value, ledger: &mut Ledger, used: [i64; 2], silent: Option<&str>) -> (Value, BTreeMap<SiteKey, i64>) {
     let world = world(grant);
     let projection = project::grant_within(&world, &alpha(), &BTreeSet::new(), Some(ledger), now()).expect("a projection");
@@ -313,7 +313,7 @@ fn a_small_part_of_a_large_grant_is_of_use_all_the_same() {
 fn a_site_that_is_silent_keeps_its_figures_and_its_part() {
     let mut ledger = Ledger::default();
     let (first, _) = status(&grant(1, hours(100)), &mut ledger, [3600, 7200], None);
-    // The hub begins anew, and b does not answer; a person moves the hours to a.
+    // The hub restarts, and b does not answer; a person moves the hours to a.
     let moved = json!([{"name": "main", "poolRef": {"name": "h100"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "a", "gpuHours": 100}, {"name": "b", "gpuHours": 0}]}]);
     let mut again = grant(2, moved);
     again["status"] = first;
@@ -429,7 +429,7 @@ fn a_restarted_hub_keeps_what_a_kubernetes_site_has_reported_as_used() {
     let (_, assigned) = status(&again, &mut Ledger::default(), [7000 * 60, 600], Some("a"));
     assert_eq!(assigned, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
 
-    // Moved to c alone: a may still use its part, until it says what it used.
+    // Moved to c alone: a may still use its part, until it reports what it used.
     let mut moved = grant(2, entry(json!([{"name": "c"}])));
     moved["status"] = found;
     let (_, assigned) = status(&moved, &mut Ledger::default(), [600, 600], None);
@@ -447,7 +447,7 @@ fn a_hub_that_begins_anew_raises_one_entry_whatever_other_entries_are_elsewhere(
     let (found, _) = status(&grant(2, pools(100)), &mut Ledger::default(), [600, 0], None);
     let mut raised = grant(3, pools(200));
     raised["status"] = found.clone();
-    // Status is still about the former generation: the part is told as it is wanted now, and never a lower one for want of knowledge.
+    // Status is still about the former generation: the part is assigned as it is wanted now, and never a lower one for lack of knowledge.
     let (_, assigned) = status(&raised, &mut Ledger::default(), [600, 0], None);
     assert_eq!(assigned[&kubernetes("a")], 24_000);
 

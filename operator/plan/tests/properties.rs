@@ -160,7 +160,7 @@ proptest! {
         prop_assert!(before.iter().all(|(name, mark)| after.get(name).is_none_or(|found| found == mark)), "{before:?} {after:?}");
     }
 
-    /// One visit does it all; a second plans nothing.
+    /// One reconcile does everything; a second one plans nothing.
     #[test]
     fn a_plan_applied_plans_nothing(hub in hub(), events in events()) {
         let (world, mut sites, time) = play(&hub, &events);
@@ -238,7 +238,7 @@ proptest! {
         }
     }
 
-    /// A site that does not answer confirms nothing: no grant is let go, and access is not called removed.
+    /// A site that does not answer confirms nothing: no grant is released, and access is not reported as removed.
     #[test]
     fn silence_confirms_nothing(hub in hub(), silent in 0..2usize) {
         let mut hub = hub;

@@ -213,7 +213,7 @@ fn wanted(index: usize) -> GrantIntent {
     GrantIntent { code: format!("code-{index}"), pools, ..grant() }
 }
 
-/// What holds when nothing is left to be asked.
+/// What holds when no call is left to make.
 fn settled(world: &World) {
     for (name, plan) in world.plans() {
         assert!(plan.calls.is_empty());
@@ -395,7 +395,7 @@ proptest! {
     }
 }
 
-/// The end of a grant that was in force, as hubs tell it that know of different budgets, with a kill after so many calls of each distinguishing.
+/// The end of a grant that was in force, sent by hubs that remember different budgets; each intent is followed by a kill after so many calls.
 fn end(mut world: World, budgets: &[(i64, usize)]) -> World {
     for (minutes, calls) in budgets {
         let body = world.grant("alpha");
@@ -410,7 +410,7 @@ fn end(mut world: World, budgets: &[(i64, usize)]) -> World {
     world
 }
 
-/// What a grant is told by its budget while it lives, and how it ends.
+/// The budgets that a grant is assigned while it is in force, and how it ends.
 fn ending() -> impl Strategy<Value = (bool, Vec<usize>, Vec<(i64, usize)>)> {
     let budgets = prop_oneof![Just(0i64), Just(60), Just(600), 0..2000i64];
     (any::<bool>(), proptest::collection::vec(0..4usize, 0..6), proptest::collection::vec((budgets, 0..8usize), 1..5))

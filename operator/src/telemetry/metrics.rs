@@ -191,7 +191,7 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        registry.register("reconcile", "Visits of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
+        registry.register("reconcile", "Reconciles of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
         registry.register("reconcile_time_seconds", "Time of a reconcile in seconds, by kind", self.reconcile_time.clone());
         registry.register("reconcile_panics", "Panics that were caught in a reconcile, by kind; every one is a defect", self.panics.clone());
         registry.register(

@@ -19,7 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const NAMESPACE: &str = "ardenne";
-/// The site admins' own word: which images may run as privileged slurmd.
+/// The site's own policy: which images may run as privileged slurmd.
 const SITE_POLICY: &str = "
 apiVersion: v1
 kind: ConfigMap

@@ -38,7 +38,7 @@ impl Mistake {
         Self { stored: Some(base.object()), ..Self::new(name, base) }
     }
 
-    /// What the operator has said of the object that is there.
+    /// The status of the stored object.
     pub fn found(mut self, status: Value) -> Self {
         self.status = Some(status);
         self
@@ -72,7 +72,7 @@ impl Mistake {
         self
     }
 
-    /// One complaint, with all of its words. There must be as many complaints as these, so that no row passes by another error.
+    /// Parts of one error message. There must be as many errors as these, so that no row passes by another one.
     pub fn error(mut self, words: &'static [&'static str]) -> Self {
         self.errors.push(words);
         self

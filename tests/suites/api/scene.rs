@@ -33,7 +33,7 @@ pub struct Scene {
     federation: Federation,
 }
 
-/// What kubectl said.
+/// Exit code and output of kubectl.
 pub struct Output {
     pub code: Option<i32>,
     pub out: String,

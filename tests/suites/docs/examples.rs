@@ -1,4 +1,4 @@
-//! Every example is what the types say, names only what is there, and asks for nothing that would be refused.
+//! Every example decodes as its type, names only what is there, and asks for nothing that would be refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Links lead somewhere, the book lists all its pages, and commands that readers are told exist.
+//! Links lead somewhere, the book lists all its pages, and commands that the docs name exist.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};

@@ -72,7 +72,7 @@ fn what_lost_our_label_or_all_that_we_wrote_on_it_comes_back() {
         let annotations = json!({"metadata": {"labels": {labels::MANAGED: null, labels::OWNER: null},
             "annotations": {labels::OWNER: null, labels::OWNER_UID: null, labels::HUB: null}}});
         for key in &objects {
-            // A Namespace that says nothing any more is anybody's.
+            // A Namespace without our annotations is nobody's.
             let edits = if key.kind == ObjectKind::NAMESPACE { vec![&label] } else { vec![&label, &annotations] };
             for edit in edits {
                 let before = content(&api(site, key).get(&key.name).await.unwrap());

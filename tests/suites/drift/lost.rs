@@ -1,4 +1,4 @@
-//! A grant's Namespace, deleted by somebody else: it is made anew at once, and people are told that what was in it is lost.
+//! A grant's Namespace, deleted by somebody else: it is made again at once, and an Event and a finding report that what was in it is lost.
 
 use aifactory_api::AccessGrant;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};

@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, PostParams};
 
 use crate::{LONG, config_map, shared};
 
-/// Tells a copy of this executable to start a federation, write its directory here, and wait to be killed.
+/// Makes a copy of this executable start a federation, write its directory to this file, and wait to be killed.
 const VICTIM: &str = "AIFACTORY_TEST_VICTIM";
 
 #[test]
@@ -96,7 +96,7 @@ async fn a_cluster_goes_back_to_a_snapshot_and_starts_late() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_test_leaves_no_process() {
-    // The same test is the victim where it is told so.
+    // With this variable the same test is the victim.
     if let Some(marker) = std::env::var_os(VICTIM).map(PathBuf::from) {
         return hold(&marker).await;
     }
@@ -138,7 +138,7 @@ async fn a_killed_test_leaves_no_process() {
     assert!(!directory.exists() && next.directory().exists());
 }
 
-/// What the victim does: tells where its federation is, and waits.
+/// What the victim does: writes where its federation is, and waits.
 async fn hold(marker: &Path) {
     let federation = Federation::builder().name("victim").site(ClusterOptions::site("bissen")).start().await.unwrap();
     let unfinished = marker.with_extension("unfinished");

@@ -76,7 +76,7 @@ fn other_grants_go() -> Outcome {
     })
 }
 
-/// What the message says is what helps.
+/// Doing what the message asks for works.
 #[test]
 fn a_confirmed_grant_goes() -> Outcome {
     run(async {
@@ -97,7 +97,7 @@ fn a_confirmed_grant_goes() -> Outcome {
     })
 }
 
-/// What grants hang on: the message says how many of them end.
+/// Objects that grants depend on: the message names how many grants would end.
 #[test]
 fn pools_and_factories_in_use_are_not_deleted_by_mistake() -> Outcome {
     run(async {

@@ -1,4 +1,4 @@
-//! What tools that wait are told, and that it does not matter how objects were applied.
+//! What tools that wait for readiness read, and that it does not matter how objects were applied.
 
 use std::path::PathBuf;
 use std::time::Duration;

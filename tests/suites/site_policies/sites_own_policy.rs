@@ -1,4 +1,4 @@
-//! The site's own word: `paused` and `allowDeletion` in its ConfigMap, absent, empty, unreadable, and taken back.
+//! The site's own policy: `paused` and `allowDeletion` in its ConfigMap, absent, empty, unreadable, and removed.
 
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ async fn deletion(scene: &Scene) -> Outcome {
     Ok(())
 }
 
-/// A site that has said nothing, in both ways of saying nothing, is neither paused nor does it keep Namespaces; and it runs no image.
+/// A site without a policy, by an absent or an empty ConfigMap, is neither paused nor does it keep Namespaces; and it runs no image.
 async fn silence(scene: &Scene) -> Outcome {
     let node_set = Request::apply(crate::node_sets::node_set_path("slurm", "new"), crate::node_sets::node_set("slurm", "new", json!({})));
     let image = |by| Row::new("silence", "any image", node_set.clone(), &[by]);

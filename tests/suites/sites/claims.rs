@@ -25,7 +25,7 @@ fn a_cluster_belongs_to_the_factory_that_came_first() {
     });
 }
 
-/// The first gets the cluster, the second is told whose it is, and gets it when the first is gone.
+/// The first gets the cluster, the second gets a condition that names its owner, and gets the cluster when the first is gone.
 async fn first_and_second(world: &World, first: &str, second: &str) {
     let cluster = world.site(FREE);
     if api(world, first).get_opt(first).await.unwrap().is_none() {
@@ -58,7 +58,7 @@ async fn first_and_second(world: &World, first: &str, second: &str) {
     sites_rest(world, Duration::from_secs(3)).await;
 }
 
-/// A site that is decommissioned is let go; one that is taken into use again is claimed again.
+/// A site that is decommissioned is released; one that is taken into use again is claimed again.
 async fn released(world: &World, name: &str) {
     let stage = async |stage: &str| {
         let mut factory = factory(name);

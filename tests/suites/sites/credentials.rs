@@ -78,7 +78,7 @@ fn a_factory_that_names_another_secret_lets_the_former_go() {
         held(&world, "bissen-next", true).await;
         held(&world, &credential_name("bissen"), false).await;
         world.ready::<AIFactory>(FACTORY).await;
-        // What the new worker must know reaches it without a word from anyone.
+        // The new worker is sent its intents without any event.
         world.apply(grant("renamed")).await;
         world.ready::<AccessGrant>("renamed").await;
         world.apply(fixture::factory()).await;
@@ -155,7 +155,7 @@ fn a_credential_of_another_cluster_is_not_used() {
     });
 }
 
-/// Replaces the credential of bissen; milliseconds until the site hears of the new one.
+/// Replaces the credential of bissen; milliseconds until it is used.
 async fn put(world: &World, kubeconfig: Kubeconfig) -> i64 {
     let site = world.site("bissen");
     let seen = credentials(site);

@@ -1,4 +1,4 @@
-//! Members whom the sites can not let in, and services that no site offers: said, and nobody else is held up.
+//! Members whom the sites can not give access, and services that no site offers: status names them, and nobody else is delayed.
 
 use aifactory_api::AccessGrant;
 use aifactory_tests::run;

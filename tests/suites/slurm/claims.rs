@@ -34,7 +34,7 @@ fn rival(scene: &Scene) -> Value {
     factory
 }
 
-/// Waits until a factory is not Ready since somebody else has a cluster; what it says.
+/// Waits until a factory is not Ready since another one has a cluster; returns the message.
 async fn refused(scene: &Scene, name: &str) -> String {
     until(&format!("factory {name} is told whose the cluster is"), PATIENCE, async || {
         let factory: AIFactory = scene.world.api().get(name).await?;

@@ -1,4 +1,4 @@
-//! Attacks through templates: controllers make the Pods and claims, in the names of nobody, and members must be told all the same.
+//! Attacks through templates: controllers make the Pods and claims under their own identities, and members must see the refusal all the same.
 
 use aifactory_tests::eventually;
 use serde_json::{Value, json};

@@ -6,12 +6,12 @@
 //! Where the two parts differ on purpose:
 //!
 //! - *A part that its factory does not name any more.* Slurm keeps what it has ([`Order::keeps`]), since establishing a grant there needs accounts,
-//! partitions and counters that are not known any more. On Kubernetes the grant is planned as always, and all steps but removals are left out. -
-//! *When work ends.* Kubernetes ends it in the plan that writes the lock, in this order. Slurm ends running jobs in a sync that has read the lock
-//! back, since its REST may answer with success although nothing was done. Pending jobs are ended at once, since a lock does not end them. - *When
-//! data goes.* A namespace goes with what runs in it. An account goes when its jobs have ended, since Slurm refuses to delete it before. - *A paused
-//! site.* In Slurm the lock and its marks remove access, so they are written also while the site is paused. On Kubernetes role bindings are deleted,
-//! and the namespace is locked when the pause is over.
+//!   partitions and counters that are not known any more. On Kubernetes the grant is planned as always, and all steps but removals are left out.
+//! - *When work ends.* Kubernetes ends it in the plan that writes the lock, in this order. Slurm ends running jobs in a sync that has read the lock
+//!   back, since its REST may answer with success although nothing was done. Pending jobs are ended at once, since a lock does not end them.
+//! - *When data goes.* A namespace goes with what runs in it. An account goes when its jobs have ended, since Slurm refuses to delete it before.
+//! - *A paused site.* In Slurm the lock and its marks remove access, so they are written also while the site is paused. On Kubernetes role bindings
+//!   are deleted, and the namespace is locked when the pause is over.
 
 mod ended;
 mod marks;

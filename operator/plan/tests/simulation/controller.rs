@@ -1,4 +1,4 @@
-//! The hub's controller around the pure core, as the operator drives it: caches, schedule, what sites were told and what they report.
+//! The hub's controller around the pure core, as the operator drives it: caches, schedule, what sites were sent and what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use super::worker::{FromSite, ToSite};
 
 /// How soon pools and factories count again after a change of a grant.
 const RECOUNT: Ms = SECOND;
-/// How long a status that was true before a restart stands until sites were heard of again.
+/// After a restart: how long a stored status is kept while sites have not reported again.
 pub const REPORT_GRACE: Ms = 15 * SECOND;
 
 pub type WorkerId = u64;
@@ -48,7 +48,7 @@ pub struct Worked {
     pub tombstones: BTreeSet<OwnerRef>,
 }
 
-/// Since when a resource is on its way, and when its status was written last.
+/// Since when a resource is in progress, and when its status was written last.
 #[derive(Default)]
 pub struct Pace {
     pub generation: i64,
@@ -64,7 +64,7 @@ pub struct Controller {
     fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
     /// Orders listings and writes.
     moment: Moment,
-    /// The parts of sites that have shown all that is ours there since this process leads.
+    /// The parts of sites that have been synced since this process leads.
     pub synced: BTreeSet<SiteKey>,
     started: bool,
     unlisted: BTreeSet<Kind>,
@@ -120,7 +120,7 @@ impl Controller {
         }
     }
 
-    /// Does what is due, and says when to be woken.
+    /// Does what is due; returns when to be woken.
     pub fn work(&mut self, now: Ms) {
         if !self.unlisted.is_empty() {
             return;
@@ -306,7 +306,7 @@ impl Controller {
         self.schedule.add(key.factory);
     }
 
-    /// Sends tombstones of what the part holds of no resource, and forgets those that it has answered.
+    /// Sends tombstones for what the part holds of resources that are gone, and forgets those that it has answered.
     fn send_tombstones(&mut self, key: &SiteKey, report: &SiteReport) {
         for owner in report.held.keys().filter(|owner| owner.kind != Kind::AIFactory) {
             if !self.cache.contains(owner) && self.unlisted.is_empty() && !self.undecodable.contains(owner) {

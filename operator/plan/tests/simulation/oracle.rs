@@ -16,7 +16,7 @@ use super::sim::{Link, Sim};
 use super::site_store::SiteObject;
 use super::worker::grant_of;
 
-/// Faults that are known and not mended yet: an oracle, and words of what it finds. With `AIFACTORY_SIMULATION_KNOWN` set they are found as well.
+/// Faults that are known and not fixed yet: an oracle, and part of its message. With `AIFACTORY_SIMULATION_KNOWN` set they are found as well.
 const KNOWN: &[(&str, &str)] = &[
     // S3: an edit that a paused site does not take makes status forget that members work there.
     ("O4", "the site is paused"),
@@ -55,7 +55,7 @@ pub struct Watchman {
     pub set_back: BTreeSet<usize>,
     /// From when on a grant asked for which retention in milliseconds, and whether for deletion after it.
     retentions: BTreeMap<OwnerRef, Vec<(Ms, Ms, bool)>>,
-    /// Whether the factory ever said that orphans are deleted.
+    /// Whether the factory's policy was ever to delete orphans.
     pub orphans_deleted: bool,
 }
 
@@ -173,7 +173,7 @@ impl Sim {
         foreign.map(|(_, object)| subject_of(object)).filter(member).collect()
     }
 
-    /// Whether the hub says that nobody can act for this grant any more.
+    /// Whether the hub reports that nobody can act for this grant any more.
     fn reported_gone(&self, owner: &OwnerRef) -> Option<&'static str> {
         match self.hub.grant(owner) {
             Some(grant) if is_true(grant, ConditionType::AccessRemoved) && !self.hub.broken(owner) => Some("AccessRemoved is True"),
@@ -262,7 +262,7 @@ impl Sim {
         }
     }
 
-    /// O7: the sites together are never told more than was granted.
+    /// O7: the sites together are never assigned more than was granted.
     pub fn check_budgets(&mut self) {
         for owner in cast::grants() {
             let mut minutes: BTreeMap<&str, i64> = BTreeMap::new();

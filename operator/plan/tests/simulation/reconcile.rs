@@ -1,4 +1,4 @@
-//! What the hub's controller does for one resource: projected, told to sites, aggregated.
+//! The hub's controller reconciles one resource: projects it, sends intents to sites, and aggregates reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Controller {
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, Status::Factory, now)
     }
 
-    /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
+    /// Starts or updates a worker for each part that the factory names, or that may hold something of it; ends the others.
     pub fn ensure_workers(&mut self, owner: &OwnerRef, now: Ms) -> BTreeSet<SiteKey> {
         let sites = self.cache.factory(owner).map(|factory| factory.spec.sites.clone()).unwrap_or_default();
         let named: BTreeMap<SiteKey, CredentialSource> =
@@ -126,7 +126,7 @@ impl Controller {
         }
     }
 
-    /// Tells each of these parts what it must know of a resource, and withdraws what any other part was told of it.
+    /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
     fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
             self.send(key, intent);
@@ -159,7 +159,7 @@ impl Controller {
         }
     }
 
-    /// Tells a part the whole desired set again.
+    /// Sends a part the whole desired set again.
     pub fn resend(&mut self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
         let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
@@ -224,7 +224,7 @@ impl Controller {
         project::may_hold(&self.cache, owner, &self.holders.of(owner), &self.synced)
     }
 
-    /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
+    /// Whether each of these sites has reported on this resource since the start, or has a problem that keeps it from reporting.
     fn has_reported(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>, now: Ms) -> bool {
         now - self.begun > REPORT_GRACE
             || keys.iter().all(|key| {
@@ -236,7 +236,7 @@ impl Controller {
             })
     }
 
-    /// Whether a part has said since the start what is there of everything that it was told of, or why it can not.
+    /// Whether a part has reported on everything that it was sent since the start, or has a problem that keeps it from reporting.
     fn has_reported_all(&self, key: &SiteKey, now: Ms) -> bool {
         let of = |report: &SiteReport| !report.reachable || (report.synced && self.reports.has_answered(key)) || report.problem.is_some();
         now - self.begun > REPORT_GRACE || self.site_reports.get(key).is_some_and(of)

@@ -28,7 +28,7 @@ enum Expected {
     AtMost(BTreeMap<String, &'static str>),
     /// Nobody acts; some may read what is kept.
     Nobody,
-    /// Nothing is said.
+    /// The docs do not define it.
     Anything,
 }
 
@@ -114,7 +114,7 @@ impl Sim {
         ours.map(|(key, object)| (key.clone(), object.content.clone())).collect()
     }
 
-    /// O1 in Slurm: nobody acts through a grant but its active members, and all of them where everything that decides says so.
+    /// O1 in Slurm: nobody acts through a grant but its active members, and all of them where everything that decides allows it.
     fn check_slurm(&mut self) {
         for owner in cast::grants() {
             let Some(grant) = self.hub.grant(&owner).cloned().filter(|_| !self.hub.broken(&owner)) else { continue };
@@ -348,7 +348,7 @@ impl Sim {
         }
     }
 
-    /// What may explain a finding, in words by which known faults are told.
+    /// What may explain a finding, as text by which known faults are recognised.
     pub fn circumstances(&self, owner: &OwnerRef) -> String {
         let mut words = Vec::new();
         if self.hub.grant(owner).is_some_and(|grant| self.unresolved(owner, grant)) {

@@ -12,7 +12,7 @@ use super::sim::Sim;
 /// How many operations a case has.
 const LENGTH: usize = 50;
 
-/// What became of a case.
+/// The result of a case.
 #[derive(Debug, Default, PartialEq)]
 pub struct Played {
     /// What was found first.

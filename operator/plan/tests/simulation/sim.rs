@@ -606,7 +606,7 @@ impl Sim {
         self.push(self.now + lag, Event::Act(Box::new(execution)));
     }
 
-    /// Tells what happens, where somebody wants to read it.
+    /// Prints an event where a trace is wanted.
     pub fn trace(&self, text: impl FnOnce() -> String) {
         if self.traced {
             eprintln!("{} {}", super::clock::time(self.now), text());

@@ -47,7 +47,7 @@ impl Hub {
                 gone.iter().for_each(|owner| self.removed(owner));
                 if self.unlisted.remove(&kind) && self.unlisted.is_empty() {
                     self.ready.send_replace(true);
-                    tracing::info!("Saw everything of ours on the hub");
+                    tracing::info!("The caches are synced");
                 }
             }
         }

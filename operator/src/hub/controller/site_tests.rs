@@ -208,7 +208,7 @@ async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_place
     assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
 }
 
-/// A site says what it holds, and can not be asked any more; whoever is made or mended then is asked for there all the same.
+/// A site has reported what it holds, and becomes unreachable; a resource that is made or repaired then waits for it all the same.
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not_forgotten() {
     let mut world = World::start(None).await;
@@ -225,7 +225,7 @@ async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not
     assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
 }
 
-/// What a site came to hold since its last report is in the report that says that contact was lost, and in no other.
+/// What a site came to hold since its last report is only in the report that contact was lost.
 #[tokio::test(start_paused = true)]
 async fn what_a_site_held_when_contact_was_lost_is_not_forgotten() {
     let mut world = World::start(None).await;

@@ -42,7 +42,7 @@ impl Bench {
         self.now = Now { instant: self.now.instant + time, timestamp: self.now.timestamp + time };
     }
 
-    /// Moves the clock to the next deadline, and says how far that was.
+    /// Moves the clock to the next deadline; returns how far that was.
     fn sleep(&mut self) -> Duration {
         let wait = self.connection.deadline().expect("a deadline") - self.now.instant;
         self.pass(wait);
@@ -253,7 +253,7 @@ fn those_who_share_a_secret_look_at_it_together() {
     assert!(bench.connection.deadline().is_some_and(|at| at > bench.now.instant));
 }
 
-/// Something that happens to a connection.
+/// An event of a connection.
 #[derive(Clone, Debug)]
 enum Step {
     Pass(u64),
@@ -342,7 +342,7 @@ proptest! {
     }
 }
 
-/// Lets it happen where it can; says whether a look has shown another credential than the one that was used last.
+/// Applies a step where it is possible; returns whether a look has found another credential than the one that was used last.
 fn take(bench: &mut Bench, flights: &mut Flights, step: &Step, in_secret: &mut Option<u8>) -> bool {
     let now = bench.now;
     match step {

@@ -240,7 +240,7 @@ impl Bench {
         settle().await;
     }
 
-    /// The last word on whether the site is reachable.
+    /// Whether the site is reachable by its last report.
     fn reachable(&mut self) -> Option<bool> {
         let mut last = None;
         while let Ok(received) = self.from_site.try_recv() {

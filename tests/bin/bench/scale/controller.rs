@@ -1,4 +1,4 @@
-//! The real controller of the hub on a thread of its own, so that its CPU time can be told from that of everything around it.
+//! The real controller of the hub on a thread of its own, so that its CPU time can be measured apart from everything around it.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(1500);
 pub struct Controller {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
-    /// Where the kernel says how long its thread was on a CPU.
+    /// The file in which the kernel counts its thread's CPU time.
     schedstat: PathBuf,
 }
 

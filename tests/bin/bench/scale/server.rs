@@ -1,4 +1,4 @@
-//! An API server in memory with the resources of a hub: it answers patches, and tells the hub's controller of them as a watch would.
+//! An API server in memory with the resources of a hub: it answers patches, and sends them to the hub's controller as a watch would.
 
 // The objects are those of this bench; a field that is not there is null.
 #![allow(clippy::indexing_slicing)]
@@ -36,7 +36,7 @@ impl Server {
         of(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A controller watches from now on, in place of the one before; it is told of everything first.
+    /// A controller watches from now on, in place of the one before; it is sent everything first.
     pub fn watch(&self, watch: mpsc::UnboundedSender<Seen>) -> Result<(), Failure> {
         self.with(|stored| {
             for object in stored.objects.values().filter(|object| owner(object).is_some()) {

@@ -52,7 +52,7 @@ fn rendered(pool: &PoolIntent, replicas: u32) -> Object {
     node_set(&site(), "h100", pool, replicas, &ownership()).unwrap()
 }
 
-/// What slurm-operator would say of a NodeSet whose nodes are all well and idle.
+/// A NodeSet with the status that slurm-operator would write where all nodes are healthy and idle.
 fn observed(object: &Object, generation: i64) -> Value {
     let mut content = object.content.clone();
     let replicas = content["spec"]["replicas"].clone();

@@ -1,4 +1,4 @@
-//! The account against sites that delay, repeat and reorder what they say, are cut off, and let jobs run on.
+//! The account against sites that delay, repeat and reorder their reports, are cut off, and let jobs run on.
 
 use aifactory_api::{Kind, OwnerRef};
 use proptest::prelude::*;
@@ -59,7 +59,7 @@ fn what_a_cut_site_may_use_is_taken_from_the_others() {
     ledger.unreachable(BTreeSet::new());
     assert!(ledger.record(ENTRY, &key(1), 1, Some(10), Some(30 * 60)));
     assert_eq!(minutes(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [30, 10]);
-    // What only might have been told before counts where a part is raised, and takes nothing away.
+    // A limit that may have been assigned before counts where another part is raised, and lowers none.
     let mut ledger = Ledger::default();
     ledger.unreachable(BTreeSet::from([key(1)]));
     let recalled = BTreeMap::from([(key(0), before(Former::Limit(20))), (key(1), before(Former::Unsure(Some(30))))]);
@@ -127,14 +127,14 @@ type Message = (usize, u64, u64, Option<i64>, Option<i64>);
 #[derive(Debug, Default)]
 struct Federation {
     sites: Vec<Site>,
-    /// What was said and may arrive at any time, also twice, and in any order: site, hub's life, serial, limit, held.
+    /// Reports that may arrive at any time, also twice, and in any order: site, number of the hub's start, serial, limit, held.
     messages: Vec<Message>,
     ledger: Ledger,
     life: u64,
     generation: i64,
     total: i64,
     wanted: BTreeMap<SiteKey, i64>,
-    /// Generation, and the limit of each site as status names it: only one that answers what the hub told last.
+    /// Generation, and the limit of each site as status names it: only one that answers the last assignment.
     status: Option<(i64, BTreeMap<SiteKey, Option<i64>>)>,
     confirmed: BTreeMap<usize, (u64, i64)>,
     last: BTreeMap<SiteKey, (i64, u64)>,
@@ -240,7 +240,7 @@ impl Federation {
                 self.confirmed.clear();
                 self.last.clear();
                 for site in &mut self.sites {
-                    // Workers end with the hub; what they were about to write is not written any more.
+                    // Sites' controllers end with the hub, so that a limit which was not written yet is lost.
                     site.inbox.clear();
                     site.limit = site.limit.map(|(limit, _)| (limit, u64::MAX));
                 }
@@ -271,7 +271,7 @@ proptest! {
         }
     }
 
-    /// With every site there and quiet, each has its part.
+    /// Once every site answers and nothing runs, each site has its part.
     #[test]
     fn parts_arrive(first in (1..200i64, [0..10i64, 0..10i64, 1..10i64]), second in (1..200i64, [0..10i64, 0..10i64, 1..10i64])) {
         let mut federation = Federation { sites: vec![Site::default(); 3], ..Federation::default() };

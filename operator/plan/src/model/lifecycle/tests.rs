@@ -58,7 +58,7 @@ fn ended(life: Life) -> Ended {
     }
 }
 
-/// A word for each state, without its moments.
+/// The name of each state, without its times.
 fn name(life: &Life) -> &'static str {
     match life {
         Life::Living(Work::Open) => "open",
@@ -153,7 +153,7 @@ fn the_first_end_stays_and_its_terms_may_change() {
     assert_eq!((found.ended_at, found.locked_at, found.because.as_deref()), (at(0), at(0), Some("Revoked: by order")));
     assert_eq!((found.cancel_at, found.retained_until, found.after_retention), (None, at(2), AfterRetention::Retain));
     assert_eq!((found.deadline(at(1)), found.over(at(3))), (None, false));
-    // What is written beside another state than Locked says nothing of this end.
+    // Marks beside another state than Locked are not about this end.
     let open = Marks { state: Some(State::Bound), ..held };
     assert_eq!(ended(life(&grant, Some(&open), at(3))).locked_at, at(3));
 }
@@ -183,7 +183,7 @@ fn a_grant_made_again_with_its_code_is_the_same_one() {
     assert_eq!(name(&life(&bound, Some(&other), at(1))), "former");
     assert_eq!(name(&life(&grant(ended_at(None)), Some(&other), at(1))), "former", "whatever is desired");
     assert_eq!(name(&life(&GrantIntent { adopt_previous: true, ..bound.clone() }, Some(&other), at(1))), "open");
-    // What does not say whose it is is nobody else's.
+    // What names no grant counts as this grant's.
     assert_eq!(name(&life(&bound, Some(&Marks { uid: None, ..other }), at(1))), "open");
 }
 
@@ -218,7 +218,7 @@ fn without_its_grant_what_is_retained_goes_by_its_marks() {
     assert_eq!(found.marks(None, None), held);
     assert!(found.cancels(at(2)) && !found.over(at(23)) && found.over(at(24)));
     assert_eq!(Ended::retained(&marks(State::Locked), at(0)), None, "an orphan");
-    // Its lock was taken off by hand, or says nothing of its moment: it is locked first.
+    // Its lock was removed by hand, or has no time: it is locked first.
     for opened in [Marks { state: Some(State::Bound), ..held.clone() }, Marks { locked_at: None, ..held.clone() }] {
         let found = Ended::retained(&opened, at(24)).unwrap();
         assert!(!found.over(at(1000)));

@@ -34,7 +34,7 @@ fn what_comes_back_with_an_old_version_is_seen() {
     index.put(binding("1", 9));
     index.deleted(&key, index.moment());
     assert!(!holds(&index, &key));
-    // The site's etcd is set back; the watch lists anew.
+    // The site's etcd is restored from a backup; the watch lists again.
     index.relist(ObjectKind::ROLE_BINDING);
     index.put(binding("1", 5));
     index.retain(ObjectKind::ROLE_BINDING, &BTreeSet::from([key.clone()]));

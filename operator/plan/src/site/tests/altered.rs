@@ -41,7 +41,7 @@ fn what_a_site_alters_is_written_again_slowly_and_nobody_is_let_in_behind_it() {
     assert!(keys.iter().any(|key| key.kind == ObjectKind::RESOURCE_QUOTA), "the rest of the fence is written");
     let finding = &known.findings()[0];
     assert!(finding.reason == Reason::ChangedBySite && finding.stalled && finding.message.contains("spec.policyTypes"), "{finding:?}");
-    // Later it is tried again, and nobody is let in before it is right.
+    // Later it is written again, and no access is given before it is right.
     let mut plan = site.plan();
     assert_eq!(known.withhold(&mut plan, again), None);
     let keys = applied(&plan);

@@ -138,7 +138,7 @@ impl KubernetesDriver {
             && active.unlisted.remove(&listing)
             && active.unlisted.is_empty()
         {
-            tracing::info!(site = %self.core.key, "Saw everything of ours at the site");
+            tracing::info!(site = %self.core.key, "The caches of the site are synced");
             self.pods_synced();
             self.site_dirty = true;
             self.queue_all();

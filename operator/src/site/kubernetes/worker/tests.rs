@@ -1,4 +1,4 @@
-//! The worker against a hub without its Secret, with a paused clock.
+//! The driver against a hub without its Secret, with a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

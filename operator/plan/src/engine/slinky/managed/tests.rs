@@ -92,7 +92,7 @@ fn keys_come_first_then_what_names_them() {
     let controller = spec(&plan, ObjectKind::CONTROLLER);
     assert_eq!(controller["inplaceReconfigure"], true);
     assert_eq!(controller["persistence"]["storageClassName"], "fast-ssd");
-    // The check of Controllers that sites run finds nothing to say about ours.
+    // The check of Controllers that sites run has no finding about ours.
     let view = crate::engine::slinky::ControllerView::from_json(&json!({"spec": controller}));
     let controllers = BTreeMap::from([(("slurm".to_owned(), NAME.to_owned()), view)]);
     assert_eq!(crate::engine::slinky::configuration(site(true).slurm.unwrap().slinky.as_ref().unwrap(), &controllers), None);
@@ -116,7 +116,7 @@ fn keys_are_made_once_and_a_second_pass_writes_nothing() {
     let mut more = site(true);
     more.gres_types.push("h200".to_owned());
     assert_eq!(names(&planned(&more, &objects, &[])), [["Controller slurm/aif-slurm"]]);
-    // One that somebody deleted comes back, with the keys that are there.
+    // A deleted Controller is made again, with the existing keys.
     objects.remove(&ObjectKey::namespaced(ObjectKind::ACCOUNTING, "slurm", NAME));
     assert_eq!(names(&planned(&site(true), &objects, &[])), [["Accounting slurm/aif-slurm"]]);
 }
