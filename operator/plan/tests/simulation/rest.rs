@@ -350,13 +350,13 @@ impl Sim {
 
     /// What may explain a finding, as text by which known faults are recognised.
     pub fn circumstances(&self, owner: &OwnerRef) -> String {
-        let mut words = Vec::new();
+        let mut texts = Vec::new();
         if self.hub.grant(owner).is_some_and(|grant| self.unresolved(owner, grant)) {
-            words.push("a reference is broken".to_owned());
+            texts.push("a reference is broken".to_owned());
         }
         let works = |member: &aifactory_api::grant::Member| member.state == MemberState::Active && member.role != MemberRole::Reader;
         if self.hub.grant(owner).is_some_and(|grant| !grant.spec.members.iter().any(works)) {
-            words.push("all members read only".to_owned());
+            texts.push("all members read only".to_owned());
         }
         for (site, name) in SITES.iter().enumerate() {
             let store = &self.sites[site];
@@ -371,9 +371,9 @@ impl Sim {
                 (self.watchman.set_back.contains(&site), "it was set back"),
                 (self.watchman.lagged.contains(&site), "its watches lagged"),
             ];
-            words.extend(explanations.iter().filter(|(so, _)| *so).map(|(_, text)| format!("{name}: {text}")));
+            texts.extend(explanations.iter().filter(|(so, _)| *so).map(|(_, text)| format!("{name}: {text}")));
         }
-        words.join(", ")
+        texts.join(", ")
     }
 
     fn bound(&self, site: usize, owner: &OwnerRef) -> bool {

@@ -712,7 +712,7 @@ impl Execution {
             }
             Err(refused) => {
                 let reason = if refused.foreign { Reason::ForeignObject } else { Reason::RefusedBySite };
-                self.fail(Failure { finding: Finding::stalled(reason, refused.words), refused: true });
+                self.fail(Failure { finding: Finding::stalled(reason, refused.message), refused: true });
             }
         }
     }

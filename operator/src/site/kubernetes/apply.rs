@@ -193,8 +193,8 @@ impl Applier {
     }
 
     /// Finds out whether a write was refused by policy, or because a foreign object has the name.
-    async fn refused(&self, api: &Api<Tolerant<DynamicObject>>, key: &ObjectKey, words: &str) -> Failure {
-        if words.contains("being terminated") {
+    async fn refused(&self, api: &Api<Tolerant<DynamicObject>>, key: &ObjectKey, message: &str) -> Failure {
+        if message.contains("being terminated") {
             return Failure { finding: Finding::note(Reason::InProgress, format!("{key}: its namespace is being deleted")), follows: Follows::Retry };
         }
         let (_, _, kind, _) = key.kind.gvk();
@@ -212,7 +212,7 @@ impl Applier {
             return Failure { finding: Finding::stalled(Reason::ForeignObject, message), follows: Follows::Person };
         }
         Failure {
-            finding: Finding::stalled(Reason::RefusedBySite, format!("{key}: the site refuses: {}", shorten(words, 500))),
+            finding: Finding::stalled(Reason::RefusedBySite, format!("{key}: the site refuses: {}", shorten(message, 500))),
             follows: Follows::Person,
         }
     }

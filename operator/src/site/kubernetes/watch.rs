@@ -86,7 +86,7 @@ fn version(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
-/// Begins to watch `kinds`, nodes and the site's own word. Ends when the set is dropped.
+/// Begins to watch `kinds`, nodes and the ConfigMaps by which the site admin configures the operator. Ends when the set is dropped.
 pub fn watch(
     client: &Client,
     metrics: &Arc<Metrics>,
@@ -316,11 +316,17 @@ fn unseen(error: &watcher::Error) -> Option<String> {
     }
 }
 
-/// The site's own word: a ConfigMap that the site admin keeps.
-async fn watch_config_map(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+/// Watches a ConfigMap by which the site admin configures the operator.
+async fn watch_config_map(
+    client: Client,
+    name: &str,
+    observation: fn(Option<Data>) -> Observation,
+    to: mpsc::Sender<(u64, Observation)>,
+    session: u64,
+) {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
-    let data = |word: Tolerant<ConfigMap>| match word {
-        Tolerant::Read(word) => word.data.unwrap_or_default(),
+    let data = |found: Tolerant<ConfigMap>| match found {
+        Tolerant::Read(found) => found.data.unwrap_or_default(),
         // Nothing is given by rules that nobody could read.
         Tolerant::Broken(broken) => {
             warn_unreadable("ConfigMap", &broken.meta);
@@ -336,13 +342,13 @@ async fn watch_config_map(client: Client, name: &str, say: fn(Option<Data>) -> O
                 found = None;
                 continue;
             }
-            Ok(watcher::Event::InitApply(word)) => {
-                found = Some(data(word));
+            Ok(watcher::Event::InitApply(applied)) => {
+                found = Some(data(applied));
                 continue;
             }
-            Ok(watcher::Event::InitDone) => say(found.take()),
-            Ok(watcher::Event::Apply(word)) => say(Some(data(word))),
-            Ok(watcher::Event::Delete(_)) => say(None),
+            Ok(watcher::Event::InitDone) => observation(found.take()),
+            Ok(watcher::Event::Apply(applied)) => observation(Some(data(applied))),
+            Ok(watcher::Event::Delete(_)) => observation(None),
             Err(error) => Observation::Failed(format!("{name}: {error}")),
         };
         if to.send((session, observation)).await.is_err() {
