@@ -35,7 +35,7 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest answer of a call; a page of 500 large Nodes is about 10 MB.
 const MAX_RESPONSE: u64 = 64 << 20;
-/// The most that one watch may send before it is begun anew.
+/// The most that one watch may send before it is restarted.
 const MAX_WATCH: u64 = 512 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_RETRIES: u32 = 3;

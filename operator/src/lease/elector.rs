@@ -23,7 +23,7 @@ use super::{
 };
 use crate::tolerant_decode::Tolerant;
 
-/// Longest pause between two looks at somebody else's lease.
+/// Longest pause between two reads of a lease that another process holds.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(2);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 

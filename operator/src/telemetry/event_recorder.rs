@@ -62,7 +62,7 @@ impl EventRecorder {
         }
     }
 
-    /// Warns that a site was given up, and what is left there.
+    /// Publishes a warning that a site was abandoned, with what is left there.
     pub fn abandoned(&self, factory: &AIFactory, site: &str, left: &[String]) {
         let note = if left.is_empty() {
             format!("site {site} was given up; nothing is known to be left there")

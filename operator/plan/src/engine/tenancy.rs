@@ -1,4 +1,4 @@
-//! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and the note that tells members where things are.
+//! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and a ConfigMap with information for members.
 
 mod binding;
 mod engine;
@@ -275,7 +275,7 @@ fn by_key(objects: impl Iterator<Item = Object>) -> Vec<Object> {
     objects.into_values().collect()
 }
 
-/// The ConfigMap that tells members where things are, and of which pools the GPU-hours are used up.
+/// The ConfigMap with information for members: addresses, contacts, and pools whose GPU-hours are used up.
 pub fn access_note(
     site: &SiteIntent,
     grant: &GrantIntent,

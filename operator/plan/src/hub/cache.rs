@@ -78,7 +78,7 @@ pub fn pools_of_grant(grant: &OwnerRef, spec: &AccessGrant) -> Vec<OwnerRef> {
         .collect()
 }
 
-/// When an object was created; the earliest time where it does not say. Earlier ones win where something is scarce.
+/// When an object was created; the earliest time where that is missing. Where a cap is short, earlier ones come first.
 pub fn created(metadata: &ObjectMeta) -> Timestamp {
     metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }

@@ -25,7 +25,7 @@ impl Holders {
         self.by_part.get(key).into_iter().flatten()
     }
 
-    /// A part holds something of a resource; says whether that is new.
+    /// A part holds something of a resource; returns whether that is new.
     pub fn add(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
         self.by_part.entry(key.clone()).or_default().insert(owner.clone());
         self.by_owner.entry(owner.clone()).or_default().insert(key.clone())
@@ -44,7 +44,7 @@ impl Holders {
         changed
     }
 
-    /// A part holds nothing of a resource; says whether that is new.
+    /// A part holds nothing of a resource; returns whether that is new.
     pub fn remove(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
         take(&mut self.by_part, key, owner);
         take(&mut self.by_owner, owner, key)

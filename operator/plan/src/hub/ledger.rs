@@ -38,7 +38,7 @@ struct Share {
 pub struct Recalled {
     /// What was assigned to it.
     pub former: Former,
-    /// Device-minutes that status says were used there.
+    /// Device-minutes that were used there by the last status.
     pub used: i64,
 }
 

@@ -104,7 +104,7 @@ impl ReportIndex {
         self.tallies.at(key)
     }
 
-    /// Device-seconds that grants have used of a pool; `None` where nobody counts.
+    /// Device-seconds that grants have used of a pool; `None` where no site counts.
     pub fn used(&self, pool: &OwnerRef) -> Option<i64> {
         self.visits.of(self.used.by_part(pool)).map(|(_, seconds)| seconds).reduce(i64::saturating_add)
     }

@@ -218,9 +218,9 @@ pub struct GrantIntent {
     /// lack what earlier intents had, and `members` may list subjects that were not checked.
     ///
     /// The site makes and opens nothing: no namespace, binding, association, account, QOS or quota that it does not hold already, though a member is
-    /// listed. For want of what is not listed it closes nothing: quotas, pool labels, QOS, partitions and network policies stay as they are found.
-    /// What does act: members who are not listed lose access, `Paused` and `Scheduled` let nothing new start, and `Ended` ends access as always. The
-    /// site reports what it holds as settled, with `Bound` or `Paused` as its phase, and counts the members that have access.
+    /// listed. It closes nothing because it is missing from the intent: quotas, pool labels, QOS, partitions and network policies stay as they are
+    /// found. What does act: members who are not listed lose access, `Paused` and `Scheduled` let nothing new start, and `Ended` ends access as
+    /// always. The site reports what it holds as settled, with `Bound` or `Paused` as its phase, and counts the members that have access.
     #[serde(default)]
     pub keep: bool,
     /// Active members only.

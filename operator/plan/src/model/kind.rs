@@ -20,7 +20,7 @@ pub struct KindInfo {
     pub kind: &'static str,
     /// The resource, as `rolebindings`.
     pub plural: &'static str,
-    /// Whether all of `spec` is ours: what somebody else adds to a network policy widens it.
+    /// Whether all of `spec` is ours: a rule that others add to a network policy widens it.
     pub owns_spec: bool,
     /// What its objects do to the access of a grant's members.
     pub effect: Effect,

@@ -65,7 +65,7 @@ pub struct Failure {
 pub enum Follows {
     /// The request may pass the next time, and is sent again with a back-off.
     Retry,
-    /// The site did not answer, or does not take the credential: the connection is made anew, and then everything is planned again.
+    /// The site did not answer, or refuses the credential: the connection is made again, and then everything is planned again.
     Reconnect,
     /// The site has refused, and does so until a person changes something there: the request is sent again, but seldom.
     Person,

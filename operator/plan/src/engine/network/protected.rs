@@ -87,7 +87,7 @@ impl Closed {
         block(range, &self.all).ok_or_else(|| inside(&range, &self.all))
     }
 
-    /// What a grant opens by naming a service. The factory says where services are, so they may lie in its own ranges.
+    /// What a grant opens by naming a service. The factory defines services, so they may lie in its own ranges.
     pub(super) fn service(&self, text: &str) -> Result<Block, String> {
         let range = parse(text).ok_or_else(not_a_range)?;
         block(range, &self.constant).ok_or_else(|| inside(&range, &self.constant))

@@ -13,7 +13,7 @@ use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 /// What all names of these policies begin with.
 pub const PREFIX: &str = "aif-slurm-";
 
-/// The label by which Slinky tells the daemons apart.
+/// The label by which Slinky marks its daemons.
 const DAEMON: &str = "app.kubernetes.io/name";
 
 /// The NetworkPolicies; none where the factory has no `access`.

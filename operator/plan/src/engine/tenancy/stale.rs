@@ -27,7 +27,7 @@ pub fn letting_work(observed: &ObservedObjects, strangers: &Strangers) -> Vec<Ac
     stale(observed, strangers, &reading)
 }
 
-/// Role bindings that have a name of ours and do not say that they are ours, or are not to the role of their name.
+/// Role bindings that have a name of ours and not our annotations, or refer to another role than their name contains.
 fn impostors(strangers: &Strangers) -> impl Iterator<Item = (&ObjectKey, &BindingView)> {
     strangers.iter().filter(|(key, _)| has_our_name(&key.name)).filter_map(|(key, found)| Some((key, found.binding.as_ref()?)))
 }

@@ -135,7 +135,7 @@ impl Reach {
     }
 }
 
-/// Whether the last status said, for this generation, that the site was in this phase.
+/// Whether the last status had the site, for this generation, in this phase.
 pub fn was_confirmed(status: Option<&AccessGrantStatus>, generation: i64, name: &str, phase: SiteRowPhase) -> bool {
     status.is_some_and(|status| {
         status.observed_generation == Some(generation)

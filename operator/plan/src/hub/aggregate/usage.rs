@@ -259,7 +259,7 @@ pub fn pools(entries: &[Entry]) -> Vec<GrantPoolStatus> {
         .collect()
 }
 
-/// `1234/5000`, or `5000` where nobody counts.
+/// `1234/5000`, or `5000` where no site counts.
 pub fn summary(entries: &[Entry]) -> String {
     let granted = entries.iter().fold(0, |sum: i64, entry| sum.saturating_add(entry.granted));
     let used = entries.iter().filter_map(|entry| entry.used).reduce(i64::saturating_add);

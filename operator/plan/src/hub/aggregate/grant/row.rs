@@ -147,7 +147,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Whether a row of the last status says that something is held at this part of the site.
+/// Whether a row of the last status shows something at this part of the site.
 fn shows(row: &GrantSiteStatus, part: Part) -> bool {
     let elsewhere = row.access.as_ref().is_some_and(|access| match part {
         Part::Kubernetes => access.kubernetes.is_none() && access.slurm.is_some(),

@@ -33,7 +33,7 @@ pub fn counted(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteK
         .collect()
 }
 
-/// What status says of the limits that the sites of a pool's factory had in force, and of what was used there.
+/// The limits that the sites of a pool's factory had in force by the last status, and what was used there.
 pub fn recalled(
     cache: &Cache,
     grant: &AccessGrant,
