@@ -1,4 +1,4 @@
-//! The small server for probes and metrics. On loopback unless told otherwise: it asks nobody who they are.
+//! The small server for probes and metrics. It listens on loopback unless a flag names another address, since it does not authenticate its clients.
 
 use std::{
     collections::BTreeMap,
@@ -39,7 +39,7 @@ impl Readiness {
         self.set(condition, false);
     }
 
-    /// Says whether it is true now.
+    /// Sets whether it is true now.
     pub fn set(&self, condition: &'static str, ready: bool) {
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).insert(condition, ready);
     }
@@ -92,7 +92,7 @@ impl AdminServer {
         let bind = |source| AdminError::Bind { address: args.metrics_address, source };
         let listener = TcpListener::bind(args.metrics_address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        // Alive is who answers. An API server that is away is no reason to be restarted.
+        // A process that answers is alive: an API server that is down is no reason to restart it.
         let router = Router::new()
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))

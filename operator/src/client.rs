@@ -1,7 +1,7 @@
 //! Clients for API servers: the same careful stack for the hub and for every site.
 //!
-//! kube's own stack retries for minutes, waits for ever and reads what a server sends without end. This one has a deadline on every call,
-//! a bound on every answer, no retries (the work queue retries), no redirects, no proxies, and the [`WriteGate`] directly above the wire.
+//! kube's own stack retries for minutes, waits for ever and reads what a server sends without end. This stack has a deadline on every call, a bound
+//! on every response, no retries (the work queue retries), no redirects, no proxies, and the [`WriteGate`] directly above the connection.
 
 pub mod defined_watch;
 mod explain;
@@ -36,7 +36,7 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest answer of a call; a page of 500 large Nodes is about 10 MB.
 const MAX_RESPONSE: u64 = 64 << 20;
-/// The most that one watch may send before it is begun anew.
+/// The most that one watch may send before it is restarted.
 const MAX_WATCH: u64 = 512 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_RETRIES: u32 = 3;
@@ -49,7 +49,7 @@ pub struct ClientSettings {
     pub gate: WriteGate,
     /// Which addresses may be connected to; `None` for the operator's own server.
     pub addresses: Option<AddressRules>,
-    /// Who counts the requests.
+    /// Counts the requests.
     pub requests: Option<Arc<dyn Requests>>,
 }
 

@@ -34,7 +34,7 @@ pub enum CrdError {
         #[source]
         source: std::io::Error,
     },
-    /// A file is not what the types say.
+    /// A file differs from what the types generate.
     #[error("{} is not what the types say; run `make crds`", path.display())]
     Drift {
         /// The file.
@@ -65,7 +65,7 @@ pub fn write(directory: &Path) -> Result<(), CrdError> {
     Ok(())
 }
 
-/// Fails where a file is not what the types say.
+/// Fails where a file differs from what the types generate.
 pub fn check(directory: &Path) -> Result<(), CrdError> {
     for (name, text) in files()? {
         let path = directory.join(name);

@@ -40,7 +40,7 @@ pub struct SiteCredential {
     fingerprint: Fingerprint,
 }
 
-/// Certificates in DER, whose bytes nobody wants to see printed.
+/// Certificates in DER; `Debug` prints no bytes.
 #[derive(Clone)]
 struct CertificateAuthorities(Vec<Vec<u8>>);
 
@@ -50,7 +50,7 @@ impl fmt::Debug for CertificateAuthorities {
     }
 }
 
-/// What a kubeconfig hashes to; another one is another credential.
+/// Hash of a kubeconfig, by which a new credential is recognised.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
@@ -90,22 +90,22 @@ impl SiteCredential {
             identity: Identity::parse(selected.token, selected.client_certificate, selected.client_key)?,
             fingerprint: Fingerprint::of(bytes),
         };
-        // What the TLS library will not take must be known now, where somebody reads the reason.
+        // What the TLS library refuses is found out here, where the reason gets into a condition.
         credential.config(None).rustls_client_config().map_err(|error| not_tls(&error))?;
         Ok(credential)
     }
 
-    /// The server that it names. It holds no secret: credentials inside a URL are refused.
+    /// URL of the server. It holds no secret, since a URL with credentials is refused.
     pub fn server(&self) -> &http::Uri {
         &self.server
     }
 
-    /// When the site stops to accept it: the end of the client certificate, or what the token says itself.
+    /// When the site stops accepting it: the end of the client certificate, or the `exp` claim of the token.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.identity.expires_at()
     }
 
-    /// Tells this credential from one that replaces it.
+    /// The fingerprint, by which a credential that replaces this one is recognised.
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
@@ -129,7 +129,7 @@ impl SiteCredential {
     }
 }
 
-/// Keeps where it went wrong and drops what was written there.
+/// Keeps the position of a YAML error and drops its text, which may quote a secret.
 fn not_yaml(error: &YamlError) -> CredentialError {
     let line = error.line();
     let why = match error {

@@ -1,4 +1,4 @@
-//! The hub: watches the three kinds, tells sites what they must know, and writes down what became of it.
+//! The hub: watches the three kinds, sends intents to sites, and writes what sites report into status.
 
 mod broken;
 mod call;
@@ -14,4 +14,4 @@ pub use controller::{Hub, HubRecord, HubSettings};
 pub use identity::{HubIdError, hub_id};
 pub use known_sites::{KnownSitesError, load as load_known_sites};
 pub use sites::StartWorker;
-pub use watch::{Resourced, Seen};
+pub use watch::{AnyResource, Seen};

@@ -1,8 +1,8 @@
 //! Leader election on a `coordination.k8s.io` Lease, and the gate that it holds open.
 //!
-//! Whether somebody else's lease has run out is judged by how long its record has not changed on *our* monotonic clock; clocks of hosts are
-//! never compared. A leader that could not renew until its deadline ends: the process must exit, since only a new one starts from a clean
-//! state. Until then the [`WriteGate`] already keeps it from beginning a write.
+//! Whether the lease of another process has run out is judged by how long its record has not changed on *our* monotonic clock; clocks of hosts are
+//! never compared. A leader that could not renew until its deadline ends: the process must exit, since only a new one starts from a clean state.
+//! Until then the [`WriteGate`] already keeps it from beginning a write.
 
 mod elector;
 mod gate;
@@ -17,7 +17,7 @@ pub use gate::{Gated, GatedBody, WriteGate, WriteRefused};
 
 use crate::flags;
 
-/// Name of the Lease unless told otherwise.
+/// Default name of the Lease.
 pub const LEASE_NAME: &str = "aifactory-operator";
 
 /// The flags of the election. Values below a second are for tests.
@@ -116,7 +116,7 @@ pub enum Role {
     Leader,
 }
 
-/// What the rest of the process sees of the election.
+/// The state of the election, for the rest of the process.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     role: watch::Receiver<Role>,

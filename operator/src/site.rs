@@ -1,4 +1,4 @@
-//! The sites: each is reconciled by a worker of its own, so that a slow or dead one holds up nobody else.
+//! The sites: each part of a site has a controller of its own, so that a slow or dead site delays no other.
 
 pub mod clock;
 pub mod connection;

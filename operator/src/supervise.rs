@@ -1,5 +1,4 @@
-//! No task of the process dies unseen: a panic is logged by the panic hook, counted, and repaired by beginning the task again or by an answer in its
-//! place.
+//! Supervises the tasks of the process: a panic is logged by the panic hook and counted, and the task is restarted or replaced by an error.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ pub async fn restarted<F: Future<Output = ()>>(task: ProcessTask, metrics: &Metr
     }
 }
 
-/// What a future comes to, or `None` where it panicked.
+/// The output of a future, or `None` where it panicked.
 pub async fn caught<T>(task: ProcessTask, metrics: &Metrics, future: impl Future<Output = T>) -> Option<T> {
     let result = AssertUnwindSafe(future).catch_unwind().await;
     if result.is_err() {
@@ -30,7 +29,7 @@ pub async fn caught<T>(task: ProcessTask, metrics: &Metrics, future: impl Future
     result.ok()
 }
 
-/// Runs the worker of a part of a site. The hub hears of its panic, and begins another.
+/// Runs the controller of a part of a site. Where it panics, it sends `Died`, and the hub starts another.
 pub fn worker(metrics: Arc<Metrics>, hub: WorkerSender, run: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(async move {
         if caught(ProcessTask::SiteWorker, &metrics, run).await.is_none() {

@@ -1,4 +1,4 @@
-//! What the operator tells of itself: logs, metrics and Events.
+//! Logs, metrics and Events of the operator.
 
 pub mod access_log;
 pub mod event_recorder;

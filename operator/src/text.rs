@@ -1,4 +1,4 @@
-//! Texts that must fit.
+//! Shortens texts.
 
 /// Cuts a text that is longer than `max` bytes, between characters, and marks the cut.
 pub fn cut(mut text: String, max: usize) -> String {

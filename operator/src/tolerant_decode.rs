@@ -1,4 +1,4 @@
-//! Objects in which others have a hand, decoded so that one of them never hides the rest.
+//! Decodes objects that others write, so that one undecodable object never hides the rest of a list.
 //!
 //! An API server keeps more than this process can decode: a time beyond the range of [`jiff`] in `managedFields` or in a spec, a value of a schema
 //! that was looser once, a tree that is deeper than a parser's stack. Where one item fails, serde fails the whole list, and a watch that can not list
@@ -28,9 +28,9 @@ pub static BROKEN: LazyLock<Counter> = LazyLock::new(Counter::default);
 /// An object as far as it can be decoded.
 #[derive(Clone, Debug)]
 pub enum Tolerant<K> {
-    /// All of it, less what is unreadable in its metadata.
+    /// The whole object, without unreadable parts of its metadata.
     Read(K),
-    /// Its metadata alone.
+    /// Only its metadata.
     Broken(Box<Broken>),
 }
 
@@ -85,7 +85,7 @@ impl<K: DeserializeOwned> Tolerant<K> {
 }
 
 impl<K> Tolerant<K> {
-    /// The object, or what is left of it.
+    /// The object, or its metadata.
     pub fn into_result(self) -> Result<K, Box<Broken>> {
         match self {
             Self::Read(object) => Ok(object),
@@ -106,7 +106,7 @@ pub fn taken<T>(result: Result<T, kube::Error>) -> Result<Option<T>, kube::Error
     }
 }
 
-/// Metadata, each field for itself: one that can not be read is left out.
+/// Decodes metadata field by field; a field that can not be decoded is left out.
 fn metadata(raw: Option<&RawValue>) -> ObjectMeta {
     let fields: BTreeMap<Cow<'_, str>, &RawValue> = raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
     let field = |name: &str| fields.get(name).copied().filter(|raw| raw.get() != "null");
@@ -123,7 +123,7 @@ fn metadata(raw: Option<&RawValue>) -> ObjectMeta {
         annotations: field("annotations").map(texts),
         finalizers: field("finalizers").map(|raw| elements(raw).iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect()),
         managed_fields: field("managedFields").map(|raw| elements(raw).iter().filter_map(|raw| entry(raw)).collect()),
-        // Whoever was created at an unknown time has no precedence over others.
+        // An object with an unknown creation time gets the lowest precedence.
         creation_timestamp: time("creationTimestamp", Timestamp::MAX),
         // An object that has this field is being deleted, whatever the time is.
         deletion_timestamp: time("deletionTimestamp", Timestamp::UNIX_EPOCH),
@@ -142,7 +142,7 @@ fn elements(raw: &RawValue) -> Vec<&RawValue> {
     serde_json::from_str(raw.get()).unwrap_or_default()
 }
 
-/// An entry of `managedFields`: its time is told without effect, so one that can not be read is dropped and the entry stays.
+/// An entry of `managedFields`: its time has no effect, so one that can not be decoded is dropped and the entry stays.
 fn entry(raw: &RawValue) -> Option<ManagedFieldsEntry> {
     let mut fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(raw.get()).ok()?;
     if fields.get("time").is_some_and(|time| serde_json::from_str::<Time>(time.get()).is_err()) {
@@ -153,7 +153,7 @@ fn entry(raw: &RawValue) -> Option<ManagedFieldsEntry> {
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Tolerant<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Text that is not looked into yet: however deep it is, the items beside it are decoded.
+        // Each item is kept as text and decoded alone, so that one that is nested too deeply does not break the others.
         let raw = Box::<RawValue>::deserialize(deserializer).map_err(D::Error::custom)?;
         Ok(Self::from_json(raw.get()))
     }

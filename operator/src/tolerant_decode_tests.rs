@@ -117,7 +117,7 @@ fn what_is_left_of_a_broken_object_is_read_by_hand() {
 }
 
 #[test]
-fn a_spec_with_a_time_out_of_range_is_broken_and_says_why() {
+fn a_spec_with_a_time_out_of_range_does_not_decode_and_names_the_cause() {
     let grant = json!({"apiVersion": "aifactory.dev/v1alpha1", "kind": "AccessGrant", "metadata": {"name": "g", "namespace": "n"}, "spec": {
         "factoryRef": {"name": "f"}, "organisation": {"name": "o", "country": "FR", "category": "SME"}, "code": "EHPC-1", "accessMode": "Regular",
         "members": [], "pools": [], "notBefore": "2026-01-01T00:00:00Z", "notAfter": "2026-02-01T00:00:00Z"}});
@@ -216,7 +216,7 @@ proptest! {
     #[test]
     fn any_object_leaves_the_good_ones_alone(item in value()) {
         let item = item.to_string();
-        // An item that says it is called `first` would be counted as a good one.
+        // An item whose name is `first` would be counted as a good one.
         prop_assume!(!item.contains("first") && !item.contains("last") && !item.contains("evil"));
         let (first, last) = (good("first"), good("last"));
         let text = page(&[&first, &item, &last]);

@@ -1,4 +1,4 @@
-//! What hub and sites send each other. Carried in memory for push and local sites.
+//! Messages between the hub and the controllers of sites. In-memory channels carry them for push and local sites.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use tokio::sync::mpsc;
 /// From the hub to a site.
 #[derive(Clone, Debug)]
 pub enum ToSite {
-    /// What the site must know of its factory.
+    /// The intent for the site itself.
     Site(Box<SiteIntent>),
-    /// What the site must know of a pool or grant.
+    /// The intent for a pool or grant.
     Put(Arc<Intent>),
     /// The site is not to act on a pool or grant any more. What it holds of it stays as it is, and is reported as held.
     Withdraw(OwnerRef),
     /// A tombstone: the resource is in none of the hub's fully synced caches.
     Gone(OwnerRef),
-    /// The whole desired set, which replaces what was told before.
+    /// The whole desired set, which replaces everything that was sent before.
     Everything(Box<DesiredSet>),
 }
 
-/// Everything that a site must know of pools and grants.
+/// The intents and tombstones of a site.
 #[derive(Clone, Debug, Default)]
 pub struct DesiredSet {
-    /// What is wanted, by owner.
+    /// Intents by owner.
     pub intents: BTreeMap<OwnerRef, Arc<Intent>>,
     /// Owners that are in none of the hub's fully synced caches, and of which the site may hold something.
     pub tombstones: BTreeSet<OwnerRef>,
 }
 
-/// Tells a worker from the one that the part had before.
+/// Number of a worker, by which messages of former workers of the part are recognised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation(pub u64);
 
@@ -44,9 +44,9 @@ pub enum FromSite {
     About(Box<Report>),
     /// About the site itself.
     Site(Box<SiteReport>),
-    /// What the site holds otherwise than it has reported of itself last.
+    /// Changes of what the site holds since its last report about itself.
     Held(Vec<HeldChange>),
-    /// The worker has panicked and is no more.
+    /// The worker has panicked and ended.
     Died,
 }
 
@@ -57,7 +57,7 @@ pub struct Received {
     pub key: SiteKey,
     /// The worker.
     pub incarnation: Incarnation,
-    /// What it says.
+    /// The message.
     pub message: FromSite,
 }
 

@@ -1,7 +1,7 @@
-//! When which key is reconciled: one at a time a key, the urgent first, with a back-off after failures.
+//! A work queue: each key is in work once at a time, urgent keys come first, and failures lead to a back-off.
 //!
-//! A plain value that a controller owns and asks; nothing here waits. The controller takes keys with [`WorkQueue::next`] until there is none, and
-//! then sleeps until [`WorkQueue::next_wake`] or until something happens.
+//! A plain value that a controller owns; nothing in it waits. The controller takes keys with [`WorkQueue::next`] until there is none, and then sleeps
+//! until [`WorkQueue::next_wake`] or until something happens.
 
 #[cfg(test)]
 #[path = "workqueue_tests.rs"]
@@ -117,7 +117,7 @@ pub struct WorkQueue<K: Ord> {
 }
 
 impl<K: Ord + Clone> WorkQueue<K> {
-    /// A queue with `cap` slots, of which `reserved` are for urgent keys. It gives nothing out before [`WorkQueue::start`].
+    /// A queue with `cap` slots, of which `reserved` are for urgent keys. It returns no key before [`WorkQueue::start`].
     pub fn new(cap: usize, reserved: usize) -> Self {
         Self {
             cap,
@@ -133,7 +133,8 @@ impl<K: Ord + Clone> WorkQueue<K> {
         }
     }
 
-    /// From now on keys are given out. Until then (on a standby, or while caches are being filled) keys are gathered and wake nobody.
+    /// From now on keys are returned. Until then (on a standby, or while caches are being filled) keys are only collected, and do not wake the
+    /// controller.
     pub fn start(&mut self) {
         self.started = true;
     }
@@ -164,7 +165,7 @@ impl<K: Ord + Clone> WorkQueue<K> {
         }
     }
 
-    /// The key is due now, and its former failures say nothing about it: what is asked for has changed, or what was in the way may be gone.
+    /// The key is due now, and its former failures are forgotten: what is asked for has changed, or an obstacle may be gone.
     pub fn add_anew(&mut self, key: K, urgent: bool) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.backoff = None;

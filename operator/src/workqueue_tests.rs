@@ -234,7 +234,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What must hold of a queue, told without knowing how it is made.
+/// What must hold for a queue, whatever its implementation.
 struct Model {
     queue: WorkQueue<u8>,
     now: Instant,

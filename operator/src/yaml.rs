@@ -31,7 +31,7 @@ pub enum YamlError {
     Syntax {
         /// Line, from 1; 0 when unknown.
         line: usize,
-        /// What the parser says.
+        /// The parser's message.
         detail: String,
     },
     /// A key is given twice in one mapping.

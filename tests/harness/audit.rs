@@ -196,7 +196,7 @@ impl AuditLog {
         // A line without its end is still being written.
         for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
             let event: Event = serde_json::from_str(line).map_err(|source| Error::Audit { path: self.path.clone(), source })?;
-            // A watch is told when it begins; its end says nothing new.
+            // A watch is logged when it begins; its end adds nothing.
             let counts = if event.verb == "watch" { event.stage == "ResponseStarted" } else { event.stage != "ResponseStarted" };
             if counts {
                 requests.push(event.into());

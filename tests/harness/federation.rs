@@ -42,7 +42,7 @@ impl fmt::Debug for FederationBuilder {
 }
 
 impl FederationBuilder {
-    /// A word for the directory's name, to tell federations apart.
+    /// Part of the directory's name, to distinguish federations.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -94,7 +94,7 @@ impl FederationBuilder {
         self
     }
 
-    /// Is told of each step.
+    /// Receives a call for each step.
     pub fn progress(mut self, listener: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
         self.listener = Arc::new(listener);
         self
@@ -117,7 +117,7 @@ impl FederationBuilder {
 
     async fn start_in(&self, run: &Arc<Run>) -> Result<Federation> {
         let started = Instant::now();
-        let tell = |step: String| {
+        let report_step = |step: String| {
             (self.listener)(&Progress { step, elapsed: started.elapsed() });
         };
         let stores = Stores::new(run);
@@ -126,10 +126,10 @@ impl FederationBuilder {
             let etcd = stores.of(options).await?;
             clusters.push(Cluster::prepare(run, &etcd, options.clone()).await?);
         }
-        tell("etcd answers".to_owned());
+        report_step("etcd answers".to_owned());
         try_join_all(clusters.iter().filter(|cluster| cluster.options().running).map(async |cluster| {
             cluster.start().await?;
-            tell(format!("cluster {} is ready", cluster.name()));
+            report_step(format!("cluster {} is ready", cluster.name()));
             Ok::<_, Error>(())
         }))
         .await?;

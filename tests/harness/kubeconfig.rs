@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::error::{Error, Result, at};
 use crate::pki::Identity;
 
-/// How a client says who it is.
+/// How a client authenticates.
 #[derive(Clone)]
 pub enum Credential {
     /// A bearer token.

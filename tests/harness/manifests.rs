@@ -140,7 +140,7 @@ pub async fn await_established(client: &Client, name: &str) -> Result<()> {
         if established { Ok(()) } else { Err(format!("{conditions:?}").into()) }
     })
     .await?;
-    // Established is said a moment before discovery tells it.
+    // A definition becomes Established a moment before discovery has it.
     eventually(ESTABLISHED, format!("CRD {name} is served"), async || {
         let crd = crds.get(name).await?;
         for version in crd.spec.versions.iter().filter(|version| version.served) {

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_told_apart_however_the_bytes_come() {
+    fn requests_are_separated_however_the_bytes_come() {
         let bytes = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST /b HTTP/1.1\r\ncontent-length: 5\r\n\r\nGET /DELETE /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\nGET /d HTTP/1.0\r\n\r\n";
         for size in [1, 3, 1000] {
             let log = Arc::new(RequestLog::default());

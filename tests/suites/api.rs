@@ -1,4 +1,4 @@
-//! What the API server alone says: mistakes and their messages, defaults, columns, and the cost of the rules.
+//! What the API server does without the operator: mistakes and their messages, defaults, columns, and the cost of the rules.
 
 #![allow(
     clippy::indexing_slicing,

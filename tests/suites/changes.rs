@@ -1,4 +1,4 @@
-//! What changes meanwhile: the site's own word, pools that move, shares that shrink.
+//! What changes meanwhile: the site's own policy, pools that move, shares that shrink.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const LONG: Duration = Duration::from_secs(40);
 
 #[test]
-fn the_site_has_the_last_word() {
+fn the_sites_own_policy_prevails() {
     run_beside(async {
         let world = World::start("site-word").await;
         for name in ["one", "two"] {
@@ -31,23 +31,23 @@ fn the_site_has_the_last_word() {
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "aifactory-site-policy", "namespace": "aifactory-system"}, "data": data}).to_string()
         };
 
-        let said = Instant::now();
+        let changed_at = Instant::now();
         site.apply(&policy(json!({"refuseGrants": "example/one"}))).await.unwrap();
         let one = site_phase(&world, "one", "Refused").await;
         assert!(one.contains("refuseGrants"), "{one}");
         no_bindings(&world, site, "one").await;
-        assert!(said.elapsed() <= Duration::from_secs(5), "{:?}", said.elapsed());
+        assert!(changed_at.elapsed() <= Duration::from_secs(5), "{:?}", changed_at.elapsed());
         assert_eq!(
             condition(&world.until::<AccessGrant>("one", "Authorised", "False").await.status.unwrap().conditions, "Authorised").reason,
             "RefusedBySite"
         );
 
         // `one` was made first, so it is `two` that goes over the cap.
-        let said = Instant::now();
+        let changed_at = Instant::now();
         site.apply(&policy(json!({"maxGPUs": "3", "refuseMembers": "p-2"}))).await.unwrap();
         let two = site_phase(&world, "two", "Refused").await;
         assert!(two.contains("maxGPUs"), "{two}");
-        assert!(said.elapsed() <= Duration::from_secs(5), "{:?}", said.elapsed());
+        assert!(changed_at.elapsed() <= Duration::from_secs(5), "{:?}", changed_at.elapsed());
         site_phase(&world, "one", "Bound").await;
         let one = world.ready::<AccessGrant>("one").await;
         let bissen = one.status.unwrap().sites.into_iter().find(|site| site.name == "bissen").unwrap();
@@ -77,8 +77,8 @@ async fn site_phase(world: &World, grant: &str, phase: &str) -> String {
         let status = api.get(grant).await?.status.unwrap_or_default();
         let site = status.sites.into_iter().find(|site| site.name == "bissen").ok_or("not there")?;
         let message = site.message.clone().unwrap_or_default();
-        let said = phase != "Pending" || !message.is_empty();
-        if site.phase.as_str() == phase && said { Ok(message) } else { Err(format!("{site:?}").into()) }
+        let explained = phase != "Pending" || !message.is_empty();
+        if site.phase.as_str() == phase && explained { Ok(message) } else { Err(format!("{site:?}").into()) }
     })
     .await
     .unwrap()

@@ -143,8 +143,8 @@ async fn warned(world: &World, grant: &str, reason: &str, words: &[&str]) -> Str
     let events: Api<Event> = Api::namespaced(world.hub().admin(), NAMESPACE);
     eventually(PATIENCE, format!("a Warning {reason} about {grant}"), async || {
         let all = events.list(&ListParams::default().fields(&format!("involvedObject.name={grant}"))).await?.items;
-        let told = all.iter().filter(|event| event.type_.as_deref() == Some("Warning") && event.reason.as_deref() == Some(reason));
-        let notes: Vec<String> = told.filter_map(|event| event.message.clone()).collect();
+        let warnings = all.iter().filter(|event| event.type_.as_deref() == Some("Warning") && event.reason.as_deref() == Some(reason));
+        let notes: Vec<String> = warnings.filter_map(|event| event.message.clone()).collect();
         match notes.iter().find(|note| words.iter().all(|word| note.contains(word))) {
             Some(note) => Ok(note.clone()),
             None => Err(format!("{notes:?}; all: {:?}", all.iter().map(|event| event.name_any()).collect::<Vec<_>>()).into()),

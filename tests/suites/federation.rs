@@ -144,7 +144,7 @@ fn the_audit_log_counts_exactly() {
 }
 
 #[test]
-fn what_was_seen_last_is_told() {
+fn the_last_known_state_is_reported() {
     run(async {
         let maps: Api<ConfigMap> = Api::namespaced(shared().await.hub().admin(), "default");
         let mut looks = 0;

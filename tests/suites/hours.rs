@@ -27,20 +27,20 @@ fn pods_are_counted_to_the_second_across_a_restart() {
 
         let two = begin(site, &namespace, "two", 2).await;
         let one = begin(site, &namespace, "one", 1).await;
-        let noted =
+        let checkpoint =
             eventually(LONG, "the account is written down", async || account(site, &namespace).await.ok_or_else(|| "not yet".into())).await.unwrap();
-        assert!(noted.through < at_least(two, 10), "soon after the first Pod began: {noted:?}");
+        assert!(checkpoint.through < at_least(two, 10), "soon after the first Pod began: {checkpoint:?}");
         let running = used(&world, |hours, includes_running| hours > 0.0 && includes_running).await;
         assert!(running <= 3.0 * hours_between(two, Timestamp::now()) + 0.001, "{running}");
 
-        let noted = eventually(LONG, "both are written down", async || {
+        let checkpoint = eventually(LONG, "both are written down", async || {
             let found = account(site, &namespace).await.ok_or("gone")?;
             let moved = quota_moved(site, &namespace).await?.ok_or("no quota")?;
             if found.through > one && moved < found.through.as_second() { Ok(found) } else { Err(format!("{found:?}, quota {moved}").into()) }
         })
         .await
         .unwrap();
-        assert!(noted.through < at_least(one, 15), "soon after the second began: {noted:?}");
+        assert!(checkpoint.through < at_least(one, 15), "soon after the second began: {checkpoint:?}");
 
         // Killed while both run; one goes when nobody can be in doubt that it is seen.
         world.operator.kill();
@@ -103,14 +103,14 @@ fn pods_are_counted_to_the_second_across_a_restart() {
 }
 
 #[test]
-fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
+fn a_gap_is_reported_and_an_ended_grant_keeps_its_hours() {
     run_beside(async {
         let world = World::start("gaps").await;
         let site = world.site("bissen");
         world.apply(wide()).await;
         let namespace = world.tenant(&world.ready::<AccessGrant>("alpha").await);
         begin(site, &namespace, "seen", 1).await;
-        let noted =
+        let checkpoint =
             eventually(LONG, "the account is written down", async || account(site, &namespace).await.ok_or_else(|| "not yet".into())).await.unwrap();
 
         world.operator.kill();
@@ -126,12 +126,12 @@ fn what_nobody_saw_is_said_and_an_ended_grant_keeps_its_hours() {
         })
         .await
         .unwrap();
-        assert!(message.contains(&format!("between {}", Timestamp::from_second(noted.through.as_second()).unwrap())), "{message}");
+        assert!(message.contains(&format!("between {}", Timestamp::from_second(checkpoint.through.as_second()).unwrap())), "{message}");
         end(site, &namespace, "seen").await;
         let kept = eventually(LONG, "the account is complete", async || {
             let found = account(site, &namespace).await.ok_or("gone")?;
             let resting = quota_moved(site, &namespace).await?.ok_or("no quota")? < found.through.as_second();
-            if found.through > noted.through && resting { Ok(found) } else { Err(format!("{found:?}").into()) }
+            if found.through > checkpoint.through && resting { Ok(found) } else { Err(format!("{found:?}").into()) }
         })
         .await
         .unwrap();
@@ -184,13 +184,13 @@ fn a_budget_that_is_used_up_lets_nothing_more_start_until_it_is_raised() {
         assert_eq!(note["state"], "The GPU-hours for this site are used up: nothing new starts.");
         let pods: Api<Pod> = Api::namespaced(bissen.admin(), &namespace);
         assert!(pods.get("long").await.unwrap().metadata.deletion_timestamp.is_none(), "what runs may finish");
-        let said = eventually(LONG, "the site says so", async || {
+        let phase = eventually(LONG, "the site says so", async || {
             let (phase, message, _) = row("bissen").await?;
             if message.contains("Exhausted: pool h100") { Ok(phase) } else { Err(format!("{phase} {message}").into()) }
         })
         .await
         .unwrap();
-        assert_eq!(said, "Active", "the other site has its part");
+        assert_eq!(phase, "Active", "the other site has its part");
 
         // Unless the grant says that what runs is cancelled: then the part is not passed.
         world.patch_grant("alpha", json!({"spec": {"expiry": {"runningWork": "Cancel"}}})).await;

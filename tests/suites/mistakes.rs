@@ -1,5 +1,5 @@
-//! What people do by mistake, in the wrong order, or with objects that nobody can read: nothing is lost and nobody else waits; and what
-//! pipelines are told meanwhile is true.
+//! What people do by mistake, in the wrong order, or with objects that nobody can read: nothing is lost and nobody else waits; and meanwhile
+//! pipelines read the truth from status.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 

@@ -27,10 +27,10 @@ mod roles;
 mod scene;
 #[path = "site_policies/self_test.rs"]
 mod self_test;
+#[path = "site_policies/sites_own_policy.rs"]
+mod sites_own_policy;
 #[path = "site_policies/slurm.rs"]
 mod slurm;
-#[path = "site_policies/word_of_the_site.rs"]
-mod word_of_the_site;
 
 use std::error::Error;
 

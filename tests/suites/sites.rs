@@ -57,7 +57,7 @@ async fn until<K: Conditioned>(world: &World, namespace: &str, name: &str, what:
 }
 
 /// Whether a condition of the present generation has this status and reason.
-fn says<K: Conditioned>(object: &K, type_: &str, status: &str, reason: &str) -> bool {
+fn has_condition<K: Conditioned>(object: &K, type_: &str, status: &str, reason: &str) -> bool {
     object.conditions().iter().any(|condition| {
         condition.type_ == type_
             && condition.status == status

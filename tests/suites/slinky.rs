@@ -294,7 +294,7 @@ fn the_real_definitions_take_all_that_we_render() {
     });
 }
 
-/// The nodes' part of a visit, until nothing is left to patch.
+/// The nodes' part of a reconcile, until nothing is left to patch.
 async fn settle(client: &Client, pools: &BTreeMap<OwnerRef, &PoolIntent>) -> kube::Result<BTreeMap<OwnerRef, PoolNodes>> {
     let api: Api<Node> = Api::all(client.clone());
     for _ in 0..3 {

@@ -1,5 +1,5 @@
-//! Tenants are tied to their pools and their namespace: what members send is let through where it is theirs to do, and refused with words that
-//! help where it is not.
+//! Tenants are tied to their pools and their namespace: requests of members are allowed where they may do that, and refused with a helpful message
+//! where it is not.
 
 #![allow(clippy::indexing_slicing, reason = "an index into a JSON value gives null where there is nothing")]
 
@@ -51,7 +51,7 @@ async fn standing(scene: &Scene) -> Outcome {
 }
 
 #[test]
-fn attacks_of_members_are_refused_with_words_that_help() -> Outcome {
+fn attacks_of_members_are_refused_with_helpful_messages() -> Outcome {
     run(async {
         let scene = scene().await?;
         standing(scene).await?;

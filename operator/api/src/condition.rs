@@ -159,13 +159,13 @@ reasons! {
     BudgetNotEnforceable,
     /// The budget is used up; more hours bring it back, with what was used kept.
     Exhausted,
-    /// What was used could not be read lately; the figure is old.
+    /// The usage could not be read lately; the figure is old.
     UsageStale,
-    /// Nobody watched the site's Pods for a while; what began and was deleted then is in no figure.
+    /// The site's Pods were not watched for a while; Pods that began and were deleted then are not counted.
     UsageGap,
     /// A member has no local user at the site.
     LocalAccountMissing,
-    /// Members for whom nothing can be bound on Kubernetes, or nobody at all who can start work.
+    /// Members wait who have no usable subject on Kubernetes or are refused by the site, or no member can start work.
     MembersWaiting,
     /// Slurm's REST serves no version that the operator knows.
     SlurmVersionUnknown,
@@ -181,7 +181,7 @@ reasons! {
     SlurmConfiguration,
     /// The parent account does not exist.
     ParentAccountMissing,
-    /// Something answered as if it had been done was not there when it was read back.
+    /// Slurm answered with success, and the change was not there when it was read back.
     NotWritten,
     /// Two pools select the same node.
     NodeClaimedTwice,
@@ -215,7 +215,7 @@ reasons! {
     NoOrphans,
     /// This does not concern the resource.
     NotApplicable,
-    /// Something that the API server accepted can not be used.
+    /// A value that the API server accepted can not be used.
     InvalidSpec,
     /// The stored object can not be read by this release.
     Undecodable,

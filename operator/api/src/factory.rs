@@ -243,7 +243,7 @@ pub struct SiteNetwork {
     #[serde(default)]
     pub dns: Dns,
     /// What enforces NetworkPolicies; left out: not said. Informational, since no API tells it.
-    #[serde(default, skip_serializing_if = "NetworkImplementation::unsaid")]
+    #[serde(default, skip_serializing_if = "NetworkImplementation::is_unknown")]
     pub implementation: NetworkImplementation,
     /// Services of the site that grants may name in `network.egress`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -310,7 +310,7 @@ pub enum NetworkImplementation {
 }
 
 impl NetworkImplementation {
-    fn unsaid(&self) -> bool {
+    fn is_unknown(&self) -> bool {
         *self == Self::Unknown
     }
 }

@@ -83,9 +83,9 @@ pub const ADOPT_PREVIOUS: &str = "aifactory.dev/adopt-previous";
 pub const SYSTEM_NAMESPACE: &str = "aifactory-system";
 /// ConfigMap on a site: which factory of which hub the site belongs to.
 pub const CLAIM: &str = "aifactory-claim";
-/// ConfigMap on a site: the site's own word. We read it and never write it.
+/// ConfigMap on a site: the site's own policy. The operator reads it and never writes it.
 pub const SITE_POLICY: &str = "aifactory-site-policy";
-/// ConfigMap on a site: member id to local user of its Slurm. We read it and never write it.
+/// ConfigMap on a site: member id to local user of its Slurm. The operator reads it and never writes it.
 pub const SLURM_USERS: &str = "aifactory-slurm-users";
 /// ConfigMap on the hub: the hub id.
 pub const HUB_CONFIG: &str = "aifactory-hub";
@@ -102,7 +102,7 @@ pub const PREFIX: &str = "aif-";
 pub const SITE_MANAGER: &str = "aifactory-site";
 /// Field manager of status on the hub.
 pub const STATUS_MANAGER: &str = "aifactory-status";
-/// Field manager of the conditions of a resource that can not be worked on.
+/// Field manager of the conditions of a resource that can not be reconciled.
 pub const CONDITIONS_MANAGER: &str = "aifactory-conditions";
 /// Field manager of other objects on the hub.
 pub const HUB_MANAGER: &str = "aifactory-hub";

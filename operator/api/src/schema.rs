@@ -136,9 +136,9 @@ fn refuse_nulls(schema: &mut JSONSchemaProps) {
 /// resources as a whole: one default in an entry, and what is in Git never again equals what is stored.
 fn explain_defaults(schema: &mut JSONSchemaProps, in_list: bool) {
     if in_list && let Some(JSON(value)) = schema.default.take() {
-        let told = value.as_str().map(str::to_owned).or_else(|| (!value.is_object()).then(|| value.to_string()));
-        if let (Some(told), Some(description)) = (told, &mut schema.description) {
-            description.push_str(&format!(" Left out: `{told}`."));
+        let default = value.as_str().map(str::to_owned).or_else(|| (!value.is_object()).then(|| value.to_string()));
+        if let (Some(default), Some(description)) = (default, &mut schema.description) {
+            description.push_str(&format!(" Left out: `{default}`."));
         }
     }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {

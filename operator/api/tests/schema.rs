@@ -89,7 +89,7 @@ fn values_of_the_spec_show_an_example() {
 
 /// `kubectl explain` prints no minimum and no maximum.
 #[test]
-fn numbers_of_the_spec_say_their_bounds() {
+fn numbers_of_the_spec_name_their_bounds() {
     each(|field| {
         if !field.in_spec() || !field.is("integer") {
             return None;
@@ -182,7 +182,7 @@ fn lists_of_objects_are_keyed() {
 
 /// Each message shows something to write, or says what to make instead.
 #[test]
-fn rules_say_what_to_write() {
+fn messages_of_rules_name_what_to_write() {
     let mut count = 0;
     for field in fields() {
         for rule in field.schema["x-kubernetes-validations"].as_array().into_iter().flatten() {

@@ -1,6 +1,6 @@
 //! The systems that do the work at a site, one folder each.
 //!
-//! An engine is what implements [`contract::Engine`], and a line in [`ALL`].
+//! An engine implements [`contract::Engine`], and has a line in [`ALL`].
 
 pub mod contract;
 pub mod grant_stages;

@@ -1,4 +1,4 @@
-//! What hub and sites say to each other, and what a plan is made of.
+//! The messages between the hub and sites, and what a plan is made of.
 
 pub mod budget;
 pub mod credential_source;

@@ -1,4 +1,4 @@
-//! A site's side: what is there, and from an intent to a plan.
+//! The site's side: the index of what is there, and planning from an intent.
 
 pub mod altered;
 pub mod factory;

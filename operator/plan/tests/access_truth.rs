@@ -1,4 +1,4 @@
-//! What the hub says about access, and what it orders, where something that a grant names can not be read or can not be asked.
+//! What the hub reports about access, and which intents it sends, where something that a grant names can not be read, or a site can not be asked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ fn known(key: SiteKey) -> KnownSite {
     KnownSite { key, credential: CredentialSource::Local, slurm: None, identity: Some("c1".to_owned()), entered: true }
 }
 
-/// A hub as YAML, with what sites said; each test changes what it is about.
+/// A hub as YAML, with the reports of sites; each test changes what it is about.
 struct Hub {
     factory: Option<Value>,
     /// Further factories.
@@ -189,7 +189,7 @@ impl Hub {
         project::grant_within(&world, &alpha(), &asked, Some(&mut Ledger::default()), now()).expect("a projection")
     }
 
-    /// The status after every site that answers has done as it was told, except where `say` has another word.
+    /// The status after every site that answers has carried out its intent, except where `say` gives another report.
     fn aggregate(&self, say: impl Fn(&SiteKey, &Intent) -> Option<Report>) -> Outcome<AccessGrantStatus> {
         let (world, projection) = (self.world(), self.project());
         let reports: BTreeMap<SiteKey, Report> = projection
@@ -214,7 +214,7 @@ impl Hub {
     }
 }
 
-/// A site that has done as it was told. `held`: it had the grant before.
+/// The report of a site that has carried out its intent. `held`: it had the grant before.
 fn done(intent: &Intent, held: bool) -> Report {
     let body = body(intent);
     let refused = body.only_if_held.is_some() && !held && !matches!(body.desired, Desired::Ended { .. });
@@ -253,7 +253,7 @@ fn body(intent: &Intent) -> &GrantIntent {
     }
 }
 
-fn told(hub: &Hub, key: &SiteKey) -> GrantIntent {
+fn intent_at(hub: &Hub, key: &SiteKey) -> GrantIntent {
     body(hub.project().sites.get(key).unwrap_or_else(|| panic!("{key} is told nothing"))).clone()
 }
 
@@ -261,7 +261,7 @@ fn members(intent: &GrantIntent) -> Vec<(&str, Option<&str>)> {
     intent.members.iter().map(|member| (member.id.as_str(), member.subject.as_ref().map(|subject| subject.name.as_str()))).collect()
 }
 
-fn says(status: &AccessGrantStatus, type_: ConditionType) -> (String, String) {
+fn condition(status: &AccessGrantStatus, type_: ConditionType) -> (String, String) {
     let found = status.conditions.iter().find(|found| found.type_ == type_.as_str()).expect("the condition");
     (found.status.clone(), found.reason.clone())
 }
@@ -282,20 +282,20 @@ fn rows(status: &AccessGrantStatus) -> Vec<(&str, SiteRowPhase)> {
 // B1, F12: a part that leaves the spec.
 
 #[test]
-fn a_part_that_left_the_spec_has_its_say_in_whether_access_is_gone() {
+fn a_part_that_left_the_spec_counts_for_whether_access_is_gone() {
     let mut hub = Hub::new();
     hub.grants[0] = grant(json!([entry("slurm")]));
     hub.holders = BTreeSet::from([remich()]);
     let mut hub = hub.stored();
     hub.site("remich")["slurm"]["rest"].take();
     hub.spec()["state"] = json!("Revoked");
-    let intent = told(&hub, &remich());
+    let intent = intent_at(&hub, &remich());
     assert!(matches!(intent.desired, Desired::Ended { because: Reason::Revoked, .. }), "{:?}", intent.desired);
     let silent = {
         hub.cut(&remich());
         hub.settled()
     };
-    assert_eq!(says(&silent.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(condition(&silent.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     assert_eq!(silent.status.may_give_access, Some(true));
     assert_eq!(rows(&silent.status), [("remich", SiteRowPhase::Unknown)]);
 }
@@ -304,21 +304,21 @@ fn a_part_that_left_the_spec_has_its_say_in_whether_access_is_gone() {
 fn a_site_taken_out_of_its_factory_keeps_what_it_gives_until_a_person_ends_it() {
     let mut hub = Hub::new().stored();
     hub.remove_site("bettembourg");
-    let intent = told(&hub, &bettembourg());
+    let intent = intent_at(&hub, &bettembourg());
     assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
     assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::SiteNotFound));
     let status = hub.settled().status;
     assert_eq!(rows(&status), [("bettembourg", SiteRowPhase::Bound), ("bissen", SiteRowPhase::Bound)]);
     assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
-    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::SiteNotFound));
+    assert_eq!(condition(&status, ConditionType::Ready), pair("False", Reason::SiteNotFound));
 
     hub.spec()["state"] = json!("Revoked");
     hub.cut(&bettembourg());
     let waiting = hub.settled().status;
-    assert_eq!(says(&waiting, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(condition(&waiting, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
     assert!(!hub.settled().finished);
-    // Once the part has said that nothing is left and the hub has forgotten it, nobody waits for it.
+    // Once the part has reported that nothing is left and the hub has forgotten it, it is not waited for.
     hub.known.retain(|key| *key != bettembourg());
     hub.holders.remove(&bettembourg());
     assert!(hub.settled().finished);
@@ -397,15 +397,15 @@ fn without_its_factory_a_deletion_waits_for_every_part_that_may_hold_the_grant()
     hub.grants[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
     let outcome = hub.settled();
     assert!(!outcome.finished);
-    assert_eq!(says(&outcome.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
+    assert_eq!(condition(&outcome.status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite));
     assert_eq!(outcome.status.may_give_access, Some(true));
-    // Given up by a person, none of them counts.
+    // Abandoned by a person, none of them counts.
     hub.abandoned = hub.known.iter().cloned().collect();
     assert!(hub.settled().finished);
 }
 
 #[test]
-fn parts_that_were_never_told_of_a_grant_are_not_asked() {
+fn parts_that_were_never_sent_a_grant_are_not_waited_for() {
     let hub = Hub::new();
     let world = hub.world();
     let none = BTreeSet::new();
@@ -435,10 +435,10 @@ fn a_part_that_was_only_never_asked_changes_nothing_that_people_read_of_a_living
     hub.synced.remove(&remich());
     hub.cut(&remich());
     let after = hub.settled().status;
-    assert_eq!((rows(&after), says(&after, ConditionType::Ready)), (rows(&before), pair("True", Reason::AsSpecified)));
-    assert_eq!(says(&after, ConditionType::SitesReachable), pair("True", Reason::AsSpecified));
+    assert_eq!((rows(&after), condition(&after, ConditionType::Ready)), (rows(&before), pair("True", Reason::AsSpecified)));
+    assert_eq!(condition(&after, ConditionType::SitesReachable), pair("True", Reason::AsSpecified));
     hub.spec()["state"] = json!("Revoked");
-    assert_eq!(says(&hub.settled().status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite), "but access may be there");
+    assert_eq!(condition(&hub.settled().status, ConditionType::AccessRemoved), pair("False", Reason::AwaitingSite), "but access may be there");
 }
 
 // F9, F11, N2: references that are broken, and sites that are away.
@@ -448,44 +448,44 @@ fn a_pool_that_is_not_there_takes_nothing_and_keeps_nobody_from_being_taken_out(
     let mut hub = Hub::new().stored();
     hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
     for key in [bissen(), bettembourg()] {
-        let intent = told(&hub, &key);
+        let intent = intent_at(&hub, &key);
         assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
         assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::PoolNotFound), "nothing new");
     }
     let status = hub.settled().status;
     assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Active), Some(true)));
     assert_eq!(rows(&status).len(), 2);
-    assert_eq!(says(&status, ConditionType::Usable).0, "True");
-    assert_eq!(says(&status, ConditionType::Bound).0, "True");
-    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
-    assert_eq!(says(&status, ConditionType::Stalled), pair("True", Reason::PoolNotFound));
+    assert_eq!(condition(&status, ConditionType::Usable).0, "True");
+    assert_eq!(condition(&status, ConditionType::Bound).0, "True");
+    assert_eq!(condition(&status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
+    assert_eq!(condition(&status, ConditionType::Stalled), pair("True", Reason::PoolNotFound));
 
     hub.spec()["members"][1]["state"] = json!("Suspended");
-    assert_eq!(members(&told(&hub, &bissen())), [("p-1", Some("oidc:1"))]);
+    assert_eq!(members(&intent_at(&hub, &bissen())), [("p-1", Some("oidc:1"))]);
     hub.spec()["state"] = json!("Paused");
-    assert_eq!(told(&hub, &bissen()).desired, Desired::Paused);
+    assert_eq!(intent_at(&hub, &bissen()).desired, Desired::Paused);
     assert_eq!(hub.settled().status.phase, Some(GrantPhase::Paused));
     hub.spec()["state"] = json!("Revoked");
-    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::Revoked, .. }));
-    assert_eq!(says(&hub.settled().status, ConditionType::AccessRemoved), pair("True", Reason::AccessGone));
+    assert!(matches!(intent_at(&hub, &bissen()).desired, Desired::Ended { because: Reason::Revoked, .. }));
+    assert_eq!(condition(&hub.settled().status, ConditionType::AccessRemoved), pair("True", Reason::AccessGone));
     hub.spec()["state"] = json!("Active");
     hub.spec()["notAfter"] = json!("2026-12-15T00:00:00Z");
-    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::Expired, .. }));
+    assert!(matches!(intent_at(&hub, &bissen()).desired, Desired::Ended { because: Reason::Expired, .. }));
 }
 
 #[test]
 fn a_grant_of_pools_that_are_not_there_acts_where_it_is_held() {
     let mut hub = Hub::new().stored();
     hub.pools.clear();
-    let intent = told(&hub, &bissen());
+    let intent = intent_at(&hub, &bissen());
     assert_eq!((&intent.desired, intent.keep, intent.pools.len()), (&Desired::Bound, true, 0));
     let status = hub.settled().status;
     assert_eq!(
-        (status.phase, status.may_give_access, says(&status, ConditionType::Bound).0.as_str()),
+        (status.phase, status.may_give_access, condition(&status, ConditionType::Bound).0.as_str()),
         (Some(GrantPhase::Active), Some(true), "True")
     );
     hub.factory = None;
-    let intent = told(&hub, &bissen());
+    let intent = intent_at(&hub, &bissen());
     assert_eq!((&intent.desired, intent.keep), (&Desired::Bound, true));
     assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active));
 }
@@ -494,10 +494,10 @@ fn a_grant_of_pools_that_are_not_there_acts_where_it_is_held() {
 fn a_site_that_the_grant_names_wrongly_takes_nothing_from_where_it_is() {
     let mut hub = Hub::new().stored();
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bisen"}, {"name": "bettembourg"}]);
-    assert_eq!((told(&hub, &bissen()).desired, told(&hub, &bissen()).keep), (Desired::Bound, true));
-    assert_eq!((told(&hub, &bettembourg()).desired, told(&hub, &bettembourg()).keep), (Desired::Bound, false));
+    assert_eq!((intent_at(&hub, &bissen()).desired, intent_at(&hub, &bissen()).keep), (Desired::Bound, true));
+    assert_eq!((intent_at(&hub, &bettembourg()).desired, intent_at(&hub, &bettembourg()).keep), (Desired::Bound, false));
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bettembourg"}]);
-    assert!(matches!(told(&hub, &bissen()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }), "what was meant is done");
+    assert!(matches!(intent_at(&hub, &bissen()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }), "what was meant is done");
 }
 
 #[test]
@@ -505,10 +505,10 @@ fn a_grant_that_was_never_bound_is_given_nothing_while_something_is_missing() {
     let mut hub = Hub::new();
     hub.holders.clear();
     hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
-    assert!(told(&hub, &bissen()).only_if_held.is_some());
+    assert!(intent_at(&hub, &bissen()).only_if_held.is_some());
     let status = hub.settled().status;
     assert_eq!((status.phase, status.may_give_access), (Some(GrantPhase::Refused), Some(false)));
-    assert_eq!(says(&status, ConditionType::AccessRemoved), pair("False", Reason::NotApplicable));
+    assert_eq!(condition(&status, ConditionType::AccessRemoved), pair("False", Reason::NotApplicable));
 }
 
 #[test]
@@ -526,13 +526,13 @@ fn an_edit_while_the_only_site_is_away_leaves_the_grant_living_and_protected() {
     assert_eq!(rows(&status), [("bissen", SiteRowPhase::Unknown)]);
     assert!(status.sites[0].access.is_some() && status.sites[0].members.is_some(), "members still find what they had");
     for type_ in [ConditionType::Usable, ConditionType::Bound] {
-        assert_eq!(says(&status, type_), pair("Unknown", Reason::SiteUnreachable), "{type_}");
+        assert_eq!(condition(&status, type_), pair("Unknown", Reason::SiteUnreachable), "{type_}");
     }
     hub.grants[0]["status"] = serde_json::to_value(&status).expect("a status");
     assert_eq!(hub.settled().status.phase, Some(GrantPhase::Active), "and again after a restart");
     hub.spec()["state"] = json!("Revoked");
     let status = hub.settled().status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("Unknown", Reason::SiteUnreachable), "the member may still work there");
+    assert_eq!(condition(&status, ConditionType::Usable), pair("Unknown", Reason::SiteUnreachable), "the member may still work there");
 }
 
 // F6: whom a factory does not allow.
@@ -547,21 +547,21 @@ fn nobody_gets_a_binding_where_a_grant_ends_whom_the_factory_does_not_allow() {
     ]);
     let filtered = [("p-1", None), ("p-2", None), ("p-3", Some("oidc:3"))];
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen"}]);
-    assert!(matches!(told(&hub, &bettembourg()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }));
+    assert!(matches!(intent_at(&hub, &bettembourg()).desired, Desired::Ended { because: Reason::PlacementRemoved, .. }));
     for key in [bissen(), bettembourg()] {
-        assert_eq!((members(&told(&hub, &key)), told(&hub, &key).keep), (filtered.to_vec(), false), "{key}");
+        assert_eq!((members(&intent_at(&hub, &key)), intent_at(&hub, &key).keep), (filtered.to_vec(), false), "{key}");
     }
     hub.spec()["state"] = json!("Revoked");
     for key in [bissen(), bettembourg()] {
-        assert_eq!(members(&told(&hub, &key)), filtered, "{key}");
+        assert_eq!(members(&intent_at(&hub, &key)), filtered, "{key}");
     }
     hub.factory = None;
-    let ended = told(&hub, &bissen());
+    let ended = intent_at(&hub, &bissen());
     assert!(ended.keep, "nobody can check the members, so none of them gets anything that he has not");
     assert_eq!(members(&ended)[1], ("p-2", None));
 }
 
-// B10: what another grant sets free.
+// B10: quota that the end of another grant frees.
 
 #[test]
 fn a_grant_looks_again_when_another_that_shares_its_cap_ends() {
@@ -589,7 +589,7 @@ fn a_grant_looks_again_when_another_that_shares_its_cap_ends() {
     assert_eq!(of("second", wake).problems, []);
 }
 
-// F4, N4, N12 and which trouble is named.
+// F4, N4, N12 and which problem is named.
 
 fn with(report: Report, findings: Vec<Finding>) -> Report {
     Report { findings, settled: false, phase: SitePhase::Pending, ..report }
@@ -603,14 +603,14 @@ fn what_a_site_will_not_do_without_a_person_is_stalled() {
     };
     let outcome = hub.aggregate(refused);
     assert!(!outcome.in_progress);
-    assert_eq!(says(&outcome.status, ConditionType::Stalled), pair("True", Reason::RefusedBySite));
-    assert_eq!(says(&outcome.status, ConditionType::Reconciling).0, "False");
-    assert_eq!(says(&outcome.status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
+    assert_eq!(condition(&outcome.status, ConditionType::Stalled), pair("True", Reason::RefusedBySite));
+    assert_eq!(condition(&outcome.status, ConditionType::Reconciling).0, "False");
+    assert_eq!(condition(&outcome.status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
     let also = |key: &SiteKey, intent: &Intent| refused(key, intent).or_else(|| Some(with(done(intent, true), Vec::new())));
     let outcome = hub.aggregate(also);
     assert!(outcome.in_progress, "the other site is at work");
     assert_eq!(
-        (says(&outcome.status, ConditionType::Stalled).0, says(&outcome.status, ConditionType::Reconciling).0),
+        (condition(&outcome.status, ConditionType::Stalled).0, condition(&outcome.status, ConditionType::Reconciling).0),
         ("False".into(), "True".into())
     );
 }
@@ -623,18 +623,18 @@ fn of_several_troubles_the_one_is_named_that_a_person_must_mend_first() {
         let finding = Finding::stalled(Reason::ForeignObject, "somebody else's quota");
         (*key == bissen()).then(|| with(done(intent, true), vec![finding]))
     };
-    assert_eq!(says(&hub.settled().status, ConditionType::Ready), pair("False", Reason::SiteUnreachable));
+    assert_eq!(condition(&hub.settled().status, ConditionType::Ready), pair("False", Reason::SiteUnreachable));
     let status = hub.aggregate(denied).status;
-    assert_eq!(says(&status, ConditionType::Ready), pair("False", Reason::ForeignObject));
-    assert_eq!(says(&status, ConditionType::Stalled), pair("True", Reason::ForeignObject));
-    assert_eq!(says(&status, ConditionType::SitesReachable), pair("False", Reason::SiteUnreachable));
+    assert_eq!(condition(&status, ConditionType::Ready), pair("False", Reason::ForeignObject));
+    assert_eq!(condition(&status, ConditionType::Stalled), pair("True", Reason::ForeignObject));
+    assert_eq!(condition(&status, ConditionType::SitesReachable), pair("False", Reason::SiteUnreachable));
     let refused = |key: &SiteKey, intent: &Intent| {
         let report = denied(key, intent)?;
         Some(Report { phase: SitePhase::Refused, findings: vec![Finding::stalled(Reason::RefusedBySite, "refuseGrants")], ..report })
     };
-    assert_eq!(says(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
+    assert_eq!(condition(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::RefusedBySite));
     hub.spec()["pools"] = json!([entry("h100"), entry("h1000")]);
-    assert_eq!(says(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
+    assert_eq!(condition(&hub.aggregate(refused).status, ConditionType::Ready), pair("False", Reason::PoolNotFound));
 }
 
 #[test]
@@ -650,9 +650,9 @@ fn members_who_only_read_make_a_grant_usable_for_nobody() {
         }
     };
     let status = hub.aggregate(reading(2)).status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("False", Reason::MembersWaiting));
-    assert_eq!(says(&status, ConditionType::Ready), pair("True", Reason::AsSpecified), "that is what was asked for");
-    assert_eq!(says(&hub.aggregate(reading(1)).status, ConditionType::Usable), pair("True", Reason::AsSpecified));
+    assert_eq!(condition(&status, ConditionType::Usable), pair("False", Reason::MembersWaiting));
+    assert_eq!(condition(&status, ConditionType::Ready), pair("True", Reason::AsSpecified), "that is what was asked for");
+    assert_eq!(condition(&hub.aggregate(reading(1)).status, ConditionType::Usable), pair("True", Reason::AsSpecified));
 }
 
 #[test]
@@ -660,11 +660,11 @@ fn a_placement_that_is_drained_or_has_nothing_left_is_no_place_to_start_work() {
     let mut hub = Hub::new();
     hub.pools[0]["spec"]["sites"][1]["state"] = json!("Draining");
     let status = hub.settled().status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("True", Reason::AsSpecified));
+    assert_eq!(condition(&status, ConditionType::Usable), pair("True", Reason::AsSpecified));
     assert_eq!(message(&status, ConditionType::Usable), "members can start work at 1 of 2 sites; not at bettembourg: pool h100 is being drained");
     hub.pools[0]["spec"]["sites"][0]["state"] = json!("Draining");
     let status = hub.settled().status;
-    assert_eq!(says(&status, ConditionType::Usable), pair("False", Reason::Draining));
+    assert_eq!(condition(&status, ConditionType::Usable), pair("False", Reason::Draining));
     let mut hub = Hub::new();
     hub.spec()["pools"][0]["sites"] = json!([{"name": "bissen", "gpuHours": 100}, {"name": "bettembourg", "gpuHours": 0}]);
     let status = hub.settled().status;
@@ -672,15 +672,15 @@ fn a_placement_that_is_drained_or_has_nothing_left_is_no_place_to_start_work() {
 }
 
 #[test]
-fn access_was_never_given_where_every_part_says_so() {
+fn access_was_never_given_where_every_part_reports_that() {
     let mut hub = Hub::new();
     hub.holders.clear();
     hub.spec()["notBefore"] = json!("2027-01-01T00:00:00Z");
     let status = hub.settled().status;
-    assert_eq!((status.may_give_access, says(&status, ConditionType::AccessRemoved)), (Some(false), pair("False", Reason::NotApplicable)));
+    assert_eq!((status.may_give_access, condition(&status, ConditionType::AccessRemoved)), (Some(false), pair("False", Reason::NotApplicable)));
     hub.cut(&bissen());
     let status = hub.settled().status;
-    assert_eq!((status.may_give_access, says(&status, ConditionType::AccessRemoved)), (Some(true), pair("False", Reason::AccessGiven)));
+    assert_eq!((status.may_give_access, condition(&status, ConditionType::AccessRemoved)), (Some(true), pair("False", Reason::AccessGiven)));
     hub.known.retain(|key| *key != bissen());
     assert_eq!(hub.settled().status.may_give_access, Some(false), "where the hub never wrote anything nobody has access");
     hub.sites.get_mut(&bissen()).expect("its report").held.insert(alpha(), Held::Live);
@@ -689,7 +689,7 @@ fn access_was_never_given_where_every_part_says_so() {
 
 // B14: what is aggregated fits into the definitions.
 
-/// A site that names more entries than a grant may have, and says more than there is room for.
+/// A site that names more entries than a grant may have, in longer messages than status has room for.
 fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
     let text = "a word of the site ".repeat(words);
     let name = |at: usize| if at == 0 { "h100".to_owned() } else { format!("former-{at}") };
@@ -712,7 +712,7 @@ fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// However many entries a site names, however many sites there are, and whatever they say.
+    /// However many entries a site names, however many sites there are, and whatever they report.
     #[test]
     fn any_status_is_one_that_the_api_server_takes(entries in 0..40_usize, words in 0..200_usize, factories in 1..4_usize, sites in 0..64_usize, silent in 0..3_usize) {
         let mut hub = Hub::new();
@@ -757,7 +757,7 @@ proptest! {
     }
 }
 
-// What factories and pools say of what hangs on them.
+// The number of living grants in the status of factories and pools.
 
 #[test]
 fn factories_and_pools_count_the_grants_that_may_still_give_access() {
@@ -787,7 +787,7 @@ fn factories_and_pools_count_the_grants_that_may_still_give_access() {
 }
 
 #[test]
-fn a_pool_goes_only_when_every_part_that_may_hold_it_has_said_so() {
+fn a_pool_goes_only_when_every_part_that_may_hold_it_has_reported_it_gone() {
     let mut hub = Hub::new();
     hub.grants.clear();
     hub.pools[0]["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
@@ -825,7 +825,7 @@ fn a_pool_at_a_part_that_left_the_spec_stays_as_it_is() {
 }
 
 #[test]
-fn nobody_says_that_the_nodes_of_a_site_are_ready_that_was_never_heard() {
+fn nodes_of_a_site_that_never_reported_do_not_count_as_ready() {
     let mut hub = Hub::new();
     let claimed = Finding::stalled(Reason::SiteClaimed, "the site belongs to AIFactory other/other");
     hub.sites.insert(bissen(), SiteReport { problem: Some(claimed), ..SiteReport::default() });

@@ -1,4 +1,4 @@
-//! Slurm pools from the hub's side: which part of a site is told what, and what people read of a budget.
+//! Budgets from the hub's side: what is assigned to each part of a site, and what status shows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteWord};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
 use aifactory_plan::model::report::{
@@ -136,7 +136,7 @@ fn alpha() -> OwnerRef {
 }
 
 #[test]
-fn each_part_is_told_of_its_own_pools_only() {
+fn each_part_is_sent_its_own_pools_only() {
     let pools = json!([
         {"name": "main", "poolRef": {"name": "h100"}, "gpuHours": 100, "maxGPUs": 8},
         {"name": "pods", "poolRef": {"name": "pods"}, "gpuHours": 10, "maxGPUs": 2, "sites": [{"name": "a"}]},
@@ -207,26 +207,26 @@ fn there() -> SiteReport {
     SiteReport { reachable: true, synced: true, ..SiteReport::default() }
 }
 
-/// Status after both sites said what they used, in device-seconds.
+/// Status after both sites have reported what they used, in device-seconds.
 fn status(grant: &Value, ledger: &mut Ledger, used: [i64; 2], silent: Option<&str>) -> (Value, BTreeMap<SiteKey, i64>) {
     let world = world(grant);
     let projection = project::grant_within(&world, &alpha(), &BTreeSet::new(), Some(ledger), now()).expect("a projection");
-    let told: BTreeMap<SiteKey, i64> =
+    let assigned: BTreeMap<SiteKey, i64> =
         projection.sites.iter().map(|(key, intent)| (key.clone(), body(intent).pools[0].budget.device_minutes)).collect();
     let reports: BTreeMap<SiteKey, Report> = projection
         .sites
         .iter()
         .zip(used)
         .filter(|((key, _), _)| silent != Some(key.site.as_str()))
-        .map(|((key, intent), used)| (key.clone(), report(intent, used, told[key])))
+        .map(|((key, intent), used)| (key.clone(), report(intent, used, assigned[key])))
         .collect();
     let about: BTreeMap<SiteKey, &Report> = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
-    ledger.hear(&projection.sites, &about);
+    ledger.apply_reports(&projection.sites, &about);
     let sites: BTreeMap<SiteKey, SiteReport> = reports.keys().map(|key| (key.clone(), there())).collect();
     let none = BTreeSet::new();
     let object = world.grant(&alpha()).expect("a grant");
     let outcome = aggregate::grant(&world, object, &projection, &Reports { about, sites: &sites, abandoned: &none }, now());
-    (serde_json::to_value(outcome.status).expect("a status"), told)
+    (serde_json::to_value(outcome.status).expect("a status"), assigned)
 }
 
 fn condition<'v>(status: &'v Value, name: &str) -> (&'v str, &'v str, &'v str) {
@@ -238,8 +238,8 @@ fn condition<'v>(status: &'v Value, name: &str) -> (&'v str, &'v str, &'v str) {
 #[test]
 fn what_was_used_is_shown_and_ends_the_work_until_more_is_granted() {
     let mut ledger = Ledger::default();
-    let (found, told) = status(&grant(1, hours(100)), &mut ledger, [3600, 1800], None);
-    assert_eq!(told, BTreeMap::from([(slurm("a"), 9000), (slurm("b"), 3000)]));
+    let (found, assigned) = status(&grant(1, hours(100)), &mut ledger, [3600, 1800], None);
+    assert_eq!(assigned, BTreeMap::from([(slurm("a"), 9000), (slurm("b"), 3000)]));
     assert_eq!(
         found["pools"][0]["gpuHours"],
         json!({"granted": "100", "used": "0.75", "completeThrough": now().to_string(), "includesRunning": false})
@@ -259,8 +259,8 @@ fn what_was_used_is_shown_and_ends_the_work_until_more_is_granted() {
 
     let mut more = grant(2, hours(200));
     more["status"] = found;
-    let (found, told) = status(&more, &mut ledger, [9000 * 60 - 30, 3000 * 60 - 80], None);
-    assert_eq!(told.values().sum::<i64>(), 24_000);
+    let (found, assigned) = status(&more, &mut ledger, [9000 * 60 - 30, 3000 * 60 - 80], None);
+    assert_eq!(assigned.values().sum::<i64>(), 24_000);
     assert_eq!((&found["phase"], condition(&found, "Usable").0, condition(&found, "WithinBudget").0), (&json!("Active"), "True", "True"));
 }
 
@@ -279,8 +279,8 @@ fn a_condition_that_only_the_schema_has_set_begins_when_somebody_looks() {
 fn on_kubernetes_the_last_seconds_are_held_back_and_a_site_that_passes_its_part_takes_it_from_the_other() {
     let pods = json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8}]);
     let mut ledger = Ledger::default();
-    let (found, told) = status(&grant(1, pods.clone()), &mut ledger, [3600, 1800], None);
-    assert_eq!(told, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 6000)]));
+    let (found, assigned) = status(&grant(1, pods.clone()), &mut ledger, [3600, 1800], None);
+    assert_eq!(assigned, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 6000)]));
     assert_eq!(found["pools"][0]["gpuHours"]["used"], "0.75");
     assert_eq!(found["summary"]["gpuHours"], "0/100");
     let (state, reason, text) = condition(&found, "WithinBudget");
@@ -298,8 +298,8 @@ fn on_kubernetes_the_last_seconds_are_held_back_and_a_site_that_passes_its_part_
     // What ran when a closed may use more than its part.
     let mut ledger = Ledger::default();
     status(&grant(1, pods.clone()), &mut ledger, [7000 * 60, 600], None);
-    let (_, told) = status(&grant(1, pods), &mut ledger, [7000 * 60, 600], None);
-    assert_eq!(told, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
+    let (_, assigned) = status(&grant(1, pods), &mut ledger, [7000 * 60, 600], None);
+    assert_eq!(assigned, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
 }
 
 #[test]
@@ -313,12 +313,12 @@ fn a_small_part_of_a_large_grant_is_of_use_all_the_same() {
 fn a_site_that_is_silent_keeps_its_figures_and_its_part() {
     let mut ledger = Ledger::default();
     let (first, _) = status(&grant(1, hours(100)), &mut ledger, [3600, 7200], None);
-    // The hub begins anew, and b does not answer; a person moves the hours to a.
+    // The hub restarts, and b does not answer; a person moves the hours to a.
     let moved = json!([{"name": "main", "poolRef": {"name": "h100"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "a", "gpuHours": 100}, {"name": "b", "gpuHours": 0}]}]);
     let mut again = grant(2, moved);
     again["status"] = first;
-    let (found, told) = status(&again, &mut Ledger::default(), [3600, 0], Some("b"));
-    assert_eq!(told[&slurm("a")], 9000, "b may still use its part");
+    let (found, assigned) = status(&again, &mut Ledger::default(), [3600, 0], Some("b"));
+    assert_eq!(assigned[&slurm("a")], 9000, "b may still use its part");
     assert_eq!(found["pools"][0]["gpuHours"]["used"], "1.5");
     let (state, reason, text) = condition(&found, "WithinBudget");
     assert_eq!((state, reason), ("Unknown", "UsageStale"), "{text}");
@@ -332,11 +332,11 @@ fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos
         let sites = json!([{"name": "a", "gpuHours": first}, {"name": "b", "gpuHours": hours - first}]);
         json!([{"name": "main", "poolRef": {"name": "h100"}, "gpuHours": hours, "maxGPUs": 8, "sites": sites}])
     };
-    let mut tell = |generation: i64, pools: Value, locked: bool| {
+    let mut assign = |generation: i64, pools: Value, locked: bool| {
         let world = world(&grant(generation, pools));
         let projection = project::grant_within(&world, &alpha(), &BTreeSet::new(), Some(&mut ledger), now()).expect("a projection");
-        let told = [slurm("a"), slurm("b")].map(|key| body(&projection.sites[&key]).pools[0].budget.device_minutes);
-        let reports: BTreeMap<SiteKey, Report> = [(slurm("a"), if locked { 960 } else { told[0] }), (slurm("b"), told[1])]
+        let assigned = [slurm("a"), slurm("b")].map(|key| body(&projection.sites[&key]).pools[0].budget.device_minutes);
+        let reports: BTreeMap<SiteKey, Report> = [(slurm("a"), if locked { 960 } else { assigned[0] }), (slurm("b"), assigned[1])]
             .into_iter()
             .map(|(key, limit)| {
                 let mut report = report(&projection.sites[&key], 0, limit);
@@ -346,22 +346,22 @@ fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos
                 (key, report)
             })
             .collect();
-        ledger.hear(&projection.sites, &reports.iter().map(|(key, report)| (key.clone(), report)).collect());
-        told
+        ledger.apply_reports(&projection.sites, &reports.iter().map(|(key, report)| (key.clone(), report)).collect());
+        assigned
     };
-    assert_eq!(tell(1, pools(16, 8), false), [960, 960]);
+    assert_eq!(assign(1, pools(16, 8), false), [960, 960]);
     // The site refuses the grant by now: it is locked there, with what it was given. The other may have what it is not to have any more.
-    tell(2, pools(16, 2), true);
-    assert_eq!(tell(2, pools(16, 2), true), [240, 1680]);
+    assign(2, pools(16, 2), true);
+    assert_eq!(assign(2, pools(16, 2), true), [240, 1680]);
 }
 
 #[test]
-fn a_slurm_without_kubernetes_hears_an_empty_word_and_no_other_waits_for_one() {
+fn a_slurm_without_kubernetes_is_sent_an_empty_configuration_and_no_other_waits_for_one() {
     let world = world(&grant(1, hours(10)));
-    let said = |key: &SiteKey, word: Option<SiteWord>| project::site(&world, "hub", key, word).expect("a site").word;
-    assert_eq!(said(&slurm("b"), Some(SiteWord::default())), Some(SiteWord::default()));
-    assert_eq!(said(&slurm("a"), None), None);
-    assert_eq!(said(&kubernetes("a"), Some(SiteWord::default())), None);
+    let config_sent = |key: &SiteKey, config: Option<SiteConfig>| project::site(&world, "hub", key, config).expect("a site").config;
+    assert_eq!(config_sent(&slurm("b"), Some(SiteConfig::default())), Some(SiteConfig::default()));
+    assert_eq!(config_sent(&slurm("a"), None), None);
+    assert_eq!(config_sent(&kubernetes("a"), Some(SiteConfig::default())), None);
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn a_partition_that_is_down_is_not_ready() {
 }
 
 #[test]
-fn a_hub_that_begins_anew_takes_nothing_for_unused_that_a_kubernetes_site_has_told() {
+fn a_restarted_hub_keeps_what_a_kubernetes_site_has_reported_as_used() {
     let entry = |sites: Value| json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8, "sites": sites}]);
     let both = entry(json!([]));
     // What ran when a closed used more than its part.
@@ -426,14 +426,14 @@ fn a_hub_that_begins_anew_takes_nothing_for_unused_that_a_kubernetes_site_has_to
     assert_eq!(found["sites"][0]["budgets"][0], json!({"name": "main", "unit": "device-minutes", "limit": 6000, "used": 7000}));
     let mut again = grant(1, both.clone());
     again["status"] = found.clone();
-    let (_, told) = status(&again, &mut Ledger::default(), [7000 * 60, 600], Some("a"));
-    assert_eq!(told, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
+    let (_, assigned) = status(&again, &mut Ledger::default(), [7000 * 60, 600], Some("a"));
+    assert_eq!(assigned, BTreeMap::from([(kubernetes("a"), 6000), (kubernetes("c"), 5000)]));
 
-    // Moved to c alone: a may still use its part, until it says what it used.
+    // Moved to c alone: a may still use its part, until it reports what it used.
     let mut moved = grant(2, entry(json!([{"name": "c"}])));
     moved["status"] = found;
-    let (_, told) = status(&moved, &mut Ledger::default(), [600, 600], None);
-    assert_eq!(told, BTreeMap::from([(kubernetes("c"), 5000)]), "what a used is spent, and what it may still use was never c's");
+    let (_, assigned) = status(&moved, &mut Ledger::default(), [600, 600], None);
+    assert_eq!(assigned, BTreeMap::from([(kubernetes("c"), 5000)]), "what a used is spent, and what it may still use was never c's");
 }
 
 #[test]
@@ -447,21 +447,21 @@ fn a_hub_that_begins_anew_raises_one_entry_whatever_other_entries_are_elsewhere(
     let (found, _) = status(&grant(2, pools(100)), &mut Ledger::default(), [600, 0], None);
     let mut raised = grant(3, pools(200));
     raised["status"] = found.clone();
-    // Status is still about the former generation: the part is told as it is wanted now, and never a lower one for want of knowledge.
-    let (_, told) = status(&raised, &mut Ledger::default(), [600, 0], None);
-    assert_eq!(told[&kubernetes("a")], 24_000);
+    // Status is still about the former generation: the part is assigned as it is wanted now, and never a lower one for lack of knowledge.
+    let (_, assigned) = status(&raised, &mut Ledger::default(), [600, 0], None);
+    assert_eq!(assigned[&kubernetes("a")], 24_000);
 
     let mut again = grant(2, pools(100));
     again["status"] = found;
     let mut ledger = Ledger::default();
     status(&again, &mut ledger, [600, 0], None);
     raised["status"] = Value::Null;
-    let (_, told) = status(&raised, &mut ledger, [600, 0], None);
-    assert_eq!(told[&kubernetes("a")], 24_000, "site c never had anything of this entry");
+    let (_, assigned) = status(&raised, &mut ledger, [600, 0], None);
+    assert_eq!(assigned[&kubernetes("a")], 24_000, "site c never had anything of this entry");
 }
 
 #[test]
-fn a_kubernetes_site_that_has_nothing_to_give_any_more_goes_on_telling_what_was_used() {
+fn a_kubernetes_site_without_placements_goes_on_reporting_what_was_used() {
     let grant = grant(1, json!([{"name": "main", "poolRef": {"name": "pods"}, "gpuHours": 100, "maxGPUs": 8, "sites": [{"name": "c"}]}]));
     let world = world(&grant);
     let mut ledger = Ledger::default();
@@ -521,19 +521,19 @@ fn on_pods(running_work: &str) -> Value {
 }
 
 #[test]
-fn pods_of_a_used_up_pool_are_cancelled_once_the_namespace_says_so_running_ones_where_the_grant_does() {
+fn pods_of_a_used_up_pool_are_cancelled_once_the_namespace_is_marked_running_ones_where_the_grant_asks() {
     let pods: &[(&str, &[(&str, bool)])] = &[("pods", &[("train", true), ("waits", false)])];
     let mark = |plan: &Plan| content(plan, ObjectKind::NAMESPACE, "")["metadata"]["annotations"][labels::CANCEL_PODS].clone();
-    let words = |plan: &Plan| plan.findings.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>().join("; ");
+    let messages = |plan: &Plan| plan.findings.iter().map(|finding| finding.message.clone()).collect::<Vec<_>>().join("; ");
 
     let open = planned(&on_pods("Cancel"), LAST - 1, pods, None);
-    assert_eq!((mark(&open), ended(&open), words(&open)), (Value::Null, Vec::new(), String::new()));
+    assert_eq!((mark(&open), ended(&open), messages(&open)), (Value::Null, Vec::new(), String::new()));
     let finish = planned(&on_pods("Finish"), LAST, pods, Some("pods"));
     assert_eq!((mark(&finish), ended(&finish)), (json!("pods"), vec!["waits"]));
-    assert!(words(&finish).contains("pool pods: the GPU-hours for this site are used up; nothing more starts, what runs may finish"));
+    assert!(messages(&finish).contains("pool pods: the GPU-hours for this site are used up; nothing more starts, what runs may finish"));
     let cancel = planned(&on_pods("Cancel"), LAST, pods, None);
     assert_eq!((mark(&cancel), ended(&cancel)), (json!("pods"), Vec::new()), "first the namespace");
-    assert!(words(&cancel).contains("what runs is cancelled"));
+    assert!(messages(&cancel).contains("what runs is cancelled"));
     assert_eq!(ended(&planned(&on_pods("Cancel"), LAST, pods, Some("pods"))), ["train", "waits"]);
     assert!(ended(&planned(&on_pods("Cancel"), LAST, pods, Some("other"))).is_empty());
     assert!(ended(&planned(&on_pods("Cancel"), LAST - 1, pods, Some("pods"))).is_empty());

@@ -1,4 +1,4 @@
-//! The cost of one change does not grow with what is stored: items that lookups pass over are counted, at 100, 1,000 and 10,000 grants.
+//! The cost of one change does not grow with what is stored: the items that lookups visit are counted, at 100, 1,000 and 10,000 grants.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
@@ -124,7 +124,7 @@ impl Hub {
         self.cache.visits().count() + self.index.visits().count()
     }
 
-    /// How many items something passes over.
+    /// How many items an action visits.
     fn cost<T>(&mut self, of: impl FnOnce(&mut Self) -> T) -> u64 {
         let before = self.visits();
         of(self);

@@ -38,7 +38,7 @@ struct Shown {
 
 /// A site with both parts.
 struct Both {
-    /// The Slurm part, with what both are told.
+    /// The Slurm part, with the intent for both.
     world: World,
     kubernetes: Kubernetes,
 }

@@ -20,7 +20,7 @@ use evaluator::{Cluster, Peer, Pod, Range, Traffic};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use scene::{HUB, decoded, grant_intent, ports, range_text, scene, site_intent};
-use verdict::{denies, legal, opened, outside, parsed, path, peer, telling};
+use verdict::{denies, distinguishing, legal, opened, outside, parsed, path, peer};
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
@@ -120,7 +120,7 @@ proptest! {
                 EgressIntent::Service(_) => false,
             });
             for everything in parsed(&["0.0.0.0/0", "::/0"]) {
-                for number in telling(&everything, &cluster) {
+                for number in distinguishing(&everything, &cluster) {
                     let to = outside(&everything, number);
                     for traffic in scene.traffic() {
                         let unasked = cluster.sends(&pod, to, traffic) && !asked(&traffic, to.address);
@@ -185,8 +185,8 @@ proptest! {
                     // Another Pod beside the resolvers: only what a range opens by address anyway.
                     let by_address = cluster.sends(one, Peer { address, pod: None }, name_query(protocol));
                     prop_assert_eq!(cluster.sends(one, peer(address, &other), name_query(protocol)), by_address);
-                    let heard = |pod| cluster.receives(one, Peer { address, pod }, name_query(protocol));
-                    prop_assert_eq!(heard(Some(&dns)), heard(None), "replies need no opening");
+                    let received = |pod| cluster.receives(one, Peer { address, pod }, name_query(protocol));
+                    prop_assert_eq!(received(Some(&dns)), received(None), "replies need no opening");
                 }
             }
         }

@@ -31,7 +31,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use serde_json::{Value, json};
-use site::{Sites, settle, visit};
+use site::{Sites, reconcile_all, settle};
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig { cases: 256, ..ProptestConfig::default() };
@@ -160,16 +160,16 @@ proptest! {
         prop_assert!(before.iter().all(|(name, mark)| after.get(name).is_none_or(|found| found == mark)), "{before:?} {after:?}");
     }
 
-    /// One visit does it all; a second plans nothing.
+    /// One reconcile does everything; a second one plans nothing.
     #[test]
     fn a_plan_applied_plans_nothing(hub in hub(), events in events()) {
         let (world, mut sites, time) = play(&hub, &events);
         let before = sites.clone();
-        prop_assert_eq!(visit(&world, &mut sites, time).1, 0);
+        prop_assert_eq!(reconcile_all(&world, &mut sites, time).1, 0);
         prop_assert_eq!(&sites, &before);
         let mut fresh = Sites::new();
-        visit(&world, &mut fresh, time);
-        prop_assert_eq!(visit(&world, &mut fresh, time).1, 0);
+        reconcile_all(&world, &mut fresh, time);
+        prop_assert_eq!(reconcile_all(&world, &mut fresh, time).1, 0);
     }
 
     /// Order of arrival and status change nothing: all that counts is in specs and on sites.
@@ -238,7 +238,7 @@ proptest! {
         }
     }
 
-    /// A site that does not answer confirms nothing: no grant is let go, and access is not called removed.
+    /// A site that does not answer confirms nothing: no grant is released, and access is not reported as removed.
     #[test]
     fn silence_confirms_nothing(hub in hub(), silent in 0..2usize) {
         let mut hub = hub;
@@ -247,7 +247,7 @@ proptest! {
         hub.grants.iter_mut().for_each(|grant| grant["metadata"]["deletionTimestamp"] = json!(hub::NOW));
         let world = hub.world();
         let before = sites.clone();
-        let (reports, _) = visit(&world, &mut sites, now());
+        let (reports, _) = reconcile_all(&world, &mut sites, now());
         let key = SiteKey::new(owner(&hub.factories[0]), scene::SITES[silent]);
         let about_sites: BTreeMap<SiteKey, SiteReport> = hub
             .sites()
@@ -261,8 +261,8 @@ proptest! {
             let held = site::holders(&before, owner);
             let projection = project::grant(&world, owner, &held, now()).expect("a projection");
             let outcome = |abandoned: &BTreeSet<SiteKey>| {
-                let heard = reports.iter().filter(|(site, report)| *site != key && report.owner == *owner);
-                let about = heard.map(|(site, report)| (site.clone(), report)).collect();
+                let others = reports.iter().filter(|(site, report)| *site != key && report.owner == *owner);
+                let about = others.map(|(site, report)| (site.clone(), report)).collect();
                 aggregate::grant(&world, grant, &projection, &Reports { about, sites: &about_sites, abandoned }, now())
             };
             let silent = outcome(&BTreeSet::new());
@@ -292,7 +292,7 @@ proptest! {
         let keys: BTreeSet<SiteKey> = hub.sites();
         let mut sites = Sites::new();
         for _ in 0..3 {
-            visit(&world, &mut sites, now());
+            reconcile_all(&world, &mut sites, now());
         }
         let about_sites = BTreeMap::new();
         for (owner, grant) in world.grants() {

@@ -1,8 +1,8 @@
-//! The whole operator in one deterministic play: a hub, sites, and everything that may befall them, from a seed. Oracles are written from the docs.
+//! A deterministic simulation of the whole operator: a hub, sites, and random events from a seed. Oracles are written from the docs.
 //!
 //! `AIFACTORY_SIMULATION_SEED` and `AIFACTORY_SIMULATION_OPS` explore further. A case that fails is shortened, and printed as a list of operations
-//! that can be pasted into a test beside those below. With `AIFACTORY_SIMULATION_ALL` one of each kind is told, and with
-//! `AIFACTORY_SIMULATION_KNOWN` faults that are known are found as well. `AIFACTORY_SIMULATION_TRACE` tells every write.
+//! that can be pasted into a test beside those below. With `AIFACTORY_SIMULATION_ALL` one failure of each kind is printed, and with
+//! `AIFACTORY_SIMULATION_KNOWN` known faults count as failures as well. `AIFACTORY_SIMULATION_TRACE` prints every write.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -26,6 +26,8 @@ mod ops;
 mod oracle;
 #[path = "simulation/play.rs"]
 mod play;
+#[path = "simulation/reconcile.rs"]
+mod reconcile;
 #[path = "simulation/rest.rs"]
 mod rest;
 #[path = "simulation/shrink.rs"]
@@ -40,8 +42,6 @@ mod slurm;
 mod slurm_site;
 #[path = "simulation/slurm_worker.rs"]
 mod slurm_worker;
-#[path = "simulation/visits.rs"]
-mod visits;
 #[path = "simulation/worker.rs"]
 mod worker;
 

@@ -101,17 +101,17 @@ fn two_sites_on_one_database_keep_a_budget_of_their_own() {
     };
     let found = [(0, "alpha"), (1, "alpha"), (0, "beta"), (1, "beta")].map(|(index, name)| minutes(&centre, index, name));
     assert_eq!(found, [Some(180), Some(360), Some(60), None]);
-    let told = |centre: &Centre, index: usize| {
+    let accounts = |centre: &Centre, index: usize| {
         let world = &centre.sites[index];
         held(&world.cluster.read(), &world.scope()).into_keys().map(|owner| owner.name).collect::<Vec<_>>()
     };
-    assert_eq!((told(&centre, 0), told(&centre, 1)), (vec!["alpha".to_owned(), "beta".to_owned()], vec!["alpha".to_owned()]));
+    assert_eq!((accounts(&centre, 0), accounts(&centre, 1)), (vec!["alpha".to_owned(), "beta".to_owned()], vec!["alpha".to_owned()]));
     // It ends at one site: the other one's members work on.
     centre.sites[0].grant("alpha").desired = ended();
     centre.settle();
     centre.sites[0].pass(7200);
     centre.settle();
-    assert_eq!((told(&centre, 0), minutes(&centre, 0, "alpha"), minutes(&centre, 1, "alpha")), (vec!["beta".to_owned()], None, Some(360)));
+    assert_eq!((accounts(&centre, 0), minutes(&centre, 0, "alpha"), minutes(&centre, 1, "alpha")), (vec!["beta".to_owned()], None, Some(360)));
     assert_eq!(centre.sites[1].plan("alpha").detail.members_bound, 2);
 }
 

@@ -213,7 +213,7 @@ fn wanted(index: usize) -> GrantIntent {
     GrantIntent { code: format!("code-{index}"), pools, ..grant() }
 }
 
-/// What holds when nothing is left to be asked.
+/// What holds when no call is left to make.
 fn settled(world: &World) {
     for (name, plan) in world.plans() {
         assert!(plan.calls.is_empty());
@@ -395,9 +395,9 @@ proptest! {
     }
 }
 
-/// The end of a grant that was in force, as hubs tell it that know of different budgets, with a kill after so many calls of each telling.
-fn end(mut world: World, told: &[(i64, usize)]) -> World {
-    for (minutes, calls) in told {
+/// The end of a grant that was in force, sent by hubs that remember different budgets; each intent is followed by a kill after so many calls.
+fn end(mut world: World, budgets: &[(i64, usize)]) -> World {
+    for (minutes, calls) in budgets {
         let body = world.grant("alpha");
         body.desired = Desired::Ended { because: Reason::Deleting, message: "the grant was deleted".to_owned(), at: None };
         body.pools.iter_mut().for_each(|pool| pool.budget.device_minutes = *minutes);
@@ -410,10 +410,10 @@ fn end(mut world: World, told: &[(i64, usize)]) -> World {
     world
 }
 
-/// What a grant is told by its budget while it lives, and how it ends.
+/// The budgets that a grant is assigned while it is in force, and how it ends.
 fn ending() -> impl Strategy<Value = (bool, Vec<usize>, Vec<(i64, usize)>)> {
-    let told = prop_oneof![Just(0i64), Just(60), Just(600), 0..2000i64];
-    (any::<bool>(), proptest::collection::vec(0..4usize, 0..6), proptest::collection::vec((told, 0..8usize), 1..5))
+    let budgets = prop_oneof![Just(0i64), Just(60), Just(600), 0..2000i64];
+    (any::<bool>(), proptest::collection::vec(0..4usize, 0..6), proptest::collection::vec((budgets, 0..8usize), 1..5))
 }
 
 proptest! {
@@ -421,7 +421,7 @@ proptest! {
 
     /// A lock keeps the budget that was in force, wherever the operator is killed and whatever budget the hub remembers by then.
     #[test]
-    fn what_is_kept_is_the_same_on_every_path((cancel, jobs, told) in ending()) {
+    fn what_is_kept_is_the_same_on_every_path((cancel, jobs, budgets) in ending()) {
         let lived = || {
             let mut world = World::new([("alpha", wanted(0))]);
             world.grant("alpha").end.after_retention = AfterRetention::Retain;
@@ -436,7 +436,7 @@ proptest! {
         };
         let in_force = lived().cluster.state.qos;
         let calm = end(lived(), &[(600, usize::MAX)]);
-        let kept = end(lived(), &told);
+        let kept = end(lived(), &budgets);
         prop_assert_eq!(&kept.cluster.state, &calm.cluster.state);
         prop_assert_eq!(&kept.cluster.jobs, &calm.cluster.jobs);
         for (name, qos) in &kept.cluster.state.qos {

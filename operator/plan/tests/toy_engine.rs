@@ -89,7 +89,7 @@ impl Engine for Toy {
     }
 }
 
-/// An engine that lets somebody in too early.
+/// An engine that gives access too early.
 struct Hasty;
 
 impl Engine for Hasty {

@@ -1,4 +1,4 @@
-//! Errors of the client in words for people.
+//! Explanations of client errors for people.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use tokio::time::error::Elapsed;
 
 use crate::text;
 
-/// What is said of a server that is silent.
+/// The explanation for a server that does not answer.
 pub const NO_ANSWER: &str = "no answer in time";
 
 /// Longest explanation; it goes into conditions.
@@ -26,14 +26,14 @@ fn causes(error: &kube::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
-        // Which of the layers' clocks ran out first is chance; a condition that told it would change at each attempt.
+        // All timeouts get one text: which layer's timeout fires first is chance, and a condition that named it would change at each attempt.
         if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) || error.is::<Elapsed>() {
             return NO_ANSWER.to_owned();
         }
         parts.push(error.to_string());
         next = error.source();
     }
-    // Many layers repeat the message of the one below.
+    // Many error types repeat the message of their source.
     let mut distinct: Vec<&str> = Vec::new();
     for (position, part) in parts.iter().enumerate() {
         if !parts.iter().skip(position + 1).any(|deeper| part.contains(deeper.as_str())) {

@@ -1,4 +1,4 @@
-//! Tells somebody about every request, in words of closed sets.
+//! Reports every request to an observer, with labels from closed sets.
 
 use std::{
     future::Future,
@@ -45,7 +45,7 @@ impl RequestVerb {
         }
     }
 
-    /// Whether it changes something, unless it is a dry run.
+    /// Whether the verb changes something, unless the request is a dry run.
     pub fn is_write(self) -> bool {
         match self {
             RequestVerb::Read | RequestVerb::Watch => false,
@@ -66,7 +66,7 @@ impl RequestVerb {
     }
 }
 
-/// How a request ended, as far as its first line.
+/// How a request ended, by the status line of the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RequestOutcome {
     /// Answered with success.
@@ -131,7 +131,7 @@ impl RequestOutcome {
     }
 }
 
-/// Is told about every request of a client.
+/// Receives a call for every request of a client.
 pub trait Requests: Send + Sync + 'static {
     /// A request ended. Dry runs never count as writes.
     fn ended(&self, verb: RequestVerb, outcome: RequestOutcome, dry_run: bool);

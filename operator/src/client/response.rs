@@ -15,7 +15,7 @@ use tower::{BoxError, Layer, Service};
 
 use super::observe::RequestVerb;
 
-/// An answer was not taken to its end.
+/// A response was not read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResponseError {
     /// Not complete in time.
@@ -26,14 +26,14 @@ pub enum ResponseError {
     TooLarge(u64),
 }
 
-/// How much of an answer is taken.
+/// How much of a response is read, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bound {
     pub(super) bytes: u64,
     pub(super) time: Option<Duration>,
 }
 
-/// Bounds the answers of calls and of watches. Also a client for watches begins each of them with a list, which is a call.
+/// Bounds the responses to calls and watches. A client for watches needs both bounds, since each watch begins with a list, which is a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BoundLayer {
     pub(super) call: Bound,

@@ -119,7 +119,7 @@ async fn a_name_that_leads_to_a_forbidden_address_gets_no_packet() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_never_answers_costs_a_known_time_and_is_told_in_one_way() {
+async fn a_server_that_never_answers_costs_a_known_time_and_gives_one_error() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     // Without TLS it is the answer that never comes, with TLS the connection.

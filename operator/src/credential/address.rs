@@ -1,10 +1,11 @@
-//! Where the operator may connect to on somebody else's word: the guard against being used to reach its own host and cloud.
+//! Which addresses the operator connects to where a credential names them. Whoever writes a credential must not use the operator to reach its own
+//! host or its cloud's metadata service.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Never reached unless the operator's own flags allow it: this host, its link, everybody, nobody, and cloud metadata.
+/// Refused unless a flag of the operator allows them: loopback, link-local, multicast, unspecified and cloud metadata addresses.
 const FORBIDDEN_V4: [(Ipv4Net, &str); 8] = [
     (v4([0, 0, 0, 0], 8), "unspecified"),
     (v4([127, 0, 0, 0], 8), "loopback"),
@@ -73,7 +74,7 @@ impl AddressRules {
 
     /// Why no site may be at this address, or `None` if one may.
     pub fn refusal(&self, address: IpAddr) -> Option<&'static str> {
-        // An address of version 4 inside one of version 6 is judged as what it reaches.
+        // An IPv4 address that is embedded in an IPv6 address is judged as the IPv4 address.
         let reached = match address {
             IpAddr::V6(address) => embedded(address).map_or(IpAddr::V6(address), IpAddr::V4),
             IpAddr::V4(_) => address,

@@ -50,7 +50,7 @@ macro_rules! credential_errors {
             /// Every reason that [`CredentialError::reason`] can give.
             pub const REASONS: &[&str] = &[$(stringify!($name)),+];
 
-            /// The refusal as one word, stable, for conditions, metrics and tests.
+            /// The reason for the refusal, stable, for conditions, metrics and tests.
             pub fn reason(&self) -> &'static str {
                 match self { $(CredentialError::$name $({ $($field: _),+ })? => stringify!($name),)+ }
             }

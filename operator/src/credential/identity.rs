@@ -1,4 +1,4 @@
-//! The secret part of a credential: token or client certificate, checked for form and asked for its end.
+//! The secret part of a credential: a token or a client certificate, with its form checked and its expiry read.
 
 use std::fmt;
 
@@ -76,7 +76,7 @@ impl Identity {
         })
     }
 
-    /// When the site stops to accept it, as far as it says so itself.
+    /// When the site stops accepting it, where the credential names a time.
     pub(super) fn expires_at(&self) -> Option<Timestamp> {
         match self {
             Identity::Token(token) => token_expiry(token.expose_secret()),

@@ -1,7 +1,6 @@
-//! From an untrusted YAML document to the few strings of it that we use.
+//! Reads the few fields that we use from an untrusted kubeconfig.
 //!
-//! Works by lists of what is allowed. Every entry of the file is checked, also those that no context uses: a file with a command in it
-//! was not made for us.
+//! Works by allow-lists. Every entry of the file is checked, also those that no context uses: a file with a command in it was not made for us.
 
 use serde_json::{Map, Value};
 
@@ -35,7 +34,7 @@ const USER_REFUSED: &[(&str, Refusal)] = &[
     ("as-user-extra", |path| Error::ImpersonationRefused { path }),
 ];
 
-/// What a kubeconfig says that we use. Nothing in it has been checked beyond its type.
+/// The fields of a kubeconfig that we use, with only their types checked.
 pub(super) struct Selected<'k> {
     pub(super) server: &'k str,
     pub(super) certificate_authority: Option<&'k str>,

@@ -1,4 +1,4 @@
-//! Where a site's credential is, and how it is kept while in use.
+//! Reads a site's credential from its Secret, and keeps the Secret from being deleted while a site uses it.
 
 mod look;
 
@@ -25,11 +25,11 @@ const HUB_CALL: Duration = Duration::from_secs(10);
 
 /// A credential as it was found.
 pub struct Found {
-    /// Tells it from another one.
+    /// Its fingerprint.
     pub fingerprint: Fingerprint,
     /// Clients made with it.
     pub clients: Clients,
-    /// When it expires, where it says so.
+    /// When it expires, where it names a time.
     pub expires: Option<jiff::Timestamp>,
 }
 
@@ -44,12 +44,12 @@ pub struct CredentialReader {
     pub rules: AddressRules,
     /// What site clients share.
     pub settings: ClientSettings,
-    /// Looks that sites with the same Secret share.
+    /// The last reads of Secrets, shared by sites whose credentials are in one Secret.
     pub looks: Looks,
 }
 
 impl CredentialReader {
-    /// Looks which credential is there now, so that a change is noticed.
+    /// Reads the fingerprint of the credential that is there now, so that a rotation is noticed.
     pub async fn look(&self, source: &CredentialSource) -> Look {
         match source {
             CredentialSource::Local => Look::without_secret(),
@@ -95,14 +95,14 @@ impl CredentialReader {
         Ok((value, found))
     }
 
-    /// Lets a Secret go.
+    /// Removes our finalizer from a Secret.
     pub async fn release_secret(&self, namespace: &str, name: &str) -> Result<(), Finding> {
         let secrets: Api<Tolerant<Secret>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(secret) = held(fetch(&secrets, name).await)? else { return Ok(()) };
         release(&secrets, &secret).await
     }
 
-    /// Lets the RoleBinding of a namespace go, by which the operator reads credentials there.
+    /// Removes our finalizer from the RoleBinding that lets the operator read Secrets in a namespace.
     pub async fn release_binding(&self, namespace: &str) -> Result<(), Finding> {
         let bindings: Api<Tolerant<RoleBinding>> = Api::namespaced(self.hub.clone(), namespace);
         let Some(binding) = held(fetch(&bindings, labels::CREDENTIALS).await)? else { return Ok(()) };
@@ -126,7 +126,7 @@ impl CredentialReader {
                 found.insert((*other).to_owned(), value.0);
             }
         }
-        // The rest of the Secret is nobody's business.
+        // The rest of the Secret is not kept.
         secret.data = None;
         match value {
             Some(value) => Ok((value.0, found, secret)),
@@ -153,8 +153,8 @@ fn no_key(namespace: &str, name: &str, key: &str) -> Finding {
     Finding::stalled(Reason::SecretNotFound, format!("Secret {name} in namespace {namespace} has no key {key}"))
 }
 
-/// The RoleBinding is held together with the Secrets. Where it is gone nothing was ever held, and to wait for it would keep a factory for ever in
-/// a namespace that is being deleted.
+/// The RoleBinding gets its finalizer together with the Secrets. Where it is gone, no finalizer was ever set, and waiting for it would keep a factory
+/// forever in a namespace that is being deleted.
 fn held<K>(found: Result<Option<K>, Finding>) -> Result<Option<K>, Finding> {
     match found {
         Err(finding) if finding.reason == Reason::SecretForbidden => Ok(None),
@@ -169,7 +169,7 @@ where
     match tokio::time::timeout(HUB_CALL, api.get_opt(name)).await {
         Ok(Ok(Some(Tolerant::Read(found)))) => Ok(Some(found)),
         Ok(Ok(None)) => Ok(None),
-        // Why is not said, since that may quote what it holds.
+        // The message omits the cause, since that may quote the Secret.
         Ok(Ok(Some(Tolerant::Broken(_)))) => {
             Err(Finding::stalled(Reason::CredentialInvalid, format!("{} {name} can not be read by this release", K::kind(&()))))
         }
@@ -246,7 +246,7 @@ where
     }
 }
 
-/// An error in words, without what a server may have put into it.
+/// The text of an error, without what a server may have put into it.
 fn brief(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} {}", status.code, status.reason),

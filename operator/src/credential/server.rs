@@ -9,7 +9,7 @@ use super::{
 
 const MAX_URL: usize = 512;
 
-/// Checks the URL and judges its host.
+/// Checks the URL and whether its host is allowed.
 pub(super) fn parse(text: &str, rules: &AddressRules) -> Result<http::Uri, Error> {
     let broken = |rule| Err(Error::Invalid { rule });
     if text.len() > MAX_URL {
@@ -41,7 +41,8 @@ pub(super) fn parse(text: &str, rules: &AddressRules) -> Result<http::Uri, Error
     Ok(uri)
 }
 
-/// Checks the URL of a service that may speak plain http, and judges its host: a resolver is not asked about a literal address.
+/// Checks the URL of a service that may speak plain http, and whether its host is allowed. A literal address is judged here, since it never passes
+/// the resolver.
 pub fn parse_service(text: &str, rules: &AddressRules) -> Result<http::Uri, Error> {
     let Some(rest) = text.strip_prefix("http://") else { return parse(text, rules) };
     let checked = parse(&format!("https://{rest}"), rules)?;

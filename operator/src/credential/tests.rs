@@ -92,7 +92,7 @@ fn a_token_makes_a_client_of_exactly_the_checked_fields() {
 }
 
 #[test]
-fn a_client_certificate_tells_its_end() {
+fn a_client_certificate_names_its_expiry() {
     let (ca, client) = (pair(), pair());
     let user = format!("client-certificate-data: {}, client-key-data: {}", client.certificate, client.key);
     let credential = parse(&kubeconfig(&ca.certificate, "server: 'https://10.1.2.3:6443'", &user)).unwrap();

@@ -1,4 +1,4 @@
-//! What is said on a resource that can not be worked on: two conditions, and nothing else of its status is touched.
+//! The status of a resource that can not be reconciled: two conditions are set, and the rest of its status is left as it is.
 
 use aifactory_api::{ConditionType, Reason, labels};
 use aifactory_plan::model::time::whole_seconds;
@@ -24,13 +24,13 @@ impl Undecodable {
         self.meta.finalizers.iter().flatten().any(|finalizer| finalizer == labels::FINALIZER)
     }
 
-    /// Whether a person has decided that it goes, though what sites hold of it can not be taken away by it.
+    /// Whether a person has released it by annotation, although the operator can not remove what sites hold of it.
     pub fn may_go(&self) -> bool {
         let confirmed = self.meta.annotations.as_ref().and_then(|annotations| annotations.get(labels::RELEASE_UNDECODABLE));
         self.meta.deletion_timestamp.is_some() && confirmed.is_some() && confirmed == self.meta.uid.as_ref()
     }
 
-    /// What people are told, and what they can do.
+    /// The message for people: the cause, and what they can do.
     pub fn message(&self) -> String {
         let mut text = format!("the stored object can not be read by this release: {}", self.why);
         if self.meta.deletion_timestamp.is_some() {
@@ -45,7 +45,7 @@ impl Undecodable {
     }
 }
 
-/// The conditions of a stored object, each for itself: one that can not be read is left out.
+/// The conditions of a stored object; one that can not be decoded is left out.
 pub fn conditions_of(object: &str) -> Vec<Condition> {
     #[derive(Default, serde::Deserialize)]
     struct Object<'a> {
@@ -62,7 +62,7 @@ pub fn conditions_of(object: &str) -> Vec<Condition> {
     status.conditions.iter().filter_map(|condition| serde_json::from_str(condition.get()).ok()).collect()
 }
 
-/// All conditions of a resource that can not be worked on, of which two say why; `None` where they say so already.
+/// All conditions of a resource that can not be reconciled, of which two explain why; `None` where those are stored already.
 pub fn conditions(stored: &[Condition], generation: Option<i64>, reason: Reason, message: &str) -> Option<Value> {
     let now = whole_seconds(Timestamp::now());
     let wanted = [(ConditionType::Ready, "False"), (ConditionType::Stalled, "True")].map(|(type_, status)| {

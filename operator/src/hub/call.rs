@@ -1,11 +1,11 @@
-//! One call to the hub's API server, which ends in any case.
+//! A call to the hub's API server, with a timeout.
 
 use std::time::Duration;
 
 /// Longest wait for a call.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// Why a call came to nothing.
+/// Why a call failed.
 pub enum CallError {
     /// The API server answered with an error.
     Api(Box<kube::Error>),

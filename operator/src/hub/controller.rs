@@ -1,9 +1,10 @@
-//! The hub's controller: an actor that owns the cache, what sites report, and the work queue; decides in one place, and leaves waiting to tasks.
+//! The hub's controller: one task owns the cache, the reports of sites and the work queue, and reconciles; everything that waits for an API server is
+//! spawned.
 
 mod credentials;
+mod deletion_protection;
 mod dispatch;
 mod known;
-mod living;
 mod observe;
 mod outcome;
 mod pace;
@@ -29,7 +30,7 @@ use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::freshness::{Freshness, Moment};
-use aifactory_plan::model::intent::SiteWord;
+use aifactory_plan::model::intent::SiteConfig;
 use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -43,7 +44,7 @@ use super::sites::{SiteWorkers, Sites, StartWorker};
 use super::watch::{Seen, Watched, watch};
 use crate::credential::reader::CredentialReader;
 use crate::supervise::{caught, restarted};
-use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::metrics::{Metrics, ProcessTask};
 use crate::telemetry::resource_counts::ResourceCounts;
 use crate::transport::HubReceiver;
@@ -53,21 +54,21 @@ use outcome::Finished;
 use pace::Pace;
 use pending::PendingStatus;
 
-/// Writes to the hub at a time.
+/// How many writes to the hub run at a time.
 const WRITES: usize = 16;
-/// How many of them are kept for resources that lose access.
+/// How many of them are reserved for resources that lose access.
 const RESERVED: usize = 4;
-/// How long a status that was true before a restart stands until sites have reported again.
+/// After a restart: how long a stored status is kept while sites have not reported again.
 const REPORT_GRACE: Duration = Duration::from_secs(15);
 /// Pause before storing the namespaces of living grants is tried again.
-const LIVING_RETRY: Duration = Duration::from_secs(5);
-/// Secrets in work at a time.
+const PROTECTION_RETRY: Duration = Duration::from_secs(5);
+/// How many Secrets are released at a time.
 const RELEASES: usize = 4;
-/// How often the depth of the queue is reported at most while there is one.
+/// The shortest time between two updates of the queue depth metric while the queue is not empty.
 const DEPTH: Duration = Duration::from_millis(500);
-/// How soon pools and factories are counted again after a change of a grant.
+/// How soon the figures of pools and factories are updated after a change of a grant.
 const RECOUNT: Duration = Duration::from_secs(1);
-/// The longest wait for a moment of the wall clock.
+/// The longest sleep until a wall-clock time, since that clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What the hub needs to run.
@@ -80,9 +81,9 @@ pub struct HubSettings {
     pub watch: Client,
     /// Reads sites' credentials.
     pub reader: CredentialReader,
-    /// Tells people of transitions.
-    pub notices: Notices,
-    /// Counts.
+    /// Publishes Events about transitions.
+    pub event_recorder: EventRecorder,
+    /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Honours annotations that make the operator fail, for its own tests.
     pub test_hooks: bool,
@@ -94,26 +95,27 @@ pub struct Hub {
     /// Id of the hub, known once this process leads.
     id: String,
     cache: Cache,
-    /// The last version seen of each resource, of those that are gone as well until the next listing.
+    /// The last version seen of each resource, including deleted ones until the next listing, so that a late event or answer does not bring one back.
     fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
-    /// Orders listings and writes.
+    /// Counts listings, to tell which answers to writes are older than a listing.
     moment: Moment,
-    /// The parts of sites that have shown all that is ours there since this process leads.
+    /// The parts of sites that have been synced since this process leads.
     synced: BTreeSet<SiteKey>,
     unlisted: BTreeSet<Kind>,
     undecodable: BTreeMap<OwnerRef, Undecodable>,
     sites: Sites,
     from_sites: HubReceiver,
-    /// The parts of sites that may hold something, as they shall be stored; `cache.known` is what is stored.
+    /// The parts of sites that may hold something, as they are to be stored; `cache.known` is what is stored.
     known: KnownSites,
     storing_known: bool,
-    /// Factories whose status is read for parts that a release before this one has claimed; `None`: the set was stored before.
+    /// Factories whose status was read for parts that an older release has claimed; `None`: the set has been stored before, so that status is not
+    /// needed.
     known_from_status: Option<BTreeSet<OwnerRef>>,
-    /// When storing them is tried again.
+    /// When storing the known parts is tried again.
     known_retry_at: Option<Instant>,
     site_reports: BTreeMap<SiteKey, SiteReport>,
-    /// What sites say themselves, as last read.
-    words: BTreeMap<SiteKey, SiteWord>,
+    /// The configuration that the admins of sites keep, as last reported.
+    site_configs: BTreeMap<SiteKey, SiteConfig>,
     /// What sites report about resources.
     reports: ReportIndex,
     /// Which parts of sites hold something of a resource.
@@ -124,13 +126,13 @@ pub struct Hub {
     schedule: WorkQueue<OwnerRef>,
     pace: BTreeMap<OwnerRef, Pace>,
     pending: PendingStatus,
-    living: BTreeSet<String>,
-    living_stored: bool,
+    protected_namespaces: BTreeSet<String>,
+    protection_stored: bool,
     grants_changed: bool,
-    storing: bool,
+    storing_protection: bool,
     /// When storing the namespaces of living grants is tried again, after a failure.
-    living_retry_at: Option<Instant>,
-    /// Secrets that a worker has used and that may not be needed any more.
+    protection_retry_at: Option<Instant>,
+    /// Secrets that a site's controller has used and that may not be needed any more.
     releases: WorkQueue<SecretName>,
     counts: ResourceCounts,
     depth_at: Instant,
@@ -139,7 +141,7 @@ pub struct Hub {
     ready: tokio::sync::watch::Sender<bool>,
 }
 
-/// What the hub remembers beside its resources.
+/// What the hub stores beside its resources.
 pub struct HubRecord {
     /// Its id.
     pub id: String,
@@ -148,13 +150,13 @@ pub struct HubRecord {
 }
 
 impl Hub {
-    /// An actor that has not begun yet, and where to see that its caches are full.
+    /// A controller that does not run yet, and a channel that turns true when its caches are synced.
     pub fn new(settings: HubSettings) -> (Self, tokio::sync::watch::Receiver<bool>) {
         let workers = SiteWorkers { reader: settings.reader.clone(), metrics: settings.metrics.clone() };
         Self::with_workers(settings, Box::new(workers))
     }
 
-    /// The same, with workers of sites that somebody else starts.
+    /// The same, with another way to start the controllers of sites, for tests.
     pub fn with_workers(settings: HubSettings, workers: Box<dyn StartWorker>) -> (Self, tokio::sync::watch::Receiver<bool>) {
         let (sites, from_sites) = Sites::new(workers);
         let (ready, is_ready) = tokio::sync::watch::channel(false);
@@ -176,7 +178,7 @@ impl Hub {
             known_from_status: None,
             known_retry_at: None,
             site_reports: BTreeMap::new(),
-            words: BTreeMap::new(),
+            site_configs: BTreeMap::new(),
             reports: ReportIndex::default(),
             holders: Holders::default(),
             ledgers: BTreeMap::new(),
@@ -184,11 +186,11 @@ impl Hub {
             schedule: WorkQueue::new(WRITES, RESERVED),
             pace: BTreeMap::new(),
             pending,
-            living: BTreeSet::new(),
-            living_stored: false,
+            protected_namespaces: BTreeSet::new(),
+            protection_stored: false,
             grants_changed: true,
-            storing: false,
-            living_retry_at: None,
+            storing_protection: false,
+            protection_retry_at: None,
             releases: WorkQueue::new(RELEASES, 0),
             counts,
             depth_at: Instant::now(),
@@ -199,7 +201,7 @@ impl Hub {
         (hub, is_ready)
     }
 
-    /// Watches from now on, and works from when `lead` gives the hub's id until `stop` is done.
+    /// Runs the controller until `stop` resolves. It watches from the start, and reconciles once `lead` has resolved to the hub's record.
     pub async fn run<E>(self, lead: impl Future<Output = Result<HubRecord, E>>, stop: impl Future<Output = ()>) -> Result<(), E> {
         let (to, seen) = mpsc::channel(1024);
         let mut watches = JoinSet::new();
@@ -210,7 +212,7 @@ impl Hub {
         self.run_on(seen, lead, stop).await
     }
 
-    /// Works on what somebody else's watches have seen: see [`Hub::run`].
+    /// [`Hub::run`] with events from `seen` instead of watches of its own.
     pub async fn run_on<E>(
         mut self,
         mut seen: mpsc::Receiver<Seen>,
@@ -256,13 +258,13 @@ impl Hub {
                 () = tokio::time::sleep_until(wake) => {}
             }
         }
-        // What was begun is finished; nothing new begins.
+        // Writes that were begun are awaited; no new one begins.
         let finish = async { while self.tasks.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(Duration::from_secs(10), finish).await;
         Ok(())
     }
 
-    /// Begins all that is due.
+    /// Starts all work that is due.
     fn work(&mut self) {
         self.begin();
         self.releases.start();
@@ -270,12 +272,12 @@ impl Hub {
         self.dispatch();
         self.report_queue_depth();
         self.release_due();
-        self.store_living();
+        self.store_deletion_protection();
         self.store_known();
     }
 
-    /// Begins to reconcile, when everything was listed. First of all the parts of sites that may hold something are known, since a resource that loses
-    /// access goes before all others, factories included.
+    /// Starts to reconcile once every kind is listed. The controllers of sites are started before that: a grant that loses access is reconciled
+    /// before its factory, and must find the sites that may hold something.
     fn begin(&mut self) {
         if self.schedule.is_started() {
             return;
@@ -296,10 +298,10 @@ impl Hub {
         self.schedule.start();
     }
 
-    /// When the loop goes on if nothing happens until then; never a time in the past, unless there is work to begin.
+    /// When the loop must run again without an event. Never a time in the past, unless there is work that can start.
     fn next_wake(&mut self, now: Instant) -> Option<Instant> {
-        let retries = [self.known_retry_at, self.living_retry_at].into_iter().flatten().filter(|at| *at > now);
-        // A grant that ends sets something free for others only while this process reconciles.
+        let retries = [self.known_retry_at, self.protection_retry_at].into_iter().flatten().filter(|at| *at > now);
+        // The end of a grant frees quota for others, which matters only once this process reconciles.
         let end = self.cache.next_end().filter(|_| self.schedule.is_started()).map(|end| {
             let wait = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default().min(LONGEST_WAIT);
             now + wait + Duration::from_millis(1)
@@ -312,7 +314,7 @@ impl Hub {
         watches.spawn(async move { restarted(ProcessTask::HubWatch, &metrics, || watch::<K>(client.clone(), to.clone())).await });
     }
 
-    /// Begins work beside the loop. Where it panics, `failed` is what it comes to.
+    /// Spawns work beside the loop. Where it panics, the result is `failed`.
     fn spawn(&mut self, failed: Finished, work: impl Future<Output = Finished> + Send + 'static) {
         let metrics = self.settings.metrics.clone();
         self.tasks.spawn(async move { caught(ProcessTask::HubWrite, &metrics, work).await.unwrap_or(failed) });

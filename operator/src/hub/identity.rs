@@ -13,7 +13,7 @@ use crate::tolerant_decode::{Tolerant, taken};
 /// Why there is no hub id.
 #[derive(Debug, thiserror::Error)]
 pub enum HubIdError {
-    /// The API server did not let us.
+    /// The API server answered with an error.
     #[error("ConfigMap {namespace}/{} can not be read or made", labels::HUB_CONFIG)]
     Api {
         /// Namespace of the ConfigMap.

@@ -1,5 +1,5 @@
 //! The parts of sites that may hold something of this hub, in a ConfigMap beside the hub's id: a restart, a lost status or a changed spec must not
-//! make the hub forget whom to ask before it says that access is gone.
+//! make the hub report access as removed without asking a site that may still give it.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub enum KnownSitesError {
         /// Namespace of the ConfigMap.
         namespace: String,
     },
-    /// An entry can not be read. Without it the hub might call access gone at a site that it does not ask.
+    /// An entry can not be read. Without the entry the hub might report access as removed although a site that it does not ask still gives it.
     #[error("ConfigMap {namespace}/{}, key {key}: {source}; restore it from the backup of this hub", labels::KNOWN_SITES)]
     Entry {
         /// Namespace of the ConfigMap.
@@ -86,7 +86,7 @@ fn encode(namespace: &str, known: &KnownSites) -> Result<BTreeMap<String, String
     known.iter().map(entry).collect()
 }
 
-/// A key of a ConfigMap has at most 253 characters: names that people can read, and a digest that tells parts apart.
+/// A key of a ConfigMap has at most 253 characters, so it is made of shortened names for people and a digest that is unique.
 fn entry_key(key: &SiteKey) -> String {
     let part = match key.part {
         Part::Kubernetes => "kubernetes",

@@ -1,4 +1,4 @@
-//! The parts of sites that have a worker, and what each was told: the whole desired set, with a tombstone for each resource that is gone.
+//! The parts of sites that have a worker, and what each was sent: the whole desired set, with a tombstone for each resource that is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ struct Worked {
     tombstones: BTreeSet<OwnerRef>,
 }
 
-/// Starts the workers of parts of sites; in tests somebody else does.
+/// Starts the workers of parts of sites; tests have an implementation of their own.
 pub trait StartWorker: Send {
     /// Starts one; it ends when the sender is dropped.
     fn start(&self, key: SiteKey, source: CredentialSource, hub: WorkerSender) -> SiteSender;
@@ -58,7 +58,7 @@ pub struct Sites {
     workers: Box<dyn StartWorker>,
     hub: HubSender,
     sites: BTreeMap<SiteKey, Worked>,
-    /// The parts that were told something of a resource.
+    /// The parts that were sent something about a resource.
     recipients: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
     started: u64,
     /// Parts whose worker has panicked, and when the next one may begin.
@@ -71,10 +71,11 @@ impl Sites {
         (Self { workers, hub, sites: BTreeMap::new(), recipients: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
     }
 
-    /// Sees to it that the part has a worker with this credential that knows what it must of its factory; returns whether a new one has begun.
+    /// Starts a worker with this credential for the part unless it has one, and sends it the intent for its site; returns whether a new one was
+    /// started.
     pub fn ensure(&mut self, key: &SiteKey, source: &CredentialSource, intent: SiteIntent) -> bool {
         let mut begun = false;
-        // A worker whose channel is closed has died: another one begins.
+        // A worker whose channel is closed has ended, so another one is started.
         if self.sites.get(key).is_some_and(|known| known.source != *source || known.sender.is_closed()) {
             self.remove(key);
         }
@@ -102,7 +103,7 @@ impl Sites {
         Worked { source: source.clone(), incarnation, sender, site: None, intents: BTreeMap::new(), tombstones: BTreeSet::new() }
     }
 
-    /// Tells each of these parts what it must know of a resource, and withdraws what any other part was told of it.
+    /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
     pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
             self.put(key, intent);
@@ -131,7 +132,7 @@ impl Sites {
         let _ = worked.sender.send(ToSite::Put(intent));
     }
 
-    /// Tells a part that a resource is in none of the hub's caches.
+    /// Sends a part a tombstone: the resource is in none of the hub's caches.
     pub fn gone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         let Some(worked) = self.sites.get_mut(key) else { return };
         if worked.tombstones.insert(owner.clone()) {
@@ -141,22 +142,22 @@ impl Sites {
         self.forget_recipient(owner, key);
     }
 
-    /// Forgets the tombstones of resources of which a part has said, all of it being seen, that nothing is there. If one of them comes back, it is
-    /// reported as held, and gets a tombstone again.
+    /// Forgets the tombstones of resources that a synced part does not report as held. If something of one appears there again, it is reported as
+    /// held, and gets a tombstone again.
     pub fn forget_tombstones(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
         if let Some(worked) = self.sites.get_mut(key) {
             worked.tombstones.retain(|owner| held.contains(owner));
         }
     }
 
-    /// Forgets the tombstone of a resource of which a part has said that nothing is there.
+    /// Forgets the tombstone of a resource that a part has reported as not held.
     pub fn forget_tombstone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         if let Some(worked) = self.sites.get_mut(key) {
             worked.tombstones.remove(owner);
         }
     }
 
-    /// Tells a part the whole desired set again: nothing depends on a message that was sent once.
+    /// Sends a part the whole desired set again, so that nothing depends on a message that was sent once.
     pub fn resend(&self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
         let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
@@ -168,17 +169,17 @@ impl Sites {
         self.sites.get(key).is_some_and(|worked| worked.incarnation == incarnation)
     }
 
-    /// Whether a part was told something of this resource.
+    /// Whether a part was sent something about this resource.
     pub fn is_recipient(&self, key: &SiteKey, owner: &OwnerRef) -> bool {
         self.recipients.get(owner).is_some_and(|keys| keys.contains(key))
     }
 
-    /// The parts that were told something of this resource.
+    /// The parts that were sent something about this resource.
     pub fn recipients(&self, owner: &OwnerRef) -> Vec<SiteKey> {
         self.recipients.get(owner).into_iter().flatten().cloned().collect()
     }
 
-    /// The resources of which a part was told something.
+    /// The resources that a part was sent something about.
     pub fn owners(&self, key: &SiteKey) -> Vec<OwnerRef> {
         self.sites.get(key).map(|worked| worked.intents.keys().cloned().collect()).unwrap_or_default()
     }
@@ -234,7 +235,7 @@ fn rest(site: &Site) -> Option<&SlurmRest> {
     site.slurm.as_ref()?.rest.as_ref()
 }
 
-/// Where the credential of a part is, by its spec; or what keeps it from having one.
+/// Where the credential of a part is by the factory's spec, or why it has none.
 pub fn source(key: &SiteKey, site: &Site) -> Result<CredentialSource, Finding> {
     if key.part == Part::Slurm {
         let secret = rest(site).and_then(|rest| rest.token_secret_ref.as_ref().or(rest.key_secret_ref.as_ref()));

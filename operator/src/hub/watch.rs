@@ -1,4 +1,4 @@
-//! Watching the three kinds on the hub. An object that can not be decoded is told apart from the others and holds up none of them.
+//! Watches the three kinds on the hub. An object that can not be decoded becomes an event of its own, and does not break the watch for the others.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::tolerant_decode::{Broken, Tolerant};
 
 /// One of our resources.
 #[derive(Clone, Debug)]
-pub enum Resourced {
+pub enum AnyResource {
     /// A factory.
     Factory(Arc<AIFactory>),
     /// A pool.
@@ -28,21 +28,21 @@ pub enum Resourced {
     Grant(Arc<AccessGrant>),
 }
 
-impl Resourced {
+impl AnyResource {
     /// Its metadata.
     pub fn meta(&self) -> &ObjectMeta {
         match self {
-            Resourced::Factory(factory) => factory.meta(),
-            Resourced::Pool(pool) => pool.meta(),
-            Resourced::Grant(grant) => grant.meta(),
+            AnyResource::Factory(factory) => factory.meta(),
+            AnyResource::Pool(pool) => pool.meta(),
+            AnyResource::Grant(grant) => grant.meta(),
         }
     }
 
-    /// Its phase, or of a factory or a pool whether it is ready, as one of a few words that metrics may tell.
+    /// Its phase, or for a factory or a pool whether it is ready, from a closed set for metrics.
     pub fn phase(&self) -> &'static str {
         match self {
-            Resourced::Grant(grant) => grant.status.as_ref().and_then(|status| status.phase).map_or("Unknown", GrantPhase::as_str),
-            Resourced::Factory(_) | Resourced::Pool(_) => {
+            AnyResource::Grant(grant) => grant.status.as_ref().and_then(|status| status.phase).map_or("Unknown", GrantPhase::as_str),
+            AnyResource::Factory(_) | AnyResource::Pool(_) => {
                 let ready = self.conditions().iter().find(|condition| condition.type_ == ConditionType::Ready.as_str());
                 match ready.map(|ready| ready.status.as_str()) {
                     Some("True") => "Ready",
@@ -56,19 +56,19 @@ impl Resourced {
     /// The conditions in its status.
     pub fn conditions(&self) -> &[Condition] {
         let conditions = match self {
-            Resourced::Factory(factory) => factory.status.as_ref().map(|status| &status.conditions),
-            Resourced::Pool(pool) => pool.status.as_ref().map(|status| &status.conditions),
-            Resourced::Grant(grant) => grant.status.as_ref().map(|status| &status.conditions),
+            AnyResource::Factory(factory) => factory.status.as_ref().map(|status| &status.conditions),
+            AnyResource::Pool(pool) => pool.status.as_ref().map(|status| &status.conditions),
+            AnyResource::Grant(grant) => grant.status.as_ref().map(|status| &status.conditions),
         };
         conditions.map(Vec::as_slice).unwrap_or_default()
     }
 }
 
-/// Something that was seen on the hub.
+/// An event of a watch on the hub.
 #[derive(Debug)]
 pub enum Seen {
     /// A resource was made or changed.
-    Put(OwnerRef, Resourced),
+    Put(OwnerRef, AnyResource),
     /// A resource is gone, as of this version.
     Removed(OwnerRef, Incarnation),
     /// A new listing of a kind begins.
@@ -84,27 +84,27 @@ pub trait Watched:
     Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static
 {
     const KIND: Kind;
-    fn wrap(self) -> Resourced;
+    fn wrap(self) -> AnyResource;
 }
 
 impl Watched for AIFactory {
     const KIND: Kind = Kind::AIFactory;
-    fn wrap(self) -> Resourced {
-        Resourced::Factory(Arc::new(self))
+    fn wrap(self) -> AnyResource {
+        AnyResource::Factory(Arc::new(self))
     }
 }
 
 impl Watched for GPUPool {
     const KIND: Kind = Kind::GPUPool;
-    fn wrap(self) -> Resourced {
-        Resourced::Pool(Arc::new(self))
+    fn wrap(self) -> AnyResource {
+        AnyResource::Pool(Arc::new(self))
     }
 }
 
 impl Watched for AccessGrant {
     const KIND: Kind = Kind::AccessGrant;
-    fn wrap(self) -> Resourced {
-        Resourced::Grant(Arc::new(self))
+    fn wrap(self) -> AnyResource {
+        AnyResource::Grant(Arc::new(self))
     }
 }
 
@@ -119,7 +119,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
                 listing.clear();
                 Seen::Listing(K::KIND)
             }
-            // An object without a name can not be spoken of.
+            // An object without a name can not be reconciled or named in a message.
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object))
                 if object.meta().name.is_none() =>
             {
@@ -143,7 +143,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
     }
 }
 
-/// What an object is to the controller, whether it was listed, watched or the answer to a write.
+/// The event for an object, whether it was listed, watched or the answer to a write.
 pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     let owner = owner_of::<K>(object.meta());
     match object.into_result() {
@@ -156,7 +156,7 @@ pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
     }
 }
 
-/// What orders the states that were seen of one resource.
+/// UID and version, which order the states of a resource that were seen.
 pub fn incarnation(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Incarnation {
     Incarnation::parse(meta.uid.as_deref().unwrap_or_default(), meta.resource_version.as_deref().unwrap_or_default())
 }

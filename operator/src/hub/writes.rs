@@ -13,13 +13,13 @@ use crate::tolerant_decode::{Tolerant, taken};
 /// A write to the hub.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// Puts our finalizer on.
+    /// Adds our finalizer.
     AddFinalizer,
-    /// Takes our finalizer off.
+    /// Removes our finalizer.
     RemoveFinalizer,
     /// Replaces the status.
     Status(Value),
-    /// Replaces the conditions and leaves the rest of the status alone, for a resource that can not be worked on.
+    /// Replaces the conditions and leaves the rest of the status alone, for a resource that can not be reconciled.
     Conditions(Value),
 }
 
@@ -57,7 +57,7 @@ pub enum WriteError {
     },
 }
 
-/// The error in words, with its cause.
+/// The text of the error, with its cause.
 pub fn explain(error: &WriteError) -> String {
     match error {
         WriteError::Api { source, .. } => format!("{error}: {}", crate::client::explain(source)),
@@ -65,8 +65,8 @@ pub fn explain(error: &WriteError) -> String {
     }
 }
 
-/// Carries a write out on the resource with this metadata; returns what is seen then, or `None` where there is nothing new to be seen: the resource
-/// is gone, is as wanted already, or came back as something that can not be decoded at all.
+/// Writes to the resource with this metadata. Returns the resource as the API server answered with it, or `None` where the resource is gone, needed
+/// no write, or can not be decoded at all.
 pub async fn write(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<Seen>, WriteError> {
     match owner.kind {
         Kind::AIFactory => typed::<AIFactory>(client, owner, meta, write).await,
@@ -105,7 +105,7 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
                 ]),
                 _ => return Ok(None),
             };
-            // Never the next incarnation of the same name.
+            // The test on the UID keeps the write from another resource of the same name that was made meanwhile.
             let mut operations = vec![json!({"op": "test", "path": "/metadata/uid", "value": meta.uid})];
             operations.extend(change.as_array().cloned().unwrap_or_default());
             let patch: json_patch::Patch = serde_json::from_value(Value::Array(operations))

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::tolerant_decode::Tolerant;
 
-/// Longest pause between two looks at somebody else's lease.
+/// Longest pause between two reads of a lease that another process holds.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(2);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -36,7 +36,7 @@ pub struct Elector {
     role: watch::Sender<Role>,
 }
 
-/// What came of an attempt to write the Lease.
+/// Result of an attempt to write the Lease.
 enum Attempt {
     /// It is ours.
     Held(Record),
@@ -49,7 +49,7 @@ enum Attempt {
 }
 
 impl Elector {
-    /// An elector and what others see of it.
+    /// An elector, and the state of its election.
     pub fn new(client: Client, settings: LeaseSettings) -> Result<(Self, Leadership), LeaseError> {
         settings.validate()?;
         let (role, receiver) = watch::channel(Role::Standby);
@@ -161,7 +161,7 @@ impl Elector {
         }
     }
 
-    /// The lease counts from before the request: from then on others may count, too.
+    /// The lease counts from before the request: others may see the renewal, and count from it, at any moment after that.
     fn lead_from(&self, begun: Instant) {
         self.gate.open_until(begun + self.settings.renew_deadline);
         self.role.send_if_modified(|role| std::mem::replace(role, Role::Leader) != Role::Leader);

@@ -1,11 +1,11 @@
-//! The present on both clocks: deadlines are kept by the monotonic one, what people wrote is compared with the wall clock.
+//! The current time on both clocks: deadlines use the monotonic clock, times in resources are compared with the wall clock.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// The longest sleep for a time of the wall clock, which may be set anew meanwhile.
+/// The longest sleep until a wall-clock time, since that clock may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3600);
 
 /// One moment, on both clocks.
@@ -23,7 +23,7 @@ impl Now {
         Self { instant: Instant::now(), timestamp: Timestamp::now() }
     }
 
-    /// When to look again for something that happens at a time of the wall clock: at once where that has passed, and within a day.
+    /// The monotonic time for a wall-clock time: now where that has passed, and at most a day ahead.
     pub fn instant_of(&self, at: Timestamp) -> Instant {
         let wait = Duration::try_from(at.duration_since(self.timestamp)).unwrap_or_default();
         self.instant + wait.min(LONGEST_SLEEP)

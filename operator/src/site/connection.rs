@@ -1,7 +1,7 @@
-//! The life of a connection to a site: its credential, contact, probes, rotation, back-off and loss. Kubernetes and Slurm are reached alike.
+//! The state machine of a connection to a site: credential, contact, probes, rotation, back-off and loss, the same for Kubernetes and Slurm.
 //!
-//! A plain value: it is told what happened and says which tasks are due. The controller that owns it runs the tasks and sleeps until
-//! [`Connection::deadline`], which follows from the state: what [`Connection::due`] has handed out has no deadline until it ends.
+//! A plain value: it takes events and returns the tasks that are due. The controller that owns it runs the tasks and sleeps until
+//! [`Connection::deadline`], which follows from the state: a task that [`Connection::due`] has returned has no deadline until it ends.
 
 #[cfg(test)]
 mod tests;
@@ -20,23 +20,23 @@ use super::clock::Now;
 use crate::credential::Fingerprint;
 pub use turn::{Backoff, Turn};
 
-/// How often a site is asked whether it answers.
+/// How often a site is probed.
 pub const PROBE: Duration = Duration::from_secs(3);
 /// The longest wait for the answer to a probe: with it, two failures in a row are known within 15 s.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(6);
-/// How often a Secret is looked at for a new credential.
+/// How often a Secret is read to notice a new credential.
 pub const LOOK: Duration = Duration::from_secs(2);
 /// The pause before a site that did not answer is contacted again, at first and at most.
 pub const CONTACT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
-/// Something to do for the connection. Its end is told to the connection, a panic as well.
+/// A task of the connection. The caller reports its end to the connection, also where it panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Look which credential is there: [`Connection::looked`].
+    /// Read which credential is there; ends with [`Connection::looked`].
     Look,
-    /// Make contact: [`Connection::connected`] or [`Connection::failed`] with this number.
+    /// Make contact; ends with [`Connection::connected`] or [`Connection::failed`] and this number.
     Contact(u64),
-    /// Ask whether the session of this number answers: [`Connection::probed`].
+    /// Probe the session of this number; ends with [`Connection::probed`].
     Probe(u64),
 }
 
@@ -44,7 +44,7 @@ pub enum Task {
 #[must_use]
 #[derive(Debug, PartialEq, Eq)]
 pub enum Transition<S> {
-    /// Nothing that others can see.
+    /// Nothing outside of the connection.
     Unchanged,
     /// A session has begun.
     Connected,
@@ -61,7 +61,7 @@ pub struct Connection<S> {
     label: String,
     state: State<S>,
     look: Turn,
-    /// What the last look at the credential showed.
+    /// The credential that the last look has found.
     seen: Option<Result<Fingerprint, Reason>>,
     /// Whether the credential is in a Secret.
     watches: bool,
@@ -73,7 +73,7 @@ pub struct Connection<S> {
 
 #[derive(Debug)]
 enum State<S> {
-    /// Nobody wants contact yet.
+    /// Contact was not asked for yet.
     Idle,
     /// There is no usable credential; the next look may find one.
     NoCredential {
@@ -95,7 +95,7 @@ enum State<S> {
     },
 }
 
-/// A contact whose answer nobody waits for any more ends.
+/// Aborts the task of a contact when this is dropped.
 #[derive(Debug)]
 struct AbortOnDrop(AbortHandle);
 
@@ -106,7 +106,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl<S> Connection<S> {
-    /// A connection that nobody wants yet. `watches`: the credential is in a Secret, which is looked at.
+    /// A connection that was not asked for yet. `watches`: the credential is in a Secret, which is read again and again.
     pub fn new(label: String, watches: bool) -> Self {
         Self {
             label,
@@ -141,7 +141,7 @@ impl<S> Connection<S> {
         self.session().map(|_| self.contacts)
     }
 
-    /// Whether this is the number of the session; what a former session left behind is dropped.
+    /// Whether this is the number of the present session; events of former sessions are dropped.
     pub fn is(&self, id: u64) -> bool {
         self.id() == Some(id)
     }
@@ -185,7 +185,7 @@ impl<S> Connection<S> {
         own.into_iter().chain(self.look.deadline()).min()
     }
 
-    /// What is due; the caller begins it, and from now on it is in flight.
+    /// The tasks that are due; the caller starts them, and they count as running from now on.
     pub fn due(&mut self, now: Instant) -> Vec<Task> {
         let mut tasks = Vec::new();
         if self.look.take(now) {
@@ -203,7 +203,7 @@ impl<S> Connection<S> {
         tasks
     }
 
-    /// The task of this contact, so that it ends with the wish for it.
+    /// Stores the handle of a contact's task, so that it is aborted when the contact is not needed any more.
     pub fn contacting(&mut self, contact: u64, task: AbortHandle) {
         match &mut self.state {
             State::Connecting { _task, .. } if self.contacts == contact => *_task = Some(AbortOnDrop(task)),
@@ -219,7 +219,7 @@ impl<S> Connection<S> {
         }
     }
 
-    /// What is contacted has changed: contact is made anew, as if there had never been any.
+    /// The site's address or identity has changed: starts over, as if there had never been contact.
     pub fn restart(&mut self, now: Instant) -> Transition<S> {
         self.seen = None;
         self.backoff.reset();
@@ -230,7 +230,7 @@ impl<S> Connection<S> {
         self.ended(former)
     }
 
-    /// Something has changed that may let contact come about: one that waits or is under way is made anew at once.
+    /// Something has changed that may let contact succeed: a contact that waits or is under way starts over at once.
     pub fn retry_now(&mut self, now: Instant) {
         if let State::Waiting { problem, .. } | State::Connecting { problem, .. } = &mut self.state {
             let problem = problem.take();
@@ -246,7 +246,7 @@ impl<S> Connection<S> {
         }
     }
 
-    /// Ends the session, or the contact that is being made; contact is made anew at once where there is a credential.
+    /// Ends the session or the contact that is being made; makes contact again at once where there is a credential.
     pub fn disconnect(&mut self, problem: Option<Finding>, now: Instant) -> Transition<S> {
         match &self.state {
             State::Idle | State::NoCredential { .. } => Transition::Unchanged,
@@ -258,7 +258,7 @@ impl<S> Connection<S> {
         }
     }
 
-    /// The contact of this number stands. `fingerprint`: of the credential that it was made with, where it is in a Secret.
+    /// The contact of this number has succeeded. `fingerprint`: of the credential that was used, where it is in a Secret.
     pub fn connected(&mut self, contact: u64, session: S, fingerprint: Option<Fingerprint>, now: Now) -> Transition<S> {
         if !self.awaits(contact) {
             return Transition::Unchanged;
@@ -267,14 +267,15 @@ impl<S> Connection<S> {
         self.backoff.reset();
         self.last_contact = Some(now.timestamp);
         if self.seen.is_some() && self.seen != fingerprint.map(Ok) {
-            // The credential was replaced while contact was made, before or after it was read for that.
+            // The last look has found another credential than the one that was used, so it was replaced meanwhile; another look finds out which one
+            // is there now.
             self.look.sooner(now.instant);
         }
         self.state = State::Active { session, fingerprint, probe: Turn::At(now.instant + PROBE), failed_probes: 0 };
         Transition::Connected
     }
 
-    /// The contact of this number did not come about.
+    /// The contact of this number has failed.
     pub fn failed(&mut self, contact: u64, problem: Finding, now: Instant) -> Transition<S> {
         if !self.awaits(contact) {
             return Transition::Unchanged;
@@ -283,7 +284,7 @@ impl<S> Connection<S> {
             tracing::warn!(site = %self.label, reason = %problem.reason, "No contact: {}", problem.message);
         }
         if self.watches && matches!(problem.reason, Reason::SecretNotFound | Reason::SecretForbidden) {
-            // The look that found a Secret meanwhile has gone before, so another one says whether it is there.
+            // An earlier look may have found the Secret, so only another look can decide whether it is there.
             self.look.sooner(now + LOOK);
             self.state = State::NoCredential { problem };
         } else {
@@ -297,14 +298,14 @@ impl<S> Connection<S> {
     pub fn probed(&mut self, id: u64, result: Result<(), Finding>, now: Now) -> Transition<S> {
         match result {
             Ok(()) => self.probe_answered(id, now),
-            // The next probe says whether the site is lost.
+            // The next probe decides whether the site is lost.
             Err(problem) => self.probe_failed(id, problem, now.instant, now.instant),
         }
     }
 
     /// A look at the Secret, which was read at `read_at`, has ended. `None`: there is no Secret to look at.
     pub fn looked(&mut self, result: Result<Option<Fingerprint>, Finding>, read_at: Instant, now: Instant) -> Transition<S> {
-        // Those who share a Secret look at it together.
+        // Sites that share a Secret read it at the same time, so that one read serves all.
         self.look = if self.watches { Turn::At((read_at + LOOK).max(now + LOOK / 2)) } else { Turn::Never };
         match result {
             Ok(Some(found)) => self.credential_is(found, now),

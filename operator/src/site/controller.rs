@@ -1,7 +1,7 @@
-//! The controller of one part of a site: an actor that receives what the hub wants, keeps the connection, and lets its driver decide and write.
+//! The controller of one part of a site: it receives intents from the hub, keeps the connection, and calls its driver to plan and write.
 //!
-//! Kubernetes and Slurm are two drivers. The controller has the one run loop, the one handling of messages, the one clock and the one retry of
-//! both; waiting is left to tasks.
+//! Kubernetes and Slurm are two drivers. The run loop, the handling of messages, the clock and the retries are here, once for both; everything that
+//! waits for the site is spawned.
 
 #[cfg(test)]
 mod tests;
@@ -31,81 +31,81 @@ use crate::transport::{DesiredSet, FromSite, SiteSender, ToSite, WorkerSender};
 
 /// The longest sleep.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-/// What the watches of a site may have seen before the controller takes it.
+/// Capacity of the channel from the watches to the controller.
 const OBSERVATIONS: usize = 1024;
 
-/// What is done at one kind of site.
+/// What the controller needs of one kind of site.
 pub trait Driver: Sized + Send + 'static {
-    /// What a session has, from contact until it is lost.
+    /// The state of a session, from contact until it is lost.
     type Session: Send;
-    /// What contact found, from which a session is made.
+    /// What a successful contact returns, from which a session is made.
     type Found: Send + 'static;
-    /// Why contact did not come about, and what was learnt all the same.
+    /// Why contact failed, with what is known of the site all the same.
     type NoContact: Send + 'static;
-    /// What is read beside the credential.
+    /// What is read from the Secret beside the credential.
     type Beside: Send + 'static;
-    /// What the watches of a session see.
+    /// An event of a session's watches.
     type Observation: Send + 'static;
-    /// How a task of the driver's own ends.
+    /// Result of a task that the driver has spawned.
     type Event: Send + 'static;
 
-    /// What the driver shares with its controller.
+    /// The state that the driver shares with its controller.
     fn core(&mut self) -> &mut Core<Self>;
 
-    /// Looks which credential is there, and what is beside it.
+    /// Reads which credential is there, and what is beside it.
     fn look(&mut self) -> BoxFuture<'static, (Look, Self::Beside)>;
-    /// Takes what was seen beside the credential.
-    fn looked(&mut self, beside: Self::Beside);
-    /// Makes contact with the site of which the hub has said this last.
+    /// Handles what was read beside the credential.
+    fn on_look(&mut self, beside: Self::Beside);
+    /// Makes contact with the site of this intent.
     fn connect(&mut self, site: SiteIntent) -> BoxFuture<'static, Result<Self::Found, Self::NoContact>>;
-    /// Takes what was learnt where contact did not come about.
-    fn no_contact(&mut self, no_contact: Self::NoContact) -> Finding;
+    /// Handles a failed contact; returns the problem to report.
+    fn on_no_contact(&mut self, no_contact: Self::NoContact) -> Finding;
     /// Begins the session of this number, which was made with the credential of this fingerprint.
     fn begin(&mut self, session: u64, site: &SiteIntent, found: Self::Found) -> (Self::Session, Fingerprint);
     /// Asks whether the site still answers.
     fn probe(session: &Self::Session) -> BoxFuture<'static, Result<(), Finding>>;
-    /// Takes note of what has become of the connection.
-    fn moved(&mut self, transition: Transition<Self::Session>);
+    /// Handles a change of the connection.
+    fn on_transition(&mut self, transition: Transition<Self::Session>);
 
-    /// Corrects what the hub says of the site by what the site has said since.
+    /// Corrects the hub's intent for the site by what the site has reported since.
     fn correct(&self, site: SiteIntent) -> SiteIntent {
         site
     }
-    /// The hub says something new of the site; `before` is what it said last.
+    /// Handles a new intent for the site; `before` is the last one.
     fn on_site(&mut self, before: Option<SiteIntent>) -> Contact;
-    /// A pool or grant is wanted, otherwise than before.
+    /// Handles a new intent for a pool or grant; `before` is the last one.
     fn on_intent(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>);
-    /// Nothing is wanted of a pool or grant any more, nor is it to be taken away.
+    /// Handles a withdrawal: the site is not to act on a pool or grant any more, and what it holds stays.
     fn on_withdrawn(&mut self, owner: OwnerRef);
-    /// A pool or grant is gone from the hub; `before` is what was wanted of it last.
+    /// Handles a tombstone: a pool or grant is gone from the hub; `before` is its last intent.
     fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>);
 
-    /// Takes what a watch of the session has seen.
-    fn observed(&mut self, observation: Self::Observation);
-    /// Takes the end of a task of the driver's own, a panic as well.
-    fn happened(&mut self, event: Self::Event);
-    /// Begins what is due.
+    /// Handles an event of the session's watches.
+    fn on_observation(&mut self, observation: Self::Observation);
+    /// Handles the end of a task that the driver has spawned, also where it panicked.
+    fn on_event(&mut self, event: Self::Event);
+    /// Starts the work that is due.
     fn dispatch(&mut self, now: Instant);
-    /// Tells the hub what is new.
+    /// Sends reports to the hub about what has changed.
     fn report(&mut self, now: Instant);
     /// When something is due next.
     fn deadline(&mut self, now: Instant) -> Option<Instant>;
 }
 
-/// What a driver wants done with the connection after news of the site.
+/// What happens to the connection after a new intent for the site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contact {
     /// Nothing.
     Keep,
-    /// A contact that waits or is under way is made anew.
+    /// A contact that waits or is under way starts over.
     Retry,
-    /// The session ends as well.
+    /// The session ends, and contact is made again.
     Again,
-    /// Another site is meant.
+    /// The intent is about another cluster: everything starts over.
     Restart,
 }
 
-/// What a driver shares with its controller.
+/// The state that a driver shares with its controller.
 pub struct Core<D: Driver> {
     /// The part of a site.
     pub key: SiteKey,
@@ -113,13 +113,13 @@ pub struct Core<D: Driver> {
     pub source: CredentialSource,
     /// Reads credentials.
     pub reader: CredentialReader,
-    /// Counts.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// What the hub has said of the site last.
+    /// The last intent for the site.
     pub site: Option<SiteIntent>,
-    /// What is wanted of each pool and grant.
+    /// The last intent for each pool and grant.
     pub intents: BTreeMap<OwnerRef, Arc<Intent>>,
-    /// Pools and grants that are gone from the hub.
+    /// Tombstones: pools and grants that are gone from the hub.
     pub gone: BTreeSet<OwnerRef>,
     /// The connection to the site.
     pub connection: Connection<D::Session>,
@@ -131,7 +131,7 @@ pub struct Core<D: Driver> {
     observations: Option<mpsc::Receiver<(u64, D::Observation)>>,
 }
 
-/// How a task has ended.
+/// Result of a spawned task.
 enum Event<D: Driver> {
     Looked(Look, D::Beside),
     Contact(u64, Result<D::Found, D::NoContact>),
@@ -141,7 +141,7 @@ enum Event<D: Driver> {
 }
 
 impl<D: Driver> Core<D> {
-    /// What is shared by the controller of this part and its driver.
+    /// The shared state for this part.
     pub fn new(key: SiteKey, source: CredentialSource, reader: CredentialReader, hub: WorkerSender, metrics: Arc<Metrics>) -> Self {
         let (watches, observations) = mpsc::channel(OBSERVATIONS);
         Self {
@@ -162,18 +162,18 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// Where the watches of a session send what they see, each with the session's number.
+    /// Where the watches of a session send their events, each with the session's number.
     pub fn watches(&self) -> mpsc::Sender<(u64, D::Observation)> {
         self.watches.clone()
     }
 
-    /// Begins a task, which ends with `panicked` where it panics.
+    /// Spawns a task; where it panics its result is `panicked`.
     pub fn spawn(&mut self, panicked: D::Event, work: impl Future<Output = D::Event> + Send + 'static) {
         self.tasks.spawn(Event::Own(panicked), async move { Event::Own(work.await) });
     }
 
-    /// Tells the hub of a pool or grant, unless it knows that already; says whether it was told.
-    pub fn say(&mut self, report: Report) -> bool {
+    /// Sends a report about a pool or grant unless it equals the last one; returns whether it was sent.
+    pub fn send_report(&mut self, report: Report) -> bool {
         let new = self.reported.get(&report.owner) != Some(&report);
         if new {
             self.reported.insert(report.owner.clone(), report.clone());
@@ -182,21 +182,21 @@ impl<D: Driver> Core<D> {
         new
     }
 
-    /// What the hub was told of the site last.
+    /// The last report about the site.
     pub fn site_reported(&self) -> Option<&SiteReport> {
         self.site_reported.as_ref()
     }
 
-    /// Tells the hub of the site, unless it knows that already.
-    pub fn say_of_site(&mut self, report: SiteReport) {
+    /// Sends a report about the site unless it equals the last one.
+    pub fn send_site_report(&mut self, report: SiteReport) {
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
             self.hub.send(FromSite::Site(Box::new(report)));
         }
     }
 
-    /// Reports what is held otherwise than was reported of the site last.
-    pub fn say_held(&mut self, changes: Vec<HeldChange>) {
+    /// Sends changes of what the site holds, and applies them to the last report about the site.
+    pub fn send_held_changes(&mut self, changes: Vec<HeldChange>) {
         if let Some(report) = &mut self.site_reported
             && !changes.is_empty()
         {
@@ -210,7 +210,7 @@ impl<D: Driver> Core<D> {
     }
 }
 
-/// Starts the controller of a driver; it ends when the sender is dropped. Where it panics, the hub hears of it and starts another.
+/// Starts the controller of a driver; it ends when the sender is dropped. Where it panics, it sends `Died`, and the hub starts another.
 pub fn start<D: Driver>(mut driver: D) -> SiteSender {
     let (sender, inbox) = mpsc::unbounded_channel();
     let core = driver.core();
@@ -260,13 +260,13 @@ fn receive_all<D: Driver>(driver: &mut D, first: ToSite, inbox: &mut mpsc::Unbou
     }
 }
 
-/// Takes what the hub says. What is wanted is stored before the driver hears of it.
+/// Handles a message of the hub. The shared state is updated before the driver is called.
 pub(super) fn receive<D: Driver>(driver: &mut D, message: ToSite) {
     match message {
         ToSite::Site(site) => receive_site(driver, *site),
         ToSite::Put(intent) => put(driver, intent),
         ToSite::Withdraw(owner) => withdraw(driver, owner),
-        ToSite::Gone(owner) => bury(driver, owner),
+        ToSite::Gone(owner) => add_tombstone(driver, owner),
         ToSite::Everything(set) => replace(driver, *set),
     }
 }
@@ -288,7 +288,7 @@ fn receive_site<D: Driver>(driver: &mut D, site: SiteIntent) {
         }
         Contact::Restart => {
             let transition = driver.core().connection.restart(Instant::now());
-            moved(driver, transition);
+            apply_transition(driver, transition);
         }
     }
 }
@@ -308,8 +308,8 @@ fn withdraw<D: Driver>(driver: &mut D, owner: OwnerRef) {
     driver.on_withdrawn(owner);
 }
 
-/// The site may hold something of what is gone that was not seen yet, so the tombstone is kept until the hub knows better.
-fn bury<D: Driver>(driver: &mut D, owner: OwnerRef) {
+/// The tombstone is kept until the hub drops it, since the site may hold something of the resource that was not seen yet.
+fn add_tombstone<D: Driver>(driver: &mut D, owner: OwnerRef) {
     let core = driver.core();
     let before = core.intents.remove(&owner);
     core.reported.remove(&owner);
@@ -317,16 +317,16 @@ fn bury<D: Driver>(driver: &mut D, owner: OwnerRef) {
     driver.on_tombstone(owner, before);
 }
 
-/// Takes the whole desired set; what is new in it is handled as if it were told alone.
+/// Replaces the desired set; each difference is handled like a message of its own.
 fn replace<D: Driver>(driver: &mut D, set: DesiredSet) {
     let DesiredSet { intents, tombstones } = set;
     let core = driver.core();
     let stale = |owner: &&OwnerRef| !intents.contains_key(*owner) && !tombstones.contains(*owner);
     let withdrawn: Vec<OwnerRef> = core.intents.keys().filter(stale).cloned().collect();
     core.gone.retain(|owner| tombstones.contains(owner));
-    let buried: Vec<OwnerRef> = tombstones.iter().filter(|owner| !core.gone.contains(*owner)).cloned().collect();
+    let added: Vec<OwnerRef> = tombstones.iter().filter(|owner| !core.gone.contains(*owner)).cloned().collect();
     withdrawn.into_iter().for_each(|owner| withdraw(driver, owner));
-    buried.into_iter().for_each(|owner| bury(driver, owner));
+    added.into_iter().for_each(|owner| add_tombstone(driver, owner));
     for (owner, intent) in intents {
         if driver.core().intents.get(&owner) != Some(&intent) {
             put(driver, intent);
@@ -334,7 +334,7 @@ fn replace<D: Driver>(driver: &mut D, set: DesiredSet) {
     }
 }
 
-/// Begins what is due for the connection.
+/// Starts the tasks that are due for the connection.
 fn begin_due<D: Driver>(driver: &mut D, now: Instant) {
     for task in driver.core().connection.due(now) {
         match task {
@@ -361,7 +361,7 @@ fn begin_due<D: Driver>(driver: &mut D, now: Instant) {
 
 fn observe<D: Driver>(driver: &mut D, session: u64, observation: D::Observation) {
     if driver.core().connection.is(session) {
-        driver.observed(observation);
+        driver.on_observation(observation);
     }
 }
 
@@ -371,15 +371,15 @@ fn ended_task<D: Driver>(driver: &mut D, ended: Ended<Event<D>>) {
         tracing::error!(site = %core.key, "A task at the site panicked; it is tried again");
         core.metrics.task_panicked(ProcessTask::SiteTask);
     }
-    happened(driver, ended.event);
+    handle_event(driver, ended.event);
 }
 
-fn happened<D: Driver>(driver: &mut D, event: Event<D>) {
+fn handle_event<D: Driver>(driver: &mut D, event: Event<D>) {
     let now = Now::read();
     let transition = match event {
-        Event::Own(event) => return driver.happened(event),
+        Event::Own(event) => return driver.on_event(event),
         Event::Looked(look, beside) => {
-            driver.looked(beside);
+            driver.on_look(beside);
             let core = driver.core();
             core.connection.looked(look.fingerprint(&core.source), look.read_at, now.instant)
         }
@@ -390,23 +390,23 @@ fn happened<D: Driver>(driver: &mut D, event: Event<D>) {
             driver.core().connection.connected(contact, session, Some(fingerprint), now)
         }
         Event::Contact(contact, Err(no_contact)) => {
-            let problem = driver.no_contact(no_contact);
+            let problem = driver.on_no_contact(no_contact);
             driver.core().connection.failed(contact, problem, now.instant)
         }
         Event::Probed(session, result) => driver.core().connection.probed(session, result, now),
         Event::Panicked(task) => driver.core().connection.task_panicked(task, now.instant),
     };
-    moved(driver, transition);
+    apply_transition(driver, transition);
 }
 
-/// Ends the session or the contact that is being made; contact is made anew.
+/// Ends the session or the contact that is being made; makes contact again.
 pub fn disconnect<D: Driver>(driver: &mut D, problem: Option<Finding>) {
     let transition = driver.core().connection.disconnect(problem, Instant::now());
-    moved(driver, transition);
+    apply_transition(driver, transition);
 }
 
-fn moved<D: Driver>(driver: &mut D, transition: Transition<D::Session>) {
+fn apply_transition<D: Driver>(driver: &mut D, transition: Transition<D::Session>) {
     if !matches!(transition, Transition::Unchanged) {
-        driver.moved(transition);
+        driver.on_transition(transition);
     }
 }

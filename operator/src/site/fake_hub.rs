@@ -1,4 +1,4 @@
-//! A hub of one Secret for tests of the workers, and a way to run a worker that notices when it spins.
+//! A hub with one Secret for tests of sites' controllers, and a way to run a controller that fails the test when it spins.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, SiteAccess};
 use aifactory_api::slurm::SiteSlurm;
 use aifactory_api::{Kind, OwnerRef};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{SiteIntent, SiteWord, VERSION};
+use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, Response, StatusCode};
@@ -92,30 +91,10 @@ pub fn factory() -> OwnerRef {
 
 /// What a site must know of its factory.
 pub fn site_intent(slurm: Option<SiteSlurm>) -> SiteIntent {
-    SiteIntent {
-        version: VERSION,
-        hub: "hub".to_owned(),
-        factory: factory(),
-        factory_uid: "uid".to_owned(),
-        site: "site".to_owned(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected: Vec::new(),
-        dns: Dns::default(),
-        services: Vec::new(),
-        access: SiteAccess::default(),
-        slurm,
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: Some(SiteWord::default()),
-    }
+    SiteIntent { slurm, config: Some(SiteConfig::default()), ..SiteIntent::bare("hub", factory(), "uid", "site") }
 }
 
-/// Runs a worker; it panics when it is polled more often than `most` times, since a paused clock never moves past one that spins.
+/// Runs a controller; panics when it is polled more than `most` times, since a paused clock never advances while a task spins.
 pub async fn polled_at_most<T>(most: u32, worker: impl Future<Output = T>) -> T {
     let mut worker = Box::pin(worker);
     let mut polls = 0;

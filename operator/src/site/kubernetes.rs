@@ -1,4 +1,4 @@
-//! A site's Kubernetes: contact, watches, writes, and the worker that reconciles there.
+//! A site's Kubernetes: contact, watches, writes, and the driver that reconciles there.
 
 pub mod apply;
 pub mod contact;

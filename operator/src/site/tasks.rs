@@ -1,4 +1,4 @@
-//! The tasks that a controller waits for, one of which may panic.
+//! The spawned tasks of a controller, whose panics become events.
 
 use std::future::pending;
 use std::panic::AssertUnwindSafe;
@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// Tasks that each end with an event; they end with their owner.
+/// Tasks that each end with an event; they are aborted when this is dropped.
 #[derive(Debug)]
 pub struct Tasks<E> {
     set: JoinSet<Ended<E>>,
@@ -19,7 +19,7 @@ pub struct Tasks<E> {
 /// How a task has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ended<E> {
-    /// What it came to, or what stands for that.
+    /// Its result, or the one given for a panic.
     pub event: E,
     /// Whether it panicked.
     pub panicked: bool,
@@ -32,7 +32,7 @@ impl<E> Default for Tasks<E> {
 }
 
 impl<E: Send + 'static> Tasks<E> {
-    /// Begins a task; where it panics it ends with `panicked`.
+    /// Spawns a task; where it panics its result is `panicked`.
     pub fn spawn(&mut self, panicked: E, work: impl Future<Output = E> + Send + 'static) -> AbortHandle {
         self.set.spawn(async move {
             match AssertUnwindSafe(work).catch_unwind().await {
@@ -42,7 +42,7 @@ impl<E: Send + 'static> Tasks<E> {
         })
     }
 
-    /// Waits for the next end of a task; one that was aborted has none.
+    /// Waits for the next task to end; aborted tasks are skipped.
     pub async fn next(&mut self) -> Ended<E> {
         loop {
             match self.set.join_next().await {
@@ -54,7 +54,7 @@ impl<E: Send + 'static> Tasks<E> {
     }
 }
 
-/// The answer of a site, or that there was none in time.
+/// The answer of a site, or a finding that there was none in time.
 pub async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, Finding>>) -> Result<T, Finding> {
     let silent = || Finding::note(Reason::SiteUnreachable, "the site does not answer in time");
     timeout(limit, answer).await.unwrap_or_else(|_| Err(silent()))

@@ -3,7 +3,7 @@
 use aifactory_plan::model::report::{Detail, Report, SitePhase};
 use aifactory_plan::model::site_key::SiteKey;
 
-/// Access of a grant at a site, as its report tells it.
+/// Access of a grant at a site, from its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Access {
     phase: SitePhase,
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn every_transition_of_access_is_told_once() {
+    fn every_transition_of_access_is_logged_once() {
         let bound = report(SitePhase::Bound, 3, false);
         let from = |before: Option<&Report>, stored, now: &Report| transition(before, stored, now).map(|(from, _)| from);
         assert_eq!(from(None, None, &bound).as_deref(), Some("Unknown"));

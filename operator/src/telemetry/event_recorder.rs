@@ -1,4 +1,4 @@
-//! Tells people of transitions: Events on our resources, never for a reconcile in which nothing changed.
+//! Publishes Events on our resources for transitions; none for a reconcile in which nothing changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,24 +8,25 @@ use aifactory_plan::model::text::bounded;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt};
 
-use crate::telemetry::events::{Events, Happening, regarding};
+use crate::telemetry::events::{Events, NewEvent, regarding};
 
 /// Conditions of which a change is worth an Event.
-const TOLD: [ConditionType; 5] =
+const REPORTED_CONDITIONS: [ConditionType; 5] =
     [ConditionType::Ready, ConditionType::Authorised, ConditionType::AccessRemoved, ConditionType::SitesReachable, ConditionType::OrphansFound];
 
 /// Findings of a site that are worth an Event each time they begin.
-const FOUND: [Reason; 5] = [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
+const REPORTED_FINDINGS: [Reason; 5] =
+    [Reason::DataLost, Reason::ForeignBinding, Reason::ForeignPolicy, Reason::ForeignObject, Reason::RefusedBySite];
 
-/// Tells people of transitions.
-pub struct Notices {
+/// Publishes Events for transitions of conditions and for new findings.
+pub struct EventRecorder {
     events: Events,
     conditions: BTreeMap<OwnerRef, BTreeMap<String, (String, String)>>,
     findings: BTreeMap<OwnerRef, BTreeSet<(String, Reason)>>,
 }
 
-impl Notices {
-    /// Nothing told yet.
+impl EventRecorder {
+    /// A recorder that has published nothing yet.
     pub fn new(events: Events) -> Self {
         Self { events, conditions: BTreeMap::new(), findings: BTreeMap::new() }
     }
@@ -49,7 +50,7 @@ impl Notices {
         let owner = owner(Kind::AccessGrant, grant);
         let mut now = BTreeSet::new();
         let before = self.findings.remove(&owner).unwrap_or_default();
-        for (site, finding) in findings.filter(|(_, finding)| FOUND.contains(&finding.reason)) {
+        for (site, finding) in findings.filter(|(_, finding)| REPORTED_FINDINGS.contains(&finding.reason)) {
             let key = (site.to_owned(), finding.reason);
             if !before.contains(&key) {
                 self.publish(Kind::AccessGrant, grant, true, finding.reason, format!("{site}: {}", finding.message));
@@ -61,7 +62,7 @@ impl Notices {
         }
     }
 
-    /// Warns that a site was given up, and what is left there.
+    /// Publishes a warning that a site was abandoned, with what is left there.
     pub fn abandoned(&self, factory: &AIFactory, site: &str, left: &[String]) {
         let note = if left.is_empty() {
             format!("site {site} was given up; nothing is known to be left there")
@@ -84,10 +85,10 @@ impl Notices {
             return;
         }
         let before = std::mem::replace(known, now);
-        for condition in new.iter().filter(|condition| TOLD.iter().any(|told| told.as_str() == condition.type_)) {
+        for condition in new.iter().filter(|condition| REPORTED_CONDITIONS.iter().any(|reported| reported.as_str() == condition.type_)) {
             let Some((status, reason)) = before.get(&condition.type_) else { continue };
             let progress = matches!(condition.reason.as_str(), "Pending" | "InProgress" | "AccessGiven" | "NotApplicable");
-            // The first call to a site is no news unless it fails.
+            // The first successful contact with a site is no transition.
             let first = condition.type_ == ConditionType::SitesReachable.as_str() && reason == "Pending" && condition.status == "True";
             if (status == &condition.status && reason == &condition.reason) || progress || first {
                 continue;
@@ -99,7 +100,7 @@ impl Notices {
     }
 
     fn publish<K: Resource<DynamicType = ()>>(&self, kind: Kind, object: &K, warning: bool, reason: Reason, note: String) {
-        self.events.publish(regarding(kind, object.meta()), Happening { warning, reason: reason.as_str(), action: "Reconcile", note });
+        self.events.publish(regarding(kind, object.meta()), NewEvent { warning, reason: reason.as_str(), action: "Reconcile", note });
     }
 }
 

@@ -1,4 +1,4 @@
-//! Events: one when something changes, none while it stays the same, and never in the way of the work.
+//! Publishes Events in a task of its own, so that reconciling never waits for them.
 
 use std::{future::Future, time::Duration};
 
@@ -23,31 +23,31 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Something that happened to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
+pub struct NewEvent {
     /// Whether somebody should look at it.
     pub warning: bool,
-    /// One word of the closed set of reasons.
+    /// A reason of the closed set.
     pub reason: &'static str,
-    /// What the operator was doing, as one word.
+    /// The action, as one word.
     pub action: &'static str,
     /// What happened. Names of members do not belong here: whoever may read events may read it.
     pub note: String,
 }
 
-/// Takes events and returns at once.
+/// Queues events and returns at once.
 #[derive(Clone, Debug)]
 pub struct Events {
-    sender: mpsc::Sender<(ObjectReference, Happening)>,
+    sender: mpsc::Sender<(ObjectReference, NewEvent)>,
 }
 
 impl Events {
-    /// The handle for everybody, and the task that publishes. `instance` names this process, as its Pod's name does.
+    /// The handle, and the task that publishes. `instance` names this process, as its Pod's name does.
     pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + Send) {
         let recorder = Recorder::new(client, Reporter { controller: REPORTER.to_owned(), instance: Some(instance) });
-        let (sender, mut waiting) = mpsc::channel::<(ObjectReference, Happening)>(MAX_WAITING);
+        let (sender, mut waiting) = mpsc::channel::<(ObjectReference, NewEvent)>(MAX_WAITING);
         let publish = async move {
-            while let Some((regarding, happening)) = waiting.recv().await {
-                let event = event(happening);
+            while let Some((regarding, new)) = waiting.recv().await {
+                let event = event(new);
                 match timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &regarding)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(error = crate::client::explain(&error), reason = event.reason, "Could not publish an event"),
@@ -59,8 +59,8 @@ impl Events {
     }
 
     /// Hands an event over. With too many waiting it is dropped: events are for people, and conditions hold the state.
-    pub fn publish(&self, regarding: ObjectReference, happening: Happening) {
-        if self.sender.try_send((regarding, happening)).is_err() {
+    pub fn publish(&self, regarding: ObjectReference, new: NewEvent) {
+        if self.sender.try_send((regarding, new)).is_err() {
             tracing::debug!("Dropped an event");
         }
     }
@@ -79,12 +79,12 @@ pub fn regarding(kind: Kind, meta: &ObjectMeta) -> ObjectReference {
     }
 }
 
-fn event(happening: Happening) -> Event {
+fn event(new: NewEvent) -> Event {
     Event {
-        type_: if happening.warning { EventType::Warning } else { EventType::Normal },
-        reason: happening.reason.to_owned(),
-        note: Some(text::cut(happening.note, MAX_NOTE)),
-        action: happening.action.to_owned(),
+        type_: if new.warning { EventType::Warning } else { EventType::Normal },
+        reason: new.reason.to_owned(),
+        note: Some(text::cut(new.note, MAX_NOTE)),
+        action: new.action.to_owned(),
         secondary: None,
     }
 }
@@ -99,7 +99,7 @@ mod tests {
     use serde_json::Value;
     use tower::{BoxError, service_fn};
 
-    use super::{Events, Happening, regarding};
+    use super::{Events, NewEvent, regarding};
 
     #[tokio::test]
     async fn an_event_names_the_resource() {
@@ -120,7 +120,7 @@ mod tests {
         let meta = ObjectMeta { name: Some("grant".into()), namespace: Some("example".into()), uid: Some("u-1".into()), ..ObjectMeta::default() };
         events.publish(
             regarding(Kind::AccessGrant, &meta),
-            Happening { warning: true, reason: "RefusedBySite", action: "Bind", note: "x".repeat(3_000) },
+            NewEvent { warning: true, reason: "RefusedBySite", action: "Bind", note: "x".repeat(3_000) },
         );
         drop(events);
         publish.await;

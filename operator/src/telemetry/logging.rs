@@ -49,22 +49,22 @@ pub enum TelemetryError {
 pub fn init(args: &LogArgs) -> Result<(), TelemetryError> {
     let filter = filter(&args.log_filter)?;
     let layer = match args.log_format {
-        // Escape sequences are for terminals: elsewhere they are in the way of whoever searches.
+        // Escape sequences are for terminals; in files they get in the way of a search.
         LogFormat::Text => fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).boxed(),
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_current_span(true).with_span_list(false).with_writer(std::io::stderr).boxed(),
     };
     Registry::default().with(layer.with_filter(filter)).try_init().map_err(TelemetryError::Twice)?;
     panic::set_hook(Box::new(|info| {
         let location = info.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(location, message = words(info.payload()), "Panicked");
+        tracing::error!(location, message = panic_message(info.payload()), "Panicked");
     }));
     Ok(())
 }
 
-/// What a panic says: the text that it was given, as the standard library carries it.
-pub fn words(payload: &(dyn Any + Send)) -> &str {
+/// The message of a panic, where it is text.
+pub fn panic_message(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<&'static str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without words")
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a message")
 }
 
 fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {

@@ -1,4 +1,4 @@
-//! What can be counted about the operator. Labels come from closed sets and names of sites; names of objects and members never appear.
+//! The operator's metrics. Labels come from closed sets and names of sites; names of objects and members never appear.
 //!
 //! Names follow controller-runtime's with `aifactory_` in front, so that dashboards and alerts can be carried over.
 
@@ -34,9 +34,9 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub enum ReconcileResult {
     /// Nothing left to do until something changes.
     Success,
-    /// Well, and to be looked at again at a known time.
+    /// Success, and requeued for a known time.
     RequeueAfter,
-    /// Failed, and to be tried again.
+    /// Failed, and requeued with a back-off.
     Error,
 }
 
@@ -57,11 +57,11 @@ pub enum ProcessTask {
     HubWatch,
     /// A write to the hub.
     HubWrite,
-    /// The worker of a part of a site.
+    /// The controller of a part of a site.
     SiteWorker,
     /// A watch at a site.
     SiteWatch,
-    /// A request or a pass at a site.
+    /// A request or a sync at a site.
     SiteTask,
 }
 
@@ -191,7 +191,7 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("build", "Version of the operator", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        registry.register("reconcile", "Visits of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
+        registry.register("reconcile", "Reconciles of objects, by kind and result (success, requeue_after, error)", self.reconciles.clone());
         registry.register("reconcile_time_seconds", "Time of a reconcile in seconds, by kind", self.reconcile_time.clone());
         registry.register("reconcile_panics", "Panics that were caught in a reconcile, by kind; every one is a defect", self.panics.clone());
         registry.register(
@@ -213,7 +213,7 @@ impl Metrics {
         );
         registry.register(
             "undecodable_objects",
-            "Objects in lists, watches and answers that this release could not decode; each is told in the log, and where it is ours, in its status",
+            "Objects in lists, watches and answers that this release could not decode; each is sample in the log, and where it is ours, in its status",
             BROKEN.clone(),
         );
         registry.register("leader_election_master_status", "1 while this process leads, 0 while it waits", self.leader.clone());
@@ -337,7 +337,7 @@ impl Metrics {
         Arc::new(SiteRequests { metrics: Arc::clone(self), site: site.to_owned() })
     }
 
-    /// Removes all that is known of a site that is no more.
+    /// Removes the metrics of a site that is gone.
     pub fn forget_site(&self, site: &str) {
         let label = label(site);
         self.site_connected.remove(&label);
@@ -387,7 +387,7 @@ impl Requests for SiteRequests {
     fn ended(&self, verb: RequestVerb, outcome: RequestOutcome, dry_run: bool) {
         let labels = SiteRequestLabels { site: self.site.clone(), verb: verb.as_str(), outcome: outcome.as_str() };
         self.metrics.site_requests.get_or_create(&labels).inc();
-        // A write without an answer may have been done all the same.
+        // A write without an answer may have been carried out all the same.
         let changed = matches!(outcome, RequestOutcome::Success | RequestOutcome::ServerError | RequestOutcome::Unanswered);
         if verb.is_write() && !dry_run && changed {
             self.metrics.site_writes.get_or_create(&label(&self.site)).inc();
@@ -441,9 +441,9 @@ mod tests {
     #[test]
     fn names_and_labels_are_stable() {
         let text = used().encode().unwrap();
-        // Undecodable objects are counted for the whole process, so that other tests have a part in the figure.
-        let told = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.starts_with("aifactory_undecodable_objects_total");
-        let samples: Vec<&str> = text.lines().filter(told).collect();
+        // Undecodable objects are counted for the whole process, so other tests change this figure.
+        let sample = |line: &&str| !line.starts_with('#') && !line.contains("_bucket{") && !line.starts_with("aifactory_undecodable_objects_total");
+        let samples: Vec<&str> = text.lines().filter(sample).collect();
         let golden = [
             "aifactory_build_info{version=\"0.1.0\"} 1",
             "aifactory_reconcile_total{kind=\"AccessGrant\",result=\"success\"} 1",
@@ -481,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn every_metric_says_what_it_is() {
+    fn every_metric_has_a_help_text() {
         let text = used().encode().unwrap();
         for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
             let name = line.split(' ').nth(2).unwrap();

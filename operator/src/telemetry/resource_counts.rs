@@ -30,14 +30,14 @@ impl ResourceCounts {
             return;
         }
         if let Some(before) = before {
-            self.tell(owner.kind, before, |count| count.saturating_sub(1));
+            self.adjust(owner.kind, before, |count| count.saturating_sub(1));
         }
         if let Some(phase) = phase {
-            self.tell(owner.kind, phase, |count| count + 1);
+            self.adjust(owner.kind, phase, |count| count + 1);
         }
     }
 
-    fn tell(&mut self, kind: Kind, phase: &'static str, change: impl Fn(usize) -> usize) {
+    fn adjust(&mut self, kind: Kind, phase: &'static str, change: impl Fn(usize) -> usize) {
         let count = self.counts.entry((kind, phase)).or_default();
         *count = change(*count);
         self.metrics.set_resources(kind, phase, *count);
@@ -59,11 +59,11 @@ mod tests {
         counts.set(&owner("b"), Some("Pending"));
         counts.set(&owner("a"), Some("Active"));
         counts.set(&owner("a"), Some("Active"));
-        let told = |line: &str| metrics.encode().unwrap().lines().any(|found| found == line);
-        assert!(told("aifactory_resources{kind=\"AccessGrant\",phase=\"Pending\"} 1"));
-        assert!(told("aifactory_resources{kind=\"AccessGrant\",phase=\"Active\"} 1"));
+        let exposed = |line: &str| metrics.encode().unwrap().lines().any(|found| found == line);
+        assert!(exposed("aifactory_resources{kind=\"AccessGrant\",phase=\"Pending\"} 1"));
+        assert!(exposed("aifactory_resources{kind=\"AccessGrant\",phase=\"Active\"} 1"));
         counts.set(&owner("a"), None);
         counts.set(&owner("a"), None);
-        assert!(told("aifactory_resources{kind=\"AccessGrant\",phase=\"Active\"} 0"));
+        assert!(exposed("aifactory_resources{kind=\"AccessGrant\",phase=\"Active\"} 0"));
     }
 }

@@ -1,4 +1,4 @@
-//! When objects appear on a site and go, as a watch tells.
+//! When objects appear on a site and go, as a watch shows it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -75,7 +75,7 @@ impl Arrivals {
         Self { times, changed, _tasks: tasks }
     }
 
-    /// Waits until `count` objects of the kinds are in the namespace, and says when the last came.
+    /// Waits until `count` objects of the kinds are in the namespace; returns when the last one appeared.
     pub async fn complete(&self, namespace: &str, count: usize) -> Result<Instant, Failure> {
         self.until(&format!("{count} objects in {namespace}"), |times| {
             let found: Vec<Instant> = times.present.iter().filter(|((_, place, _), _)| place == namespace).map(|(_, (at, _))| *at).collect();
@@ -84,13 +84,13 @@ impl Arrivals {
         .await
     }
 
-    /// Waits until an object is there with another UID, and says when it came.
+    /// Waits until an object is there with another UID; returns when it appeared.
     pub async fn back(&self, kind: ObjectKind, namespace: &str, name: &str, not: &str) -> Result<Instant, Failure> {
         let key = (kind, namespace.to_owned(), name.to_owned());
         self.until(&format!("{name} in {namespace} is back"), |times| times.present.get(&key).filter(|(_, uid)| uid != not).map(|(at, _)| *at)).await
     }
 
-    /// Waits until these objects are gone, and says when the last went.
+    /// Waits until these objects are gone; returns when the last one went.
     pub async fn gone(&self, kind: ObjectKind, namespace: &str, names: &[String]) -> Result<Instant, Failure> {
         self.until(&format!("{names:?} in {namespace} are gone"), |times| {
             let found: Vec<Instant> = names.iter().filter_map(|name| times.gone.get(&(kind, namespace.to_owned(), name.clone())).copied()).collect();

@@ -24,7 +24,7 @@ const EDITS: usize = 50;
 /// Between two edits: each is done before the next comes.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a federation of one size costs, in milliseconds of CPU time where nothing else is said.
+/// What a federation of one size costs, in milliseconds of CPU time unless noted otherwise.
 struct Costs {
     grants: usize,
     first_rest: Duration,

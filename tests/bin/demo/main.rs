@@ -19,7 +19,7 @@ use tokio::net::{UnixListener, UnixStream};
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const NAMESPACE: &str = "ardenne";
-/// The site admins' own word: which images may run as privileged slurmd.
+/// The site's own policy: which images may run as privileged slurmd.
 const SITE_POLICY: &str = "
 apiVersion: v1
 kind: ConfigMap
@@ -39,9 +39,9 @@ async fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["start"] => start().await,
         ["serve"] => serve().await,
-        ["stop"] => tell("stop").await,
-        ["cut", site] => tell(&format!("cut {site}")).await,
-        ["restore", site] => tell(&format!("restore {site}")).await,
+        ["stop"] => send_command("stop").await,
+        ["cut", site] => send_command(&format!("cut {site}")).await,
+        ["restore", site] => send_command(&format!("restore {site}")).await,
         _ => Err("usage: demo start | stop | cut SITE | restore SITE".into()),
     };
     match result {
@@ -133,7 +133,7 @@ impl Demo {
 
 async fn bring_up() -> Result<Demo, Failure> {
     let started = Instant::now();
-    let say = |text: &str| println!("{:6.1} s  {text}", started.elapsed().as_secs_f64());
+    let print = |text: &str| println!("{:6.1} s  {text}", started.elapsed().as_secs_f64());
     let federation = Federation::builder()
         .name("demo")
         .directory(directory().join("federation"))
@@ -152,25 +152,25 @@ async fn bring_up() -> Result<Demo, Failure> {
         site.admin_kubeconfig().write(&directory().join(format!("{}.kubeconfig", site.name())))?;
     }
     federation.hub().admin_kubeconfig().write(&directory().join("hub.kubeconfig"))?;
-    say("nodes with GPUs (KWOK) and a stand-in for slurm-operator are at both sites");
+    print("nodes with GPUs (KWOK) and a stand-in for slurm-operator are at both sites");
     federation.install([NAMESPACE]).await?;
-    say("CRDs, roles and admission policies are installed; sites' credentials are Secrets on the hub");
+    print("CRDs, roles and admission policies are installed; sites' credentials are Secrets on the hub");
     let operator = Operator::start(&federation, OperatorOptions::new()).await?;
     operator.await_ready(Duration::from_secs(60)).await?;
-    say("the operator runs, with the rights of its roles only");
+    print("the operator runs, with the rights of its roles only");
     for folder in ["two-sites", "antenna"] {
         examples(&layout::root().join("examples").join(folder))?.apply(&federation.hub().admin(), "demo").await?;
-        say(&format!("examples/{folder} is applied"));
+        print(&format!("examples/{folder} is applied"));
     }
-    let slurm = slurm::start(say).await?;
+    let slurm = slurm::start(print).await?;
     if let Some(cluster) = &slurm {
         slurm::apply(&federation, cluster).await?;
-        say("examples/slurm is applied, with the address of this Slurm");
+        print("examples/slurm is applied, with the address of this Slurm");
     }
     await_ready(&federation).await?;
-    say("all is Ready");
+    print("all is Ready");
     if let Some(cluster) = &slurm {
-        slurm::show(&federation, cluster, say).await?;
+        slurm::show(&federation, cluster, print).await?;
         cluster.write_shell(&directory().join(slurm::SHELL))?;
     }
     slurm::explain(slurm.is_some());
@@ -232,7 +232,7 @@ async fn control(listener: UnixListener, demo: &Demo) {
     }
 }
 
-async fn tell(line: &str) -> Result<(), Failure> {
+async fn send_command(line: &str) -> Result<(), Failure> {
     let Ok(mut stream) = UnixStream::connect(socket()).await else {
         return if line == "stop" { Ok(()) } else { Err("no demo runs; start it with: make demo".into()) };
     };

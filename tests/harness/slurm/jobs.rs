@@ -72,7 +72,7 @@ impl JobSpec {
 pub struct Refused {
     /// Slurm's error number, as 2045 for an invalid account.
     pub code: i64,
-    /// What it said.
+    /// Its output.
     pub text: String,
 }
 

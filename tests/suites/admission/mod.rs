@@ -14,12 +14,12 @@ pub use request::Request;
 /// How long a policy may take until it works. Measured: one second.
 const IN_FORCE: Duration = Duration::from_secs(60);
 
-/// Who says no.
+/// Who refuses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The admission policy of this name.
     Policy(&'static str),
-    /// The admission policy of this name, since its parameter is absent: then its own message can not be told.
+    /// The admission policy of this name, since its parameter is absent, so that its own message is not sent.
     MissingParameter(&'static str),
     /// RBAC.
     Rbac,
@@ -48,13 +48,13 @@ impl Row {
         Self { class, what, request, by: by.to_vec(), widened: Vec::new(), words: "" }
     }
 
-    /// Who refuses when RBAC allows everything; said again, any of them.
+    /// Who refuses when RBAC allows everything; after several calls, any of them.
     pub fn widened(mut self, by: By) -> Self {
         self.widened.push(by);
         self
     }
 
-    /// What the message says.
+    /// Part of the message.
     pub fn words(mut self, words: &'static str) -> Self {
         self.words = words;
         self
@@ -73,7 +73,7 @@ impl Row {
         Self { request: self.request.clone().dry_run(), ..self.clone() }
     }
 
-    /// Sends the request; says what is wrong with the answer.
+    /// Sends the request; returns what is wrong with the answer.
     pub async fn wrong(&self, client: &Client) -> Option<String> {
         let seen = match self.request.send(client).await {
             Ok(_) => "it passed".to_owned(),

@@ -23,14 +23,14 @@ pub struct Mistake {
     status: Option<Value>,
     wrong: Value,
     right: Value,
-    says: Vec<&'static [&'static str]>,
+    errors: Vec<&'static [&'static str]>,
 }
 
 impl Mistake {
     /// A mistake in a new object.
     pub fn new(name: &'static str, base: Base) -> Self {
         let object = base.object();
-        Self { name, base, stored: None, status: None, wrong: object.clone(), right: object, says: Vec::new() }
+        Self { name, base, stored: None, status: None, wrong: object.clone(), right: object, errors: Vec::new() }
     }
 
     /// A mistake in a change of an object that is there.
@@ -38,7 +38,7 @@ impl Mistake {
         Self { stored: Some(base.object()), ..Self::new(name, base) }
     }
 
-    /// What the operator has said of the object that is there.
+    /// The status of the stored object.
     pub fn found(mut self, status: Value) -> Self {
         self.status = Some(status);
         self
@@ -72,9 +72,9 @@ impl Mistake {
         self
     }
 
-    /// One complaint, with all of its words. There must be as many complaints as these, so that no row passes by another error.
-    pub fn says(mut self, words: &'static [&'static str]) -> Self {
-        self.says.push(words);
+    /// Parts of one error message. There must be as many errors as these, so that no row passes by another one.
+    pub fn error(mut self, words: &'static [&'static str]) -> Self {
+        self.errors.push(words);
         self
     }
 
@@ -104,10 +104,10 @@ impl Mistake {
         send(&right).await.map_err(|error| fail("what was meant", &right, &error))?;
         let Err(error) = send(&wrong).await else { return Err("what was written passes".to_owned()) };
         let mut found = complaints(&error);
-        if found.len() != self.says.len() {
-            return Err(format!("{} complaints instead of {}:\n{}", found.len(), self.says.len(), found.join("\n")));
+        if found.len() != self.errors.len() {
+            return Err(format!("{} complaints instead of {}:\n{}", found.len(), self.errors.len(), found.join("\n")));
         }
-        for words in &self.says {
+        for words in &self.errors {
             let Some(place) = found.iter().position(|line| words.iter().all(|word| line.contains(word))) else {
                 return Err(format!("nothing says {words:?}:\n{}", found.join("\n")));
             };

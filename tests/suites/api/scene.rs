@@ -33,8 +33,8 @@ pub struct Scene {
     federation: Federation,
 }
 
-/// What kubectl said.
-pub struct Said {
+/// Exit code and output of kubectl.
+pub struct Output {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -50,7 +50,7 @@ impl Scene {
     }
 
     /// Runs kubectl as a user would.
-    pub async fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Said> {
+    pub async fn kubectl(&self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> std::io::Result<Output> {
         let kubeconfig = self.hub().directory().join("admin.kubeconfig");
         let output = Command::new(layout::root().join("target/control-plane/bin/kubectl"))
             .arg("--kubeconfig")
@@ -63,13 +63,13 @@ impl Scene {
             .output()
             .await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ok(Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
+        Ok(Output { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) })
     }
 
     /// Runs kubectl, and gives what it printed.
     pub async fn kubectl_ok(&self, arguments: &[&str]) -> std::result::Result<String, Box<dyn std::error::Error>> {
-        let said = self.kubectl(arguments).await?;
-        if said.code == Some(0) { Ok(said.out) } else { Err(format!("kubectl {}: {}{}", arguments.join(" "), said.out, said.err).into()) }
+        let output = self.kubectl(arguments).await?;
+        if output.code == Some(0) { Ok(output.out) } else { Err(format!("kubectl {}: {}{}", arguments.join(" "), output.out, output.err).into()) }
     }
 
     /// Creates an object in its namespace, as strictly as kubectl does.
@@ -121,8 +121,9 @@ fn path(object: &Value) -> String {
 pub fn complaints(error: &kube::Error) -> Vec<String> {
     let kube::Error::Api(status) = error else { return vec![error.to_string()] };
     let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
-    let told = |cause: &StatusCause| format!("{}: {}", cause.field, cause.message);
-    let mut lines: Vec<String> = causes.iter().filter(|cause| !cause.message.contains("some validation rules were not checked")).map(told).collect();
+    let complaint = |cause: &StatusCause| format!("{}: {}", cause.field, cause.message);
+    let mut lines: Vec<String> =
+        causes.iter().filter(|cause| !cause.message.contains("some validation rules were not checked")).map(complaint).collect();
     lines.dedup();
     if lines.is_empty() { vec![status.message.clone()] } else { lines }
 }

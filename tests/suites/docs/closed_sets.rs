@@ -70,7 +70,7 @@ fn every_condition_type_is_explained() {
 }
 
 #[test]
-fn every_phase_is_explained_in_the_words_of_the_types() {
+fn every_phase_is_documented_as_in_the_types() {
     let text = read("docs/src/concepts/status.md");
     let table = |head: &str| -> Vec<(String, String)> {
         let rows = text.split_once(head).expect("the table").1.lines().skip(2).take_while(|line| line.starts_with('|'));

@@ -1,4 +1,4 @@
-//! Every example is what the types say, names only what is there, and asks for nothing that would be refused.
+//! Every example decodes as its type, names only what is there, and asks for nothing that would be refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -65,7 +65,7 @@ fn strictly<K: DeserializeOwned + Serialize>(origin: &str, document: &Value, com
 }
 
 #[test]
-fn every_file_is_what_the_types_say() {
+fn every_file_decodes_as_its_type() {
     let mut complaints = Vec::new();
     for (path, document) in all() {
         let origin = format!("{path} {}/{}", kind(&document), name(&document, "name"));
@@ -82,7 +82,7 @@ fn every_file_is_what_the_types_say() {
 }
 
 #[test]
-fn every_file_tells_a_reader_what_it_is_for() {
+fn every_file_begins_with_its_purpose() {
     let silent = files("examples", ".yaml").into_iter().filter(|path| {
         let text = read(path);
         !text.starts_with("# ") && !text.contains("    # ")

@@ -1,4 +1,4 @@
-//! Links lead somewhere, the book lists all its pages, and commands that readers are told exist.
+//! Links lead somewhere, the book lists all its pages, and commands that the docs name exist.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -90,7 +90,7 @@ fn the_book_lists_every_page_once() {
 }
 
 #[test]
-fn paths_that_readers_are_told_exist() {
+fn paths_in_the_docs_exist() {
     let mut complaints = Vec::new();
     let mut texts = pages();
     texts.extend(files("examples", ".yaml"));
@@ -109,7 +109,7 @@ fn paths_that_readers_are_told_exist() {
 }
 
 #[test]
-fn make_targets_that_readers_are_told_exist() {
+fn make_targets_in_the_docs_exist() {
     let makefile = read("Makefile");
     let targets: BTreeSet<&str> = makefile
         .lines()

@@ -165,7 +165,7 @@ fn page(crd: &Value) -> (String, String) {
 }
 
 #[test]
-fn the_reference_is_what_the_definitions_say() {
+fn the_reference_matches_the_definitions() {
     let mut complaints = Vec::new();
     for crd in aifactory_api::crds() {
         let (path, text) = page(&serde_json::to_value(&crd).unwrap());
@@ -179,7 +179,7 @@ fn the_reference_is_what_the_definitions_say() {
 }
 
 #[test]
-fn every_field_says_what_it_means() {
+fn every_field_is_documented() {
     fn visit(path: &str, schema: &Value, complaints: &mut Vec<String>) {
         let Some((fields, _, mark)) = inner(schema) else { return };
         for (name, field) in fields {

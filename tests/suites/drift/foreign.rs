@@ -72,7 +72,7 @@ fn what_lost_our_label_or_all_that_we_wrote_on_it_comes_back() {
         let annotations = json!({"metadata": {"labels": {labels::MANAGED: null, labels::OWNER: null},
             "annotations": {labels::OWNER: null, labels::OWNER_UID: null, labels::HUB: null}}});
         for key in &objects {
-            // A Namespace that says nothing any more is anybody's.
+            // A Namespace without our annotations is nobody's.
             let edits = if key.kind == ObjectKind::NAMESPACE { vec![&label] } else { vec![&label, &annotations] };
             for edit in edits {
                 let before = content(&api(site, key).get(&key.name).await.unwrap());
@@ -93,7 +93,7 @@ fn what_lost_our_label_or_all_that_we_wrote_on_it_comes_back() {
 
 /// A Namespace from which somebody has taken all that we wrote on it, when access is to go.
 #[test]
-fn a_namespace_that_says_nothing_any_more_keeps_nobody_in() {
+fn a_namespace_without_its_marks_keeps_nobody_in() {
     run(async {
         let scene = shared().await;
         let (world, site) = (&scene.world, scene.world.site(SITE));
@@ -150,10 +150,10 @@ fn bindings_and_policies_that_widen_a_grant_are_named() {
         ];
         for (key, body, reason) in &wider {
             theirs(site, key, body.clone()).await;
-            let told = warned(world, "widened", reason, &[SITE, &tenant, &key.name]).await;
-            assert!(told.contains("left alone"), "{told}");
+            let warning = warned(world, "widened", reason, &[SITE, &tenant, &key.name]).await;
+            assert!(warning.contains("left alone"), "{warning}");
         }
-        let message = told_at(world, "widened", "ForeignPolicy").await;
+        let message = message_at(world, "widened", "ForeignPolicy").await;
         assert!(message.contains(": debug.") && message.contains(": open."), "{message}");
         let grant = world.ready::<AccessGrant>("widened").await;
         let isolated = condition(&grant.status.as_ref().unwrap().conditions, "NetworkIsolated").clone();
@@ -216,13 +216,13 @@ async fn in_the_way(world: &World, key: &ObjectKey) -> String {
 }
 
 async fn in_the_way_of(world: &World, grant: &str, key: &ObjectKey) -> String {
-    let message = told_at(world, grant, &key.to_string()).await;
+    let message = message_at(world, grant, &key.to_string()).await;
     assert!(message.contains("exists and is not ours; it is left alone"), "{message}");
     message
 }
 
 /// Waits until what the grant says of the site contains this.
-async fn told_at(world: &World, grant: &str, words: &str) -> String {
+async fn message_at(world: &World, grant: &str, words: &str) -> String {
     eventually(PATIENCE, format!("{grant} says {words:?} of {SITE}"), async || {
         let status = world.api::<AccessGrant>().get(grant).await?.status.unwrap_or_default();
         let message = status.sites.iter().find(|found| found.name == SITE).and_then(|found| found.message.clone()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A grant's Namespace, deleted by somebody else: it is made anew at once, and people are told that what was in it is lost.
+//! A grant's Namespace, deleted by somebody else: it is made again at once, and an Event and a finding report that what was in it is lost.
 
 use aifactory_api::AccessGrant;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
@@ -45,8 +45,8 @@ fn a_deleted_namespace_is_back_as_soon_as_it_is_really_gone() {
         assert!(took <= 2 * SECOND, "{took} ms");
         assert!(Api::<ConfigMap>::namespaced(site.admin(), &tenant).get_opt("results").await.unwrap().is_none());
 
-        let told = warned(world, "lost", "DataLost", &[SITE, &tenant]).await;
-        assert!(told.contains("made anew, empty"), "{told}");
+        let warning = warned(world, "lost", "DataLost", &[SITE, &tenant]).await;
+        assert!(warning.contains("made anew, empty"), "{warning}");
         world.ready::<AccessGrant>("lost").await;
         let key = ObjectKey::cluster(ObjectKind::NAMESPACE, tenant.clone());
         assert_eq!(crate::api(site, &key).get(&tenant).await.unwrap().labels()["aifactory.dev/state"], "Bound");

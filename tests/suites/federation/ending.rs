@@ -11,7 +11,7 @@ use kube::api::{DeleteParams, PostParams};
 
 use crate::{LONG, config_map, shared};
 
-/// Tells a copy of this executable to start a federation, write its directory here, and wait to be killed.
+/// Makes a copy of this executable start a federation, write its directory to this file, and wait to be killed.
 const VICTIM: &str = "AIFACTORY_TEST_VICTIM";
 
 #[test]
@@ -96,15 +96,15 @@ async fn a_cluster_goes_back_to_a_snapshot_and_starts_late() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_test_leaves_no_process() {
-    // The same test is the victim where it is told so.
-    if let Some(said) = std::env::var_os(VICTIM).map(PathBuf::from) {
-        return hold(&said).await;
+    // With this variable the same test is the victim.
+    if let Some(marker) = std::env::var_os(VICTIM).map(PathBuf::from) {
+        return hold(&marker).await;
     }
-    let said = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("victim");
-    let _ = std::fs::remove_file(&said);
+    let marker = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("victim");
+    let _ = std::fs::remove_file(&marker);
     let mut victim = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "ending::a_killed_test_leaves_no_process"])
-        .env(VICTIM, &said)
+        .env(VICTIM, &marker)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -114,7 +114,7 @@ async fn a_killed_test_leaves_no_process() {
         if let Some(status) = victim.try_wait()? {
             return Ok(Err(status));
         }
-        Ok(Ok(PathBuf::from(std::fs::read_to_string(&said)?)))
+        Ok(Ok(PathBuf::from(std::fs::read_to_string(&marker)?)))
     })
     .await
     .unwrap()
@@ -138,12 +138,12 @@ async fn a_killed_test_leaves_no_process() {
     assert!(!directory.exists() && next.directory().exists());
 }
 
-/// What the victim does: tells where its federation is, and waits.
-async fn hold(said: &Path) {
+/// What the victim does: writes where its federation is, and waits.
+async fn hold(marker: &Path) {
     let federation = Federation::builder().name("victim").site(ClusterOptions::site("bissen")).start().await.unwrap();
-    let unfinished = said.with_extension("unfinished");
+    let unfinished = marker.with_extension("unfinished");
     std::fs::write(&unfinished, federation.directory().as_os_str().as_encoded_bytes()).unwrap();
-    std::fs::rename(unfinished, said).unwrap();
+    std::fs::rename(unfinished, marker).unwrap();
     std::future::pending::<()>().await;
 }
 

@@ -76,7 +76,7 @@ fn other_grants_go() -> Outcome {
     })
 }
 
-/// What the message says is what helps.
+/// Doing what the message asks for works.
 #[test]
 fn a_confirmed_grant_goes() -> Outcome {
     run(async {
@@ -88,16 +88,16 @@ fn a_confirmed_grant_goes() -> Outcome {
             annotate(&admin, &path, wrong).await?;
             all_refused(&admin, &[Row::new("confirmation", "a wrong one", Request::delete(path.clone()), &[GRANTS])]).await?;
         }
-        let told = told_uid(&admin, &path).await?;
-        assert_eq!(json!(told), made["metadata"]["uid"]);
-        annotate(&admin, &path, &told).await?;
+        let uid = uid_in_message(&admin, &path).await?;
+        assert_eq!(json!(uid), made["metadata"]["uid"]);
+        annotate(&admin, &path, &uid).await?;
         passes(&admin, "confirmed", &Request::delete(path.clone())).await?;
         passes(&scene.operator, "let go", &Request::merge(path, let_go())).await?;
         Ok(())
     })
 }
 
-/// What grants hang on: the message says how many of them end.
+/// Objects that grants depend on: the message names how many grants would end.
 #[test]
 fn pools_and_factories_in_use_are_not_deleted_by_mistake() -> Outcome {
     run(async {
@@ -109,8 +109,8 @@ fn pools_and_factories_in_use_are_not_deleted_by_mistake() -> Outcome {
             await_refused(&admin, &[row("by three", &path), row("by three", &path).words("/used is used by 3 AccessGrants")]).await?;
             passes(&scene.operator, "not counted yet", &Request::merge(format!("{path}/status"), json!({"status": null}))).await?;
             all_refused(&admin, &[row("not counted yet", &path).words("an unknown number of AccessGrants")]).await?;
-            let told = told_uid(&admin, &path).await?;
-            annotate(&admin, &path, &told).await?;
+            let uid = uid_in_message(&admin, &path).await?;
+            annotate(&admin, &path, &uid).await?;
             passes(&admin, kind, &Request::delete(path.clone())).await?;
             passes(&admin, "asked for again", &Request::delete(path.clone())).await?;
             passes(&scene.operator, "let go", &Request::merge(path.clone(), let_go())).await?;
@@ -200,8 +200,8 @@ fn namespaces_with_living_grants_are_not_deleted_by_mistake() -> Outcome {
                 let dry = Row::new("namespaces", "that goes", Request::delete(namespace_path(name)).dry_run(), &[NAMESPACES]);
                 await_refused(&admin, &[dry]).await?;
                 all_refused(&admin, &[row("that goes", name)]).await?;
-                let told = told_uid(&admin, &namespace_path(name)).await?;
-                annotate(&admin, &namespace_path(name), &told).await?;
+                let uid = uid_in_message(&admin, &namespace_path(name)).await?;
+                annotate(&admin, &namespace_path(name), &uid).await?;
                 passes(&admin, "confirmed", &Request::delete(namespace_path(name))).await?;
             }
             eventually(LONG, "the operator lets its grant go", async || {
@@ -249,8 +249,8 @@ fn definitions_are_not_deleted_by_mistake() -> Outcome {
         ];
         all_refused(&admin, &rows).await?;
         for path in [definition_path("gpupools"), namespace_path(SYSTEM_NAMESPACE)] {
-            let told = told_uid(&admin, &path).await?;
-            annotate(&admin, &path, &told).await?;
+            let uid = uid_in_message(&admin, &path).await?;
+            annotate(&admin, &path, &uid).await?;
             passes(&admin, "confirmed", &Request::delete(path.clone()).dry_run()).await?;
             annotate(&admin, &path, "").await?;
         }
@@ -274,7 +274,7 @@ async fn annotate(client: &Client, path: &str, confirmation: &str) -> Result<Val
 }
 
 /// The UID that the refusal tells people to confirm with.
-async fn told_uid(client: &Client, path: &str) -> Result<String, String> {
+async fn uid_in_message(client: &Client, path: &str) -> Result<String, String> {
     match Request::delete(path).send(client).await {
         Err(kube::Error::Api(status)) => {
             let (_, uid) = status.message.split_once("aifactory.dev/confirm-delete=").ok_or(status.message.clone())?;

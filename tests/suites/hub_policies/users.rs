@@ -28,7 +28,7 @@ async fn may(client: &Client, verb: &str, resource: &str) -> kube::Result<bool> 
 }
 
 #[test]
-fn people_may_what_their_role_says() -> Outcome {
+fn people_may_do_what_their_role_allows() -> Outcome {
     run(async {
         let scene = scene().await?;
         let mut clients = Vec::new();

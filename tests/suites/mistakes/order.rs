@@ -30,8 +30,8 @@ fn deletes_in_the_wrong_order_end() {
         world.delete_confirmed::<AIFactory>(FACTORY).await;
         world.delete_confirmed::<GPUPool>(POOL).await;
         let pool = world.until::<GPUPool>(POOL, "Ready", "False").await;
-        let told = condition(&pool.status.as_ref().unwrap().conditions, "Ready").clone();
-        assert!(told.reason != "GrantsRemain" || told.message.contains("order-1"), "{told:?}");
+        let ready = condition(&pool.status.as_ref().unwrap().conditions, "Ready").clone();
+        assert!(ready.reason != "GrantsRemain" || ready.message.contains("order-1"), "{ready:?}");
         eventually(PATIENCE, "the factory names what remains", async || {
             let factory = world.api::<AIFactory>().get(FACTORY).await?;
             let ready = condition(&factory.status.as_ref().unwrap().conditions, "Ready").clone();

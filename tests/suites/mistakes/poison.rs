@@ -17,7 +17,7 @@ use crate::{shared, site};
 const PROMPT: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_poisoned_object_delays_nobody_else_and_is_told_of_itself() {
+fn a_poisoned_object_delays_nobody_else_and_gets_a_condition() {
     run(async {
         let world = shared().await;
         world.apply(grant("poison-turned")).await;
@@ -45,16 +45,16 @@ fn a_poisoned_object_delays_nobody_else_and_is_told_of_itself() {
         set_versions(&definitions, &strict).await;
 
         for name in ["poison-unreadable", "poison-turned"] {
-            told(&world, name, "Undecodable").await;
+            await_reason(&world, name, "Undecodable").await;
         }
         // By now the schema refuses what is stored, and what is said of it is written all the same.
         in_force(&world).await;
         for name in ["poison-unreadable", "poison-turned"] {
             let nothing = Patch::Merge(json!({"status": {"conditions": []}}));
             raw(&world).patch_status(name, &PatchParams::default(), &nothing).await.unwrap();
-            told(&world, name, "Undecodable").await;
+            await_reason(&world, name, "Undecodable").await;
         }
-        told(&world, "poison-failing", "InternalError").await;
+        await_reason(&world, "poison-failing", "InternalError").await;
         let mut beside = Duration::ZERO;
         for index in 0..5 {
             beside = beside.max(latency(&world, &format!("poison-beside-{index}")).await);
@@ -139,7 +139,7 @@ async fn in_force(world: &World) {
     .unwrap();
 }
 
-async fn told(world: &World, name: &str, reason: &str) {
+async fn await_reason(world: &World, name: &str, reason: &str) {
     eventually(PATIENCE, format!("{name} says {reason}"), async || {
         let conditions = raw(world).get(name).await?.data["status"]["conditions"].clone();
         let ready = conditions.as_array().into_iter().flatten().find(|found| found["type"] == "Ready").cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What tools that wait are told, and that it does not matter how objects were applied.
+//! What tools that wait for readiness read, and that it does not matter how objects were applied.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,10 +33,10 @@ fn nothing_is_current_before_it_is_ready() {
                 match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                         let object = serde_json::to_value(object).unwrap();
-                        let told = status(&object);
-                        assert!(told != Status::Current || ready(&object), "Current, but not Ready: {object:#}");
-                        if seen.last() != Some(&told) {
-                            seen.push(told);
+                        let status_now = status(&object);
+                        assert!(status_now != Status::Current || ready(&object), "Current, but not Ready: {object:#}");
+                        if seen.last() != Some(&status_now) {
+                            seen.push(status_now);
                         }
                     }
                     WatchEvent::Deleted(_) => break,
@@ -48,7 +48,7 @@ fn nothing_is_current_before_it_is_ready() {
         };
         let (seen, ()) = tokio::join!(watching, life(&world));
         eprintln!("a grant as kstatus sees it: {seen:?}");
-        assert_eq!(seen.iter().filter(|told| **told == Status::Current).count(), CHANGES + 3, "{seen:?}");
+        assert_eq!(seen.iter().filter(|status_now| **status_now == Status::Current).count(), CHANGES + 3, "{seen:?}");
         assert_eq!(seen.last(), Some(&Status::Terminating));
     });
 }

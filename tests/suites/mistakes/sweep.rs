@@ -114,9 +114,9 @@ async fn for_good(world: &World) {
         Some(found) => {
             let grants = world.api::<AccessGrant>().list(&ListParams::default()).await?.items.len();
             let factories = world.api::<AIFactory>().list(&ListParams::default()).await?.items;
-            let told: Vec<_> =
+            let conditions: Vec<_> =
                 factories.iter().filter_map(|factory| factory.status.as_ref()).map(|status| crate::fixture::summary(&status.conditions)).collect();
-            Err(format!("{grants} grants, {told:?}, {:?}", found.status.and_then(|status| status.conditions)).into())
+            Err(format!("{grants} grants, {conditions:?}, {:?}", found.status.and_then(|status| status.conditions)).into())
         }
     })
     .await

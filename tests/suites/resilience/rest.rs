@@ -24,8 +24,8 @@ fn leader_and_standby_rest_with_a_missing_secret_and_a_reference_to_nothing() {
         world.apply(dangling).await;
         eventually(PATIENCE, "the missing Secret is told", async || {
             let status = world.api::<AIFactory>().get("rest").await?.status.unwrap_or_default();
-            let told = status.conditions.iter().any(|condition| condition.status == "False" && condition.message.contains("nowhere"));
-            if told { Ok(()) } else { Err(fixture::summary(&status.conditions).into()) }
+            let named = status.conditions.iter().any(|condition| condition.status == "False" && condition.message.contains("nowhere"));
+            if named { Ok(()) } else { Err(fixture::summary(&status.conditions).into()) }
         })
         .await
         .unwrap();

@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::fixture::{FACTORY, NAMESPACE, PATIENCE, grant, ours};
-use crate::{annotate_factory, message, patch_factory, says, shared, sites_rest, tenant_of, until, written};
+use crate::{annotate_factory, has_condition, message, patch_factory, shared, sites_rest, tenant_of, until, written};
 
 #[test]
 fn what_an_abandoned_site_still_holds_is_an_orphan() {
@@ -24,7 +24,7 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         far.proxy().cut(Cut::Refuse).await;
         world.delete_grant("left").await;
         let waiting = until::<AccessGrant>(&world, NAMESPACE, "left", "waits for the site", |waiting| {
-            says(waiting, "AccessRemoved", "False", "AwaitingSite")
+            has_condition(waiting, "AccessRemoved", "False", "AwaitingSite")
                 && message(waiting, "AccessRemoved").starts_with("not confirmed by: bettembourg: last contact 20")
         })
         .await;
@@ -33,14 +33,14 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         annotate_factory(&world, labels::ABANDON_SITE, Some("bettembourg")).await;
         world.gone::<AccessGrant>("left").await;
         let events: Api<Event> = Api::namespaced(world.hub().admin(), NAMESPACE);
-        let told = eventually(PATIENCE, "an Event tells what is left", async || {
+        let event = eventually(PATIENCE, "an Event tells what is left", async || {
             let events = events.list(&ListParams::default()).await?.items;
             events.into_iter().find(|event| event.reason.as_deref() == Some("SiteAbandoned")).ok_or_else(|| "no such Event".into())
         })
         .await
         .unwrap();
-        assert_eq!(told.type_.as_deref(), Some("Warning"));
-        assert!(told.note.as_ref().unwrap().contains("AccessGrant/example/left"), "{:?}", told.note);
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        assert!(event.note.as_ref().unwrap().contains("AccessGrant/example/left"), "{:?}", event.note);
         world.ready::<AIFactory>(FACTORY).await;
         sites_rest(&world, Duration::from_secs(2)).await;
 
@@ -50,7 +50,7 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         assert!(before.contains(&format!("Namespace /{tenant}")));
         far.proxy().restore().await;
         let found = until::<AIFactory>(&world, NAMESPACE, FACTORY, "names the orphan", |found| {
-            says(found, "OrphansFound", "True", "OrphansFound") && says(found, "Ready", "False", "SiteAbandoned")
+            has_condition(found, "OrphansFound", "True", "OrphansFound") && has_condition(found, "Ready", "False", "SiteAbandoned")
         })
         .await;
         assert_eq!(message(&found, "OrphansFound"), "bettembourg: AccessGrant/example/left");
@@ -71,9 +71,10 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         })
         .await
         .unwrap();
-        let locked =
-            until::<AIFactory>(&world, NAMESPACE, FACTORY, "still names the orphan", |found| says(found, "OrphansFound", "True", "OrphansFound"))
-                .await;
+        let locked = until::<AIFactory>(&world, NAMESPACE, FACTORY, "still names the orphan", |found| {
+            has_condition(found, "OrphansFound", "True", "OrphansFound")
+        })
+        .await;
         assert_eq!(message(&locked, "OrphansFound"), "bettembourg: AccessGrant/example/left");
         sites_rest(&world, Duration::from_secs(3)).await;
 
@@ -85,7 +86,8 @@ fn what_an_abandoned_site_still_holds_is_an_orphan() {
         })
         .await
         .unwrap();
-        until::<AIFactory>(&world, NAMESPACE, FACTORY, "knows of no orphan", |found| says(found, "OrphansFound", "False", "NoOrphans")).await;
+        until::<AIFactory>(&world, NAMESPACE, FACTORY, "knows of no orphan", |found| has_condition(found, "OrphansFound", "False", "NoOrphans"))
+            .await;
         assert!(!ours(far).await.iter().any(|object| object.contains(&tenant)));
 
         patch_factory(&world, json!({"spec": {"policy": {"orphans": "Report"}}})).await;

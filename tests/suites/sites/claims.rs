@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::fixture::{self, World, site};
-use crate::{FREE, message, says, shared, sites_rest, until, written};
+use crate::{FREE, has_condition, message, shared, sites_rest, until, written};
 
 #[test]
 fn a_cluster_belongs_to_the_factory_that_came_first() {
@@ -25,19 +25,20 @@ fn a_cluster_belongs_to_the_factory_that_came_first() {
     });
 }
 
-/// The first gets the cluster, the second is told whose it is, and gets it when the first is gone.
+/// The first gets the cluster, the second gets a condition that names its owner, and gets the cluster when the first is gone.
 async fn first_and_second(world: &World, first: &str, second: &str) {
     let cluster = world.site(FREE);
     if api(world, first).get_opt(first).await.unwrap().is_none() {
         world.apply(factory(first)).await;
     }
-    until::<AIFactory>(world, first, first, "has the cluster", |factory| says(factory, "Ready", "True", "AsSpecified")).await;
+    until::<AIFactory>(world, first, first, "has the cluster", |factory| has_condition(factory, "Ready", "True", "AsSpecified")).await;
     let mark = cluster.audit().mark().unwrap();
     world.apply(factory(second)).await;
-    let refused = until::<AIFactory>(world, second, second, "is told whose it is", |factory| says(factory, "Ready", "False", "SiteClaimed")).await;
+    let refused =
+        until::<AIFactory>(world, second, second, "is told whose it is", |factory| has_condition(factory, "Ready", "False", "SiteClaimed")).await;
     let text = message(&refused, "Ready");
     assert!(text.contains(&format!("belongs to site {FREE:?} of AIFactory {first}/{first} of hub ")), "{text}");
-    assert!(says(&refused, "Stalled", "True", "SiteClaimed"));
+    assert!(has_condition(&refused, "Stalled", "True", "SiteClaimed"));
     assert_eq!(refused.status.as_ref().unwrap().sites[0].cluster_uid, None);
     sites_rest(world, Duration::from_secs(3)).await;
     assert_eq!(claim(world).await, format!("{first}/{first}"));
@@ -48,16 +49,16 @@ async fn first_and_second(world: &World, first: &str, second: &str) {
     gone(world, second).await;
     assert!(written(cluster, mark).is_empty(), "{}", written(cluster, mark).summary());
     world.apply(factory(second)).await;
-    until::<AIFactory>(world, second, second, "is told again", |factory| says(factory, "Ready", "False", "SiteClaimed")).await;
+    until::<AIFactory>(world, second, second, "is told again", |factory| has_condition(factory, "Ready", "False", "SiteClaimed")).await;
 
     api(world, first).delete(first, &DeleteParams::default()).await.unwrap();
     gone(world, first).await;
-    until::<AIFactory>(world, second, second, "gets the cluster", |factory| says(factory, "Ready", "True", "AsSpecified")).await;
+    until::<AIFactory>(world, second, second, "gets the cluster", |factory| has_condition(factory, "Ready", "True", "AsSpecified")).await;
     assert_eq!(claim(world).await, format!("{second}/{second}"));
     sites_rest(world, Duration::from_secs(3)).await;
 }
 
-/// A site that is decommissioned is let go; one that is taken into use again is claimed again.
+/// A site that is decommissioned is released; one that is taken into use again is claimed again.
 async fn released(world: &World, name: &str) {
     let stage = async |stage: &str| {
         let mut factory = factory(name);
@@ -68,7 +69,7 @@ async fn released(world: &World, name: &str) {
     claimed_by(world, "").await;
     stage("Production").await;
     claimed_by(world, &format!("{name}/{name}")).await;
-    until::<AIFactory>(world, name, name, "has the cluster again", |factory| says(factory, "Ready", "True", "AsSpecified")).await;
+    until::<AIFactory>(world, name, name, "has the cluster again", |factory| has_condition(factory, "Ready", "True", "AsSpecified")).await;
     api(world, name).delete(name, &DeleteParams::default()).await.unwrap();
     gone(world, name).await;
     claimed_by(world, "").await;

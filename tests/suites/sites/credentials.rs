@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, World, grant, ours};
-use crate::{message, says, shared, sites_rest, until, written};
+use crate::{has_condition, message, shared, sites_rest, until, written};
 
 /// A changed Secret is in use within this time.
 const IN_USE: i64 = 5000;
@@ -34,26 +34,27 @@ fn a_rotated_credential_is_in_use_within_seconds() {
             factory.status.as_ref().unwrap().sites[0].credential.as_ref().is_some_and(|credential| credential.expires_at.is_some())
         })
         .await;
-        assert!(says(&expiring, "Ready", "True", "AsSpecified"));
+        assert!(has_condition(&expiring, "Ready", "True", "AsSpecified"));
 
         // A line that is dead, and a Secret that leads past it.
         site.proxy().cut(Cut::Silent).await;
         until::<AIFactory>(&world, NAMESPACE, FACTORY, "notices that the site is silent", |factory| {
-            says(factory, "SitesReachable", "False", "SiteUnreachable")
+            has_condition(factory, "SitesReachable", "False", "SiteUnreachable")
         })
         .await;
         let elsewhere = put(&world, site.site_kubeconfig().await.unwrap().at(site.address())).await;
         site.proxy().restore().await;
 
         // A bad one, and the way back.
-        let told = Timestamp::now();
+        let edited_at = Timestamp::now();
         world.federation.put_credential(NAMESPACE, &credential_name("bissen"), "users: [{name: x, user: {exec: {command: sh}}}]").await.unwrap();
-        let bad =
-            until::<AIFactory>(&world, NAMESPACE, FACTORY, "refuses the credential", |factory| says(factory, "Ready", "False", "CredentialInvalid"))
-                .await;
-        let refused = Timestamp::now().duration_since(told).as_millis();
+        let bad = until::<AIFactory>(&world, NAMESPACE, FACTORY, "refuses the credential", |factory| {
+            has_condition(factory, "Ready", "False", "CredentialInvalid")
+        })
+        .await;
+        let refused = Timestamp::now().duration_since(edited_at).as_millis();
         assert!(refused <= IN_USE.into(), "{refused} ms");
-        assert!(says(&bad, "Stalled", "True", "CredentialInvalid"));
+        assert!(has_condition(&bad, "Stalled", "True", "CredentialInvalid"));
         let again = put(&world, site.site_kubeconfig().await.unwrap()).await;
         world.ready::<AIFactory>(FACTORY).await;
         eprintln!(
@@ -77,7 +78,7 @@ fn a_factory_that_names_another_secret_lets_the_former_go() {
         held(&world, "bissen-next", true).await;
         held(&world, &credential_name("bissen"), false).await;
         world.ready::<AIFactory>(FACTORY).await;
-        // What the new worker must know reaches it without a word from anyone.
+        // The new worker is sent its intents without any event.
         world.apply(grant("renamed")).await;
         world.ready::<AccessGrant>("renamed").await;
         world.apply(fixture::factory()).await;
@@ -86,7 +87,7 @@ fn a_factory_that_names_another_secret_lets_the_former_go() {
         world.ready::<AIFactory>(FACTORY).await;
         let mark = site.audit().mark().unwrap();
         world.patch_grant("renamed", json!({"spec": {"state": "Revoked"}})).await;
-        until::<AccessGrant>(&world, NAMESPACE, "renamed", "ended", |grant| says(grant, "AccessRemoved", "True", "AccessGone")).await;
+        until::<AccessGrant>(&world, NAMESPACE, "renamed", "ended", |grant| has_condition(grant, "AccessRemoved", "True", "AccessGone")).await;
         assert!(!written(site, mark).accepted().is_empty());
         world.delete_grant("renamed").await;
         world.gone::<AccessGrant>("renamed").await;
@@ -110,13 +111,14 @@ fn a_credential_of_another_cluster_is_not_used() {
             .await
             .unwrap();
         let begun = Instant::now();
-        let changed =
-            until::<AIFactory>(&world, NAMESPACE, FACTORY, "sees another cluster", |factory| says(factory, "Ready", "False", "SiteIdentityChanged"))
-                .await;
+        let changed = until::<AIFactory>(&world, NAMESPACE, FACTORY, "sees another cluster", |factory| {
+            has_condition(factory, "Ready", "False", "SiteIdentityChanged")
+        })
+        .await;
         eprintln!("another cluster noticed after {:?}", begun.elapsed());
         let text = message(&changed, "Ready");
         assert!(text.starts_with("bissen: another cluster answers") && text.contains(labels::ACCEPT_IDENTITY), "{text}");
-        assert!(says(&changed, "Stalled", "True", "SiteIdentityChanged"));
+        assert!(has_condition(&changed, "Stalled", "True", "SiteIdentityChanged"));
 
         // Neither a revocation nor a restart makes it write there.
         world.patch_grant("steady", json!({"spec": {"state": "Paused"}})).await;
@@ -129,7 +131,7 @@ fn a_credential_of_another_cluster_is_not_used() {
         .await
         .unwrap();
         until::<AIFactory>(&world, NAMESPACE, FACTORY, "still sees another cluster", |factory| {
-            says(factory, "Ready", "False", "SiteIdentityChanged")
+            has_condition(factory, "Ready", "False", "SiteIdentityChanged")
         })
         .await;
         let foreign = other
@@ -153,7 +155,7 @@ fn a_credential_of_another_cluster_is_not_used() {
     });
 }
 
-/// Replaces the credential of bissen; milliseconds until the site hears of the new one.
+/// Replaces the credential of bissen; milliseconds until it is used.
 async fn put(world: &World, kubeconfig: Kubeconfig) -> i64 {
     let site = world.site("bissen");
     let seen = credentials(site);

@@ -12,7 +12,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, POOL, World, condition, factory, grant, ours, pool};
-use crate::{at_site, last_answer, message, says, shared, sites_rest, tenant_of, until, written};
+use crate::{at_site, has_condition, last_answer, message, shared, sites_rest, tenant_of, until, written};
 
 const SECOND: i64 = 1000;
 
@@ -24,16 +24,19 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     for object in [factory(), pool(POOL), grant("early")] {
         world.apply(object).await;
     }
-    let told =
-        until::<AIFactory>(&world, NAMESPACE, FACTORY, "says that a site is down", |told| says(told, "SitesReachable", "False", "SiteUnreachable"))
-            .await;
+    let down = until::<AIFactory>(&world, NAMESPACE, FACTORY, "says that a site is down", |down| {
+        has_condition(down, "SitesReachable", "False", "SiteUnreachable")
+    })
+    .await;
     // Until the other site's policies are in force, that is a trouble that only a person can mend, and named first.
-    let told = match says(&told, "Ready", "False", "SiteUnreachable") {
-        true => told,
-        false => until(&world, NAMESPACE, FACTORY, "names the site that is down", |told| says(told, "Ready", "False", "SiteUnreachable")).await,
+    let down = match has_condition(&down, "Ready", "False", "SiteUnreachable") {
+        true => down,
+        false => {
+            until(&world, NAMESPACE, FACTORY, "names the site that is down", |down| has_condition(down, "Ready", "False", "SiteUnreachable")).await
+        }
     };
     for type_ in ["Ready", "SitesReachable"] {
-        let text = message(&told, type_);
+        let text = message(&down, type_);
         assert!(text.contains("bettembourg: the site does not answer") && text.contains("refused") && !text.contains("bissen"), "{type_}: {text}");
     }
     let bound = until::<AccessGrant>(&world, NAMESPACE, "early", "bound at the other site", |bound| at_site(bound, "bissen").0 == "Bound").await;
@@ -44,7 +47,7 @@ async fn a_site_that_is_down_from_the_start_holds_up_nobody() {
     let status = bound.status.as_ref().unwrap();
     assert_eq!(status.phase, Some(aifactory_api::grant::GrantPhase::Active));
     assert_eq!(condition(&status.conditions, "Usable").status, "True");
-    assert!(says(&bound, "Ready", "False", "SiteUnreachable"), "{}", fixture::summary(&status.conditions));
+    assert!(has_condition(&bound, "Ready", "False", "SiteUnreachable"), "{}", fixture::summary(&status.conditions));
     assert!(
         at_site(&bound, "bettembourg").1.contains("never reached since the operator started (SiteUnreachable: "),
         "{:?}",
@@ -92,12 +95,13 @@ async fn revoked(name: &str, cut: Cut) {
 
     far.proxy().cut(cut).await;
     let begun = Instant::now();
-    let lost =
-        until::<AccessGrant>(&world, NAMESPACE, name, "names the site that is lost", |lost| says(lost, "SitesReachable", "False", "SiteUnreachable"))
-            .await;
+    let lost = until::<AccessGrant>(&world, NAMESPACE, name, "names the site that is lost", |lost| {
+        has_condition(lost, "SitesReachable", "False", "SiteUnreachable")
+    })
+    .await;
     let noticed = begun.elapsed();
     assert!(noticed < Duration::from_secs(15), "noticed only after {noticed:?}");
-    assert!(says(&lost, "Ready", "True", "AsSpecified"), "a site lost after it had confirmed changes nothing of Ready");
+    assert!(has_condition(&lost, "Ready", "True", "AsSpecified"), "a site lost after it had confirmed changes nothing of Ready");
     assert!(message(&lost, "SitesReachable").contains("bettembourg: last contact "), "{}", message(&lost, "SitesReachable"));
 
     let (mark, from) = (near.audit().mark().unwrap(), Timestamp::now());
@@ -119,8 +123,10 @@ async fn revoked(name: &str, cut: Cut) {
     assert!(!may_work(near, &tenant).await);
     until_no_work(near, &tenant).await;
 
-    let waiting =
-        until::<AccessGrant>(&world, NAMESPACE, name, "waits for the site", |waiting| says(waiting, "AccessRemoved", "False", "AwaitingSite")).await;
+    let waiting = until::<AccessGrant>(&world, NAMESPACE, name, "waits for the site", |waiting| {
+        has_condition(waiting, "AccessRemoved", "False", "AwaitingSite")
+    })
+    .await;
     let waiting = match at_site(&waiting, "bissen").0.as_str() {
         "Locked" => waiting,
         _ => until(&world, NAMESPACE, name, "locked at the other site", |waiting| at_site(waiting, "bissen").0 == "Locked").await,
@@ -135,13 +141,14 @@ async fn revoked(name: &str, cut: Cut) {
     far.proxy().restore().await;
     let back = Instant::now();
     let removed =
-        until::<AccessGrant>(&world, NAMESPACE, name, "access is gone everywhere", |gone| says(gone, "AccessRemoved", "True", "AccessGone")).await;
+        until::<AccessGrant>(&world, NAMESPACE, name, "access is gone everywhere", |gone| has_condition(gone, "AccessRemoved", "True", "AccessGone"))
+            .await;
     assert!(!may_work(far, &tenant).await);
     eprintln!("{cut:?}: gone everywhere {:?} after the site came back", back.elapsed());
     until_no_work(far, &tenant).await;
     drop(removed);
     let settled = world.ready::<AccessGrant>(name).await;
-    assert!(says(&settled, "Ready", "True", "Revoked"));
+    assert!(has_condition(&settled, "Ready", "True", "Revoked"));
     for site in [near, far] {
         let namespace = Api::<Namespace>::all(site.admin()).get(&tenant).await.unwrap();
         assert_eq!(namespace.labels()["aifactory.dev/state"], "Locked", "{}", site.name());

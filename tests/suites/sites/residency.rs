@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde_json::json;
 
 use crate::fixture::{self, FACTORY, NAMESPACE, PATIENCE, World, grant, ours};
-use crate::{at_site, last_answer, message, says, shared, sites_rest, tenant_of, until, written};
+use crate::{at_site, has_condition, last_answer, message, shared, sites_rest, tenant_of, until, written};
 
 /// Longest time between the end of a permission and the end of access.
 const TAKEN_AWAY: i64 = 10_000;
@@ -35,7 +35,7 @@ fn data_that_must_stay_in_france_never_comes_to_germany() {
         .await;
         let tenant = tenant_of(&refused);
         assert_eq!(at_site(&refused, "bettembourg").1, "ResidencyNotAllowed: data.residency allows FR, and site bettembourg is in DE");
-        assert!(says(&refused, "Authorised", "False", "ResidencyNotAllowed"));
+        assert!(has_condition(&refused, "Authorised", "False", "ResidencyNotAllowed"));
         assert_eq!(message(&refused, "Authorised"), "data.residency allows FR, and site bettembourg is in DE");
         assert_eq!(fixture::condition(&refused.status.as_ref().unwrap().conditions, "Usable").status, "True");
         sites_rest(&world, Duration::from_secs(3)).await;
@@ -51,7 +51,7 @@ fn data_that_must_stay_in_france_never_comes_to_germany() {
         countries(&world, "FR", "DE").await;
         let taken = taken_away(far, &tenant, mark, from).await;
         until::<AccessGrant>(&world, NAMESPACE, "resident", "locked there", |grant| {
-            says(grant, "Authorised", "False", "ResidencyNotAllowed") && at_site(grant, "bettembourg").0 == "Locked"
+            has_condition(grant, "Authorised", "False", "ResidencyNotAllowed") && at_site(grant, "bettembourg").0 == "Locked"
         })
         .await;
         assert_eq!(members(near, &tenant).await, 3, "the site in France goes on");

@@ -157,7 +157,7 @@ async fn comes_and_goes(name: &str, definitions: &[PathBuf], agreed: bool) {
     world.at_rest(Duration::from_secs(5)).await;
     world.restart_writes_nothing(Duration::from_secs(5)).await;
     assert_eq!(keys(site).await, made);
-    nothing_is_told(&world, &made).await;
+    no_key_is_published(&world, &made).await;
 
     // The site's Slurm is no longer ours: partitions first, and what has counted stays.
     let mut without = factory();
@@ -182,16 +182,16 @@ async fn comes_and_goes(name: &str, definitions: &[PathBuf], agreed: bool) {
 }
 
 /// Keys are on the site, and nowhere else.
-async fn nothing_is_told(world: &Running, made: &BTreeMap<String, (String, String, Vec<u8>)>) {
+async fn no_key_is_published(world: &Running, made: &BTreeMap<String, (String, String, Vec<u8>)>) {
     let hub = world.hub().admin();
     let factory = serde_json::to_string(&world.api::<AIFactory>().get(FACTORY).await.unwrap()).unwrap();
     let pool = serde_json::to_string(&world.api::<GPUPool>().get(POOL).await.unwrap()).unwrap();
     let events = Api::<k8s_openapi::api::events::v1::Event>::all(hub).list(&Default::default()).await.unwrap();
     let texts = [factory, pool, serde_json::to_string(&events).unwrap(), world.operator.log().unwrap_or_default()];
     for (_, _, key) in made.values() {
-        let told = serde_json::to_value(k8s_openapi::ByteString(key.clone())).unwrap();
+        let published = serde_json::to_value(k8s_openapi::ByteString(key.clone())).unwrap();
         for text in &texts {
-            assert!(!text.contains(told.as_str().unwrap()), "a key is told");
+            assert!(!text.contains(published.as_str().unwrap()), "a key is published");
         }
     }
 }

@@ -74,7 +74,7 @@ fn a_partition_under_the_operator() {
         let pool = world.ready::<GPUPool>(POOL).await;
         assert_eq!(pool.status.unwrap().sites[0].partition.as_ref().unwrap().state, "Up");
         badly_configured(&world).await;
-        reached_as_the_factory_says(&world).await;
+        reached_as_the_factory_specifies(&world).await;
         grows_and_shrinks(&world, &slinky).await;
     });
 }
@@ -93,7 +93,7 @@ async fn badly_configured(world: &Running) {
     until("nothing is missing", world, async || Ok(Some(message(world).await?).filter(|message| !message.is_empty()))).await;
 }
 
-async fn reached_as_the_factory_says(world: &Running) {
+async fn reached_as_the_factory_specifies(world: &Running) {
     let api: Api<NetworkPolicy> = Api::namespaced(world.site(SITE).admin(), "slurm");
     let names = async || -> kube::Result<BTreeSet<String>> {
         Ok(api.list(&ListParams::default()).await?.items.into_iter().filter_map(|policy| policy.metadata.name).collect())

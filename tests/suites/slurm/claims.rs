@@ -17,8 +17,8 @@ const RESYNC: Duration = Duration::from_secs(35);
 pub async fn holder(slurm: &Slurm) -> Option<(String, String)> {
     let text = slurm.sacctmgr(&["-nP", "show", "account", "format=account,descr"]).await.unwrap();
     let claim = text.lines().find(|line| line.starts_with(&format!("aifactory-claim-{}-", slurm.cluster_name())))?;
-    let word = |key: &str| claim.split("; ").find_map(|part| part.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default().to_owned();
-    Some((word("factory"), word("site")))
+    let field = |key: &str| claim.split("; ").find_map(|part| part.strip_prefix(key)?.strip_prefix('=')).unwrap_or_default().to_owned();
+    Some((field("factory"), field("site")))
 }
 
 fn held_by(factory: &str, site: &str) -> Option<(String, String)> {
@@ -34,7 +34,7 @@ fn rival(scene: &Scene) -> Value {
     factory
 }
 
-/// Waits until a factory is not Ready since somebody else has a cluster; what it says.
+/// Waits until a factory is not Ready since another one has a cluster; returns the message.
 async fn refused(scene: &Scene, name: &str) -> String {
     until(&format!("factory {name} is told whose the cluster is"), PATIENCE, async || {
         let factory: AIFactory = scene.world.api().get(name).await?;

@@ -91,7 +91,7 @@ fn a_cut_site_and_the_rest_stay_within_the_grant() {
             }
             let seconds = [burnt(&scene.slurm[0], &accounts[0]).await.unwrap(), burnt(&scene.slurm[1], &accounts[1]).await.unwrap()];
             eprintln!("used up {:?} after the cut: {seconds:?} device-seconds", at_cut.elapsed());
-            // The cut site did not hear of its smaller part, and the other may have no more than what that leaves.
+            // The cut site did not receive its smaller part, and the other may have no more than what that leaves.
             assert!(seconds[1] > (BEFORE.1[1] - 1) * 60, "{seconds:?}: the cut site should go on");
 
             cut.proxy().restore().await;

@@ -26,7 +26,7 @@ async fn reason_at(scene: &Scene, factory: &str, site: &str, wanted: &str) -> St
 }
 
 #[test]
-fn each_fault_has_its_own_words() {
+fn each_fault_has_its_own_message() {
     run_beside(async {
         let scene = Scene::start("slurm-faults").await;
         let slurm = &scene.slurm[1];

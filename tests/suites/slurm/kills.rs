@@ -201,13 +201,13 @@ fn plain(lines: &[String], prefix: &str) -> Vec<String> {
     let mut plain: Vec<String> = lines
         .iter()
         .filter(|line| line.contains(&format!(": grant-{prefix}-")))
-        .map(|line| line.split(['|', ',']).map(|cell| word(cell, prefix)).collect::<Vec<_>>().join("|"))
+        .map(|line| line.split(['|', ',']).map(|cell| value(cell, prefix)).collect::<Vec<_>>().join("|"))
         .collect();
     plain.sort();
     plain
 }
 
-fn word(cell: &str, prefix: &str) -> String {
+fn value(cell: &str, prefix: &str) -> String {
     let parts = cell.split("; ").map(|part| match part.split_once('=') {
         Some((key @ ("uid" | "since" | "ended-at" | "cancel-at" | "queue-ended-at" | "cancelled-at" | "locked-at" | "retained-until"), _)) => {
             key.to_owned()

@@ -187,7 +187,7 @@ pub fn job(account: &str, gpus: u32) -> JobSpec {
 pub trait Work {
     /// Submits what Slurm must take.
     async fn takes(&self, user: &str, job: &JobSpec) -> u32;
-    /// Submits what Slurm must refuse, and says with which error.
+    /// Submits what Slurm must refuse; returns the error.
     async fn refuses(&self, user: &str, job: &JobSpec) -> i64;
     async fn cancel(&self, id: u32);
     /// Seconds that a job has run, as its record says.

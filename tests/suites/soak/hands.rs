@@ -24,7 +24,7 @@ struct Found {
 
 impl Soak {
     /// Sets a key of the site's own policy, or takes the policy away.
-    pub async fn word(&self, site: usize, entry: Option<(&str, Option<&str>)>) {
+    pub async fn set_policy(&self, site: usize, entry: Option<(&str, Option<&str>)>) {
         let api: Api<ConfigMap> = Api::namespaced(self.site(site).admin(), SYSTEM_NAMESPACE);
         let Some((key, value)) = entry else {
             let _ = api.delete(labels::SITE_POLICY, &DeleteParams::default()).await;
@@ -73,15 +73,15 @@ impl Soak {
     /// Whether the operation is one at a site.
     pub async fn lay_hands(&self, op: Op) -> bool {
         match op {
-            Op::Paused(site, paused) => self.word(site, Some(("paused", Some(if paused { "true" } else { "false" })))).await,
-            Op::KeepNamespaces(site, keep) => self.word(site, Some(("allowDeletion", Some(if keep { "false" } else { "true" })))).await,
+            Op::Paused(site, paused) => self.set_policy(site, Some(("paused", Some(if paused { "true" } else { "false" })))).await,
+            Op::KeepNamespaces(site, keep) => self.set_policy(site, Some(("allowDeletion", Some(if keep { "false" } else { "true" })))).await,
             Op::RefuseGrant(site, grant) => {
                 let name = grant.map(cast::grant).map(|grant| format!("{}/{}", grant.namespace, grant.name));
-                self.word(site, Some(("refuseGrants", name.as_deref()))).await;
+                self.set_policy(site, Some(("refuseGrants", name.as_deref()))).await;
             }
             Op::RefuseMember(site, member) => {
                 let id = member.map(|member| format!("p-{member}"));
-                self.word(site, Some(("refuseMembers", id.as_deref()))).await;
+                self.set_policy(site, Some(("refuseMembers", id.as_deref()))).await;
             }
             Op::NodeGoes(site, node) => {
                 let _ = self.site(site).remove_node(&format!("{}-{node}", SITES[site])).await;

@@ -52,7 +52,7 @@ impl Soak {
         self.saved.lock().unwrap().clear();
         for site in 0..SITES.len() {
             self.apply(Op::Heal(site)).await;
-            self.word(site, None).await;
+            self.set_policy(site, None).await;
             self.nodes(site).await;
         }
         for index in 0..cast::GRANTS.len() {

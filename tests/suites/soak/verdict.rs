@@ -102,7 +102,7 @@ impl Soak {
         let over = grant.metadata.deletion_timestamp.is_some() || grant.spec.state == GrantState::Revoked || grant.spec.not_after.0 <= now;
         let waits = grant.spec.not_before.0 > now || grant.spec.state != GrantState::Active;
         let status = grant.status.clone().unwrap_or_default();
-        let ready = says(grant, "Ready");
+        let ready = is_true(grant, "Ready");
         for (site, name) in SITES.iter().enumerate() {
             let (ours, others) = self.bound(site, index).await;
             let given_up = factory.is_none_or(|factory| aifactory_plan::hub::project::abandoned(factory).contains(*name));
@@ -114,7 +114,7 @@ impl Soak {
                 found.push(format!("{owner} is over or waits, and at {name} these act: {acting:?}; {}", summary(grant)));
             }
             let members: BTreeSet<&str> = grant.spec.members.iter().filter_map(|member| Some(member.kubernetes.as_ref()?.name.as_str())).collect();
-            if says(grant, "AccessRemoved") && (!acting.is_empty() || others.iter().any(|other| members.contains(other.as_str()))) {
+            if is_true(grant, "AccessRemoved") && (!acting.is_empty() || others.iter().any(|other| members.contains(other.as_str()))) {
                 found.push(format!("{owner} says that access is gone, and at {name} there are {ours:?} and {others:?}"));
             }
             let row = status.sites.iter().find(|row| row.name == *name);
@@ -166,14 +166,14 @@ fn acting(bound: &Bound) -> BTreeSet<&str> {
     bound.iter().filter(|(_, role)| matches!(role.as_str(), "lead" | "member")).map(|(subject, _)| subject.as_str()).collect()
 }
 
-fn says(grant: &AccessGrant, type_: &str) -> bool {
+fn is_true(grant: &AccessGrant, type_: &str) -> bool {
     let conditions = grant.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     conditions.iter().any(|found| found.type_ == type_ && found.status == "True" && found.observed_generation == grant.metadata.generation)
 }
 
 /// Whether status says of the grant as it is now that nobody has access.
 fn denies(grant: &AccessGrant) -> bool {
-    says(grant, "AccessRemoved")
+    is_true(grant, "AccessRemoved")
 }
 
 fn summary(grant: &AccessGrant) -> String {

@@ -1,4 +1,4 @@
-//! Attacks through templates: controllers make the Pods and claims, in the names of nobody, and members must be told all the same.
+//! Attacks through templates: controllers make the Pods and claims under their own identities, and members must see the refusal all the same.
 
 use aifactory_tests::eventually;
 use serde_json::{Value, json};
@@ -54,12 +54,12 @@ fn templates_carry_nothing_past_the_policies() -> Outcome {
         for (name, _, policy) in attacks() {
             eventually(LONG, format!("an Event says why {name} has no Pod"), async || {
                 let events = Request::get(namespaced("v1", ONE, "events", "")).send(&scene.member).await?;
-                let told = events["items"].as_array().into_iter().flatten().any(|event| {
+                let refused = events["items"].as_array().into_iter().flatten().any(|event| {
                     let object = event["involvedObject"]["name"].as_str().unwrap_or_default();
                     let message = event["message"].as_str().unwrap_or_default();
                     (object == name || object.starts_with(&format!("{name}-"))) && message.contains(&format!("'{policy}'"))
                 });
-                if told { Ok(()) } else { Err("no such Event".into()) }
+                if refused { Ok(()) } else { Err("no such Event".into()) }
             })
             .await?;
         }

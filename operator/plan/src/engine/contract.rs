@@ -1,4 +1,4 @@
-//! What an engine is to the rest of the operator.
+//! The interface between an engine and the rest of the operator.
 
 use serde_json::Value;
 
@@ -10,10 +10,10 @@ use crate::model::intent::SiteIntent;
 use crate::model::kind::ObjectKind;
 use crate::model::view::View;
 
-/// A system that does work at a site: what it works with, what it adds to plans, and how it reads what is there.
+/// A system that does work at a site: the kinds that it writes, what it adds to plans, and how it reads objects.
 ///
-/// An engine says what is wanted, and in which stage. When that is written, in which order, and when it goes, is up to the stages and to the life
-/// cycle of the owner; so no engine can give access before the fence stands, or keep anybody in by forgetting to let go.
+/// An engine adds the objects that are wanted to stages. The stages and the life cycle of the owner decide when these are written, in which order,
+/// and when they are removed. So no engine can give access before a member is fenced in, or keep access alive by forgetting to remove it.
 pub trait Engine: Sync {
     /// Its name, for people who read logs and tests.
     fn name(&self) -> &'static str;
@@ -23,21 +23,21 @@ pub trait Engine: Sync {
         &[]
     }
 
-    /// Whether it has anything to do at a site; where not, nothing of it is watched.
+    /// Whether it has anything to do at a site; otherwise none of its kinds is watched there.
     fn concerns(&self, _site: &SiteIntent) -> bool {
         true
     }
 
-    /// Adds to a grant that is in force, paused or locked. What is not added any more goes.
+    /// Adds to the stages of a grant that is in force, paused or locked. Objects that are not added any more are removed.
     fn grant(&self, _scene: &GrantScene<'_>, _stages: &mut GrantStages) {}
 
-    /// Adds to a pool.
+    /// Adds to the stages of a pool.
     fn pool(&self, _scene: &PoolScene<'_>, _stages: &mut PoolStages) {}
 
-    /// Adds what a site has once: objects of the factory, and those that several owners share.
+    /// Adds the objects that a site has once: those of the factory, and those that several owners share.
     fn site(&self, _scene: &SiteScene<'_>, _stages: &mut SiteStages) {}
 
-    /// Whether what it adds to a site depends on who has something there.
+    /// Whether its objects of a site depend on which owners have something there.
     fn shares(&self) -> bool {
         false
     }

@@ -9,20 +9,20 @@ use crate::model::object::{Object, ObjectKey, Ownership};
 use crate::model::plan::{Action, Deletion, ObservedObjects, Plan, Purpose, applies, deletes};
 use crate::model::report::Finding;
 
-/// What is done about a grant, in this order. It holds for objects of a Kubernetes as for what is asked of a Slurm.
+/// The stages of a grant, in this order, for objects in Kubernetes and for calls to Slurm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GrantStage {
-    /// Access is taken away. Nothing holds it up.
+    /// Access is removed. No failure elsewhere delays this.
     RemoveAccess,
     /// Members are kept apart from others, and within bounds.
     Fence,
-    /// What members find when they are let in.
+    /// Objects that members need once they have access.
     Inside,
-    /// Members are let in.
+    /// Members get access.
     GiveAccess,
-    /// What is not wanted any more goes.
+    /// Objects that are not wanted any more are removed.
     Sweep,
-    /// Work ends that is over its budget.
+    /// Work that is over its budget is ended.
     Usage,
 }
 
@@ -40,7 +40,7 @@ pub struct GrantScene<'a> {
     pub access: Access,
     /// The members whom the site takes.
     pub members: &'a [MemberIntent],
-    /// What the namespace says beside whose it is.
+    /// Annotations of the namespace beside its owner.
     pub annotations: &'a BTreeMap<String, String>,
     /// The resources that the namespace names already.
     pub resources: Option<&'a str>,
@@ -50,7 +50,7 @@ pub struct GrantScene<'a> {
     pub used_up: &'a BTreeSet<&'a str>,
     /// Whether work with accelerators goes on.
     pub working: bool,
-    /// Whether it is known what the factory says of networks; where not, what is open stays.
+    /// Whether the factory's network settings are known; where not, existing network policies stay as they are.
     pub networks_known: bool,
     /// The grant's objects as they are there.
     pub observed: &'a ObservedObjects,
@@ -74,7 +74,7 @@ pub struct GrantStages {
 }
 
 impl GrantStages {
-    /// No stage has anything yet. `access` is what members may do, and so the most that an engine can give.
+    /// Empty stages. `access` is what members may do, and so the most that an engine can give.
     pub fn new(access: Access) -> Self {
         Self {
             access,
@@ -87,27 +87,27 @@ impl GrantStages {
         }
     }
 
-    /// Removes access, beside that of objects which are ours and not wanted any more.
+    /// Adds actions that remove access, beside the removal of our own objects that are not wanted any more.
     pub fn remove_access(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
         self.removals.extend(deletions);
     }
 
-    /// Goes before access is removed, and only where some is.
+    /// Adds actions before the removal of access; they run only where there is access to remove.
     pub fn with_removal(&mut self, deletions: impl IntoIterator<Item = Deletion>) {
         self.with_removal.extend(deletions);
     }
 
-    /// Keeps members apart from others, and within bounds.
+    /// Adds objects that keep members apart from others, and within bounds.
     pub fn fence(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.want(GrantStage::Fence, objects);
     }
 
-    /// Is there before anybody is let in, and after the fence.
+    /// Adds objects that are written after the fence and before members get access.
     pub fn inside(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.want(GrantStage::Inside, objects);
     }
 
-    /// Lets members in.
+    /// Adds objects that give access.
     pub fn give_access(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.want(GrantStage::GiveAccess, objects);
     }
@@ -115,8 +115,8 @@ impl GrantStages {
     fn want(&mut self, stage: GrantStage, objects: impl IntoIterator<Item = Object>) {
         for object in objects {
             let ObjectKey { kind, name, .. } = &object.key;
-            // Whatever an engine says: what lets somebody in by its kind comes after everything that bounds it, and is not wanted at all where nobody
-            // may work.
+            // Whatever stage an engine uses: an object whose kind gives access is written after everything that bounds it, and not wanted where
+            // nobody may work.
             let stage = if kind.gives_access() {
                 if self.access != Access::Open && (*kind != ObjectKind::ROLE_BINDING || lets_work(name)) {
                     continue;
@@ -131,27 +131,27 @@ impl GrantStages {
         }
     }
 
-    /// Ends work that is over its budget, after all else.
+    /// Adds actions that end work over its budget, after everything else.
     pub fn usage(&mut self, actions: impl IntoIterator<Item = Action>) {
         self.usage.extend(actions);
     }
 
-    /// Leaves objects of this kind that are not wanted where they are.
+    /// Keeps objects of this kind, also where they are not wanted.
     pub fn keep(&mut self, kind: ObjectKind) {
         self.kept.insert(kind);
     }
 
-    /// Tells people something.
+    /// Adds a finding.
     pub fn find(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// What lets members in.
+    /// The objects that give access.
     pub fn access(&self) -> &[Object] {
         self.objects.get(&GrantStage::GiveAccess).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Adds what removes access to a plan, and says whether there is anything.
+    /// Adds the removal of access to a plan; returns whether there is any.
     pub fn write_removals(&self, observed: &ObservedObjects, plan: &mut Plan) -> bool {
         let mut removals = deletes(observed, self.wanted().iter(), ObjectKind::gives_access);
         removals.extend(self.removals.iter().cloned().map(Action::from));
@@ -167,7 +167,7 @@ impl GrantStages {
     pub fn write_rest(self, observed: &ObservedObjects, plan: &mut Plan) {
         let wanted = self.wanted();
         for objects in self.objects.into_values() {
-            // What belongs to no namespace comes first: the namespace itself is among it.
+            // Cluster-scoped objects come first, since the namespace is one of them.
             let (around, within): (Vec<Object>, Vec<Object>) = objects.into_iter().partition(|object| object.key.namespace.is_empty());
             plan.step(Purpose::Establish, applies(around, observed));
             plan.step(Purpose::Establish, applies(within, observed));

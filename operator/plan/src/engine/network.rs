@@ -41,7 +41,7 @@ pub const EGRESS: &str = "aif-egress";
 /// Opens the grant's own addresses at linked sites.
 pub const CROSS_SITE: &str = "aif-cross-site";
 
-/// The label that the API server itself keeps on every namespace; any other may be somebody's to write.
+/// The label that the API server itself keeps on every namespace; others might be able to write any other label.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 const TOO_MANY: &str = "too many protected ranges lie inside; wider ones around them stay closed. Name a narrower range";
@@ -92,7 +92,7 @@ pub fn default_deny(namespace: &str, ownership: &Ownership) -> Object {
 }
 
 fn policy(name: &str, mut spec: Value, namespace: &str, ownership: &Ownership) -> Object {
-    // Said also where it is empty, so that applying the policy takes away what somebody else has added.
+    // Written also where it is empty, so that applying the policy removes rules that others have added.
     if let Value::Object(spec) = &mut spec {
         for direction in ["ingress", "egress"] {
             spec.entry(direction).or_insert_with(|| json!([]));

@@ -1,7 +1,8 @@
-//! Nodes of pools: who gets which, and the patches that say so on them.
+//! Assigns nodes to pools, and makes the patches that label and taint them.
 //!
-//! A pool takes nodes that the site offers and that its selector matches. A node changes hands in two rounds: the pool that carries it lets
-//! it go first, so that nothing is taken from under what still runs there. Taints and labels of others are never changed.
+//! A pool takes nodes that the site offers and that its selector matches. A pool has a node while the node carries the pool's label or taint. A node
+//! moves between pools in two rounds: the former pool releases it first, so that it is not taken while work runs there. Taints and labels of others
+//! are never changed.
 
 mod engine;
 mod findings;
@@ -34,7 +35,7 @@ pub struct PoolNodes {
     pub unhealthy: usize,
     /// Nodes asked for; where no number was asked for, those that are offered and match.
     pub wanted: usize,
-    /// Nodes that match but that it does not get: another pool selects them too, or a taint of somebody else is in the way.
+    /// Nodes that match but that it does not get: another pool selects them too, or they carry a foreign taint with the same key.
     pub conflicts: usize,
     /// Nodes that match but that the site does not offer.
     pub not_offered: usize,
@@ -58,32 +59,32 @@ pub fn assign(pools: &BTreeMap<OwnerRef, &PoolIntent>, nodes: &[&NodeView]) -> B
         pools.iter().map(|(owner, pool)| (owner, Claims { problem: findings::problem(owner, pool), ..Claims::default() })).collect();
     for node in nodes {
         if !node.terminating {
-            sort_out(node, pools, &names, &mut claims);
+            claim_node(node, pools, &names, &mut claims);
         }
     }
     pools.iter().map(|(owner, pool)| (owner.clone(), settle(owner, pool, &names, claims.remove(owner).unwrap_or_default()))).collect()
 }
 
-/// What one pool has to do with the nodes of the site.
+/// The nodes of the site that concern one pool.
 #[derive(Default)]
 struct Claims<'a> {
-    /// Why nothing can be decided; then everything stays as it is.
+    /// Why nothing can be decided; then the pool keeps the nodes that it has.
     problem: Option<Finding>,
     /// Offered nodes that match.
     matching: usize,
-    /// Nodes that it may have, with whether it carries them already.
+    /// Nodes that it may have, and whether they carry its mark already.
     candidates: Vec<(bool, &'a NodeView)>,
-    /// Nodes that it carries and may not have.
+    /// Nodes that carry its mark and that it may not have.
     lost: Vec<&'a NodeView>,
-    /// Nodes that it carries and the site does not offer any more: only the site can change them.
+    /// Nodes that carry its mark and that the site does not offer any more: only the site can change them.
     withdrawn: Vec<&'a NodeView>,
     /// Nodes that match but are not offered.
     not_offered: Vec<&'a NodeView>,
     /// Nodes that several pools select, with their names and who keeps it.
     contested: Vec<Contested<'a>>,
-    /// Nodes with a taint of somebody else where ours would be.
+    /// Nodes with a foreign taint of the key that ours would have.
     foreign: Vec<&'a NodeView>,
-    /// Nodes that another pool has to let go first, with its name.
+    /// Nodes that another pool must release first, with its name.
     awaited: Vec<(&'a NodeView, &'a str)>,
 }
 
@@ -95,60 +96,29 @@ struct Contested<'a> {
     kept: bool,
 }
 
-fn sort_out<'a>(
+/// Enters a node into the claims of the pools that select it or whose mark it carries.
+fn claim_node<'a>(
     node: &'a NodeView,
     pools: &'a BTreeMap<OwnerRef, &PoolIntent>,
     names: &BTreeSet<&'a str>,
     claims: &mut BTreeMap<&'a OwnerRef, Claims<'a>>,
 ) {
     let carriers = carriers(node, names);
-    let carries = |owner: &OwnerRef| carriers.contains(owner.name.as_str());
-    let carrier = pools.keys().find(|owner| carries(owner));
     if !node.offered() {
-        for (owner, claim) in claims.iter_mut() {
-            if pools.get(*owner).is_some_and(|pool| pool.presence == Presence::Active && node.matches(pool.selector())) {
-                claim.not_offered.push(node);
-            }
-            if carrier == Some(*owner) {
-                claim.withdrawn.push(node);
-            }
-        }
-        return;
+        return claim_unoffered(node, pools, &carriers, claims);
     }
-    let mut selecting: Vec<(&'a OwnerRef, &PoolIntent)> = Vec::new();
-    for (owner, pool) in pools {
-        let Some(claim) = claims.get_mut(owner) else { continue };
-        let takes = match pool.presence {
-            Presence::Active => true,
-            Presence::Draining => carries(owner),
-            Presence::Absent => false,
-        };
-        if claim.problem.is_none() && takes && node.matches(pool.selector()) {
-            claim.matching += 1;
-            selecting.push((owner, pool));
-        }
-    }
-    let mut carrying = selecting.iter().filter(|(owner, _)| carries(owner));
-    let keeper = match (carrying.next(), carrying.next(), selecting.as_slice()) {
-        (Some((owner, _)), None, _) => Some(*owner),
-        (None, _, [(owner, _)]) if carriers.is_empty() => Some(*owner),
-        _ => None,
-    };
+    let selecting = selecting(node, pools, &carriers, claims);
+    let keeper = keeper(&selecting, &carriers);
     if selecting.len() > 1 {
-        let pools: Vec<&'a str> = selecting.iter().map(|(owner, _)| owner.name.as_str()).collect();
-        for (owner, _) in &selecting {
-            if let Some(claim) = claims.get_mut(owner) {
-                let kept = keeper == Some(*owner);
-                claim.contested.push(Contested { node, pools: pools.clone(), keeper: keeper.map(|owner| owner.name.as_str()), kept });
-            }
-        }
+        contest(node, &selecting, keeper, claims);
     } else if keeper.is_none()
-        && let [(owner, _)] = selecting.as_slice()
+        && let [owner] = selecting.as_slice()
         && let Some(holder) = carriers.first()
         && let Some(claim) = claims.get_mut(owner)
     {
         claim.awaited.push((node, holder));
     }
+    let carries = |owner: &OwnerRef| carriers.contains(owner.name.as_str());
     if let Some(owner) = keeper
         && let Some(claim) = claims.get_mut(owner)
         && let Some(pool) = pools.get(owner)
@@ -159,47 +129,117 @@ fn sort_out<'a>(
         } else {
             claim.candidates.push((carries(owner), node));
         }
-    } else if !selecting.iter().any(|(owner, _)| carries(owner))
-        && let Some(claim) = carrier.and_then(|owner| claims.get_mut(owner))
+    } else if !selecting.iter().any(|owner| carries(owner))
+        && let Some(claim) = pools.keys().find(|owner| carries(owner)).and_then(|owner| claims.get_mut(owner))
     {
         claim.lost.push(node);
     }
 }
 
-/// The pools that a node carries: the one that its label names, or where it names none that there is, those that its taints name.
+/// The same for a node that the site does not offer: no pool may take it, and the pool whose mark it carries can not release it.
+fn claim_unoffered<'a>(
+    node: &'a NodeView,
+    pools: &BTreeMap<OwnerRef, &PoolIntent>,
+    carriers: &BTreeSet<&str>,
+    claims: &mut BTreeMap<&'a OwnerRef, Claims<'a>>,
+) {
+    let carrier = pools.keys().find(|owner| carriers.contains(owner.name.as_str()));
+    for (owner, claim) in claims.iter_mut() {
+        if pools.get(*owner).is_some_and(|pool| pool.presence == Presence::Active && node.matches(pool.selector())) {
+            claim.not_offered.push(node);
+        }
+        if carrier == Some(*owner) {
+            claim.withdrawn.push(node);
+        }
+    }
+}
+
+/// The pools that want an offered node: their selector matches, and a pool that is being drained wants only nodes that carry its mark. Counts the
+/// node for each.
+fn selecting<'a>(
+    node: &NodeView,
+    pools: &'a BTreeMap<OwnerRef, &PoolIntent>,
+    carriers: &BTreeSet<&str>,
+    claims: &mut BTreeMap<&'a OwnerRef, Claims<'a>>,
+) -> Vec<&'a OwnerRef> {
+    let mut selecting = Vec::new();
+    for (owner, pool) in pools {
+        let Some(claim) = claims.get_mut(owner) else { continue };
+        let takes = match pool.presence {
+            Presence::Active => true,
+            Presence::Draining => carriers.contains(owner.name.as_str()),
+            Presence::Absent => false,
+        };
+        if claim.problem.is_none() && takes && node.matches(pool.selector()) {
+            claim.matching += 1;
+            selecting.push(owner);
+        }
+    }
+    selecting
+}
+
+/// The pool that may have a node: the only selecting one whose mark the node carries, or the only selecting one where it carries no mark.
+fn keeper<'a>(selecting: &[&'a OwnerRef], carriers: &BTreeSet<&str>) -> Option<&'a OwnerRef> {
+    let mut carried = selecting.iter().filter(|owner| carriers.contains(owner.name.as_str()));
+    match (carried.next(), carried.next(), selecting) {
+        (Some(owner), None, _) => Some(*owner),
+        (None, _, [owner]) if carriers.is_empty() => Some(*owner),
+        _ => None,
+    }
+}
+
+/// Notes at each of several pools that they select the same node.
+fn contest<'a>(node: &'a NodeView, selecting: &[&'a OwnerRef], keeper: Option<&'a OwnerRef>, claims: &mut BTreeMap<&'a OwnerRef, Claims<'a>>) {
+    let pools: Vec<&'a str> = selecting.iter().map(|owner| owner.name.as_str()).collect();
+    for owner in selecting {
+        if let Some(claim) = claims.get_mut(owner) {
+            let kept = keeper == Some(*owner);
+            claim.contested.push(Contested { node, pools: pools.clone(), keeper: keeper.map(|owner| owner.name.as_str()), kept });
+        }
+    }
+}
+
+/// The pools whose mark a node carries: the one that its label names, or, where there is no such pool, those that its taints name.
 fn carriers<'a>(node: &'a NodeView, names: &BTreeSet<&'a str>) -> BTreeSet<&'a str> {
     let label = node.pool();
     if let Some(label) = label.filter(|label| names.contains(label)) {
         return BTreeSet::from([label]);
     }
     let tainted: BTreeSet<&'a str> = node.taints.iter().filter(|taint| patch::is_ours(taint, names)).map(|taint| taint.value.as_str()).collect();
-    // A label by itself may be that of a pool that is gone, and is let go as that.
+    // A label without a taint may be that of a pool that is gone, which then releases the node.
     if tainted.is_empty() { label.into_iter().collect() } else { tainted }
 }
 
-fn settle(owner: &OwnerRef, pool: &PoolIntent, names: &BTreeSet<&str>, mut claims: Claims<'_>) -> PoolNodes {
-    let resource = &pool.accelerator.resource_name;
-    let per_node = pool.accelerator.per_node;
-    let illness = |node: &NodeView| node.illness(resource, per_node);
-    let mut released: Vec<&NodeView> = Vec::new();
-    let mut held: Vec<&NodeView> = Vec::new();
+/// The nodes that a pool has from now on, and those that it releases, each sorted. Nodes that carry its mark are preferred, then healthy ones.
+fn choose<'a>(pool: &PoolIntent, claims: &mut Claims<'a>) -> (Vec<&'a NodeView>, Vec<&'a NodeView>) {
+    let (mut held, mut released) = (Vec::new(), Vec::new());
     if claims.problem.is_some() {
-        // Nothing is known for sure, so what is there stays.
+        // With a problem the pool's intent is not reliable, so it keeps its nodes.
         held.append(&mut claims.lost);
     } else {
-        claims.candidates.sort_by_key(|(carried, node)| (!carried, illness(node).is_some(), &node.name));
+        let ill = |node: &NodeView| node.illness(&pool.accelerator.resource_name, pool.accelerator.per_node).is_some();
+        claims.candidates.sort_by_key(|(carried, node)| (!carried, ill(node), &node.name));
         let limit = pool.wanted.map_or(usize::MAX, |wanted| usize::try_from(wanted).unwrap_or(usize::MAX));
         for (index, (carried, node)) in claims.candidates.iter().enumerate() {
             if index < limit {
-                held.push(node);
+                held.push(*node);
             } else if *carried {
-                released.push(node);
+                released.push(*node);
             }
         }
         released.append(&mut claims.lost);
     }
     held.sort_unstable();
     released.sort_unstable();
+    (held, released)
+}
+
+/// Decides which nodes a pool keeps, takes and releases.
+fn settle(owner: &OwnerRef, pool: &PoolIntent, names: &BTreeSet<&str>, mut claims: Claims<'_>) -> PoolNodes {
+    let resource = &pool.accelerator.resource_name;
+    let per_node = pool.accelerator.per_node;
+    let illness = |node: &NodeView| node.illness(resource, per_node);
+    let (held, released) = choose(pool, &mut claims);
     let ill: Vec<(&NodeView, Illness)> = held.iter().filter_map(|node| Some((*node, illness(node)?))).collect();
     let ready = held.len() - ill.len();
     let wanted = match (pool.presence, pool.wanted) {

@@ -1,4 +1,4 @@
-//! A pool at a site in ordered stages, to which engines add: nodes, what works on them, and what is drained away.
+//! A pool at a site in ordered stages, to which engines add: nodes, the work on them, and the draining of what is not wanted.
 
 use std::collections::BTreeSet;
 
@@ -32,8 +32,8 @@ pub struct PoolScene<'a> {
     pub now: Timestamp,
 }
 
-/// The stages of a pool. Nodes are taken before anything is put on them; what is on them is drained before it goes, and nodes of a pool that leaves
-/// are let go when nothing holds them any more.
+/// The stages of a pool. Nodes are taken before anything runs on them; what runs on them is drained before it is removed, and a pool that leaves
+/// releases its nodes once nothing holds them any more.
 #[derive(Debug, Default)]
 pub struct PoolStages {
     nodes: Vec<Action>,
@@ -51,56 +51,56 @@ pub struct PoolStages {
 pub struct Partition {
     /// Its name.
     pub name: String,
-    /// As status says it.
+    /// Its state, as status shows it.
     pub state: String,
-    /// What is said of it where nothing is left to do; `None`: it is as it should be.
+    /// The finding about it where nothing is left to do; `None`: it is as it should be.
     pub trouble: Option<Finding>,
-    /// What is said of it in any case.
+    /// Findings about it in any case.
     pub findings: Vec<Finding>,
 }
 
 impl PoolStages {
-    /// Takes nodes, and lets nodes go.
+    /// Adds patches that take and release nodes.
     pub fn nodes(&mut self, actions: impl IntoIterator<Item = Action>) {
         self.nodes.extend(actions);
     }
 
-    /// Works on the nodes.
+    /// Adds work on the nodes.
     pub fn work(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.work.extend(objects);
     }
 
-    /// Drains what is not wanted on the nodes any more, and removes it.
+    /// Adds the draining and removal of work that is not wanted on the nodes any more.
     pub fn remove(&mut self, actions: impl IntoIterator<Item = Action>) {
         self.removals.extend(actions);
     }
 
-    /// Something still works on the nodes, so that those of a pool that leaves stay.
+    /// Work still runs on the nodes, so that a pool that leaves keeps them.
     pub fn hold_nodes(&mut self) {
         self.holds_nodes = true;
     }
 
-    /// The pool is at this phase and at no other.
+    /// Sets the pool's phase.
     pub fn phase(&mut self, phase: SitePhase) {
         self.phase = Some(phase);
     }
 
-    /// Looks again then, at the latest.
+    /// Plans again at this time at the latest.
     pub fn wake(&mut self, at: Timestamp) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
-    /// Tells people something.
+    /// Adds a finding.
     pub fn find(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// Tells how the pool's partition is.
+    /// Sets the state of the pool's partition.
     pub fn partition(&mut self, partition: Partition) {
         self.partition = Some(partition);
     }
 
-    /// Makes a plan of it, and gives how the partition is. `leaves`: the pool is to go from the site.
+    /// Makes a plan of the stages, and returns the state of the partition. `leaves`: the pool is to leave the site.
     pub fn write(self, leaves: bool, observed: &ObservedObjects, plan: &mut Plan) -> Option<Partition> {
         if !(leaves && self.holds_nodes) {
             plan.step(Purpose::Establish, self.nodes);

@@ -65,12 +65,12 @@ impl Engines {
         apis
     }
 
-    /// What the engine of this kind reads of an object.
+    /// The view that the kind's engine keeps of an object.
     pub fn read(self, kind: ObjectKind, object: &Value) -> Option<View> {
         self.iter().filter(|engine| engine.kinds().iter().any(|used| used.kind == kind)).find_map(|engine| engine.read(kind, object))
     }
 
-    /// Whether what a site has once depends on who has something there.
+    /// Whether the objects that a site has once depend on which owners have something there.
     pub fn shares(self) -> bool {
         self.iter().any(|engine| engine.shares())
     }

@@ -1,4 +1,4 @@
-//! What a site has once, to which engines add: objects of the factory itself, and objects that several owners share.
+//! The stages of a site, to which engines add objects of the factory itself, and objects that several owners share.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::model::view::Views;
 pub struct SiteScene<'a> {
     /// The site. Where it is released nothing is wanted there any more.
     pub site: &'a SiteIntent,
-    /// Who owns what is there once: the factory.
+    /// The owner of these objects: the factory.
     pub ownership: &'a Ownership,
-    /// Everybody who is to have something at the site, or is to have it no more.
+    /// The intents of all owners at the site.
     pub intents: &'a BTreeMap<OwnerRef, Arc<Intent>>,
     /// The factory's objects as they are there.
     pub observed: &'a ObservedObjects,
@@ -37,22 +37,22 @@ pub struct SiteStages {
 }
 
 impl SiteStages {
-    /// Is there, until it is not wanted any more.
+    /// Adds objects that are wanted.
     pub fn want(&mut self, objects: impl IntoIterator<Item = Object>) {
         self.wanted.extend(objects);
     }
 
-    /// Comes after what is wanted, and after the step before.
+    /// Adds a step after the wanted objects and the steps before.
     pub fn step(&mut self, actions: Vec<Action>) {
         self.steps.push(actions);
     }
 
-    /// Tells people something.
+    /// Adds a finding.
     pub fn find(&mut self, finding: Finding) {
         self.findings.push(finding);
     }
 
-    /// Makes a plan of it.
+    /// Writes the stages into a plan.
     pub fn write(self, observed: &ObservedObjects, plan: &mut Plan) {
         let keys: BTreeSet<_> = self.wanted.iter().map(|object| object.key.clone()).collect();
         plan.step(Purpose::Establish, applies(self.wanted, observed));

@@ -1,4 +1,4 @@
-//! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and the note that tells members where things are.
+//! Tenancy: a grant's namespace with its quota, limits, ServiceAccount, role bindings and a ConfigMap with information for members.
 
 mod binding;
 mod engine;
@@ -36,7 +36,8 @@ pub enum Access {
     Locked,
 }
 
-/// What a namespace says beside whose it is: its account of GPU time, and where it is locked, on what the site acts even when the grant is gone.
+/// Annotations of a namespace beside its owner: its account of GPU time, and, where it is locked, the terms of its retention, by which the site acts
+/// even when the grant is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Annotations.
@@ -71,7 +72,7 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
     Object::with_metadata(ObjectKey::cluster(ObjectKind::NAMESPACE, name), ownership, more, annotations, Value::Null)
 }
 
-/// A locked namespace of which no more is known than what its own annotations say, with these beside.
+/// A locked namespace whose grant is gone: with the annotations that it has, and those of `mark`.
 pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, String>, mark: &Mark, ownership: &Ownership) -> Object {
     let of_living = [labels::POOL, labels::POOL_RESOURCE, labels::CANCEL_PODS];
     let kept = known.iter().filter(|(key, _)| !of_living.contains(&key.as_str())).chain(&mark.annotations);
@@ -85,7 +86,7 @@ pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, 
     )
 }
 
-/// Names the resources in a namespace that it named before, where not all pools are known.
+/// Keeps the annotation of resources that a namespace has, where not all pools are known.
 pub fn keep_resources(namespace: &mut Object, named: Option<&str>) {
     if let (Some(named), Some(found)) = (named, namespace.content.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut)) {
         found.insert(labels::RESOURCES.to_owned(), json!(named));
@@ -121,18 +122,29 @@ pub fn limits(
     held: &BTreeMap<String, i64>,
     ownership: &Ownership,
 ) -> Vec<Object> {
-    let mut gpus: BTreeMap<&str, i64> = KNOWN_ACCELERATORS.iter().map(|name| (*name, 0)).collect();
-    gpus.extend(site.accelerators.iter().map(|name| (name.as_str(), 0)));
-    let (mut cpus, mut memory, mut total): (i64, i64, i64) = (0, 0, 0);
-    let mut held: BTreeMap<&str, i64> = held.iter().filter(|_| access == Access::Open).map(|(pool, gpus)| (pool.as_str(), *gpus)).collect();
-    for pool in &grant.pools {
-        let open = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
-        let share = open.saturating_add(held.remove(pool.pool.as_str()).unwrap_or(0));
-        *gpus.entry(pool.resource.as_str()).or_default() += share;
-        total = total.saturating_add(share);
-        cpus = cpus.saturating_add(share.saturating_mul(pool.per_gpu.cpus.into()));
-        memory = memory.saturating_add(share.saturating_mul(pool.per_gpu.memory_gib.into()));
-    }
+    let hard = hard_limits(site, grant, access, held);
+    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
+    vec![
+        Object::new(key(ObjectKind::RESOURCE_QUOTA, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
+        // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
+        Object::new(
+            key(ObjectKind::RESOURCE_QUOTA, "aifactory-affinity"),
+            ownership,
+            json!({"spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
+                {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}}}),
+        ),
+        Object::new(
+            key(ObjectKind::LIMIT_RANGE, "aifactory"),
+            ownership,
+            json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "4Gi"},
+                "defaultRequest": {"cpu": "1", "memory": "4Gi"}}]}}),
+        ),
+    ]
+}
+
+/// The hard limits of a namespace's quota.
+fn hard_limits(site: &SiteIntent, grant: &GrantIntent, access: Access, held: &BTreeMap<String, i64>) -> Map<String, Value> {
+    let Share { gpus, total, mut cpus, mut memory } = share(site, grant, access, held);
     let pods = match access {
         Access::Open if total > 0 => total.saturating_mul(4).saturating_add(16),
         Access::Open | Access::Paused => 0,
@@ -159,26 +171,36 @@ pub fn limits(
     hard.insert("count/persistentvolumeclaims".to_owned(), json!("100"));
     hard.insert("count/services".to_owned(), json!("50"));
     hard.insert("count/jobs.batch".to_owned(), json!(quantity::count(jobs)));
-    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
-    vec![
-        Object::new(key(ObjectKind::RESOURCE_QUOTA, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
-        // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
-        Object::new(
-            key(ObjectKind::RESOURCE_QUOTA, "aifactory-affinity"),
-            ownership,
-            json!({"spec": {"hard": {"pods": "0"}, "scopeSelector": {"matchExpressions": [
-                {"scopeName": "CrossNamespacePodAffinity", "operator": "Exists"}]}}}),
-        ),
-        Object::new(
-            key(ObjectKind::LIMIT_RANGE, "aifactory"),
-            ownership,
-            json!({"spec": {"limits": [{"type": "Container", "default": {"memory": "4Gi"},
-                "defaultRequest": {"cpu": "1", "memory": "4Gi"}}]}}),
-        ),
-    ]
+    hard
 }
 
-/// A quota under which nothing starts, for a namespace of which no more is known than whose it was.
+/// What a grant's Pods may use at a site.
+struct Share<'a> {
+    /// Accelerators by resource name, 0 for those that are not granted.
+    gpus: BTreeMap<&'a str, i64>,
+    /// Accelerators of all kinds.
+    total: i64,
+    cpus: i64,
+    /// In GiB.
+    memory: i64,
+}
+
+fn share<'a>(site: &'a SiteIntent, grant: &'a GrantIntent, access: Access, held: &BTreeMap<String, i64>) -> Share<'a> {
+    let none = KNOWN_ACCELERATORS.into_iter().chain(site.accelerators.iter().map(String::as_str)).map(|name| (name, 0));
+    let mut sum = Share { gpus: none.collect(), total: 0, cpus: 0, memory: 0 };
+    let mut held: BTreeMap<&str, i64> = held.iter().filter(|_| access == Access::Open).map(|(pool, gpus)| (pool.as_str(), *gpus)).collect();
+    for pool in &grant.pools {
+        let open = if pool.open && access == Access::Open { pool.max_gpus } else { 0 };
+        let gpus = open.saturating_add(held.remove(pool.pool.as_str()).unwrap_or(0));
+        *sum.gpus.entry(pool.resource.as_str()).or_default() += gpus;
+        sum.total = sum.total.saturating_add(gpus);
+        sum.cpus = sum.cpus.saturating_add(gpus.saturating_mul(pool.per_gpu.cpus.into()));
+        sum.memory = sum.memory.saturating_add(gpus.saturating_mul(pool.per_gpu.memory_gib.into()));
+    }
+    sum
+}
+
+/// A quota under which nothing starts, for a namespace whose grant is not known any more.
 pub fn closed_quota(site: &SiteIntent, namespace: &str, ownership: &Ownership) -> Object {
     let accelerators = KNOWN_ACCELERATORS.iter().copied().chain(site.accelerators.iter().map(String::as_str));
     let mut hard: Map<String, Value> = accelerators.map(|name| (format!("requests.{name}"), json!("0"))).collect();
@@ -199,7 +221,8 @@ pub fn bindings(members: &[MemberIntent], namespace: &str, access: Access, owner
     by_key(bound)
 }
 
-/// The same in a locked namespace in which work with accelerators goes on: everybody reads, and who may copy data out later is written down.
+/// The same in a locked namespace in which work with accelerators goes on: every member is a reader, and an annotation names the binding by which a
+/// lead may copy data out later.
 pub fn bindings_beside_work(members: &[MemberIntent], namespace: &str, ownership: &Ownership) -> Vec<Object> {
     let bound = members.iter().filter_map(|member| {
         let later = (role(Access::Locked, member.role) == "keeper").then(|| binding_name("keeper", member)).flatten();
@@ -252,7 +275,7 @@ fn by_key(objects: impl Iterator<Item = Object>) -> Vec<Object> {
     objects.into_values().collect()
 }
 
-/// The ConfigMap that tells members where things are, and of which pools the GPU-hours are used up.
+/// The ConfigMap with information for members: addresses, contacts, and pools whose GPU-hours are used up.
 pub fn access_note(
     site: &SiteIntent,
     grant: &GrantIntent,

@@ -15,11 +15,11 @@ pub struct KindUse {
     pub name: Option<&'static str>,
     /// Under which name status shows the API that brings the kind; `None`: every cluster serves it.
     pub api: Option<&'static str>,
-    /// Which objects are kept.
+    /// Which objects the index keeps.
     pub care: Care,
 }
 
-/// Where objects lie that may concern an engine. Most objects of a site do not, and are dropped before anything is read of them.
+/// Where objects are that may concern an engine. Most objects of a site are elsewhere, and are dropped before they are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// Where their own name begins as ours do.
@@ -39,9 +39,9 @@ pub enum Care {
     Owned,
     /// Ours, and those of others in tenants' namespaces, since they may widen what a grant gives.
     OwnedAndWidening,
-    /// What the engine reads of all of them; the pools of the site are planned anew when that changes.
+    /// The engine's view of all of them, whoever owns them; the site's pools are reconciled when a view changes.
     All,
-    /// None: they are written and never looked at.
+    /// None: they are written and never read.
     Unseen,
 }
 

@@ -1,4 +1,4 @@
-//! Aggregation: from what sites report to what people read.
+//! Aggregation: from the reports of sites to a resource's status.
 
 mod factory;
 mod grant;
@@ -16,24 +16,24 @@ pub use usage::{growing, strip};
 use crate::model::report::{Report, SiteReport};
 use crate::model::site_key::SiteKey;
 
-/// Everything that aggregation of one resource looks at, beside the resource.
+/// The input of an aggregation beside the resource.
 #[derive(Clone, Debug)]
 pub struct Reports<'a> {
     /// The latest report of each site about the resource.
     pub about: BTreeMap<SiteKey, &'a Report>,
     /// The latest report of each site about itself.
     pub sites: &'a BTreeMap<SiteKey, SiteReport>,
-    /// Sites that a person has given up.
+    /// Sites that a person has abandoned by annotation.
     pub abandoned: &'a BTreeSet<SiteKey>,
 }
 
-/// What became of a resource.
+/// Result of an aggregation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome<S> {
     /// Its status.
     pub status: S,
-    /// Whether more is expected to happen by itself soon.
+    /// Whether the resource is expected to progress by itself soon.
     pub in_progress: bool,
-    /// Being deleted, and nothing keeps it any more.
+    /// Whether the resource is being deleted and its finalizer can be removed.
     pub finished: bool,
 }

@@ -78,7 +78,7 @@ pub fn pools_of_grant(grant: &OwnerRef, spec: &AccessGrant) -> Vec<OwnerRef> {
         .collect()
 }
 
-/// When an object was created; the earliest time where it does not say. Earlier ones win where something is scarce.
+/// When an object was created; the earliest time where that is missing. Where a cap is short, earlier ones come first.
 pub fn created(metadata: &ObjectMeta) -> Timestamp {
     metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0)
 }
@@ -89,7 +89,7 @@ impl Cache {
         &self.visits
     }
 
-    /// Says that a resource is there and can not be read. What was known of it before stays.
+    /// Stores that a resource is there and can not be decoded. What was known of it before stays.
     pub fn put_undecodable(&mut self, owner: OwnerRef) {
         self.undecodable.insert(owner);
     }
@@ -118,7 +118,7 @@ impl Cache {
         self.link_pool(&owner, &pool);
     }
 
-    /// Stores a grant; says for which grants that share a cap or addresses with it something else is decided now.
+    /// Stores a grant; returns the grants that share a cap or addresses with it and for which the decision has changed.
     pub fn put_grant(&mut self, owner: OwnerRef, grant: Arc<AccessGrant>) -> BTreeSet<OwnerRef> {
         self.undecodable.remove(&owner);
         let before = self.grants.remove(&owner);
@@ -132,7 +132,7 @@ impl Cache {
         changed
     }
 
-    /// Forgets a resource; says for which grants that shared a cap or addresses with it something else is decided now.
+    /// Forgets a resource; returns the grants that shared a cap or addresses with it and for which the decision has changed.
     pub fn remove(&mut self, owner: &OwnerRef) -> BTreeSet<OwnerRef> {
         self.undecodable.remove(owner);
         match owner.kind {
@@ -156,7 +156,8 @@ impl Cache {
         BTreeSet::new()
     }
 
-    /// Takes note of the time: grants that have ended hold nothing of their consumer's cap any more. Says for whom something else is decided now.
+    /// Advances the time: grants that have ended hold nothing of their consumer's cap any more. Returns the grants for which the decision has
+    /// changed.
     pub fn advance(&mut self, now: Timestamp) -> BTreeSet<OwnerRef> {
         self.clock = self.clock.max(Some(now));
         let mut changed = BTreeSet::new();

@@ -14,7 +14,7 @@ pub enum Status {
     True,
     /// It does not.
     False,
-    /// Nobody can say.
+    /// It is not known.
     Unknown,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Conditions<'a> {
             .previous
             .iter()
             .find(|condition| condition.type_ == type_.as_str() && condition.status == status)
-            // The schema's default, before anybody looked, has no time.
+            // A condition from the schema's default has no transition time.
             .filter(|condition| condition.last_transition_time.0 != Timestamp::UNIX_EPOCH)
             .map_or_else(|| Time(whole_seconds(self.now)), |condition| condition.last_transition_time.clone());
         self.list.push(Condition {

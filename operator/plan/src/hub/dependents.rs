@@ -1,4 +1,4 @@
-//! Who is reconciled because a resource has changed.
+//! Which resources are reconciled because another one has changed.
 
 use std::collections::BTreeSet;
 
@@ -6,16 +6,16 @@ use aifactory_api::{AccessGrant, Kind, OwnerRef};
 
 use super::cache::{Cache, factory_of_grant, factory_of_pool, pools_of_grant};
 
-/// Those whose projection or status depends on a resource. Grants that share a cap or addresses with it are named by [`Cache::put_grant`].
+/// Resources whose projection or status depends on a resource. Grants that share a cap or addresses with it are named by [`Cache::put_grant`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dependents {
     /// Those that are reconciled at once.
     pub now: BTreeSet<OwnerRef>,
-    /// Those of which only figures change.
+    /// Those of which only figures change, which are reconciled with a delay.
     pub soon: BTreeSet<OwnerRef>,
 }
 
-/// Those that depend on a resource as it is in the cache.
+/// The resources that depend on one as it is in the cache.
 pub fn dependents(cache: &Cache, owner: &OwnerRef) -> Dependents {
     match owner.kind {
         Kind::AIFactory => Dependents { now: of_factory(cache, owner), soon: BTreeSet::new() },
@@ -49,7 +49,7 @@ fn of_grant(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant) -> Dependents 
 }
 
 impl Dependents {
-    /// What is being deleted may only have waited for this.
+    /// A resource that is being deleted may have waited for this change only.
     fn add(&mut self, owner: OwnerRef, deleting: bool) {
         if deleting {
             self.now.insert(owner)

@@ -1,4 +1,4 @@
-//! Which parts of sites have said that they hold something of a resource.
+//! Which parts of sites have reported that they hold something of a resource.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,15 +25,14 @@ impl Holders {
         self.by_part.get(key).into_iter().flatten()
     }
 
-    /// A part holds something of a resource; says whether that is new.
+    /// A part holds something of a resource; returns whether that is new.
     pub fn add(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
         self.by_part.entry(key.clone()).or_default().insert(owner.clone());
         self.by_owner.entry(owner.clone()).or_default().insert(key.clone())
     }
 
-    /// Takes in what a part says that it holds. Only a part that has seen all that is ours there holds nothing else: what it saw before contact was lost, or
-    /// has seen so far, is held beside what was known. Gives the resources for which that is new. A factory is found at its sites by their names, and not
-    /// kept here.
+    /// Takes in a report of what a part holds; returns the resources for which that has changed. The report of a synced part replaces what was known;
+    /// that of any other part is incomplete, and only adds to it. Factories are left out, since their sites are known by name.
     pub fn reported(&mut self, key: &SiteKey, report: &SiteReport) -> Vec<OwnerRef> {
         let mut changed = Vec::new();
         if report.synced {
@@ -45,7 +44,7 @@ impl Holders {
         changed
     }
 
-    /// A part holds nothing of a resource; says whether that is new.
+    /// A part holds nothing of a resource; returns whether that is new.
     pub fn remove(&mut self, key: &SiteKey, owner: &OwnerRef) -> bool {
         take(&mut self.by_part, key, owner);
         take(&mut self.by_owner, owner, key)

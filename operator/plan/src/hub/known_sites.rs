@@ -1,7 +1,7 @@
-//! The parts of sites that may hold something of this hub: a stored fact, which no spec, label or status can take back.
+//! The parts of sites that may hold something of this hub. They are stored, so that no change of a spec, label or status removes one.
 //!
-//! A part joins before the first write there. It leaves by its own synced answer that its claim is given up and that nothing of ours lives there, or
-//! when a person gives the site up.
+//! A part is added before the first write there. It is removed when it reports, synced, that its claim is released and nothing of ours lives there,
+//! or when a person abandons the site.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ pub struct KnownSite {
     pub credential: CredentialSource,
     /// How its Slurm is reached; `None` for a Kubernetes.
     pub slurm: Option<SiteSlurm>,
-    /// UID of the Kubernetes cluster, or the id in the claim on the Slurm cluster; `None`: never told.
+    /// UID of the Kubernetes cluster, or the id in the claim on the Slurm cluster; `None`: never reported.
     pub identity: Option<String>,
-    /// Whether the part has let us in since it was stored. Before that it holds nothing of this hub.
+    /// Whether contact has succeeded since the part was stored. Before that it holds nothing of this hub.
     #[serde(default)]
     pub entered: bool,
 }

@@ -1,8 +1,8 @@
-//! What each site may possibly still let a grant use.
+//! How much of a grant's budget each site may still let it use.
 //!
-//! A site that does not answer may have any limit in force that it was ever told and that nothing has confirmed as replaced. So a part is
-//! lowered at once, and raised only so far that the sum of all that every site may possibly use stays within what was granted. Slurm never ends
-//! a running job when a limit is lowered: what running jobs have reserved counts as used.
+//! A site that does not answer may have any limit in force that was ever assigned to it, unless the site has confirmed a later one. So the limit of a
+//! site is lowered at once, and raised only so far that the sum of all that every site may use stays within what was granted. Slurm never ends a
+//! running job when a limit is lowered, so what running jobs have reserved counts as used.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::model::intent::{Body, Desired, Intent};
 use crate::model::report::{Detail, Report};
 use crate::model::site_key::{Part, SiteKey};
 
-/// The account of one grant: by name of its entry, what each site was told and may have in force.
+/// The account of one grant: by name of its entry, what was assigned to each site and may be in force there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ledger {
     entries: BTreeMap<String, BTreeMap<SiteKey, Share>>,
@@ -21,46 +21,47 @@ pub struct Ledger {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Share {
-    /// Device-minutes told last.
-    told: i64,
-    /// How often another value was told: a report about an earlier one confirms nothing.
+    /// Device-minutes that were assigned last.
+    assigned: i64,
+    /// How often the assigned value has changed: a report about an earlier assignment confirms nothing.
     serial: u64,
-    /// Device-seconds that the site may have let the grant use in the end, if it never hears anything more.
+    /// Device-seconds that the site may let the grant use in total if no further message reaches it.
     may: i64,
-    /// The same as far as it is known: without what only might have been told before the hub began to keep this account.
+    /// The same without limits that may have been assigned before the hub began to keep this account.
     known: i64,
-    /// Device-seconds used and reserved when last heard.
+    /// Device-seconds used and reserved by the last report.
     held: i64,
 }
 
 /// What is known of a site from before the hub began to keep this account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recalled {
-    /// What it was told.
+    /// What was assigned to it.
     pub former: Former,
-    /// Device-minutes that status says were used there.
+    /// Device-minutes that were used there by the last status.
     pub used: i64,
 }
 
-/// What a site was told before the hub began to keep this account.
+/// What was assigned to a site before the hub began to keep this account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Former {
-    /// It was told nothing that its present part does not cover.
+    /// Nothing beyond its present part.
     Part,
     /// Status named this limit in device-minutes, and the grant has not changed since.
     Limit(i64),
-    /// Status named this limit, or none, and something else may have been told since.
+    /// Status named this limit, or none, and another may have been assigned since.
     Unsure(Option<i64>),
 }
 
 impl Ledger {
-    /// Says which sites do not answer. They can not be lowered, so that what was given to them counts as spent.
+    /// Sets which sites do not answer. Their limits can not be lowered, so that all that was assigned to them counts as spent.
     pub fn unreachable(&mut self, sites: BTreeSet<SiteKey>) {
         self.cut = sites;
     }
 
-    /// Decides what each site is told of an entry, in device-minutes, with the serial of the telling. `total` is what was granted, `wanted` how it
-    /// is to be split; `recalled` is asked for entries of which the account knows nothing yet, for every site that may hold something.
+    /// Decides how many device-minutes of an entry are assigned to each site, with the serial of the assignment. `total` is what was granted,
+    /// `wanted` how it is to be split. `recalled` is used for entries that the account does not have yet, and names every site that may hold
+    /// something.
     pub fn settle(
         &mut self,
         entry: &str,
@@ -75,8 +76,8 @@ impl Ledger {
         let targets = targets(total, wanted, shares, &self.cut);
         let target = |key: &SiteKey| targets.get(key).copied().unwrap_or(0);
         for (key, share) in shares.iter_mut() {
-            if share.told > target(key) {
-                share.tell(target(key));
+            if share.assigned > target(key) {
+                share.assign(target(key));
             }
         }
         let keys: Vec<SiteKey> = targets.keys().cloned().collect();
@@ -84,23 +85,23 @@ impl Ledger {
             let others = shares.iter().filter(|(other, _)| **other != key).map(|(_, share)| share.counts()).fold(0, i64::saturating_add);
             let room = seconds(total).saturating_sub(others).max(0) / 60;
             let goal = target(&key).min(room);
-            if let Some(share) = shares.get_mut(&key).filter(|share| share.told < goal) {
-                share.tell(goal);
+            if let Some(share) = shares.get_mut(&key).filter(|share| share.assigned < goal) {
+                share.assign(goal);
             }
         }
-        wanted.keys().filter_map(|key| shares.get(key).map(|share| (key.clone(), (share.told, share.serial)))).collect()
+        wanted.keys().filter_map(|key| shares.get(key).map(|share| (key.clone(), (share.assigned, share.serial)))).collect()
     }
 
-    /// What a site said about a telling: the limit that was read in force, and what is used and reserved there in device-seconds, read after the
-    /// limit. Says whether more room may have come of it. Words about an earlier telling change nothing.
-    pub fn heard(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
+    /// Records a site's report about an assignment: the limit that was read back there, and what is used and reserved in device-seconds, read after
+    /// the limit. Returns whether more may be free now. A report about an earlier assignment changes nothing.
+    pub fn record(&mut self, entry: &str, key: &SiteKey, serial: u64, limit: Option<i64>, held: Option<i64>) -> bool {
         let Some(shares) = self.entries.get_mut(entry) else { return false };
         let share = shares.entry(key.clone()).or_default();
         if share.serial != serial {
             return false;
         }
         let before = (share.may, share.held);
-        let limit = seconds(limit.unwrap_or(0).max(share.told));
+        let limit = seconds(limit.unwrap_or(0).max(share.assigned));
         match held {
             Some(held) => {
                 share.held = held;
@@ -115,39 +116,39 @@ impl Ledger {
         before != (share.may, share.held)
     }
 
-    /// Takes in what sites report about the intents that they were sent last. Says whether the grant is to be projected again.
-    pub fn hear(&mut self, sites: &BTreeMap<SiteKey, Intent>, about: &BTreeMap<SiteKey, &Report>) -> bool {
+    /// Records the reports of sites about the intents that they were sent last. Returns whether the grant is to be projected again.
+    pub fn apply_reports(&mut self, sites: &BTreeMap<SiteKey, Intent>, about: &BTreeMap<SiteKey, &Report>) -> bool {
         let mut moved = false;
         for (key, intent) in sites {
             let Some(report) = about.get(key).filter(|report| report.uid == intent.uid && report.answers == digest_of(intent)) else { continue };
             let (Body::Grant(body), Detail::Grant(detail)) = (&intent.body, &report.detail) else { continue };
-            // A site that keeps what it has has taken no limit from this intent: what was in force there before still is.
+            // An intent with `keep` sets no limit: the one that was in force before still is.
             if body.keep {
                 continue;
             }
             let held = |entry: &str| detail.usage.get(entry).filter(|usage| !usage.stale).map(|usage| usage.used.saturating_add(usage.reserved));
-            // Where Pods are counted and no word is said of an entry, nothing of it is there: what is known was used.
+            // A Kubernetes site that reports no usage of an entry has nothing of it there, so that the last known use stays.
             let silent = |entry: &str| key.part == Part::Kubernetes && !detail.usage.contains_key(entry);
-            let mut told = BTreeSet::new();
+            let mut named = BTreeSet::new();
             let ended = matches!(body.desired, Desired::Ended { .. });
             for pool in &body.pools {
-                told.insert(pool.entry.as_str());
+                named.insert(pool.entry.as_str());
                 let limit = match pool.partition {
-                    // A locked QOS lets nothing start, and keeps the budget that it had: it will be opened with the one that was told.
+                    // A locked QOS lets nothing start, and keeps the limit that it had. It will be opened with the limit that is assigned now.
                     Some(_) if detail.access_removed => Some(pool.budget.device_minutes),
                     Some(_) => detail.slurm.as_ref().and_then(|slurm| slurm.entries.get(&pool.entry)).and_then(|entry| entry.limit),
                     // Until access is gone there, more may start.
                     None if ended && !detail.access_removed => continue,
-                    // What this report answers is what is in force.
+                    // The report answers this intent, so its limit is in force.
                     None => Some(pool.budget.device_minutes),
                 };
                 let known = || self.entries.get(&pool.entry).and_then(|shares| shares.get(key)).map_or(0, |share| share.held);
                 let held = held(&pool.entry).or_else(|| silent(&pool.entry).then(known));
-                moved |= self.heard(&pool.entry, key, pool.budget.serial, limit, held);
+                moved |= self.record(&pool.entry, key, pool.budget.serial, limit, held);
             }
-            // The site is not to have these any more: once access is gone, or the pool is, nothing starts there, and what was used stays used.
+            // Entries that the intent does not name any more: once access or the pool is gone there, nothing starts, and what was used stays used.
             let closed = detail.access_removed || (key.part == Part::Kubernetes && report.settled);
-            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| closed && !told.contains(entry.as_str())) {
+            for (entry, shares) in self.entries.iter_mut().filter(|(entry, _)| closed && !named.contains(entry.as_str())) {
                 if let Some(share) = shares.get_mut(key)
                     && let Some(held) = held(entry).or((share.may == 0).then_some(0)).or_else(|| silent(entry).then_some(share.held))
                 {
@@ -159,15 +160,15 @@ impl Ledger {
         moved
     }
 
-    /// Device-minutes that a site was told last of an entry, with the serial of the telling.
-    pub fn told(&self, entry: &str, key: &SiteKey) -> (i64, u64) {
-        self.entries.get(entry).and_then(|shares| shares.get(key)).map(|share| (share.told, share.serial)).unwrap_or_default()
+    /// Device-minutes of an entry that were assigned to a site last, with the serial of the assignment.
+    pub fn assigned(&self, entry: &str, key: &SiteKey) -> (i64, u64) {
+        self.entries.get(entry).and_then(|shares| shares.get(key)).map(|share| (share.assigned, share.serial)).unwrap_or_default()
     }
 
     /// Device-minutes of an entry that can not be given to any site now, since sites that have not confirmed a lower limit may still use them.
     pub fn withheld(&self, entry: &str, key: &SiteKey, wanted: i64) -> i64 {
-        let told = self.entries.get(entry).and_then(|shares| shares.get(key)).map_or(wanted, |share| share.told);
-        wanted.saturating_sub(told).max(0)
+        let assigned = self.entries.get(entry).and_then(|shares| shares.get(key)).map_or(wanted, |share| share.assigned);
+        wanted.saturating_sub(assigned).max(0)
     }
 
     /// Forgets entries that the grant does not name any more.
@@ -177,15 +178,15 @@ impl Ledger {
 }
 
 impl Share {
-    fn tell(&mut self, minutes: i64) {
-        self.told = minutes;
+    fn assign(&mut self, minutes: i64) {
+        self.assigned = minutes;
         self.serial = self.serial.saturating_add(1);
         self.may = self.may.max(seconds(minutes));
         self.known = self.known.max(seconds(minutes));
     }
 
     fn counts(&self) -> i64 {
-        self.may.max(seconds(self.told)).max(self.held)
+        self.may.max(seconds(self.assigned)).max(self.held)
     }
 }
 
@@ -193,25 +194,25 @@ fn seconds(minutes: i64) -> i64 {
     minutes.saturating_mul(60)
 }
 
-/// Without a memory of its own, the hub goes by spec and status.
+/// The account of an entry after a restart, from spec and status.
 fn recall(wanted: &BTreeMap<SiteKey, i64>, recalled: &BTreeMap<SiteKey, Recalled>) -> BTreeMap<SiteKey, Share> {
     let keys: BTreeSet<&SiteKey> = wanted.keys().chain(recalled.keys()).collect();
     let share = |key: &SiteKey| {
         let part = wanted.get(key).copied().unwrap_or(0);
         let recalled = recalled.get(key).copied().unwrap_or(Recalled { former: Former::Part, used: 0 });
-        let (told, may) = match recalled.former {
+        let (assigned, may) = match recalled.former {
             Former::Part => (part, part),
             Former::Limit(limit) => (limit, limit.max(part)),
-            // Totals that came and went meanwhile are unknown: nothing is raised elsewhere before the site is heard.
+            // Limits that were assigned meanwhile are unknown, so nothing is raised elsewhere before the site has reported.
             Former::Unsure(limit) => (limit.unwrap_or(0), i64::MAX),
         };
         let held = seconds(recalled.used);
-        Share { told, serial: 0, may: seconds(may).max(held), known: seconds(told).max(held), held }
+        Share { assigned, serial: 0, may: seconds(may).max(held), known: seconds(assigned).max(held), held }
     };
     keys.into_iter().map(|key| (key.clone(), share(key))).collect()
 }
 
-/// The parts as wanted, less what other sites have used beyond theirs, or may use since they can not be told.
+/// The wanted parts, less what other sites have used beyond theirs, or may use since no lower limit reaches them.
 fn targets(total: i64, wanted: &BTreeMap<SiteKey, i64>, shares: &BTreeMap<SiteKey, Share>, cut: &BTreeSet<SiteKey>) -> BTreeMap<SiteKey, i64> {
     let held = |key: &SiteKey| shares.get(key).map_or(0, |share| if cut.contains(key) { share.held.max(share.known) } else { share.held });
     let mut parts: BTreeMap<SiteKey, i64> = wanted.iter().map(|(key, part)| (key.clone(), (*part).max(0))).collect();

@@ -1,4 +1,4 @@
-//! What sites report about pools and grants, with the sums that status shows, which are kept up report by report.
+//! The latest reports of sites about pools and grants, with the sums that status shows, updated with each report.
 
 mod awaited;
 mod tally;
@@ -47,7 +47,7 @@ impl ReportIndex {
         self.recount(cache, &owner);
     }
 
-    /// Counts anew what a grant has used, since it may name other pools now.
+    /// Updates the sums of what a grant has used, since it may name other pools now.
     pub fn recount(&mut self, cache: &Cache, owner: &OwnerRef) {
         let Some(grant) = cache.grant(owner) else { return };
         let reports = self.by_owner.get(owner).into_iter().flatten();
@@ -99,12 +99,12 @@ impl ReportIndex {
         self.visits.of(self.by_owner.get(owner).into_iter().flatten())
     }
 
-    /// What the pools and grants at a site, in all its parts, come to.
+    /// The sums over the pools and grants at a site, in all its parts.
     pub fn tally(&self, key: &SiteKey) -> SiteTally {
         self.tallies.at(key)
     }
 
-    /// Device-seconds that grants have used of a pool; `None` where nobody counts.
+    /// Device-seconds that grants have used of a pool; `None` where no site counts.
     pub fn used(&self, pool: &OwnerRef) -> Option<i64> {
         self.visits.of(self.used.by_part(pool)).map(|(_, seconds)| seconds).reduce(i64::saturating_add)
     }
@@ -114,7 +114,7 @@ impl ReportIndex {
         self.visits.of(self.used.by_part(pool)).map(|(key, seconds)| (key.clone(), seconds)).collect()
     }
 
-    /// Notes which parts were told of a resource: a report of each of them is awaited until it is there.
+    /// Sets which parts were sent a resource: a report of each of them is awaited until it is there.
     pub fn expect(&mut self, owner: &OwnerRef, told: impl IntoIterator<Item = SiteKey>) {
         let reports = self.by_owner.get(owner);
         let silent = told.into_iter().filter(|key| !reports.is_some_and(|reports| reports.contains_key(key)));
@@ -122,12 +122,12 @@ impl ReportIndex {
         self.awaited.expect(owner, silent);
     }
 
-    /// The part has another worker, which was told of nothing yet.
+    /// The part has a new worker, which was sent nothing yet.
     pub fn expect_nothing_of(&mut self, key: &SiteKey) {
         self.awaited.forget_part(key);
     }
 
-    /// Whether a part has reported on everything that it was told of.
+    /// Whether a part has reported on everything that it was sent.
     pub fn has_answered(&self, key: &SiteKey) -> bool {
         self.awaited.is_empty(key)
     }

@@ -1,4 +1,4 @@
-//! Which changes go before all others: those that take access from somebody.
+//! Which changes are urgent: those that remove somebody's access.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
-//! GPU-hours: exact conversions, and the account of what each site may still let a grant use.
+//! GPU-hours: exact conversions between the units of grants, Slurm and Pods.
 //!
-//! Grants are written in canonical GPU-hours; Slurm enforces device-minutes and job records count device-seconds. Integers all the way:
+//! Grants are written in canonical GPU-hours; Slurm enforces device-minutes and job records count device-seconds. All arithmetic is on integers:
 //! rounded down where something is granted, and cut to four decimals where it is shown.
 
 use aifactory_api::grant::LocalBudget;
@@ -24,14 +24,15 @@ pub fn part_of(budget: &LocalBudget) -> Part {
     if budget.unit == OF_PODS { Part::Kubernetes } else { Part::Slurm }
 }
 
-/// How often a site looks at least at what running Pods use, in seconds.
+/// The longest time between two counts of what running Pods use, in seconds.
 pub const PERIOD: i64 = 15;
 
-/// How long a Pod of a used-up budget has at most to end, in seconds: so much less than [`PERIOD`] that it is over in the time held back.
+/// The longest grace period for Pods of a used-up budget, in seconds. It is so much shorter than [`PERIOD`] that Pods end within the part of the
+/// budget that is held back for this.
 pub const GRACE: u32 = 10;
 
-/// Device-seconds after which nothing more starts on Kubernetes: the part of the budget, less what the GPUs of a grant may use between two looks
-/// at them; at least half of the part, so that a small one is of use.
+/// Device-seconds after which nothing more starts on Kubernetes: the part of the budget, less what the GPUs of a grant may use between two counts; at
+/// least half of the part, so that a small one can be used.
 pub fn closes_at(device_minutes: i64, max_gpus: i64) -> i64 {
     let part = device_minutes.max(0).saturating_mul(60);
     part - max_gpus.max(0).saturating_mul(PERIOD).min(part / 2)
@@ -49,7 +50,7 @@ pub fn shown(ten_thousandths: i64) -> String {
     if rest == 0 { whole.to_string() } else { format!("{whole}.{rest:04}").trim_end_matches('0').to_owned() }
 }
 
-/// What [`shown`] wrote.
+/// Parses the output of [`shown`].
 pub fn parse(text: &str) -> Option<i64> {
     let (whole, rest) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit());
@@ -100,7 +101,7 @@ mod tests {
             let accounting = Accounting { canonical_gpu_hours: canonical, per_device_hours: device };
             let minutes = device_minutes(hours, accounting);
             prop_assert!(ten_thousandths(minutes * 60, accounting) <= hours * 10_000);
-            // One minute more would be too many.
+            // One minute more would be more than was granted.
             prop_assert!(i128::from(minutes + 1) * i128::from(canonical) > i128::from(hours) * 60 * i128::from(device));
         }
     }

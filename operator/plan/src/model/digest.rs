@@ -41,7 +41,8 @@ pub fn owned_digest(observed: &Value, manager: &str, whole_spec: bool) -> Option
     Some(of(&owned))
 }
 
-/// Paths at which `observed` is not what was planned, such as `spec.policyTypes`. With `whole_spec` also what it has beside in `spec`.
+/// Paths at which `observed` differs from what was planned, such as `spec.policyTypes`. With `whole_spec` also fields in `spec` that were not
+/// planned.
 pub fn differences(planned: &Value, observed: &Value, whole_spec: bool) -> Vec<String> {
     let mut paths = Vec::new();
     differing(planned, observed, "", &mut paths);

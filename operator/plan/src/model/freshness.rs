@@ -1,13 +1,14 @@
 //! Which of two views of one object is the newer one: the one rule for objects, nodes, and the hub's resources.
 //!
-//! A watch says the truth in its order. The answer to a write is taken as well, so that nobody waits for the watch, but only where it is newer than
-//! what the watch has shown, and only where the request was begun after the latest listing: a server that was set back gives lower versions from then
-//! on, and an answer from before would hide all of them. A new listing therefore forgets versions, and the UIDs of objects that were deleted.
+//! Events of a watch are correct and in order. The answer to a write is used as well, so that the operator need not wait for the watch, but only
+//! where it is newer than what the watch has shown, and only where the request was begun after the latest listing: a server that was restored from a
+//! backup gives lower versions from then on, and an answer from before would hide all of them. A new listing therefore forgets versions, and the UIDs
+//! of objects that were deleted.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// A point in the order in which one process lists and asks.
+/// A point in the order of listings and requests of one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
@@ -19,7 +20,7 @@ impl Moment {
     }
 }
 
-/// An object as one state of it names itself.
+/// UID and resourceVersion of one state of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation {
     uid: u64,
@@ -62,22 +63,22 @@ impl<K> Default for Freshness<K> {
 }
 
 impl<K: Ord + Clone> Freshness<K> {
-    /// A new listing begins: what was known of versions and deletions says nothing any more.
+    /// A new listing begins: known versions and deletions are forgotten.
     pub fn relist(&mut self, at: Moment) {
         self.listing = at;
         self.entries.clear();
     }
 
-    /// The watch shows a state of an object. True: it is to be taken.
+    /// The watch shows a state of an object. Returns whether to use it.
     pub fn shown(&mut self, key: &K, state: Incarnation) -> bool {
         if let Some(entry) = self.entries.get_mut(key) {
             let same = entry.known.uid == state.uid;
-            // The watch catches up with what was answered, which is no news.
+            // The watch catches up with an answer that was used already.
             if entry.answered && !entry.gone && entry.known == state {
                 entry.answered = false;
                 return false;
             }
-            // What was answered is ahead of the watch: an object that we have deleted may be shown once more, as it was before.
+            // An answer was used that the watch has not shown yet: it may still show an older state, such as that of an object which we have deleted.
             if entry.answered && ((entry.gone && same) || entry.known.version > state.version) {
                 return false;
             }
@@ -86,7 +87,7 @@ impl<K: Ord + Clone> Freshness<K> {
         true
     }
 
-    /// The answer to a write that was begun at this moment. True: it is to be taken.
+    /// The answer to a write that was begun at this moment. Returns whether to use it.
     pub fn answered(&mut self, key: &K, state: Incarnation, asked: Moment) -> bool {
         if asked < self.listing || self.entries.get(key).is_some_and(|entry| entry.known.version >= state.version) {
             return false;
@@ -95,9 +96,9 @@ impl<K: Ord + Clone> Freshness<K> {
         true
     }
 
-    /// The watch says that an object is gone, as it was at last. True: what is known of its name is gone.
+    /// The watch shows the deletion of an object, in its last state. Returns whether the object that is known by this name is gone.
     pub fn went(&mut self, key: &K, state: Incarnation) -> bool {
-        // Another incarnation of the name that is newer stays.
+        // A newer object of the same name stays.
         if self.entries.get(key).is_some_and(|entry| entry.known.uid != state.uid && entry.known.version > state.version) {
             return false;
         }
@@ -105,7 +106,7 @@ impl<K: Ord + Clone> Freshness<K> {
         true
     }
 
-    /// The answer to a deletion that was begun at this moment: the object with this UID is gone. True: it is to be taken.
+    /// The answer to a deletion that was begun at this moment: the object with this UID is gone. Returns whether to use it.
     pub fn deleted(&mut self, key: &K, uid: &str, asked: Moment) -> bool {
         let state = Incarnation::new(uid, self.entries.get(key).map_or(0, |entry| entry.known.version));
         if asked < self.listing || self.entries.get(key).is_some_and(|entry| entry.known.uid != state.uid) {
@@ -115,15 +116,15 @@ impl<K: Ord + Clone> Freshness<K> {
         true
     }
 
-    /// The object is known to be gone, though its own watch has not shown it: what that watch still shows of this incarnation is old.
-    pub fn bury(&mut self, key: &K) {
+    /// Marks an object as gone although its own watch has not shown that: states of this object that the watch still shows are old.
+    pub fn mark_gone(&mut self, key: &K) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.answered = true;
             entry.gone = true;
         }
     }
 
-    /// Whether an object that a listing did not name is there all the same, since it was made after the listing began.
+    /// Whether an object that a listing did not contain exists all the same, since it was made after the listing began.
     pub fn outlives_listing(&self, key: &K) -> bool {
         self.entries.get(key).is_some_and(|entry| entry.answered && !entry.gone)
     }
@@ -195,13 +196,13 @@ mod tests {
         assert!(!known.outlives_listing(&"a"));
     }
 
-    /// What happens to one name at a server that may be set back: each state has a version, and the watch shows all of them in order.
+    /// Events of one name at a server that may be restored from a backup: each state has a version, and the watch shows all of them in order.
     #[derive(Clone, Debug)]
     enum Event {
         Write,
         Delete,
         Restore(usize),
-        Hear(usize),
+        Show(usize),
         Answer(usize),
     }
 
@@ -210,7 +211,7 @@ mod tests {
             4 => Just(Event::Write),
             2 => Just(Event::Delete),
             1 => (0..6_usize).prop_map(Event::Restore),
-            4 => (1..4_usize).prop_map(Event::Hear),
+            4 => (1..4_usize).prop_map(Event::Show),
             3 => (0..4_usize).prop_map(Event::Answer),
         ];
         proptest::collection::vec(event, 1..60)
@@ -222,7 +223,7 @@ mod tests {
     #[derive(Default)]
     struct Simulation {
         history: Vec<Stored>,
-        heard: usize,
+        shown: usize,
         version: u64,
         born: u64,
         answers: Vec<(Stored, Stored, Moment)>,
@@ -251,10 +252,10 @@ mod tests {
             self.store(Some((uid, self.version)));
         }
 
-        fn hear(&mut self) {
-            let Some(stored) = self.history.get(self.heard).cloned() else { return };
-            let before = self.heard.checked_sub(1).and_then(|at| self.history.get(at).cloned()).flatten();
-            self.heard += 1;
+        fn show(&mut self) {
+            let Some(stored) = self.history.get(self.shown).cloned() else { return };
+            let before = self.shown.checked_sub(1).and_then(|at| self.history.get(at).cloned()).flatten();
+            self.shown += 1;
             match (stored, before) {
                 (Some((uid, version)), _) => {
                     if self.known.shown(&"x", state(&uid, version)) {
@@ -290,11 +291,11 @@ mod tests {
             }
         }
 
-        /// The watch breaks, and lists anew.
+        /// The watch breaks, and lists again.
         fn list(&mut self) {
             self.moment = self.moment.next();
             self.known.relist(self.moment);
-            self.heard = self.history.len();
+            self.shown = self.history.len();
             match self.now() {
                 Some((uid, version)) => {
                     if self.known.shown(&"x", state(&uid, version)) {
@@ -309,14 +310,14 @@ mod tests {
         fn restore(&mut self, back: usize) {
             let to = self.history.len().saturating_sub(back + 1);
             self.history.truncate(to);
-            // The server counts on from where it was set back to, and new objects have new UIDs.
+            // The server counts on from the restored version, and new objects have new UIDs.
             self.version = self.history.iter().flatten().map(|(_, version)| *version).max().unwrap_or_default();
             self.list();
         }
     }
 
     proptest! {
-        /// Whatever is late, once the watch has caught up and every answer has come the view is what is stored.
+        /// In whatever order events and answers arrive, in the end the view equals what is stored.
         #[test]
         fn in_the_end_the_view_is_what_is_stored(events in events()) {
             let mut site = Simulation::default();
@@ -329,15 +330,15 @@ mod tests {
                         site.store(None);
                     },
                     Event::Restore(back) => site.restore(back),
-                    Event::Hear(number) => (0..number).for_each(|_| site.hear()),
+                    Event::Show(number) => (0..number).for_each(|_| site.show()),
                     Event::Answer(at) => site.answer(at),
                 }
             }
             while !site.answers.is_empty() {
                 site.answer(0);
             }
-            while site.heard < site.history.len() {
-                site.hear();
+            while site.shown < site.history.len() {
+                site.show();
             }
             prop_assert_eq!(&site.view, &site.now());
         }

@@ -1,8 +1,8 @@
-//! Intent: what one site must know of one resource. Versioned and serialisable, so that any transport can carry it.
+//! Intent: the desired state of one resource at one site. Versioned and serialisable, so that any transport can carry it.
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
+use aifactory_api::factory::{Dns, FactoryPolicy, NetworkPort, NetworkService, SiteAccess};
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork};
 use aifactory_api::pool::{Accelerator, Accounting, PerGpu, Preemption};
 use aifactory_api::slurm::SiteSlurm;
@@ -15,7 +15,7 @@ use crate::model::budget;
 /// Version of these types on the wire.
 pub const VERSION: u32 = 1;
 
-/// What a site must know of the factory that it belongs to.
+/// What a site needs of the factory that it belongs to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SiteIntent {
     /// [`VERSION`].
@@ -28,26 +28,26 @@ pub struct SiteIntent {
     pub factory_uid: String,
     /// Name of the site.
     pub site: String,
-    /// UID of the cluster that the site was so far, if known.
+    /// UID of the cluster that the site has been so far, if known.
     pub expected_uid: Option<String>,
     /// UID of a cluster that a person has accepted as the site's new identity.
     pub accepted_uid: Option<String>,
-    /// Whether the site is to be let go: its claim is given up once nothing of ours is left.
+    /// Whether the site is to be released: its claim is removed once nothing of ours is left.
     pub release: bool,
     /// Whether the hub has stored that this part of the site may hold something of it. Until then nothing is written there, the claim included.
     #[serde(default)]
     pub recorded: bool,
-    /// The factory does not name this part any more, or can not be read: nothing is given there, and access is only taken away. What is said
-    /// about networks and services is not known.
+    /// The factory does not name this part any more, or can not be read: nothing is given there, and access is only removed. The fields on networks
+    /// and services are then empty because they are not known.
     #[serde(default)]
     pub left: bool,
     /// Ranges of the whole factory that tenants' egress never opens: pods, services, nodes, management.
     pub protected: Vec<String>,
     /// Where this site's Pods resolve names.
-    pub dns: aifactory_api::factory::Dns,
+    pub dns: Dns,
     /// Services of this site that grants may name.
     pub services: Vec<NetworkService>,
-    /// What members are told.
+    /// Information for members.
     pub access: SiteAccess,
     /// The site's Slurm.
     pub slurm: Option<SiteSlurm>,
@@ -58,20 +58,47 @@ pub struct SiteIntent {
     /// Types of GPU in the partitions of all Slurm pools at this site, sorted.
     #[serde(default)]
     pub gres_types: Vec<String>,
-    /// What the site itself says to its Slurm, where it says so on its Kubernetes. `None`: not read yet.
-    pub word: Option<SiteWord>,
+    /// The configuration that the site's admin keeps on the site's Kubernetes, for its Slurm. `None`: not read yet.
+    pub config: Option<SiteConfig>,
 }
 
-/// What a site says itself to both of its parts.
+impl SiteIntent {
+    /// A site that the hub has recorded and for which its factory configures nothing.
+    pub fn bare(hub: &str, factory: OwnerRef, factory_uid: &str, site: &str) -> Self {
+        Self {
+            version: VERSION,
+            hub: hub.to_owned(),
+            factory,
+            factory_uid: factory_uid.to_owned(),
+            site: site.to_owned(),
+            expected_uid: None,
+            accepted_uid: None,
+            release: false,
+            recorded: true,
+            left: false,
+            protected: Vec::new(),
+            dns: Dns::default(),
+            services: Vec::new(),
+            access: SiteAccess::default(),
+            slurm: None,
+            policy: FactoryPolicy::default(),
+            accelerators: Vec::new(),
+            gres_types: Vec::new(),
+            config: None,
+        }
+    }
+}
+
+/// The ConfigMaps by which a site's admin configures the operator at both parts of the site.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SiteWord {
+pub struct SiteConfig {
     /// ConfigMap `aifactory-site-policy`, as it is.
     pub policy: BTreeMap<String, String>,
     /// ConfigMap `aifactory-slurm-users`: member id to local user.
     pub users: BTreeMap<String, String>,
 }
 
-/// What a site must know of one pool or grant.
+/// The desired state of one pool or grant at one site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Intent {
     /// [`VERSION`].
@@ -82,21 +109,21 @@ pub struct Intent {
     pub uid: String,
     /// The generation that this intent was made from.
     pub generation: i64,
-    /// When the resource was created: earlier ones win where something is scarce.
+    /// When the resource was created: where a cap is short, earlier ones come first.
     pub created: Timestamp,
     /// What is wanted.
     pub body: Body,
 }
 
 impl Intent {
-    /// Whether this intent takes access from all members of a grant, or from one whom the intent `before` named.
+    /// Whether this intent removes the access of all members of a grant, or of one whom the intent `before` named.
     pub fn takes_access(&self, before: Option<&Intent>) -> bool {
         let Body::Grant(grant) = &self.body else { return false };
         let former = match before.map(|before| &before.body) {
             Some(Body::Grant(before)) => before.members.as_slice(),
             Some(Body::Pool(_)) | None => &[],
         };
-        // Another role or another subject takes the former one away as well.
+        // A changed role or subject removes the former access as well.
         grant.desired != Desired::Bound || former.iter().any(|member| !grant.members.contains(member))
     }
 }
@@ -130,7 +157,7 @@ pub struct PoolIntent {
 /// Where the nodes of a pool come from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NodeSource {
-    /// They are there, and the site offers them.
+    /// Existing nodes that the site offers.
     Adopt {
         /// Labels that a node must have. Without any, none is selected.
         selector: BTreeMap<String, String>,
@@ -172,7 +199,7 @@ pub struct Rank {
     pub default: bool,
     /// PriorityTier; `None`: Slurm's own default.
     pub priority_tier: Option<i32>,
-    /// What its jobs must bear when a higher tier needs their nodes; `None`: what the cluster says.
+    /// What happens to its jobs when a higher tier needs their nodes; `None`: the cluster's own setting.
     pub preemption: Option<Preemption>,
 }
 
@@ -183,17 +210,17 @@ pub struct GrantIntent {
     pub code: String,
     /// Name of the organisation.
     pub organisation: String,
-    /// What the site shall hold now.
+    /// The desired state at the site.
     pub desired: Desired,
-    /// Why the site must not take the grant if it does not hold it yet.
+    /// Why the site must not establish the grant if it does not hold it yet.
     pub only_if_held: Option<Refusal>,
     /// Something that the grant names can not be read now: a pool, a factory, or the site's entry there. `pools`, `egress` and `cross_site` may then
-    /// lack what the site was told before, and `members` may list subjects that nobody has checked.
+    /// lack what earlier intents had, and `members` may list subjects that were not checked.
     ///
     /// The site makes and opens nothing: no namespace, binding, association, account, QOS or quota that it does not hold already, though a member is
-    /// listed. For want of what is not listed it closes nothing: quotas, pool labels, QOS, partitions and network policies stay as they are found.
-    /// What does act: members who are not listed lose access, `Paused` and `Scheduled` let nothing new start, and `Ended` ends access as always. What
-    /// is held is in order then: the report is settled, with `Bound` or `Paused` as its phase, and counts the members that have access.
+    /// listed. It closes nothing because it is missing from the intent: quotas, pool labels, QOS, partitions and network policies stay as they are
+    /// found. What does act: members who are not listed lose access, `Paused` and `Scheduled` let nothing new start, and `Ended` ends access as
+    /// always. The site reports what it holds as settled, with `Bound` or `Paused` as its phase, and counts the members that have access.
     #[serde(default)]
     pub keep: bool,
     /// Active members only.
@@ -216,7 +243,7 @@ pub struct GrantIntent {
     pub adopt_previous: bool,
 }
 
-/// What a site shall hold of a grant.
+/// The desired state of a grant at a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Desired {
     /// Not in force yet: nothing, and if something is held already, paused.
@@ -231,12 +258,12 @@ pub enum Desired {
         because: Reason,
         /// Why, in words.
         message: String,
-        /// When, where the clock says so; otherwise the moment when the site first hears of it.
+        /// When access ends, for an end by the clock; otherwise it ends when the site first receives the intent.
         at: Option<Timestamp>,
     },
 }
 
-/// A refusal, with words for people.
+/// A refusal, with a message for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// Why.
@@ -252,9 +279,9 @@ pub struct MemberIntent {
     pub id: String,
     /// Role.
     pub role: MemberRole,
-    /// The member at Kubernetes sites; `None`: waits.
+    /// The member's subject at Kubernetes sites; `None`: the member waits.
     pub subject: Option<KubernetesSubject>,
-    /// The member's user in Slurm, unless the site's own map says otherwise; `None`: waits.
+    /// The member's user in Slurm, unless the site's own map has another; `None`: the member waits.
     pub slurm_user: Option<String>,
 }
 
@@ -298,7 +325,8 @@ pub struct Budget {
     pub device_minutes: i64,
     /// The pool's exact conversion.
     pub accounting: Accounting,
-    /// How often the hub has told another figure: a report that answers an earlier one confirms nothing, though the figure may be the same.
+    /// How often the hub has assigned another figure: a report that answers an earlier assignment confirms nothing, though the figure may be the
+    /// same.
     pub serial: u64,
 }
 
@@ -326,7 +354,7 @@ pub struct End {
     pub after_retention: AfterRetention,
 }
 
-/// Somewhere that Pods may go.
+/// A destination that Pods may reach.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EgressIntent {
     /// A service that this site names.
@@ -350,7 +378,7 @@ pub struct CrossSiteIntent {
 }
 
 impl PoolIntent {
-    /// A pool of which nothing but its name is known, and of which nothing shall remain.
+    /// The intent for a pool of which only the name is known, and which is to be removed.
     pub fn absent() -> Self {
         Self {
             presence: Presence::Absent,

@@ -1,15 +1,15 @@
-//! Kinds of objects at a site. The set is open: an engine brings the kinds that it works with.
+//! Kinds of objects at a site. The set is open: each engine defines the kinds that it works with.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// A kind that is written or read at a site, Nodes and Pods aside. Two are one where all of their [`KindInfo`] is.
+/// A kind that is written or read at a site, Nodes and Pods aside. Two kinds are equal where their [`KindInfo`] is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ObjectKind(&'static KindInfo);
 
-/// What is known of a kind beforehand.
+/// The constant properties of a kind.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct KindInfo {
     /// API group; empty for the core one.
@@ -20,7 +20,7 @@ pub struct KindInfo {
     pub kind: &'static str,
     /// The resource, as `rolebindings`.
     pub plural: &'static str,
-    /// Whether all of `spec` is ours: what somebody else adds to a network policy widens it.
+    /// Whether all of `spec` is ours: a rule that others add to a network policy widens it.
     pub owns_spec: bool,
     /// What its objects do to the access of a grant's members.
     pub effect: Effect,
@@ -44,9 +44,9 @@ pub enum Effect {
 pub enum Removal {
     /// As soon as they are not wanted.
     Swept,
-    /// When the engine, or the life cycle of their owner, says so: something else has to happen before.
+    /// When the engine or the life cycle of their owner removes them, since something else has to happen before.
     Planned,
-    /// Never: they stay when their owner lets the site go.
+    /// Never: they stay also when their owner releases the site.
     Never,
 }
 
@@ -93,7 +93,7 @@ impl ObjectKind {
         self.0.removal == Removal::Swept
     }
 
-    /// Whether its objects stay when their owner lets the site go.
+    /// Whether its objects stay also when their owner releases the site.
     pub fn stays(self) -> bool {
         self.0.removal == Removal::Never
     }

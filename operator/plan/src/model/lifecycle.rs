@@ -1,18 +1,17 @@
 //! The life of a grant at one part of a site, its Kubernetes or its Slurm.
 //!
-//! What the hub desires, the [`Marks`] that the part holds, and the clock give a [`Life`], and when it changes next. Both planners match on it, and
-//! what is retained after its grant is gone from the hub goes by the same [`Ended`].
+//! [`Life`] is computed from what the hub desires, the [`Marks`] that the part holds, and the clock, with the time of its next change. The planners
+//! of both parts match on it; what is retained after its grant is gone from the hub is planned by the same [`Ended`].
 //!
 //! Where the two parts differ on purpose:
 //!
-//! - *A part that its factory does not name any more.* Slurm keeps what it has ([`Order::keeps`]): to establish a grant there asks for accounts,
-//!   partitions and counters that nobody vouches for any more. On Kubernetes the grant is established as always and all but removals is left out, since
-//!   the namespace's objects alone say what is missing.
-//! - *When work ends.* Kubernetes ends it in the plan that writes the lock, in this order. Slurm ends jobs in a pass that has read the lock, since its
-//!   REST answers "done" of what it did not do; the jobs that wait end at once, since a lock does not end them.
+//! - *A part that its factory does not name any more.* Slurm keeps what it has ([`Order::keeps`]), since establishing a grant there needs accounts,
+//!   partitions and counters that are not known any more. On Kubernetes the grant is planned as always, and all steps but removals are left out.
+//! - *When work ends.* Kubernetes ends it in the plan that writes the lock, in this order. Slurm ends running jobs in a sync that has read the lock
+//!   back, since its REST may answer with success although nothing was done. Pending jobs are ended at once, since a lock does not end them.
 //! - *When data goes.* A namespace goes with what runs in it. An account goes when its jobs have ended, since Slurm refuses to delete it before.
-//! - *A paused site.* In Slurm the lock and its marks are what takes access away, so they are written also then. On Kubernetes role bindings are deleted,
-//!   and the namespace is locked when the pause is over.
+//! - *A paused site.* In Slurm the lock and its marks remove access, so they are written also while the site is paused. On Kubernetes role bindings
+//!   are deleted, and the namespace is locked when the pause is over.
 
 mod ended;
 mod marks;
@@ -28,7 +27,7 @@ use crate::model::report::SitePhase;
 pub use ended::{Cause, Ended, cancel_at};
 pub use marks::{Marks, State, after_retention};
 
-/// What a part of a site is told of a grant.
+/// The intent for a grant at a part of a site, with the site's own refusal.
 #[derive(Clone, Copy, Debug)]
 pub struct Order<'a> {
     /// The grant's UID.
@@ -37,7 +36,7 @@ pub struct Order<'a> {
     pub grant: &'a GrantIntent,
     /// The site's own refusal.
     pub refused: Option<&'a Refusal>,
-    /// Nothing is made or opened now, and what is held stays.
+    /// Nothing is made or opened, and what the part holds stays.
     pub keeps: bool,
 }
 
@@ -50,7 +49,7 @@ pub enum Work {
     Paused,
 }
 
-/// Where a grant stands at a part of a site.
+/// The state of a grant at a part of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Life {
     /// In force: what it needs is made, and kept as it shall be.
@@ -63,7 +62,7 @@ pub enum Life {
     Refused {
         /// Why.
         refusal: Refusal,
-        /// What was held has ended so; `None`: nothing was held.
+        /// How what was held has ended; `None`: nothing was held.
         ended: Option<Ended>,
     },
     /// Access has ended; what is left is kept for its retention.
@@ -75,7 +74,7 @@ pub enum Life {
 }
 
 impl Life {
-    /// The state of a grant. `held`: the marks of what is held, which say nothing where nobody can tell; `None`: nothing is held.
+    /// The state of a grant. `held`: the marks of what is held, empty where they can not be read; `None`: nothing is held.
     pub fn of(order: &Order<'_>, held: Option<&Marks>, now: Timestamp) -> Self {
         let Order { uid, grant, refused, keeps } = *order;
         if let Some(marks) = held.filter(|marks| !grant.adopt_previous && marks.is_of_another(uid, &grant.code)) {
@@ -107,7 +106,7 @@ impl Life {
         }
     }
 
-    /// What is reported, as far as the state says it.
+    /// The phase to report, as far as it follows from the state.
     pub fn phase(&self) -> SitePhase {
         match self {
             Life::Living(Work::Open) | Life::Keeping(Work::Open) => SitePhase::Bound,

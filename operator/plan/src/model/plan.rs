@@ -10,7 +10,7 @@ use crate::model::digest::Digest;
 use crate::model::object::{Object, ObjectKey, ObjectKind};
 use crate::model::report::{Detail, Finding, SitePhase};
 
-/// What a site worker keeps of an object of ours.
+/// The part of an object of ours that the operator keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// The object's UID.
@@ -24,7 +24,7 @@ pub struct Observed {
 /// Objects of one owner, as observed.
 pub type ObservedObjects = BTreeMap<ObjectKey, Observed>;
 
-/// What one resource means at one site, now.
+/// The plan for one resource at one site.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// What to do, strictly in this order. Empty: the site holds just what is wanted.
@@ -51,7 +51,7 @@ pub struct Step {
 /// What a step is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum Purpose {
-    /// Takes access away. A failure does not hold up the steps after it.
+    /// Removes access. A failure does not stop the steps after it.
     RemoveAccess,
     /// Everything else. A failure stops the steps after it.
     Establish,
@@ -96,7 +96,7 @@ pub enum Action {
     PatchNode(NodePatch),
 }
 
-/// A deletion, where nothing else will do.
+/// An action that must be a deletion, checked by type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Deletion {
     /// What.
@@ -137,7 +137,7 @@ impl Plan {
     }
 }
 
-/// The applies that bring `wanted` about: none for an object whose owned fields are as planned.
+/// The applies for `wanted`: none for an object whose owned fields are as planned.
 pub fn applies(wanted: Vec<Object>, observed: &ObservedObjects) -> Vec<Action> {
     wanted
         .into_iter()

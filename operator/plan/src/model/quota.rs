@@ -1,7 +1,7 @@
-//! A cap that grants share, of a pool's consumer or of a site: which of them are admitted.
+//! A cap that grants share, of a pool's consumer or of a site, and which of the grants are admitted under it.
 //!
-//! Earlier grants count first, and a grant that does not fit takes nothing from later ones that do. That is decided again where something changes
-//! only: as long as all that are admitted fit together and each that is refused still does not fit where it stands, nobody else is looked at.
+//! Earlier grants count first, and a grant that does not fit takes nothing from later ones that do. A change is decided locally: as long as all
+//! admitted grants fit together and each refused one still does not fit at its position, no other grant is read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use crate::model::visits::Visits;
 
-/// Where a grant stands: when it was created, and who it is.
+/// The position of a grant in the order of creation, with its owner to break ties.
 pub type Position = (Timestamp, OwnerRef);
 
 /// GPU-hours and GPUs.
@@ -74,13 +74,13 @@ pub struct Quota {
     claims: BTreeMap<Position, Claim>,
     /// When those that have not ended will.
     ends: BTreeSet<(Timestamp, Position)>,
-    /// The time up to which ended claims were let go.
+    /// The time up to which ended claims were released.
     clock: Timestamp,
     /// The claims that have not ended.
     living: BTreeMap<Position, Amount>,
     /// What all that are admitted hold together.
     admitted: Amount,
-    /// Those that are not, with what earlier grants hold.
+    /// Refused grants, with what earlier grants hold.
     refused: BTreeMap<Position, Amount>,
 }
 
@@ -99,7 +99,7 @@ impl Quota {
         }
     }
 
-    /// Stores the claim of a grant, or takes it out; says for whom something else is decided now.
+    /// Stores the claim of a grant, or removes it; returns the grants for which the decision has changed.
     pub fn set(&mut self, position: &Position, claim: Option<Claim>) -> BTreeSet<OwnerRef> {
         if self.claims.get(position) == claim.as_ref() {
             return BTreeSet::new();
@@ -119,7 +119,7 @@ impl Quota {
         changed
     }
 
-    /// Lets go what has ended; says for whom something else is decided now.
+    /// Releases the claims that have ended; returns the grants for which the decision has changed.
     pub fn advance(&mut self, now: Timestamp) -> BTreeSet<OwnerRef> {
         let mut changed = BTreeSet::new();
         while let Some((until, position)) = self.ends.first().filter(|(until, _)| *until <= now).cloned() {
@@ -136,7 +136,7 @@ impl Quota {
         self.ends.first().map(|(until, _)| *until)
     }
 
-    /// Whether what is decided holds at this time.
+    /// Whether the decisions hold at this time.
     fn holds_at(&self, now: Timestamp) -> bool {
         now >= self.clock && self.next_end().is_none_or(|end| end > now)
     }
@@ -155,8 +155,8 @@ impl Quota {
         if self.holds_at(now) { self.admitted } else { self.at(now).admitted }
     }
 
-    /// When the clock next changes what may be decided for a grant: what ends sets something free for those that were refused, and what they get may
-    /// be taken from later ones.
+    /// The next time at which the decision for a grant may change: an end frees something for grants that were refused, and what they get may be lost
+    /// for later ones.
     pub fn next_change(&self, position: &Position, now: Timestamp) -> Option<Timestamp> {
         if self.holds_at(now) {
             return self.is_contended(position).then(|| self.next_end()).flatten();
@@ -205,7 +205,7 @@ impl Quota {
         self.give_on(position, changed);
     }
 
-    /// Gives what was set free at a position to later grants that were refused, the earlier ones first.
+    /// Gives what became free at a position to later grants that were refused, the earlier ones first.
     fn give_on(&mut self, position: &Position, changed: &mut BTreeSet<OwnerRef>) {
         let mut after = position.clone();
         while let Some((next, held)) = self.refused.range((Excluded(&after), Unbounded)).next().map(|(next, held)| (next.clone(), *held)) {
@@ -225,7 +225,7 @@ impl Quota {
         }
     }
 
-    /// Corrects what those that are refused after a position are told of earlier grants.
+    /// Updates, for grants that are refused after a position, the amount that earlier grants hold.
     fn shift_later(&mut self, position: &Position, changed: &mut BTreeSet<OwnerRef>, shift: impl Fn(Amount) -> Amount) {
         for (later, held) in self.visits.of(self.refused.range_mut((Excluded(position), Unbounded))) {
             *held = shift(*held);
@@ -238,7 +238,7 @@ impl Quota {
         self.visits.of(self.living.range((Excluded(position), Unbounded))).all(|(later, _)| self.refused.contains_key(later))
     }
 
-    /// Decides anew for a grant and all later ones.
+    /// Decides again for a grant and all later ones.
     fn decide_from(&mut self, position: &Position, changed: &mut BTreeSet<OwnerRef>) {
         let tail: Vec<(Position, Amount)> =
             self.visits.of(self.living.range(position..)).map(|(position, amount)| (position.clone(), *amount)).collect();

@@ -1,4 +1,4 @@
-//! Report: what one site says back about one resource, or about itself. Versioned and serialisable.
+//! Report: the state of one resource at one site, or of the site itself, as the site sends it to the hub. Versioned and serialisable.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::digest::Digest;
-use crate::model::intent::SiteWord;
+use crate::model::intent::SiteConfig;
 
-/// What a site says about one resource.
+/// The state of one resource at a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The resource.
@@ -21,17 +21,17 @@ pub struct Report {
     pub generation: i64,
     /// Digest of the intent that this answers.
     pub answers: Digest,
-    /// Where the resource stands.
+    /// The phase.
     pub phase: SitePhase,
     /// Whether the site holds just what the intent asks for, now.
     pub settled: bool,
-    /// What people should know, the most important first.
+    /// Findings for people, the most important first.
     pub findings: Vec<Finding>,
     /// More, by kind of resource.
     pub detail: Detail,
 }
 
-/// Where a resource stands at a site.
+/// The phase of a resource at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum SitePhase {
     /// Work is under way, or fails.
@@ -46,11 +46,11 @@ pub enum SitePhase {
     Locked,
     /// Nothing is there.
     Gone,
-    /// The site does not take it.
+    /// The site refuses it.
     Refused,
 }
 
-/// Something that people should know.
+/// A message for people.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Finding {
     /// What.
@@ -62,12 +62,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Something that passes, or is only worth knowing.
+    /// A finding that passes by itself, or is informational.
     pub fn note(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), stalled: false }
     }
 
-    /// Something that only a person can mend.
+    /// A finding that only a person can resolve.
     pub fn stalled(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), stalled: true }
     }
@@ -118,7 +118,7 @@ pub struct GrantDetail {
     pub isolated: bool,
     /// Until when data is kept.
     pub retained_until: Option<Timestamp>,
-    /// What it is in Slurm; `None`: nothing.
+    /// Its account in Slurm; `None`: it has none.
     pub slurm: Option<SlurmDetail>,
     /// What was used, by name of the grant's entry; empty where nobody counts.
     pub usage: BTreeMap<String, EntryUsage>,
@@ -161,12 +161,12 @@ pub struct EntryUsage {
     pub complete_through: Option<Timestamp>,
     /// The figure could not be brought up to date lately.
     pub stale: bool,
-    /// The site lets nothing more start, since the budget is used up. In Slurm its own counter tells.
+    /// The site lets nothing more start, since the budget is used up. In Slurm that is decided by its own counter instead.
     #[serde(default)]
     pub closed: bool,
 }
 
-/// What a site says about itself.
+/// The state of a site itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SiteReport {
     /// Whether the site answers.
@@ -185,19 +185,19 @@ pub struct SiteReport {
     pub engines: Vec<EngineStatus>,
     /// When the credential expires.
     pub credential_expires: Option<Timestamp>,
-    /// Resources of which objects were found, with what is retained after its end.
+    /// Resources of which objects were found, retained ones included.
     pub held: BTreeMap<OwnerRef, Held>,
-    /// Resources of which objects were found though they are gone, and nothing is retained.
+    /// Orphans: resources that are gone from the hub, of which objects were found that no retention covers.
     pub orphans: BTreeSet<OwnerRef>,
     /// Problems in the site's own policy.
     pub policy_problems: Vec<String>,
-    /// What the site says itself to both of its parts; `None`: not read yet.
-    pub word: Option<SiteWord>,
-    /// Whether the claim was given up as asked.
+    /// The configuration that the site's admin keeps for both parts; `None`: not read yet.
+    pub config: Option<SiteConfig>,
+    /// Whether the claim was released as asked.
     pub released: bool,
 }
 
-/// What a part that has seen all that is ours there holds of one resource now, where that has changed since its last report.
+/// A change, since the last report, of what a synced part holds of one resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeldChange {
     /// The resource.
@@ -209,12 +209,12 @@ pub struct HeldChange {
 }
 
 impl SiteReport {
-    /// Whether the report says the same of a resource.
-    pub fn says(&self, change: &HeldChange) -> bool {
+    /// Whether the report already has what a change would bring.
+    pub fn agrees_with(&self, change: &HeldChange) -> bool {
         self.held.get(&change.owner) == change.held.as_ref() && self.orphans.contains(&change.owner) == change.orphan
     }
 
-    /// Brings up to date what is held.
+    /// Applies changes of what is held.
     pub fn apply(&mut self, changes: &[HeldChange]) {
         for HeldChange { owner, held, orphan } in changes {
             match held {
@@ -235,6 +235,6 @@ impl SiteReport {
 pub enum Held {
     /// In use.
     Live,
-    /// A locked namespace that says itself until when it is kept.
+    /// A locked namespace whose annotations name its retention.
     Retained,
 }

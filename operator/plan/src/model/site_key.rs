@@ -1,11 +1,11 @@
-//! A part of a site of a factory, by which everything that is said about sites is keyed.
+//! The key of a part of a site of a factory.
 
 use std::fmt;
 
 use aifactory_api::OwnerRef;
 use serde::{Deserialize, Serialize};
 
-/// Which part of a site: each is reached on a way of its own, and may be there without the other.
+/// Which part of a site. Each has an address and a credential of its own, and may be there without the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Part {
     /// Its Kubernetes.

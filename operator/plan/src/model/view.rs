@@ -1,4 +1,4 @@
-//! What engines read of objects: values of types of their own, which the index keeps beside the objects without knowing them.
+//! Views: what engines keep of objects, as values of types of their own that the index stores without knowing them.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,24 +72,24 @@ impl Views {
         self.listed.contains(&kind)
     }
 
-    /// Takes note that all objects of a kind have been seen.
+    /// Stores that all objects of a kind have been seen.
     pub fn set_listed(&mut self, kind: ObjectKind) {
         self.listed.insert(kind);
     }
 
-    /// Whether this is what is known of an object already.
+    /// Whether this view of an object is stored already.
     pub fn is_known(&self, key: &ObjectKey, view: &View) -> bool {
         self.known.get(key) == Some(view)
     }
 
-    /// Takes in a view, and says whether it is news.
+    /// Stores a view; returns whether it has changed.
     pub fn put(&mut self, key: ObjectKey, view: View) -> bool {
         let news = !self.is_known(&key, &view);
         self.known.insert(key, view);
         news
     }
 
-    /// Forgets the view of an object, and says whether there was one.
+    /// Forgets the view of an object; returns whether there was one.
     pub fn remove(&mut self, key: &ObjectKey) -> bool {
         self.known.remove(key).is_some()
     }

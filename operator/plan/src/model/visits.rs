@@ -1,4 +1,4 @@
-//! Counts the items that lookups pass over, so that a test can tell a cost that grows with what is stored from one that does not.
+//! Counts the items that lookups visit, so that a test can show that the cost of a change does not grow with the number of stored items.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Visits(Arc<AtomicU64>);
 
 impl Visits {
-    /// Counts so many more.
+    /// Adds this many items.
     pub fn add(&self, items: usize) {
         self.0.fetch_add(items as u64, Ordering::Relaxed);
     }

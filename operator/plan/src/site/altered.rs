@@ -1,6 +1,7 @@
-//! Objects of which a site makes another thing than was written, as a mutating webhook or policy of its own does.
+//! Objects that a site changes when they are written, through a mutating webhook or policy of its own.
 //!
-//! What is written is not in force then: the object is named, written again only slowly, and nobody is let in behind a fence that is not as planned.
+//! The object is then not in force as planned: a finding names it, it is written again only slowly, and no access is given behind a fence that is not
+//! as planned.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ use crate::model::text::{bounded, shorten};
 /// Pause before such an object is written again.
 const AGAIN: SignedDuration = SignedDuration::from_secs(60);
 
-/// The answer to a write that is another thing than was written.
+/// A write after which the stored object differs from what was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Altered {
     /// Which object.
@@ -32,7 +33,7 @@ pub struct Altered {
 pub struct AlteredObjects(BTreeMap<ObjectKey, (Altered, Timestamp)>);
 
 impl AlteredObjects {
-    /// Takes note of an answer.
+    /// Adds a write.
     pub fn note(&mut self, altered: Altered, now: Timestamp) {
         self.0.insert(altered.key.clone(), (altered, now));
     }
@@ -42,10 +43,11 @@ impl AlteredObjects {
         self.0.is_empty()
     }
 
-    /// Takes out of a plan what would be written again too soon, and what must not be given behind it. Gives the time at which it may be.
+    /// Removes from a plan the writes that would be repeated too soon, and the access that must not be given behind them. Returns when they may be
+    /// repeated.
     pub fn withhold(&mut self, plan: &mut Plan, now: Timestamp) -> Option<Timestamp> {
         let planned: BTreeMap<&ObjectKey, Digest> = applied(plan).map(|object| (&object.key, object.digest())).collect();
-        // What is not wanted any more, or is right by now, is forgotten.
+        // Forgets objects that are not wanted any more, or are right by now.
         self.0.retain(|key, (altered, _)| planned.get(key) == Some(&altered.sent));
         let mut again = None;
         let mut unfenced = false;
@@ -68,7 +70,7 @@ impl AlteredObjects {
         again
     }
 
-    /// What people should know, one finding an object.
+    /// One finding for each object.
     pub fn findings(&self) -> Vec<Finding> {
         self.0.values().map(|(altered, _)| altered.finding()).collect()
     }
@@ -93,7 +95,7 @@ fn applied(plan: &Plan) -> impl Iterator<Item = &crate::model::object::Object> {
     })
 }
 
-/// Takes out of a step what gives access.
+/// Removes from a step the objects that give access.
 pub fn withhold_access(step: &mut Step) {
     step.actions.retain(|action| !matches!(action, Action::Apply(object) if object.key.kind.gives_access()));
 }

@@ -1,4 +1,4 @@
-//! What a site has once: the factory's own objects, and those that several owners share. Which these are, engines say.
+//! Plans the objects that a site has once: the factory's own, and those that several owners share. Engines define them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::model::plan::{ObservedObjects, Plan};
 use crate::model::report::{Detail, SitePhase};
 use crate::model::view::Views;
 
-/// What the site worker knows of a whole site.
+/// The state of a whole site.
 pub struct FactoryView<'a> {
     /// The engines that the site is driven with.
     pub engines: Engines,
@@ -28,10 +28,10 @@ pub struct FactoryView<'a> {
     pub served: &'a BTreeSet<ObjectKind>,
 }
 
-/// Plans what a site has once; when the site is released all of it goes but what a Slurm of ours has counted.
+/// Plans these objects; when the site is released all of them are removed except those that hold the usage counted by a managed Slurm.
 pub fn plan(site: &SiteIntent, view: &FactoryView<'_>) -> Plan {
     if site.left && !site.release {
-        // What is said about networks and Slurm is not known, so what is there stays.
+        // The factory's settings of networks and Slurm are not known, so existing objects stay.
         return Plan::nothing(SitePhase::Bound, Detail::None);
     }
     let ownership = Ownership::new(&site.hub, &site.factory, &site.factory_uid);

@@ -1,6 +1,7 @@
-//! The index of what is ours on a site: by owner, identity, UID and a digest of the fields that we own, never whole objects.
+//! The index of our objects at a site: by owner, with identity, UID and a digest of the fields that we own, never whole objects.
 //!
-//! Whose an object is its annotations say, which no tenant can write; labels are for people to select by, and what lost them is still found.
+//! The owner of an object is read from its annotations, which no tenant can write. Labels are for people to select by; an object that has lost them
+//! is still found.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +42,7 @@ pub struct Seen {
 }
 
 /// What is kept beside identity and digest.
-// It lives for a moment only, on the way into the index.
+// The value is short-lived: it is taken apart on the way into the index.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Extra {
@@ -53,7 +54,7 @@ pub enum Extra {
     Quota(QuotaView),
     /// A role binding.
     Binding(BindingView),
-    /// Nothing, of an object of somebody else that may widen what a tenant has.
+    /// Nothing; marks a foreign object that may widen what a tenant has.
     Widening,
     /// What an engine has read of an object of ours.
     View(View),
@@ -61,16 +62,16 @@ pub enum Extra {
     ViewOfAny(View),
 }
 
-/// What an observation means for others than the object itself.
+/// What else changes with an event of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Owners that are to be reconciled.
     pub due: BTreeSet<OwnerRef>,
-    /// Grants whose living namespace went without our doing.
+    /// Grants whose namespace was deleted by others while it was in use.
     pub lost: BTreeSet<OwnerRef>,
-    /// Whether something is news that engines read for all pools.
+    /// Whether a view has changed that engines read for all pools.
     pub pools: bool,
-    /// Whether something has gone that an engine reads: what the site has once may have waited for that.
+    /// Whether an object with a view is gone: the removal of the site's shared objects may have waited for that.
     pub site: bool,
 }
 
@@ -88,7 +89,7 @@ impl Change {
 pub struct QuotaView {
     /// Used amounts, by resource name.
     pub used: BTreeMap<String, i64>,
-    /// When it moved last: no Pod comes or goes without that.
+    /// When it last changed, which it does with each Pod that comes or goes.
     pub moved: Option<Timestamp>,
 }
 
@@ -110,7 +111,7 @@ impl QuotaView {
 }
 
 impl Seen {
-    /// Reduces an object. Ours is what carries the annotations of this hub; a role binding of our name also is to the role that its name says.
+    /// Reduces an object. An object is ours if it has the annotations of this hub; a role binding must also refer to the role that its name contains.
     pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |path: &str| metadata.pointer(path).and_then(Value::as_str);
@@ -150,7 +151,7 @@ impl Seen {
         })
     }
 
-    /// What the engine of a kind keeps of an object.
+    /// The view that the engine of a kind keeps of an object.
     fn read(engines: Engines, kind: ObjectKind, object: &Value, ours: bool) -> Extra {
         match engines.use_of(kind).map(|used| used.care) {
             Some(Care::All) => engines.read(kind, object).map_or(Extra::None, Extra::ViewOfAny),
@@ -165,7 +166,7 @@ impl Seen {
     }
 }
 
-/// All that is ours on a site, and what others put into tenants' namespaces.
+/// All of our objects at a site, and foreign objects in tenants' namespaces that matter.
 #[derive(Debug, Default)]
 pub struct Index {
     owners: BTreeMap<OwnerRef, ObservedObjects>,
@@ -177,7 +178,7 @@ pub struct Index {
     /// UIDs of Namespaces whose deletion we have ordered.
     ordered: BTreeSet<String>,
     namespaces: BTreeMap<String, NamespaceView>,
-    /// Namespaces with our prefix that do not say whose they are.
+    /// Namespaces with our prefix and without an owner.
     occupied: BTreeSet<String>,
     quotas: BTreeMap<String, QuotaView>,
     /// What engines have read.
@@ -185,18 +186,18 @@ pub struct Index {
     /// Objects of which an engine reads all, whoever owns them.
     of_any: BTreeSet<ObjectKey>,
     strangers: BTreeMap<String, Strangers>,
-    /// Role bindings of ours that others take the place of.
+    /// Role bindings of ours that are to be replaced by others, see [`BindingView::becomes`].
     becoming: BTreeMap<ObjectKey, BindingView>,
     nodes: BTreeMap<String, NodeView>,
     /// What is ours in each namespace.
     by_namespace: BTreeMap<String, BTreeSet<ObjectKey>>,
-    /// How many nodes say that they are of a pool, by its name.
+    /// How many nodes carry the label of a pool, by its name.
     nodes_of_pool: BTreeMap<String, usize>,
     visits: Visits,
 }
 
 impl Index {
-    /// The moment of a request that begins now, which its answer is taken in with.
+    /// The moment of a request that begins now, to be passed with its answer.
     pub fn moment(&self) -> Moment {
         self.moment
     }
@@ -207,13 +208,13 @@ impl Index {
         self.fresh.entry(kind).or_default().relist(self.moment);
     }
 
-    /// Takes in an object as the watch shows it.
+    /// Stores an object from an event of the watch.
     pub fn put(&mut self, seen: Seen) -> Change {
         let state = seen.incarnation();
         if self.fresh.entry(seen.key.kind).or_default().shown(&seen.key, state) { self.take(seen) } else { Change::default() }
     }
 
-    /// Takes in an object as the answer to a write has it that was begun at this moment.
+    /// Stores an object from the answer to a write that was begun at this moment.
     pub fn answered(&mut self, seen: Seen, asked: Moment) -> Change {
         let state = seen.incarnation();
         if self.fresh.entry(seen.key.kind).or_default().answered(&seen.key, state, asked) { self.take(seen) } else { Change::default() }
@@ -239,7 +240,7 @@ impl Index {
                 self.occupied.insert(key.name.clone());
                 change.due.extend(self.inside(&key.name));
             }
-            // The other quota is about affinity only.
+            // The other quota only forbids affinity across namespaces.
             Extra::Quota(view) if owner.is_some() && key.name == QUOTA => {
                 self.quotas.insert(key.namespace.clone(), view);
             }
@@ -290,7 +291,7 @@ impl Index {
         }
     }
 
-    /// Whether another Namespace has the name now, and what was in the former one is gone.
+    /// Whether another Namespace has this name now, so that what was in the former one is gone.
     fn is_another(&self, key: &ObjectKey, uid: &str) -> bool {
         key.kind == ObjectKind::NAMESPACE && self.namespaces.get(&key.name).is_some_and(|known| known.uid != uid)
     }
@@ -317,7 +318,7 @@ impl Index {
         }
     }
 
-    /// Forgets an object that the watch says is gone, as it was at last, unless another one has its name by now.
+    /// Forgets an object whose deletion the watch shows, with its last version, unless another one has its name by now.
     pub fn remove(&mut self, key: &ObjectKey, uid: &str, version: u64) -> Change {
         if !self.fresh.entry(key.kind).or_default().went(key, Incarnation::new(uid, version)) {
             return Change::default();
@@ -327,7 +328,8 @@ impl Index {
         change
     }
 
-    /// Forgets what was in a Namespace that is gone: the API server lets it go last, and each kind has a watch of its own, which may be behind.
+    /// Forgets what was in a Namespace that is gone: the API server deletes a Namespace after all that is in it, and the watches of other kinds may
+    /// be behind.
     fn empty(&mut self, namespace: &ObjectKey) -> Change {
         let mut change = Change::default();
         if namespace.kind != ObjectKind::NAMESPACE {
@@ -337,7 +339,7 @@ impl Index {
         let known = ours.chain(self.strangers.get(&namespace.name).into_iter().flat_map(BTreeMap::keys));
         let inside: Vec<ObjectKey> = self.visits.of(known).cloned().collect();
         for key in inside {
-            self.fresh.entry(key.kind).or_default().bury(&key);
+            self.fresh.entry(key.kind).or_default().mark_gone(&key);
             change.extend(self.forget(&key, true));
         }
         change
@@ -361,7 +363,7 @@ impl Index {
         change
     }
 
-    /// Forgets what was known under a name. `gone`: the object is no more, and has not only lost what says that it is ours.
+    /// Forgets the object of this name. `gone`: it was deleted, and has not only lost its owner.
     fn forget(&mut self, key: &ObjectKey, gone: bool) -> Change {
         let mut change = Change::default();
         if let Some(owner) = self.owner_of.remove(key) {
@@ -421,12 +423,12 @@ impl Index {
         self.fresh_nodes.relist(self.moment);
     }
 
-    /// Takes in a node as the watch shows it, and says whether that is news.
+    /// Stores a node from an event of the watch; returns whether it has changed.
     pub fn put_node(&mut self, node: NodeView, version: u64) -> bool {
         self.fresh_nodes.shown(&node.name, Incarnation::new(&node.uid, version)) && self.take_node(node)
     }
 
-    /// Takes in a node as the answer to a patch has it that was begun at this moment, and says whether that is news.
+    /// Stores a node from the answer to a patch that was begun at this moment; returns whether it has changed.
     pub fn answered_node(&mut self, node: NodeView, version: u64, asked: Moment) -> bool {
         self.fresh_nodes.answered(&node.name, Incarnation::new(&node.uid, version), asked) && self.take_node(node)
     }
@@ -442,7 +444,7 @@ impl Index {
         }
     }
 
-    /// Forgets a node that the watch says is gone, as it was at last, unless another one has its name by now.
+    /// Forgets a node whose deletion the watch shows, with its last version, unless another one has its name by now.
     pub fn remove_node(&mut self, name: &str, uid: &str, version: u64) -> bool {
         self.fresh_nodes.went(&name.to_owned(), Incarnation::new(uid, version)) && self.forget_node(name)
     }
@@ -498,12 +500,12 @@ impl Index {
             .and_then(|key| self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view)))
     }
 
-    /// Whether a Namespace of this name is there that does not say whose it is.
+    /// Whether a Namespace of this name exists without an owner.
     pub fn is_occupied(&self, namespace: &str) -> bool {
         self.occupied.contains(namespace)
     }
 
-    /// What others put into a namespace that may widen a grant.
+    /// Foreign objects in a namespace that may widen a grant.
     pub fn strangers(&self, namespace: &str) -> Option<&Strangers> {
         self.strangers.get(namespace)
     }
@@ -540,7 +542,7 @@ impl Index {
         &self.views
     }
 
-    /// Everybody who owns something here; nodes belong to pools of the factory's namespace.
+    /// All owners of something at the site. The nodes of a pool name it without its namespace, which is the factory's.
     pub fn owners(&self, factory: &OwnerRef) -> BTreeSet<OwnerRef> {
         self.visits.of(self.owners.keys().cloned().chain(self.pools_on_nodes(factory))).collect()
     }
@@ -550,18 +552,18 @@ impl Index {
         self.nodes_of_pool.keys().map(|pool| OwnerRef::new(Kind::GPUPool, &factory.namespace, pool))
     }
 
-    /// Whether somebody owns something here: see [`Index::owners`].
+    /// Whether an owner has something at the site: see [`Index::owners`].
     pub fn owns(&self, factory: &OwnerRef, owner: &OwnerRef) -> bool {
         let nodes = || owner.kind == Kind::GPUPool && owner.namespace == factory.namespace && self.nodes_of_pool.contains_key(&owner.name);
         self.owners.contains_key(owner) || nodes()
     }
 
-    /// Whose namespace this is, as it says itself.
+    /// The owner of a namespace, by its annotations.
     pub fn tenant(&self, namespace: &str) -> Option<&OwnerRef> {
         self.owner_of.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, namespace))
     }
 
-    /// Who has something in this namespace: whom it says it belongs to, or else the owners of what is in it.
+    /// Who has something in this namespace: its owner by its annotations, or else the owners of the objects in it.
     fn inside(&self, namespace: &str) -> BTreeSet<OwnerRef> {
         match self.tenant(namespace) {
             Some(owner) => BTreeSet::from([owner.clone()]),

@@ -7,7 +7,7 @@ use crate::model::object::{ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
 use crate::model::report::{Detail, SitePhase};
 
-/// Takes access away and closes the quota; what is stored there stays.
+/// Removes access and closes the quota; stored data stays.
 pub fn lock(site: &SiteIntent, ownership: &Ownership, objects: &ObservedObjects) -> Plan {
     let mut plan = Plan::nothing(SitePhase::Locked, Detail::None);
     plan.step(Purpose::RemoveAccess, remove_access(objects));

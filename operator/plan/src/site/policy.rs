@@ -1,4 +1,4 @@
-//! The site's own word: the ConfigMap `aifactory-site-policy`, which the site admin writes and we obey.
+//! The site's own policy: the ConfigMap `aifactory-site-policy`, which the site's admin writes and the operator obeys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,9 @@ pub struct SitePolicy {
     pub paused: bool,
     /// The site refuses the deletion of namespaces.
     pub keep_namespaces: bool,
-    /// Grants that the site does not take: `namespace/name` on the hub, or a project code.
+    /// Grants that the site refuses: `namespace/name` on the hub, or a project code.
     pub refuse_grants: BTreeSet<String>,
-    /// Members that the site does not take: pseudonyms or subjects.
+    /// Members that the site refuses: pseudonyms or subjects.
     pub refuse_members: BTreeSet<String>,
     /// Sum of the GPUs that grants may hold here.
     pub max_gpus: Option<i64>,
@@ -25,7 +25,7 @@ pub struct SitePolicy {
 }
 
 impl SitePolicy {
-    /// Reads the ConfigMap's data. What can not be read is taken in the site's favour.
+    /// Reads the ConfigMap's data. A value that can not be read counts as the most restrictive one.
     pub fn parse(data: &BTreeMap<String, String>) -> Self {
         let mut policy = Self::default();
         for (key, value) in data {
@@ -79,7 +79,7 @@ impl SitePolicy {
         ))
     }
 
-    /// The grants that the site refuses, with words: by name, or since the GPUs of earlier grants reach `maxGPUs`.
+    /// The grants that the site refuses, with messages: by name, or since earlier grants use up `maxGPUs`.
     pub fn refusals<'a>(&self, intents: impl Iterator<Item = &'a Intent>) -> BTreeMap<OwnerRef, Refusal> {
         let mut refused = BTreeMap::new();
         if self.refuse_grants.is_empty() && self.max_gpus.is_none() {

@@ -15,7 +15,7 @@ use crate::model::plan::{ObservedObjects, Plan};
 use crate::model::report::{Detail, Finding, PoolDetail, SitePhase};
 use crate::model::view::Views;
 
-/// What the site worker knows about one pool.
+/// The state of one pool at a site.
 #[derive(Clone, Debug)]
 pub struct PoolView<'a> {
     /// The engines that the site is driven with.
@@ -67,7 +67,7 @@ pub fn plan(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: PoolVie
     plan
 }
 
-/// Adds what engines say of the pool to its plan.
+/// Adds the stages that engines have filled to the pool's plan.
 fn contributed(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, view: &PoolView<'_>, plan: &mut Plan) -> Option<Partition> {
     let ownership = Ownership::new(&site.hub, &intent.owner, &intent.uid);
     let PoolView { engines, nodes, objects, views, served, allocated: _, paused: _, now } = view;
@@ -89,7 +89,7 @@ fn detail(view: &PoolView<'_>) -> PoolDetail {
     }
 }
 
-/// What the pool lacks of nodes.
+/// The finding for a pool that has too few nodes.
 fn short(detail: &PoolDetail) -> Option<Finding> {
     if detail.unhealthy > 0 {
         let message = format!("{} of {} nodes are not healthy", detail.unhealthy, detail.wanted);

@@ -1,4 +1,4 @@
-//! What the pools of a site share: its nodes, which are given out for all of them at once, and which grants are in each.
+//! What the pools of a site share: its nodes, which are assigned for all of them at once, and which grants are in each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,12 +9,12 @@ use super::index::Index;
 use crate::engine::nodes::{self, PoolNodes};
 use crate::model::intent::{Body, Intent, PoolIntent};
 
-/// The pools of a site, kept up as intents and nodes change.
+/// The pools of a site, updated as intents and nodes change.
 #[derive(Debug, Default)]
 pub struct Pools {
     /// Which nodes each has; `None`: not decided since pools or nodes have changed.
     assigned: Option<BTreeMap<OwnerRef, PoolNodes>>,
-    /// What was decided before they changed.
+    /// The assignment before they changed.
     before: BTreeMap<OwnerRef, PoolNodes>,
     /// Grants by name of the pool.
     grants: BTreeMap<String, BTreeSet<OwnerRef>>,
@@ -23,7 +23,7 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// Takes in what is wanted of a pool or grant; `None`: nothing any more.
+    /// Stores the intent for a pool or grant; `None`: there is none any more.
     pub fn set(&mut self, owner: &OwnerRef, intent: Option<&Intent>) {
         match owner.kind {
             Kind::GPUPool => self.invalidate(),
@@ -53,14 +53,14 @@ impl Pools {
         }
     }
 
-    /// Nodes have changed: who has which is decided anew before a pool is planned again.
+    /// Nodes have changed: they are assigned again before a pool is planned again.
     pub fn invalidate(&mut self) {
         if let Some(assigned) = self.assigned.take() {
             self.before = assigned;
         }
     }
 
-    /// Decides which pool has which nodes, and gives those for which that has changed; `None` where it was decided already.
+    /// Assigns nodes to pools; returns the pools whose nodes have changed, or `None` where the assignment was up to date.
     pub fn assign(&mut self, intents: &BTreeMap<OwnerRef, Arc<Intent>>, index: &Index) -> Option<BTreeSet<OwnerRef>> {
         if self.assigned.is_some() {
             return None;
@@ -83,7 +83,7 @@ impl Pools {
     }
 }
 
-/// What is wanted of each pool, without a look at grants.
+/// The intents of pools, without those of grants.
 pub fn wanted(intents: &BTreeMap<OwnerRef, Arc<Intent>>) -> BTreeMap<OwnerRef, &PoolIntent> {
     let first = OwnerRef::new(Kind::GPUPool, "", "");
     let pools = intents.range(first..).take_while(|(owner, _)| owner.kind == Kind::GPUPool);

@@ -1,4 +1,4 @@
-//! The grants that a site refuses, decided anew only where an intent or the site's policy changes something.
+//! The grants that a site refuses, decided again only where an intent or the site's policy has changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Refusals {
         &self.all
     }
 
-    /// The site has another policy; gives the grants that are refused otherwise than before.
+    /// Sets the site's policy; returns the grants whose refusal has changed.
     pub fn set_policy(&mut self, policy: &SitePolicy, intents: &BTreeMap<OwnerRef, Arc<Intent>>) -> BTreeSet<OwnerRef> {
         let caps = |gpus| Caps { hours: None, gpus: Some(gpus) };
         let before = std::mem::take(&mut self.all);
@@ -45,7 +45,7 @@ impl Refusals {
         owners.filter(|owner| before.get(*owner) != self.all.get(*owner)).cloned().collect()
     }
 
-    /// Takes in what is wanted of a pool or grant, `None`: nothing any more; gives the grants that are refused otherwise than before.
+    /// Stores the intent for a pool or grant, `None`: there is none any more; returns the grants whose refusal has changed.
     pub fn set(&mut self, owner: &OwnerRef, intent: Option<&Intent>) -> BTreeSet<OwnerRef> {
         let named = intent.and_then(|intent| self.policy.refused_by_name(intent));
         let claimed = intent.filter(|_| named.is_none()).and_then(|intent| Some((intent.created, SitePolicy::claimed_gpus(intent)?)));
@@ -68,7 +68,7 @@ impl Refusals {
         concerned.into_iter().filter(|owner| self.decide(owner)).collect()
     }
 
-    /// Decides for one grant; says whether it is refused otherwise than before.
+    /// Decides for one grant; returns whether its refusal has changed.
     fn decide(&mut self, owner: &OwnerRef) -> bool {
         let refusal = self.named.get(owner).cloned().or_else(|| {
             let refused = self.gpus.as_ref()?.refusal(self.positions.get(owner)?, Timestamp::MIN)?;
@@ -128,13 +128,13 @@ mod tests {
             for (index, created, paused, gpus, wanted, cap) in steps {
                 let intent = intent(index, created, paused, gpus);
                 let before = refusals.all().clone();
-                let mut told = BTreeSet::new();
+                let mut returned = BTreeSet::new();
                 if cap.is_some() {
                     policy = SitePolicy { max_gpus: cap, refuse_grants: [format!("team/g{index}"), "EHPC-1".to_owned()].into(), ..SitePolicy::default() };
-                    told.extend(refusals.set_policy(&policy, &intents));
+                    returned.extend(refusals.set_policy(&policy, &intents));
                 }
                 let intent = wanted.then(|| Arc::new(intent));
-                told.extend(refusals.set(&owner(index), intent.as_deref()));
+                returned.extend(refusals.set(&owner(index), intent.as_deref()));
                 match intent {
                     Some(intent) => intents.insert(owner(index), intent),
                     None => intents.remove(&owner(index)),
@@ -142,7 +142,7 @@ mod tests {
                 let expected = policy.refusals(intents.values().map(AsRef::as_ref));
                 prop_assert_eq!(refusals.all(), &expected);
                 for at in (0..8).map(owner).filter(|at| before.get(at) != expected.get(at)) {
-                    prop_assert!(told.contains(&at), "{} was not named", at);
+                    prop_assert!(returned.contains(&at), "{} was not named", at);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Whether the word of a site about access is true, through index and reconciliation.
+//! Whether a site reports access truthfully, through index and reconciliation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod access;

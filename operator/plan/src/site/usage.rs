@@ -1,4 +1,4 @@
-//! GPU time of Pods at one site: an account for each tenant's namespace, fed by what the watch sees.
+//! GPU time of Pods at one site: an account for each tenant's namespace, fed by the watch on Pods.
 
 pub mod pod_time;
 
@@ -15,25 +15,25 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::index::Index;
 
-/// How often an account is written down, at most.
+/// The shortest time between two writes of an account to its namespace.
 const WRITE: SignedDuration = SignedDuration::from_secs(60);
-/// The same where Pods came or went, which nobody could tell if the process ended now, and where the last one did.
+/// The same after Pods have started or ended, and after the last Pod has ended: a later process could not reconstruct that.
 const MOVED: SignedDuration = SignedDuration::from_secs(10);
-/// How much later than it happened a former process may have seen something.
+/// How long after an event a former process may have seen it.
 const LATE: SignedDuration = SignedDuration::from_secs(2);
-/// For how long at most nobody has watched where nothing is said of a namespace that has never had a Pod with GPUs: its quota moves by itself when it
-/// is made or changed.
+/// The longest gap in the watch that is not reported for a namespace that has never had a Pod with GPUs: its quota changes by itself when the
+/// namespace is made or changed.
 const SHORT: SignedDuration = SignedDuration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Account {
     tally: Tally,
-    /// As it was written down last.
+    /// The checkpoint that is stored on the namespace.
     written: Option<Checkpoint>,
 }
 
 impl Account {
-    /// Goes on from what is written on the namespace; not from later than now, whatever clock it was written by.
+    /// An account that goes on from the checkpoint on the namespace; not from later than now, whatever clock it was written by.
     fn of(namespace: &NamespaceView, now: Timestamp) -> Self {
         let written = namespace.annotations.get(labels::USED).and_then(|text| Checkpoint::parse(text));
         let written = written.map(|written| Checkpoint { through: written.through.min(now), ..written });
@@ -55,9 +55,9 @@ pub struct Accounts {
     accounts: BTreeMap<String, Account>,
     /// Since when the watch on Pods may have missed something.
     unwatched: Option<Timestamp>,
-    /// Up to when figures were given out while all was seen.
+    /// Up to when figures were reported while the watch was complete.
     counted: Option<Timestamp>,
-    /// Namespaces with Pods that went unseen.
+    /// Namespaces with Pods that ended while the watch was down.
     vanished: BTreeSet<String>,
     /// What keeps Pods from being seen.
     blind: Option<String>,
@@ -80,10 +80,10 @@ impl Accounts {
         }
     }
 
-    /// Just these Pods are there; returns the namespaces from which others went unseen.
+    /// A listing is complete; returns the namespaces of Pods that ended while the watch was down.
     pub fn listed(&mut self, seen: &BTreeSet<String>, now: Timestamp) -> BTreeSet<String> {
         self.blind = None;
-        // It ran when the watch was still there; how long after that nobody knows.
+        // The Pod ran when the watch broke; how much longer is not known.
         let at = self.unwatched.unwrap_or(now);
         let mut vanished = BTreeSet::new();
         for (namespace, pods) in &mut self.pods {
@@ -101,13 +101,13 @@ impl Accounts {
         self.unwatched.get_or_insert(since);
     }
 
-    /// The site does not let Pods be seen. True if that is news.
+    /// The site does not let Pods be listed. Returns whether that is new.
     pub fn blind(&mut self, why: String) -> bool {
         self.blind.replace(why).is_none()
     }
 
-    /// Everything at the site was seen: takes over what was counted before, and notes what may have been missed. `former` is when a former
-    /// process gave its last sign of life.
+    /// The site is synced: takes over the checkpoints on namespaces, and records the gaps in which Pods may have been missed. `former` is when a
+    /// former process gave its last sign of life.
     pub fn synced(&mut self, index: &Index, former: Option<Timestamp>, now: Timestamp) {
         for (namespace, view) in index.namespaces() {
             let moved_since = |since: Timestamp| index.moved(namespace).is_some_and(|moved| moved >= whole_seconds(since));
@@ -120,7 +120,7 @@ impl Accounts {
                 continue;
             }
             let mut account = Account::of(view, now);
-            // Where nothing is written down the former process had seen no Pod until its end.
+            // Without a checkpoint, the former process had seen no Pod until its end.
             let since = account.written.as_ref().map(|written| written.through).or_else(|| former?.checked_sub(LATE).ok());
             if let Some(since) = since.filter(|since| unseen(&account, *since)) {
                 account.tally.gap(since, now);
@@ -133,7 +133,7 @@ impl Accounts {
         self.vanished.clear();
     }
 
-    /// Brings a namespace's account up to date with its Pods, and writes it down where that is due.
+    /// Counts a namespace's Pods up to now, and makes a checkpoint where one is due.
     pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
         if self.unwatched.is_none() {
             self.counted = Some(now);
@@ -162,13 +162,12 @@ impl Accounts {
         }
     }
 
-    /// Up to when is counted: of a time in which nobody watches nothing is guessed, and no figure goes back.
+    /// Up to when Pods are counted: a gap in the watch is never estimated, and no figure gets smaller.
     fn seen(&self, now: Timestamp) -> Timestamp {
         self.unwatched.map_or(now, |since| self.counted.map_or(since, |counted| counted.max(since)).min(now))
     }
 
-    /// When a namespace's account is to be looked at again though nothing happens: a period later while Pods run, and as soon as they have used up
-    /// what they may.
+    /// When a namespace is to be counted again without an event: after a period while Pods run, and when they will have used up their budget.
     pub fn wake(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
         let account = self.accounts.get(namespace)?;
         let report = if account.tally.running(None, now) { now.checked_add(SignedDuration::from_secs(PERIOD)).ok() } else { None };
@@ -180,18 +179,18 @@ impl Accounts {
             // A second more, since whole seconds count.
             if left > 0 && held > 0 { now.checked_add(SignedDuration::from_millis(left / held + 1000)).ok() } else { None }
         });
-        // While nobody watches, what is due can not be done; what comes back brings a look of its own.
+        // While the watch is down no checkpoint can be made; when it is back, the namespace is counted anyway.
         report.into_iter().chain(closing).chain(due(account, index.moved(namespace), seen).filter(|_| seen == now)).min()
     }
 
-    /// What planning needs to know.
+    /// The usage for planning.
     pub fn hours(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
         let now = self.seen(now);
         let sums = account.tally.through(now);
         let through = match &account.written {
-            // At rest nothing moves, the time of the last look neither.
+            // Without running Pods the time of the figure stays, so that the report does not change.
             Some(written) if written.milliseconds == sums && !account.tally.running(None, now) => Some(written.through),
             None if sums.is_empty() => None,
             _ => Some(now),
@@ -234,7 +233,7 @@ impl Accounts {
     }
 }
 
-/// When an account is to be written down; `None`: it is as written.
+/// When the next checkpoint of an account is due; `None`: it equals the last one.
 fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     let Some(written) = &account.written else { return (!account.tally.untouched()).then_some(now) };
     let changed = written.milliseconds != account.tally.through(now) || !written.gaps.iter().eq(account.tally.gaps());
@@ -243,12 +242,12 @@ fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Ti
     (changed || moved).then(|| written.through.checked_add(pause).unwrap_or(now))
 }
 
-/// The only pool that a namespace's Pods can use now, as it says itself.
+/// The only pool that a namespace's Pods can use now, by its annotation.
 fn single<'a>(namespace: &str, index: &'a Index) -> Option<&'a str> {
     index.namespace(namespace)?.annotations.get(labels::POOL).map(String::as_str)
 }
 
-/// The pool that a Pod selects, or that alone it can mean, and how many of its devices it asks for.
+/// The pool that a Pod selects, or the only one of its namespace, and how many of its devices it asks for.
 fn devices_of<'a>(pod: &'a PodView, single: Option<&'a str>, granted: &'a [GrantPoolIntent]) -> Option<(&'a str, i64)> {
     let only = || match granted {
         [only] => Some(only.pool.as_str()),

@@ -58,7 +58,7 @@ impl Kubernetes {
                     Retained { name: &name, view: &view, objects: &objects, strangers: &strangers, becoming: &becoming, accelerators_in_use: false };
                 grant::plan_retained(site, &ownership, retained, policy, now)
             }
-            // An orphan, which the factory wants to be told of.
+            // An orphan, which the factory wants reported.
             Some(_) => Plan::nothing(SitePhase::Locked, Detail::None),
         }
     }

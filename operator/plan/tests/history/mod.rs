@@ -1,4 +1,4 @@
-//! What befalls a hub over time, with a visit of all sites after each event.
+//! Events of a hub over time; all sites are reconciled after each.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,10 @@ use serde_json::json;
 use crate::hub::{self, Hub, now, owner, put};
 use crate::site::{self, Sites, settle};
 
-/// What befalls a hub.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A grant is deleted, and gone once its sites say so.
+    /// A grant is deleted, and gone once its sites have reported that.
     Delete(usize),
     /// `spec.state` is edited.
     State(usize, &'static str),
@@ -39,7 +39,7 @@ pub fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 0..4)
 }
 
-/// Plays events and visits all sites after each. Gives the world, the sites and the time in the end.
+/// Plays events and reconciles all sites after each. Returns the world, the sites and the time in the end.
 pub fn play(hub: &Hub, events: &[Event]) -> (Cache, Sites, Timestamp) {
     let (mut hub, mut world, mut sites, mut time) = (hub.clone(), hub.world(), Sites::new(), now());
     settle(&world, &mut sites, time);

@@ -5,12 +5,12 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, NetworkPort, NetworkService, Protocol, SiteAccess};
+use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network::{self, Rendered};
-use aifactory_plan::model::intent::{CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, SiteIntent, VERSION};
+use aifactory_plan::model::intent::{CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, SiteIntent};
 use aifactory_plan::model::object::Ownership;
 use proptest::prelude::*;
 
@@ -148,27 +148,7 @@ pub fn decoded(rendered: &Rendered) -> Vec<k8s_openapi::api::networking::v1::Net
 }
 
 pub fn site_intent(name: &str, protected: Vec<String>, dns: Dns, services: Vec<NetworkService>) -> SiteIntent {
-    SiteIntent {
-        version: VERSION,
-        hub: HUB.to_owned(),
-        factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
-        factory_uid: "uid".to_owned(),
-        site: name.to_owned(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected,
-        dns,
-        services,
-        access: SiteAccess::default(),
-        slurm: None,
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: None,
-    }
+    SiteIntent { protected, dns, services, ..SiteIntent::bare(HUB, OwnerRef::new(Kind::AIFactory, "example", "example"), "uid", name) }
 }
 
 pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteIntent>) -> GrantIntent {

@@ -1,4 +1,4 @@
-//! The hub's controller around the pure core, as the operator drives it: caches, schedule, what sites were told and what they report.
+//! The hub's controller around the pure core, as the operator drives it: caches, schedule, what sites were sent and what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::Digest;
 use aifactory_plan::model::freshness::{Freshness, Incarnation, Moment};
-use aifactory_plan::model::intent::{Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::report::{Held, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
@@ -24,8 +24,8 @@ use super::worker::{FromSite, ToSite};
 
 /// How soon pools and factories count again after a change of a grant.
 const RECOUNT: Ms = SECOND;
-/// How long a status that was true before a restart stands until sites were heard of again.
-pub const HEARING: Ms = 15 * SECOND;
+/// After a restart: how long a stored status is kept while sites have not reported again.
+pub const REPORT_GRACE: Ms = 15 * SECOND;
 
 pub type WorkerId = u64;
 
@@ -48,7 +48,7 @@ pub struct Worked {
     pub tombstones: BTreeSet<OwnerRef>,
 }
 
-/// Since when a resource is on its way, and when its status was written last.
+/// Since when a resource is in progress, and when its status was written last.
 #[derive(Default)]
 pub struct Pace {
     pub generation: i64,
@@ -64,7 +64,7 @@ pub struct Controller {
     fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
     /// Orders listings and writes.
     moment: Moment,
-    /// The parts of sites that have shown all that is ours there since this process leads.
+    /// The parts of sites that have been synced since this process leads.
     pub synced: BTreeSet<SiteKey>,
     started: bool,
     unlisted: BTreeSet<Kind>,
@@ -74,7 +74,7 @@ pub struct Controller {
     pub known: KnownSites,
     storing_known: bool,
     pub site_reports: BTreeMap<SiteKey, SiteReport>,
-    pub words: BTreeMap<SiteKey, SiteWord>,
+    pub site_configs: BTreeMap<SiteKey, SiteConfig>,
     pub reports: ReportIndex,
     pub holders: Holders,
     pub ledgers: BTreeMap<OwnerRef, Ledger>,
@@ -108,7 +108,7 @@ impl Controller {
             undecodable: BTreeSet::new(),
             sites: BTreeMap::new(),
             site_reports: BTreeMap::new(),
-            words: BTreeMap::new(),
+            site_configs: BTreeMap::new(),
             reports: ReportIndex::default(),
             holders: Holders::default(),
             ledgers: BTreeMap::new(),
@@ -120,7 +120,7 @@ impl Controller {
         }
     }
 
-    /// Does what is due, and says when to be woken.
+    /// Does what is due; returns when to be woken.
     pub fn work(&mut self, now: Ms) {
         if !self.unlisted.is_empty() {
             return;
@@ -130,7 +130,7 @@ impl Controller {
         changed.into_iter().for_each(|owner| self.schedule.add(owner));
         while self.schedule.busy() < 16 {
             let Some(owner) = self.schedule.next(now) else { break };
-            match self.visit(&owner, now) {
+            match self.reconcile(&owner, now) {
                 Some(write) => {
                     let uid = self.resource(&owner).and_then(|found| found.meta().uid.clone()).unwrap_or_default();
                     self.moment = self.moment.next();
@@ -247,8 +247,9 @@ impl Controller {
         self.pace.remove(owner);
         self.ledgers.remove(owner);
         self.reports.remove(owner);
-        let told: Vec<SiteKey> = self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()).collect();
-        told.iter().for_each(|key| self.tell_gone(key, owner));
+        let recipients: Vec<SiteKey> =
+            self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()).collect();
+        recipients.iter().for_each(|key| self.send_tombstone(key, owner));
         self.schedule.add(owner.clone());
     }
 
@@ -259,7 +260,7 @@ impl Controller {
         dependents.soon.into_iter().for_each(|other| self.schedule.add_at(other, now + RECOUNT));
     }
 
-    pub fn heard(&mut self, key: SiteKey, worker: WorkerId, message: FromSite, now: Ms) {
+    pub fn receive(&mut self, key: SiteKey, worker: WorkerId, message: FromSite, now: Ms) {
         if self.sites.get(&key).is_none_or(|worked| worked.worker != worker) {
             return;
         }
@@ -275,13 +276,13 @@ impl Controller {
                     self.schedule.add_at(key.factory, now + RECOUNT);
                 }
             }
-            FromSite::Site(report) => self.site_heard(key, *report),
+            FromSite::Site(report) => self.site_reported(key, *report),
         }
     }
 
-    fn site_heard(&mut self, key: SiteKey, report: SiteReport) {
-        if let Some(word) = &report.word {
-            self.words.insert(key.clone(), word.clone());
+    fn site_reported(&mut self, key: SiteKey, report: SiteReport) {
+        if let Some(config) = &report.config {
+            self.site_configs.insert(key.clone(), config.clone());
         }
         let state = |report: &SiteReport| (report.reachable, report.synced, report.problem.as_ref().map(|problem| problem.reason));
         let before = self.site_reports.insert(key.clone(), report.clone());
@@ -292,7 +293,7 @@ impl Controller {
         }
         if report.synced {
             self.synced.insert(key.clone());
-            self.bury_strangers(&key, &report);
+            self.send_tombstones(&key, &report);
         }
         if newly_synced {
             self.resend(&key);
@@ -305,11 +306,11 @@ impl Controller {
         self.schedule.add(key.factory);
     }
 
-    /// Sends tombstones of what the part holds of no resource, and forgets those that it has answered.
-    fn bury_strangers(&mut self, key: &SiteKey, report: &SiteReport) {
+    /// Sends tombstones for what the part holds of resources that are gone, and forgets those that it has answered.
+    fn send_tombstones(&mut self, key: &SiteKey, report: &SiteReport) {
         for owner in report.held.keys().filter(|owner| owner.kind != Kind::AIFactory) {
             if !self.cache.contains(owner) && self.unlisted.is_empty() && !self.undecodable.contains(owner) {
-                self.tell_gone(key, owner);
+                self.send_tombstone(key, owner);
             }
         }
         if let Some(worked) = self.sites.get_mut(key) {

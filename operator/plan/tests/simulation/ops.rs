@@ -83,9 +83,9 @@ pub enum Op {
     RefuseGrant(usize, Option<usize>),
     RefuseMember(usize, Option<usize>),
 
-    /// The site answers nothing and hears nothing.
+    /// Requests to the site and its answers are lost.
     Cut(usize),
-    /// The site hears, and its answers are lost.
+    /// Requests reach the site, and its answers are lost.
     Mute(usize),
     Heal(usize),
     /// All watches of the site lag so long; one of them (by number) twice as long.
@@ -165,7 +165,7 @@ fn story(random: &mut Random, profile: Profile) -> Vec<Op> {
         0 => vec![Op::PlaceAt(pool, site, "Draining"), Op::TakeFrom(pool, site), Op::PlaceAt(pool, site, "Active")],
         1 => vec![Op::Delete(index, true), Op::Create(index, random.below(2)), Op::Adopt(index, random.one_in(2))],
         2 => vec![end, Op::Edge(index, true, 1), Op::NotAfter(index, 90 * DAY), Op::State(index, "Active")],
-        // The API server lets a site go that holds something only where status does not say so.
+        // The API server accepts the removal of a site that holds something only where status does not show that.
         3 if profile.structure && profile.setbacks => {
             vec![Op::Stage(site, "Decommissioned"), Op::Forced(site), end, Op::AddSite(site)]
         }

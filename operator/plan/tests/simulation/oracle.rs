@@ -16,7 +16,7 @@ use super::sim::{Link, Sim};
 use super::site_store::SiteObject;
 use super::worker::grant_of;
 
-/// Faults that are known and not mended yet: an oracle, and words of what it finds. With `AIFACTORY_SIMULATION_KNOWN` set they are found as well.
+/// Faults that are known and not fixed yet: an oracle, and part of its message. With `AIFACTORY_SIMULATION_KNOWN` set they are found as well.
 const KNOWN: &[(&str, &str)] = &[
     // S3: an edit that a paused site does not take makes status forget that members work there.
     ("O4", "the site is paused"),
@@ -55,7 +55,7 @@ pub struct Watchman {
     pub set_back: BTreeSet<usize>,
     /// From when on a grant asked for which retention in milliseconds, and whether for deletion after it.
     retentions: BTreeMap<OwnerRef, Vec<(Ms, Ms, bool)>>,
-    /// Whether the factory ever said that orphans are deleted.
+    /// Whether the factory's policy was ever to delete orphans.
     pub orphans_deleted: bool,
 }
 
@@ -173,8 +173,8 @@ impl Sim {
         foreign.map(|(_, object)| subject_of(object)).filter(member).collect()
     }
 
-    /// Whether the hub says that nobody can act for this grant any more.
-    fn says_gone(&self, owner: &OwnerRef) -> Option<&'static str> {
+    /// Whether the hub reports that nobody can act for this grant any more.
+    fn reported_gone(&self, owner: &OwnerRef) -> Option<&'static str> {
         match self.hub.grant(owner) {
             Some(grant) if is_true(grant, ConditionType::AccessRemoved) && !self.hub.broken(owner) => Some("AccessRemoved is True"),
             Some(grant) if !self.hub.broken(owner) && denies(grant) => Some(GUARD),
@@ -192,7 +192,7 @@ impl Sim {
         }
         self.exempt_given_up();
         for owner in cast::grants() {
-            let Some(why) = self.says_gone(&owner) else {
+            let Some(why) = self.reported_gone(&owner) else {
                 self.watchman.wrong_since.remove(&owner);
                 continue;
             };
@@ -262,20 +262,20 @@ impl Sim {
         }
     }
 
-    /// O7: the sites together are never told more than was granted.
+    /// O7: the sites together are never assigned more than was granted.
     pub fn check_budgets(&mut self) {
         for owner in cast::grants() {
-            let mut told: BTreeMap<&str, i64> = BTreeMap::new();
+            let mut minutes: BTreeMap<&str, i64> = BTreeMap::new();
             let of_slurm = self.slurm_workers.values().map(|worker| &worker.intents);
             let intents = self.workers.values().map(|worker| &worker.intents).chain(of_slurm).filter_map(|intents| intents.get(&owner));
             for pool in intents.filter_map(|intent| grant_of(intent)).filter(|grant| !grant.keep).flat_map(|grant| &grant.pools) {
-                let sum = told.entry(&pool.entry).or_default();
+                let sum = minutes.entry(&pool.entry).or_default();
                 *sum = sum.saturating_add(pool.budget.device_minutes);
             }
-            for (entry, told) in told {
+            for (entry, minutes) in minutes {
                 let most = self.watchman.granted.get(&(owner.clone(), entry.to_owned())).copied().unwrap_or_default();
-                if told > most {
-                    let text = format!("{owner}: {most} device-minutes of {entry} were granted, and {told} are told to sites");
+                if minutes > most {
+                    let text = format!("{owner}: {most} device-minutes of {entry} were granted, and {minutes} are assigned to sites");
                     self.watchman.violations.push(Violation { oracle: "O7", at: self.now, text, known: false });
                     return;
                 }

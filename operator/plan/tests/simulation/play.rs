@@ -367,7 +367,7 @@ impl Sim {
         }
     }
 
-    /// As the page on backups says: the operator is stopped, the etcd set back, and the operator started.
+    /// As in the page on backups: the operator is stopped, the etcd restored, and the operator started.
     fn restore_hub(&mut self) {
         let Some(saved) = self.saved_hub.clone() else { return };
         self.kill(10);

@@ -28,7 +28,7 @@ enum Expected {
     AtMost(BTreeMap<String, &'static str>),
     /// Nobody acts; some may read what is kept.
     Nobody,
-    /// Nothing is said.
+    /// The docs do not define it.
     Anything,
 }
 
@@ -114,7 +114,7 @@ impl Sim {
         ours.map(|(key, object)| (key.clone(), object.content.clone())).collect()
     }
 
-    /// O1 in Slurm: nobody acts through a grant but its active members, and all of them where everything that decides says so.
+    /// O1 in Slurm: nobody acts through a grant but its active members, and all of them where everything that decides allows it.
     fn check_slurm(&mut self) {
         for owner in cast::grants() {
             let Some(grant) = self.hub.grant(&owner).cloned().filter(|_| !self.hub.broken(&owner)) else { continue };
@@ -348,21 +348,21 @@ impl Sim {
         }
     }
 
-    /// What may explain a finding, in words by which known faults are told.
+    /// What may explain a finding, as text by which known faults are recognised.
     pub fn circumstances(&self, owner: &OwnerRef) -> String {
-        let mut words = Vec::new();
+        let mut texts = Vec::new();
         if self.hub.grant(owner).is_some_and(|grant| self.unresolved(owner, grant)) {
-            words.push("a reference is broken".to_owned());
+            texts.push("a reference is broken".to_owned());
         }
         let works = |member: &aifactory_api::grant::Member| member.state == MemberState::Active && member.role != MemberRole::Reader;
         if self.hub.grant(owner).is_some_and(|grant| !grant.spec.members.iter().any(works)) {
-            words.push("all members read only".to_owned());
+            texts.push("all members read only".to_owned());
         }
         for (site, name) in SITES.iter().enumerate() {
             let store = &self.sites[site];
             let unnamed = self.factory_site(site).is_none();
             let decommissioned = self.factory_site(site).is_some_and(|found| found.stage == aifactory_api::factory::Stage::Decommissioned);
-            let told = [
+            let explanations = [
                 (tampered(store, owner), "a label was taken off"),
                 (store.paused(), "the site is paused"),
                 (unnamed, "the factory does not name it"),
@@ -371,9 +371,9 @@ impl Sim {
                 (self.watchman.set_back.contains(&site), "it was set back"),
                 (self.watchman.lagged.contains(&site), "its watches lagged"),
             ];
-            words.extend(told.iter().filter(|(so, _)| *so).map(|(_, text)| format!("{name}: {text}")));
+            texts.extend(explanations.iter().filter(|(so, _)| *so).map(|(_, text)| format!("{name}: {text}")));
         }
-        words.join(", ")
+        texts.join(", ")
     }
 
     fn bound(&self, site: usize, owner: &OwnerRef) -> bool {

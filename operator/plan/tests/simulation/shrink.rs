@@ -12,7 +12,7 @@ use super::sim::Sim;
 /// How many operations a case has.
 const LENGTH: usize = 50;
 
-/// What became of a case.
+/// The result of a case.
 #[derive(Debug, Default, PartialEq)]
 pub struct Played {
     /// What was found first.
@@ -76,8 +76,8 @@ fn shorten(ops: &[Op], oracle: &str) -> Vec<Op> {
 /// each kind.
 pub fn explore(seed: u64, wanted: usize, profile: Profile, all: bool) -> Vec<String> {
     let (begun, mut played, mut events, mut seed) = (Instant::now(), 0, 0, seed);
-    let (mut kinds, mut told) = (BTreeSet::new(), Vec::new());
-    while played < wanted && (all || told.is_empty()) {
+    let (mut kinds, mut failures) = (BTreeSet::new(), Vec::new());
+    while played < wanted && (all || failures.is_empty()) {
         let ops = case(seed, profile, LENGTH);
         let result = guarded(&ops);
         played += result.ops;
@@ -87,12 +87,12 @@ pub fn explore(seed: u64, wanted: usize, profile: Profile, all: bool) -> Vec<Str
             let found = guarded(&least).found.unwrap_or(found);
             kinds.insert(kind(&found));
             let list: String = least.iter().map(|op| format!("    Op::{op:?},\n")).collect();
-            told.push(format!("seed {seed}: {} at {}: {}\n[\n{list}]", found.oracle, time(found.at), found.text));
+            failures.push(format!("seed {seed}: {} at {}: {}\n[\n{list}]", found.oracle, time(found.at), found.text));
         }
         seed += 1;
     }
     println!("{played} operations, {events} events in {:?}", begun.elapsed());
-    told
+    failures
 }
 
 /// The oracle and the words that name no one.

@@ -282,11 +282,11 @@ impl Sim {
             Event::HubWrite(incarnation, owner, uid, write, asked) => {
                 let status = matches!(write, Write::Status(_));
                 let before = self.hub.get(&owner).map(Resource::version);
-                self.trace(|| format!("hub {owner}: {}", told(&write)));
+                self.trace(|| format!("hub {owner}: {}", describe(&write)));
                 let stored = self.hub.write(&owner, &uid, &write);
                 if stored.as_ref().map(Resource::version) != before {
                     self.last_write = self.now;
-                    self.last_action = format!("hub: {owner}: {}", told(&write));
+                    self.last_action = format!("hub: {owner}: {}", describe(&write));
                 }
                 self.watchman.hub_written(&owner, &write, stored.is_none());
                 self.push(self.now + 1, Event::HubWritten(incarnation, owner, asked, stored, status));
@@ -301,14 +301,14 @@ impl Sim {
             Event::SlurmCall(round) => self.slurm_call(*round),
             Event::ToSite(id, message) if self.slurm_workers.contains_key(&id) => {
                 if let Some(worker) = self.slurm_workers.get_mut(&id) {
-                    worker.told(message);
+                    worker.receive(message);
                     self.check_budgets();
                     self.wake(Who::Slurm(id), self.now);
                 }
             }
             Event::ToSite(id, message) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.told(message, self.now);
+                    worker.receive(message, self.now);
                     self.check_budgets();
                     self.wake(Who::Worker(id), self.now);
                 }
@@ -337,7 +337,7 @@ impl Sim {
                 controller.written(owner, asked, stored, status, now)
             }
             Event::HubStored(incarnation, known) if incarnation == current => controller.known_stored(known, now),
-            Event::FromSite(incarnation, key, worker, message) if incarnation == current => controller.heard(key, worker, message, now),
+            Event::FromSite(incarnation, key, worker, message) if incarnation == current => controller.receive(key, worker, message, now),
             _ => return,
         }
         self.wake(Who::Hub, now);
@@ -388,7 +388,7 @@ impl Sim {
         }
     }
 
-    pub fn say(&mut self, key: SiteKey, id: WorkerId, message: FromSite) {
+    pub fn send(&mut self, key: SiteKey, id: WorkerId, message: FromSite) {
         self.push(self.now, Event::FromSite(self.incarnations, key, id, message));
     }
 
@@ -441,7 +441,7 @@ impl Sim {
         let Some(key) = self.workers.get(&id).map(|worker| worker.key.clone()) else { return };
         let site = self.site_of(id);
         match out {
-            worker::Out::Say(message) => self.say(key, id, message),
+            worker::Out::Send(message) => self.send(key, id, message),
             worker::Out::Contact => self.push(self.now + 2, Event::Contact(id)),
             worker::Out::Wake(at) => self.wake(Who::Worker(id), at),
             worker::Out::Execute(owner, steps, moment) => {
@@ -606,7 +606,7 @@ impl Sim {
         self.push(self.now + lag, Event::Act(Box::new(execution)));
     }
 
-    /// Tells what happens, where somebody wants to read it.
+    /// Prints an event where a trace is wanted.
     pub fn trace(&self, text: impl FnOnce() -> String) {
         if self.traced {
             eprintln!("{} {}", super::clock::time(self.now), text());
@@ -664,7 +664,7 @@ fn asked(action: &Action) -> String {
     }
 }
 
-fn told(write: &Write) -> String {
+fn describe(write: &Write) -> String {
     match write {
         Write::Status(status) => match status.as_ref() {
             hub_store::Status::Grant(Some(status)) => {
@@ -712,7 +712,7 @@ impl Execution {
             }
             Err(refused) => {
                 let reason = if refused.foreign { Reason::ForeignObject } else { Reason::RefusedBySite };
-                self.fail(Failure { finding: Finding::stalled(reason, refused.words), refused: true });
+                self.fail(Failure { finding: Finding::stalled(reason, refused.message), refused: true });
             }
         }
     }

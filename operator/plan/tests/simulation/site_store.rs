@@ -50,7 +50,7 @@ pub enum Observation {
 /// Why the site did not take a write.
 #[derive(Clone, Debug)]
 pub struct Refused {
-    pub words: String,
+    pub message: String,
     /// The object that is in the way does not carry our label.
     pub foreign: bool,
     /// Its namespace is being deleted.
@@ -174,8 +174,8 @@ impl SiteStore {
         }
     }
 
-    fn refuse<T>(words: &str) -> Result<T, Refused> {
-        Err(Refused { words: words.to_owned(), foreign: false, terminating: false })
+    fn refuse<T>(message: &str) -> Result<T, Refused> {
+        Err(Refused { message: message.to_owned(), foreign: false, terminating: false })
     }
 
     /// Whether the operator may make or change this object.
@@ -188,13 +188,13 @@ impl SiteStore {
         if !key.namespace.is_empty() {
             let Some(namespace) = self.namespace(&key.namespace) else { return Self::refuse("its namespace is not there") };
             if namespace.terminating && before.is_none() {
-                return Err(Refused { words: "being terminated".to_owned(), foreign: false, terminating: true });
+                return Err(Refused { message: "being terminated".to_owned(), foreign: false, terminating: true });
             }
             if !in_tenant(namespace) {
                 return Self::refuse("the operator writes only in its own Namespaces");
             }
         }
-        if relabelled { Ok(()) } else { Err(Refused { words: "only objects with our label".to_owned(), foreign: true, terminating: false }) }
+        if relabelled { Ok(()) } else { Err(Refused { message: "only objects with our label".to_owned(), foreign: true, terminating: false }) }
     }
 
     /// Whether the operator may delete this object.
@@ -208,7 +208,7 @@ impl SiteStore {
             return if managed {
                 Ok(())
             } else {
-                Err(Refused { words: "only objects with our label".to_owned(), foreign: true, terminating: false })
+                Err(Refused { message: "only objects with our label".to_owned(), foreign: true, terminating: false })
             };
         };
         let (ours, stripped) = (found.is_some_and(|found| found.managed() || is_ours(found)), is_ours(namespace));
@@ -220,7 +220,7 @@ impl SiteStore {
         if access || (in_tenant(namespace) && managed) {
             Ok(())
         } else {
-            Err(Refused { words: "not the operator's to delete".to_owned(), foreign: !managed, terminating: false })
+            Err(Refused { message: "not the operator's to delete".to_owned(), foreign: !managed, terminating: false })
         }
     }
 

@@ -30,9 +30,9 @@ pub fn scope() -> SlurmScope {
 impl Sim {
     pub fn after_slurm_worker(&mut self, id: WorkerId, out: Out) {
         match out {
-            Out::Say(message) => {
+            Out::Send(message) => {
                 let key = aifactory_plan::model::site_key::SiteKey::slurm(cast::factory(0), SITES[SLURM]);
-                self.say(key, id, message);
+                self.send(key, id, message);
             }
             Out::Contact => self.push(self.now + 2, Event::SlurmContact(id)),
             Out::Wake(at) => self.wake(Who::Slurm(id), at),

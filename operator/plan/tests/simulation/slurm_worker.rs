@@ -21,7 +21,7 @@ pub const ROUNDS: usize = 8;
 /// What the worker wants done.
 #[derive(Debug)]
 pub enum Out {
-    Say(FromSite),
+    Send(FromSite),
     Contact,
     Pass,
     Wake(Ms),
@@ -91,9 +91,9 @@ impl SlurmWorker {
         }
     }
 
-    pub fn told(&mut self, message: ToSite) {
+    pub fn receive(&mut self, message: ToSite) {
         match message {
-            ToSite::Site(site) => self.told_site(*site),
+            ToSite::Site(site) => self.receive_site(*site),
             ToSite::Put(intent) => {
                 self.gone.remove(&intent.owner);
                 let owner = intent.owner.clone();
@@ -110,15 +110,15 @@ impl SlurmWorker {
             }
             ToSite::Everything(intents, tombstones) => {
                 let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !intents.contains_key(*owner)).cloned().collect();
-                withdrawn.into_iter().for_each(|owner| self.told(ToSite::Withdraw(owner)));
+                withdrawn.into_iter().for_each(|owner| self.receive(ToSite::Withdraw(owner)));
                 for (owner, intent) in intents {
                     if self.intents.get(&owner) != Some(&intent) {
-                        self.told(ToSite::Put(intent));
+                        self.receive(ToSite::Put(intent));
                     }
                 }
                 self.gone.retain(|owner| tombstones.contains(owner));
-                let buried: Vec<OwnerRef> = tombstones.iter().filter(|owner| !self.gone.contains(*owner)).cloned().collect();
-                buried.into_iter().for_each(|owner| self.told(ToSite::Gone(owner)));
+                let added: Vec<OwnerRef> = tombstones.iter().filter(|owner| !self.gone.contains(*owner)).cloned().collect();
+                added.into_iter().for_each(|owner| self.receive(ToSite::Gone(owner)));
             }
         }
     }
@@ -131,7 +131,7 @@ impl SlurmWorker {
         self.wake.remove(owner);
     }
 
-    fn told_site(&mut self, mut site: SiteIntent) {
+    fn receive_site(&mut self, mut site: SiteIntent) {
         site.expected_uid = site.expected_uid.filter(|id| self.given_up.as_ref() != Some(id));
         if self.site.as_ref() == Some(&site) {
             return;
@@ -199,9 +199,9 @@ impl SlurmWorker {
         let scope = slurm_accounts::scope(&site);
         let held = slurm_accounts::held(snapshot, &scope);
         self.check_claim(&site, snapshot, &held)?;
-        let word = site.word.clone();
-        let mut policy = word.as_ref().map(|word| SitePolicy::parse(&word.policy)).unwrap_or_default();
-        policy.paused |= word.is_none();
+        let config = site.config.clone();
+        let mut policy = config.as_ref().map(|config| SitePolicy::parse(&config.policy)).unwrap_or_default();
+        policy.paused |= config.is_none();
         let refusals = policy.refusals(self.passed.values().map(AsRef::as_ref));
         let owners: BTreeSet<OwnerRef> =
             self.passed.keys().chain(&self.gone).chain(held.keys()).filter(|owner| owner.kind == Kind::AccessGrant).cloned().collect();
@@ -210,7 +210,7 @@ impl SlurmWorker {
             let view = AccountView {
                 snapshot,
                 policy: &policy,
-                users: word.as_ref().map(|word| &word.users),
+                users: config.as_ref().map(|config| &config.users),
                 refused: refusals.get(&owner),
                 busy: &nobody,
                 leaving: &self.leaving,
@@ -313,28 +313,30 @@ impl SlurmWorker {
         let none = || EntryUsage { complete_through: Some(time(now)), ..EntryUsage::default() };
         detail.usage = entries.map(|entry| (entry.clone(), usage(entry).unwrap_or_else(none))).collect();
         let phase = if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending };
-        self.say(&intent, phase, done && plan.phase != SitePhase::Pending, findings, Detail::Grant(detail));
+        self.send_report(&intent, phase, done && plan.phase != SitePhase::Pending, findings, Detail::Grant(detail));
     }
 
     fn report_pool(&mut self, owner: &OwnerRef) {
         let Some(intent) = self.intents.get(owner).cloned().filter(|_| self.held.is_some()) else { return };
         let Body::Pool(pool) = &intent.body else { return };
-        let PoolEngine::Slurm { partition, .. } = &pool.engine else { return self.say(&intent, SitePhase::Gone, true, Vec::new(), Detail::None) };
+        let PoolEngine::Slurm { partition, .. } = &pool.engine else {
+            return self.send_report(&intent, SitePhase::Gone, true, Vec::new(), Detail::None);
+        };
         let phase = match pool.presence {
             Presence::Active => SitePhase::Bound,
             Presence::Draining => SitePhase::Draining,
             Presence::Absent => SitePhase::Gone,
         };
         let detail = PoolDetail { wanted: 2, ready: 2, gpus: 8, partition: Some((partition.clone(), "Up".to_owned())), ..PoolDetail::default() };
-        self.say(&intent, phase, true, Vec::new(), Detail::Pool(detail));
+        self.send_report(&intent, phase, true, Vec::new(), Detail::Pool(detail));
     }
 
-    fn say(&mut self, intent: &Intent, phase: SitePhase, settled: bool, findings: Vec<Finding>, detail: Detail) {
+    fn send_report(&mut self, intent: &Intent, phase: SitePhase, settled: bool, findings: Vec<Finding>, detail: Detail) {
         let (owner, uid, generation) = (intent.owner.clone(), intent.uid.clone(), intent.generation);
         let report = Report { owner: owner.clone(), uid, generation, answers: digest_of(intent), phase, settled, findings, detail };
         if self.reported.get(&owner) != Some(&report) {
             self.reported.insert(owner, report.clone());
-            self.out.push(Out::Say(FromSite::About(Box::new(report))));
+            self.out.push(Out::Send(FromSite::About(Box::new(report))));
         }
     }
 
@@ -359,7 +361,7 @@ impl SlurmWorker {
         };
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
-            self.out.push(Out::Say(FromSite::Site(Box::new(report))));
+            self.out.push(Out::Send(FromSite::Site(Box::new(report))));
         }
     }
 }

@@ -7,7 +7,7 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Moment;
-use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
@@ -42,7 +42,7 @@ pub enum FromSite {
 /// What the worker wants done.
 #[derive(Debug)]
 pub enum Out {
-    Say(FromSite),
+    Send(FromSite),
     Execute(OwnerRef, Vec<Step>, Moment),
     Contact,
     Release,
@@ -84,7 +84,7 @@ pub struct Worker {
     pools: Pools,
     hours: Accounts,
     policy: SitePolicy,
-    word: SiteWord,
+    site_config: SiteConfig,
     schedule: Queue<OwnerRef>,
     active: Option<Active>,
     sessions: u64,
@@ -117,7 +117,7 @@ impl Worker {
             pools: Pools::default(),
             hours: Accounts::default(),
             policy: SitePolicy::default(),
-            word: SiteWord::default(),
+            site_config: SiteConfig::default(),
             schedule: Queue::default(),
             active: None,
             sessions: 0,
@@ -155,7 +155,7 @@ impl Worker {
         self.assign_nodes();
         while self.schedule.busy() < 16 {
             let Some(owner) = self.schedule.next(now) else { break };
-            self.visit(owner, now);
+            self.reconcile(owner, now);
         }
         self.report_site(now);
         let report = self.site_dirty.then_some(self.site_report_at);
@@ -164,9 +164,9 @@ impl Worker {
         }
     }
 
-    pub fn told(&mut self, message: ToSite, now: Ms) {
+    pub fn receive(&mut self, message: ToSite, now: Ms) {
         match message {
-            ToSite::Site(site) => self.told_site(*site, now),
+            ToSite::Site(site) => self.receive_site(*site, now),
             ToSite::Put(intent) => {
                 let owner = intent.owner.clone();
                 self.gone.remove(&owner);
@@ -188,7 +188,7 @@ impl Worker {
                 self.refused(changed);
                 self.site_dirty = true;
             }
-            ToSite::Everything(intents, tombstones) => self.told_everything(intents, tombstones, now),
+            ToSite::Everything(intents, tombstones) => self.receive_desired_set(intents, tombstones, now),
             ToSite::Gone(owner) => {
                 if let Some(intent) = self.intents.remove(&owner).filter(|intent| is_ending(intent)) {
                     self.ending.insert(owner.clone(), intent);
@@ -206,21 +206,21 @@ impl Worker {
         }
     }
 
-    fn told_everything(&mut self, intents: BTreeMap<OwnerRef, Arc<Intent>>, tombstones: BTreeSet<OwnerRef>, now: Ms) {
-        let told = |owner: &&OwnerRef| intents.contains_key(*owner) || tombstones.contains(*owner);
-        let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !told(owner)).cloned().collect();
-        withdrawn.into_iter().for_each(|owner| self.told(ToSite::Withdraw(owner), now));
+    fn receive_desired_set(&mut self, intents: BTreeMap<OwnerRef, Arc<Intent>>, tombstones: BTreeSet<OwnerRef>, now: Ms) {
+        let named = |owner: &&OwnerRef| intents.contains_key(*owner) || tombstones.contains(*owner);
+        let withdrawn: Vec<OwnerRef> = self.intents.keys().filter(|owner| !named(owner)).cloned().collect();
+        withdrawn.into_iter().for_each(|owner| self.receive(ToSite::Withdraw(owner), now));
         for (owner, intent) in intents {
             if self.intents.get(&owner) != Some(&intent) {
-                self.told(ToSite::Put(intent), now);
+                self.receive(ToSite::Put(intent), now);
             }
         }
         self.gone.retain(|owner| tombstones.contains(owner));
-        let buried: Vec<OwnerRef> = tombstones.iter().filter(|owner| !self.gone.contains(*owner)).cloned().collect();
-        buried.into_iter().for_each(|owner| self.told(ToSite::Gone(owner), now));
+        let added: Vec<OwnerRef> = tombstones.iter().filter(|owner| !self.gone.contains(*owner)).cloned().collect();
+        added.into_iter().for_each(|owner| self.receive(ToSite::Gone(owner), now));
     }
 
-    fn told_site(&mut self, site: SiteIntent, now: Ms) {
+    fn receive_site(&mut self, site: SiteIntent, now: Ms) {
         if self.site.as_ref() == Some(&site) {
             return;
         }
@@ -237,7 +237,7 @@ impl Worker {
         if kept || unrecorded {
             self.disconnect(None, now);
         }
-        self.visit_everything();
+        self.queue_all();
     }
 
     /// Contact was made, or why not.
@@ -315,7 +315,7 @@ impl Worker {
         {
             self.hours.synced(&self.index, None, time(now));
             self.site_dirty = true;
-            self.visit_everything();
+            self.queue_all();
         }
     }
 
@@ -353,13 +353,13 @@ impl Worker {
             }
             Observation::Policy(data) => {
                 let policy = SitePolicy::parse(&data);
-                self.word.policy = data;
+                self.site_config.policy = data;
                 if policy != self.policy {
                     let changed = self.refusals.set_policy(&policy, &self.intents);
                     self.policy = policy;
                     self.site_dirty = true;
                     self.refused(changed);
-                    self.visit_everything();
+                    self.queue_all();
                 }
             }
         }
@@ -430,7 +430,7 @@ impl Worker {
         }
     }
 
-    fn visit(&mut self, owner: OwnerRef, now: Ms) {
+    fn reconcile(&mut self, owner: OwnerRef, now: Ms) {
         self.count(&owner, now);
         let Some(mut plan) = self.plan(&owner, now) else {
             self.schedule.done(&owner);
@@ -524,7 +524,7 @@ impl Worker {
         }
     }
 
-    fn visit_everything(&mut self) {
+    fn queue_all(&mut self) {
         let all = self.intents.keys().chain(&self.gone).cloned().collect::<Vec<_>>();
         all.into_iter().for_each(|owner| self.schedule.add(owner));
         self.schedule.add(self.key.factory.clone());
@@ -569,7 +569,7 @@ impl Worker {
             if self.lost.remove(owner) {
                 self.schedule.add_at(owner.clone(), now + 30 * SECOND);
             }
-            self.out.push(Out::Say(FromSite::About(Box::new(report))));
+            self.out.push(Out::Send(FromSite::About(Box::new(report))));
         }
     }
 
@@ -601,7 +601,7 @@ impl Worker {
             held,
             orphans,
             policy_problems: self.policy.problems.clone(),
-            word: self.synced().then(|| self.word.clone()),
+            config: self.synced().then(|| self.site_config.clone()),
             released: self.released,
             ..SiteReport::default()
         };
@@ -610,7 +610,7 @@ impl Worker {
         }
         if self.site_reported.as_ref() != Some(&report) {
             self.site_reported = Some(report.clone());
-            self.out.push(Out::Say(FromSite::Site(Box::new(report))));
+            self.out.push(Out::Send(FromSite::Site(Box::new(report))));
         }
     }
 }

@@ -126,8 +126,8 @@ pub fn holders(sites: &Sites, owner: &OwnerRef) -> BTreeSet<SiteKey> {
     sites.iter().filter(|(_, site)| !site.observed(owner).is_empty()).map(|(key, _)| key.clone()).collect()
 }
 
-/// One visit of every grant at every site. Gives the reports, and the number of actions.
-pub fn visit(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey, Report)>, usize) {
+/// Reconciles every grant at every site once. Returns the reports, and the number of actions.
+pub fn reconcile_all(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey, Report)>, usize) {
     let (mut reports, mut actions) = (Vec::new(), 0);
     let owners: Vec<OwnerRef> = world.grants().map(|(owner, _)| owner.clone()).collect();
     for owner in &owners {
@@ -154,7 +154,7 @@ pub fn visit(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(SiteKey,
     (reports, actions)
 }
 
-/// Visits until nothing is left to do.
+/// Reconciles until nothing is left to do.
 pub fn settle(world: &Cache, sites: &mut Sites, now: Timestamp) -> usize {
-    (1..10).find(|_| visit(world, sites, now).1 == 0).expect("comes to rest")
+    (1..10).find(|_| reconcile_all(world, sites, now).1 == 0).expect("comes to rest")
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::factory::{FactoryPolicy, SiteAccess};
 use aifactory_api::grant::{AfterRetention, MemberRole, RunningWork};
 use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
@@ -22,20 +21,6 @@ pub fn owner(name: &str) -> OwnerRef {
 
 pub fn site() -> SiteIntent {
     SiteIntent {
-        version: VERSION,
-        hub: HUB.to_owned(),
-        factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
-        factory_uid: "uid".to_owned(),
-        site: "bissen".to_owned(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected: Vec::new(),
-        dns: aifactory_api::factory::Dns::default(),
-        services: Vec::new(),
-        access: SiteAccess::default(),
         slurm: Some(SiteSlurm {
             cluster_name: "bissen".to_owned(),
             rest: Some(SlurmRest {
@@ -48,10 +33,7 @@ pub fn site() -> SiteIntent {
             }),
             slinky: None,
         }),
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: None,
+        ..SiteIntent::bare(HUB, OwnerRef::new(Kind::AIFactory, "example", "example"), "uid", "bissen")
     }
 }
 

@@ -31,7 +31,7 @@ pub fn blocks(policies: &[NetworkPolicy]) -> Vec<IPBlock> {
 
 /// Numbers inside `range` such that, if policies allow any address of it, they allow one of these: what is allowed is a union of
 /// blocks less their holes, and each piece of it begins where the range, a block or the end of a hole does.
-pub fn telling(range: &Range, cluster: &Cluster) -> BTreeSet<u128> {
+pub fn distinguishing(range: &Range, cluster: &Cluster) -> BTreeSet<u128> {
     within(range, &starts(&blocks(&cluster.policies)))
 }
 

@@ -1,4 +1,4 @@
-//! Looks at Secrets for a change. Sites whose credentials are in one Secret share them.
+//! Reads Secrets again and again to notice a rotation. Sites whose credentials are in one Secret share these reads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,13 +11,14 @@ use tokio::time::Instant;
 use super::{no_key, no_secret};
 use crate::credential::Fingerprint;
 
-/// For how long a look serves others. It is shorter than the pause between two looks of one site, so that each look that is not shared is a new one.
+/// How long the result of a read is shared. It is shorter than the pause between two reads of one site, so that a site never gets its own last result
+/// again.
 const FRESH: Duration = Duration::from_secs(1);
 
 /// The fingerprints of a Secret's keys; `None` where there is no Secret.
 type Seen = Result<Option<BTreeMap<String, Fingerprint>>, Finding>;
 
-/// What a look at a Secret showed.
+/// The result of reading a Secret.
 #[derive(Clone, Debug)]
 pub struct Look {
     /// When the Secret was read.
@@ -43,15 +44,15 @@ impl Look {
     }
 }
 
-/// The last look at each Secret, which others wait for while it is under way.
+/// The last read of each Secret; callers wait for one that is under way.
 type Slot = Arc<tokio::sync::Mutex<Option<Look>>>;
 
-/// Looks by namespace and name of the Secret.
+/// By namespace and name of the Secret.
 #[derive(Clone, Debug, Default)]
 pub struct Looks(Arc<Mutex<BTreeMap<(String, String), Slot>>>);
 
 impl Looks {
-    /// The look of a moment ago, or a new one.
+    /// The result of a recent read, or of a new one.
     pub(super) async fn share(&self, namespace: &str, name: &str, read: impl Future<Output = Seen>) -> Look {
         let slot = self.slot(namespace, name);
         let mut last = slot.lock().await;
@@ -62,7 +63,7 @@ impl Looks {
         last.insert(Look { read_at: Instant::now(), seen }).clone()
     }
 
-    /// The slot of a Secret; those that nobody has used for a while go.
+    /// The slot of a Secret; removes slots that have not been used for a while.
     fn slot(&self, namespace: &str, name: &str) -> Slot {
         let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || slot.try_lock().is_ok_and(|last| last.as_ref().is_some_and(is_fresh)));
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_secret_or_key_that_is_absent_is_told_apart_from_a_hub_that_does_not_answer() {
+    async fn an_absent_secret_or_key_is_another_problem_than_a_hub_that_does_not_answer() {
         let reason = |look: &Look, key: &str| look.fingerprint(&source(key)).unwrap_err().reason;
         let looks = Looks::default();
         let without_key = looks.share("team", "sites", async { Ok(Some(BTreeMap::new())) }).await;

@@ -1,4 +1,4 @@
-//! Secrets with sites' credentials that carry our finalizer: it goes when nobody uses the Secret any more, whatever key of it.
+//! Removes our finalizer from Secrets with sites' credentials once no site uses any key of the Secret.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -30,8 +30,8 @@ impl SecretName {
 }
 
 impl Hub {
-    /// Whether a part of some site is reached with this Secret: by its worker, by the spec of its factory, or, where that can not be read, by what is
-    /// stored of the part. Parts of the factory `without` do not count.
+    /// Whether a part of some site uses this Secret: its controller, the spec of its factory, or, where that can not be read, the stored record of
+    /// the part. Parts of the factory `without` do not count.
     fn uses_secret(&self, secret: &SecretName, without: Option<&OwnerRef>) -> bool {
         let is = |source: &CredentialSource| SecretName::of(source).as_ref() == Some(secret);
         let counts = |key: &SiteKey| Some(&key.factory) != without;
@@ -44,27 +44,27 @@ impl Hub {
             || self.known.iter().any(|known| counts(&known.key) && is(&known.credential))
     }
 
-    /// The Secrets of a factory that goes, less those that others use.
+    /// The Secrets of a factory that is being deleted, except those that other factories use.
     pub(super) fn secrets_of_only(&self, owner: &OwnerRef) -> Vec<SecretName> {
         let sources = self.sites.of(owner).into_iter().filter_map(|key| self.sites.source(&key).cloned());
         let secrets: BTreeSet<SecretName> = sources.filter_map(|source| SecretName::of(&source)).collect();
         secrets.into_iter().filter(|secret| !self.uses_secret(secret, Some(owner))).collect()
     }
 
-    /// Whether no other factory is in the namespace of this one, so that the right to read Secrets there may go with it.
+    /// Whether this factory is the last one in its namespace, so that the right to read Secrets there can be removed with it.
     pub(super) fn is_last_in_namespace(&self, owner: &OwnerRef) -> bool {
         let other = |known: &&OwnerRef| known.kind == Kind::AIFactory && known.namespace == owner.namespace && *known != owner;
         !self.cache.factories().map(|(known, _)| known).chain(self.undecodable.keys()).any(|known| other(&known))
     }
 
-    /// Looks soon whether the Secret of a credential that a worker has used is still needed.
+    /// Queues a check whether the Secret of a credential that a site's controller has used is still needed.
     pub(super) fn release_unused(&mut self, source: Option<CredentialSource>) {
         if let Some(secret) = source.as_ref().and_then(SecretName::of) {
             self.releases.add(secret);
         }
     }
 
-    /// Begins to take the finalizer off Secrets that nobody uses any more.
+    /// Starts to remove the finalizer from Secrets that no site uses any more.
     pub(super) fn release_due(&mut self) {
         while let Some(secret) = self.releases.next(Instant::now()) {
             if self.uses_secret(&secret, None) {

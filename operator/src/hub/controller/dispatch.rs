@@ -1,4 +1,4 @@
-//! Begins to reconcile what is due, and takes in how that ends.
+//! Reconciles the resources that are due, and handles the results of the writes that this starts.
 
 use std::panic::AssertUnwindSafe;
 
@@ -8,9 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::time::Instant;
 
 use super::outcome::{Finished, Outcome};
-use super::{DEPTH, Hub, LIVING_RETRY};
+use super::{DEPTH, Hub, PROTECTION_RETRY};
 use crate::hub::broken::conditions;
-use crate::hub::watch::Resourced;
+use crate::hub::watch::AnyResource;
 use crate::hub::writes::{Write, WriteError, write};
 use crate::telemetry::metrics::ReconcileResult;
 
@@ -108,10 +108,10 @@ impl Hub {
             Finished::KnownStored(known, result) => self.known_stored(known, result),
             Finished::SecretReleased(secret, true) => self.releases.done(&secret),
             Finished::SecretReleased(secret, false) => self.releases.failed(&secret, now),
-            Finished::Living(stored) => {
-                self.storing = false;
-                self.living_stored = stored;
-                self.living_retry_at = (!stored).then(|| now + LIVING_RETRY);
+            Finished::ProtectionStored(stored) => {
+                self.storing_protection = false;
+                self.protection_stored = stored;
+                self.protection_retry_at = (!stored).then(|| now + PROTECTION_RETRY);
             }
         }
     }
@@ -127,7 +127,7 @@ impl Hub {
         });
     }
 
-    /// Says on the resource that reconciling it failed, and tries again later.
+    /// Writes a condition that reconciling the resource failed, and requeues it.
     fn broken(&mut self, owner: OwnerRef) {
         const MESSAGE: &str = "the operator failed while reconciling this resource; its log says where";
         let stored = match self.undecodable.get(&owner) {
@@ -153,11 +153,11 @@ impl Hub {
         self.moment
     }
 
-    pub(super) fn object(&self, owner: &OwnerRef) -> Option<Resourced> {
+    pub(super) fn object(&self, owner: &OwnerRef) -> Option<AnyResource> {
         match owner.kind {
-            Kind::AIFactory => self.cache.factory(owner).cloned().map(Resourced::Factory),
-            Kind::GPUPool => self.cache.pool(owner).cloned().map(Resourced::Pool),
-            Kind::AccessGrant => self.cache.grant(owner).cloned().map(Resourced::Grant),
+            Kind::AIFactory => self.cache.factory(owner).cloned().map(AnyResource::Factory),
+            Kind::GPUPool => self.cache.pool(owner).cloned().map(AnyResource::Pool),
+            Kind::AccessGrant => self.cache.grant(owner).cloned().map(AnyResource::Grant),
         }
     }
 
@@ -166,7 +166,7 @@ impl Hub {
         undecodable.or_else(|| self.object(owner).map(|object| object.meta().clone()))
     }
 
-    /// Tells how many resources wait. Where there are many, that is counted now and then only.
+    /// Updates the queue depth metric. Counting a long queue is expensive, so that is done at intervals.
     pub(super) fn report_queue_depth(&mut self) {
         let now = Instant::now();
         if self.schedule.depth() > 0 && self.depth_at > now {

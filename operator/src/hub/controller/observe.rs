@@ -1,4 +1,4 @@
-//! What the watches show: the cache follows, and whoever is concerned is queued.
+//! Handles events of the watches: updates the cache, and queues the resources that an event concerns.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::Hub;
 use crate::hub::broken::Undecodable;
-use crate::hub::watch::{Resourced, Seen, incarnation};
+use crate::hub::watch::{AnyResource, Seen, incarnation};
 
 impl Hub {
     pub(super) fn observe(&mut self, event: Seen) {
@@ -47,13 +47,13 @@ impl Hub {
                 gone.iter().for_each(|owner| self.removed(owner));
                 if self.unlisted.remove(&kind) && self.unlisted.is_empty() {
                     self.ready.send_replace(true);
-                    tracing::info!("Saw everything of ours on the hub");
+                    tracing::info!("The caches are synced");
                 }
             }
         }
     }
 
-    /// Takes in the answer to a write that was begun at this moment, where it is newer than what the watch has shown.
+    /// Updates the cache with the answer to a write that was begun at this moment, unless the watch has shown something newer.
     pub(super) fn answered(&mut self, found: Seen, asked: Moment) {
         match found {
             Seen::Put(owner, object) => {
@@ -81,11 +81,11 @@ impl Hub {
         if urgent { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
     }
 
-    fn put(&mut self, owner: OwnerRef, object: Resourced) {
+    fn put(&mut self, owner: OwnerRef, object: AnyResource) {
         self.undecodable.remove(&owner);
         let deleting = object.meta().deletion_timestamp.is_some();
         let (changed, urgent) = match &object {
-            Resourced::Factory(factory) => {
+            AnyResource::Factory(factory) => {
                 let before = self.cache.factory(&owner);
                 let changed = before.is_none_or(|before| {
                     before.spec != factory.spec
@@ -95,14 +95,14 @@ impl Hub {
                 self.cache.put_factory(owner.clone(), factory.clone());
                 (changed, deleting)
             }
-            Resourced::Pool(pool) => {
+            AnyResource::Pool(pool) => {
                 let before = self.cache.pool(&owner);
                 let changed =
                     before.is_none_or(|before| before.spec != pool.spec || before.metadata.deletion_timestamp != pool.metadata.deletion_timestamp);
                 self.cache.put_pool(owner.clone(), pool.clone());
                 (changed, deleting)
             }
-            Resourced::Grant(grant) => {
+            AnyResource::Grant(grant) => {
                 let before = self.cache.grant(&owner);
                 let changed = before.is_none_or(|before| {
                     before.spec != grant.spec
@@ -111,7 +111,7 @@ impl Hub {
                 });
                 let urgent = takes_access(before.map(Arc::as_ref), grant, Timestamp::now());
                 if changed {
-                    // The pools that it leaves count it no more.
+                    // Before the cache changes, so that pools that the grant no longer names are queued too.
                     self.queue_dependents(&owner);
                 }
                 let others = self.cache.put_grant(owner.clone(), grant.clone());
@@ -142,7 +142,7 @@ impl Hub {
         self.pace.remove(owner);
         self.pending.remove(owner);
         self.ledgers.remove(owner);
-        self.settings.notices.forget(owner);
+        self.settings.event_recorder.forget(owner);
         self.reports.remove(owner);
         for key in self.sites.recipients(owner).into_iter().chain(self.holders.of(owner)) {
             self.sites.gone(&key, owner);
@@ -150,14 +150,14 @@ impl Hub {
         self.schedule.add(owner.clone());
     }
 
-    /// Queues those whose projection or status depends on a resource.
+    /// Queues the resources whose projection or status depends on this one.
     pub(super) fn queue_dependents(&mut self, owner: &OwnerRef) {
         let dependents = dependents(&self.cache, owner);
         dependents.now.into_iter().for_each(|other| self.schedule.add(other));
         dependents.soon.into_iter().for_each(|other| self.recount(other));
     }
 
-    /// Queues the grants for which the clock has decided otherwise, since others have ended.
+    /// Queues the grants that get more or less quota because other grants have ended by now.
     pub(super) fn advance(&mut self) {
         let changed = self.cache.advance(Timestamp::now());
         changed.into_iter().for_each(|owner| self.schedule.add(owner));

@@ -1,4 +1,4 @@
-//! What reconciling comes to, and how the work that it begins ends.
+//! Results of a reconcile, and of the work that it spawns.
 
 use aifactory_api::OwnerRef;
 use aifactory_plan::hub::known_sites::KnownSites;
@@ -9,7 +9,7 @@ use crate::hub::known_sites::KnownSitesError;
 use crate::hub::watch::Seen;
 use crate::hub::writes::{Write, WriteError};
 
-/// How work beside the loop has ended.
+/// Result of spawned work.
 pub(super) enum Finished {
     Written {
         owner: OwnerRef,
@@ -17,25 +17,25 @@ pub(super) enum Finished {
         status: bool,
         asked: Moment,
     },
-    /// Why a resource can not be worked on was written, or could not be.
+    /// The conditions of a resource that can not be reconciled were written, or could not be.
     ConditionsWritten {
         owner: OwnerRef,
         result: Result<Option<Seen>, WriteError>,
         asked: Moment,
     },
     Released(OwnerRef, bool),
-    Living(bool),
+    ProtectionStored(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
     SecretReleased(SecretName, bool),
 }
 
-/// What reconciling a resource ends with.
+/// What a reconcile asks for.
 pub(super) enum Outcome {
     Nothing,
     /// The status says less than is known, and is written later.
     Later,
     Write(Write),
-    /// Release Secrets, then take the finalizer off.
+    /// Remove the finalizer from Secrets, then from the resource.
     Release(Vec<SecretName>),
 }
 

@@ -1,20 +1,20 @@
-//! How often a status is written: at once what people must know, later what only moves.
+//! Limits how often a status is written: a result at once, progress and mere numbers at intervals.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a status that says "in progress" waits for one that does not.
+/// How long a status with "in progress" is held back, since a final one often follows at once.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often it says anew how far it is.
+/// How often a status with "in progress" is updated.
 const STILL: Duration = Duration::from_secs(30);
-/// How often mere numbers change in status.
+/// How often a status is updated where only numbers have changed.
 const NUMBERS: Duration = Duration::from_secs(30);
 
 /// What a new status changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The stored status says all of it.
+    /// Nothing: the stored status is up to date.
     Nothing,
     /// Numbers.
     Numbers,
@@ -33,17 +33,17 @@ pub enum Due {
     Now,
 }
 
-/// Since when a resource is on its way, and when its status was written last.
+/// Since when a resource is in progress, and when its status was written last.
 #[derive(Debug, Default)]
 pub struct Pace {
     generation: i64,
-    /// Since when the resource is on its way to what this generation asks for, without having been there in between.
+    /// Since when the resource has been in progress for this generation without interruption.
     moving: Option<Instant>,
     written: Option<Instant>,
 }
 
 impl Pace {
-    /// When a status is to be written that was made now.
+    /// When to write a status that was computed now.
     pub fn due(&mut self, generation: i64, in_progress: bool, change: Change, now: Instant) -> Due {
         if self.generation != generation {
             self.generation = generation;
@@ -53,7 +53,7 @@ impl Pace {
         if change == Change::Nothing {
             return Due::Never;
         }
-        // A write before the resource began to move said nothing of that.
+        // A write before the progress began does not contain it.
         let at = self.moving.map(|since| match self.written.filter(|written| *written > since) {
             Some(written) => written + STILL,
             None => since + PATIENCE,
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_turns_bad_is_told_soon_also_right_after_a_write() {
+    fn what_turns_bad_is_in_status_soon_also_right_after_a_write() {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         let at = |milliseconds| begun + Duration::from_millis(milliseconds);
         assert_eq!(pace.due(1, true, Change::Words, begun), Due::At(begun + PATIENCE));
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_turns_bad_with_the_first_words_that_are_stored_already_waits_no_longer() {
+    fn what_turns_bad_is_written_at_once_when_progress_is_stored_already() {
         let (mut pace, begun) = (Pace::default(), Instant::now());
         pace.written(begun);
         assert_eq!(pace.due(0, true, Change::Nothing, begun + Duration::from_secs(1)), Due::Never);

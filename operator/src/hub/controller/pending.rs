@@ -1,4 +1,4 @@
-//! The resources whose status says less than is known, since mere numbers and what is in progress are written later.
+//! The resources whose stored status is older than what is known, since progress and mere numbers are written at intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl PendingStatus {
         Self { by_kind: BTreeMap::new(), metrics }
     }
 
-    /// The status of this resource is written, or looked at again, later.
+    /// The status of this resource is written, or computed again, later.
     pub fn insert(&mut self, owner: &OwnerRef) {
         let set = self.by_kind.entry(owner.kind).or_default();
         if set.insert(owner.clone()) {

@@ -56,8 +56,8 @@ impl Hub {
         metrics.set_site_connected(&name, report.reachable);
         metrics.set_site_orphans(&name, report.orphans.len());
         metrics.set_site_credential_expiry(&name, report.credential_expires);
-        if let Some(word) = &report.word {
-            self.words.insert(key.clone(), word.clone());
+        if let Some(config) = &report.config {
+            self.site_configs.insert(key.clone(), config.clone());
         }
         let before = self.site_reports.insert(key.clone(), report);
         let Some(report) = self.site_reports.get(&key) else { return };
@@ -69,7 +69,7 @@ impl Hub {
         if report.synced {
             let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
             self.synced.insert(key.clone());
-            held.iter().for_each(|owner| self.bury(&key, owner));
+            held.iter().for_each(|owner| self.send_tombstone(&key, owner));
             self.sites.forget_tombstones(&key, &held);
         }
         if newly_synced {
@@ -101,7 +101,7 @@ impl Hub {
                 self.schedule.add(owner.clone());
             }
             match held {
-                Some(_) => self.bury(key, owner),
+                Some(_) => self.send_tombstone(key, owner),
                 None => self.sites.forget_tombstone(key, owner),
             }
         }
@@ -110,7 +110,7 @@ impl Hub {
     }
 
     /// Sends a part a tombstone of what it holds, if there is no such resource.
-    fn bury(&mut self, key: &SiteKey, owner: &OwnerRef) {
+    fn send_tombstone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         let is_there = self.cache.contains(owner) || self.undecodable.contains_key(owner);
         if owner.kind != Kind::AIFactory && !is_there && self.unlisted.is_empty() {
             self.sites.gone(key, owner);

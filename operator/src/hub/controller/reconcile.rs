@@ -1,4 +1,4 @@
-//! What is done for one resource: projected, sent to sites, aggregated.
+//! Reconciles one resource: projects it into intents, sends them to sites, and aggregates their reports into a status.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::outcome::Outcome;
 use super::{Hub, LONGEST_WAIT};
 use crate::hub::broken::{Undecodable, conditions};
-use crate::hub::watch::Resourced;
+use crate::hub::watch::AnyResource;
 use crate::hub::writes::Write;
 
 impl Hub {
@@ -39,13 +39,13 @@ impl Hub {
         }
         let finalized = meta.finalizers.as_ref().is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == labels::FINALIZER));
         if !finalized {
-            // The finalizer is stored before anything is done for the resource; without it a deletion is none of our business.
+            // The finalizer is stored before any site gets an intent. A resource that is deleted without it has never been given to a site.
             return if meta.deletion_timestamp.is_some() { Outcome::Nothing } else { Outcome::Write(Write::AddFinalizer) };
         }
         match object {
-            Resourced::Factory(factory) => self.factory(owner, &factory),
-            Resourced::Pool(pool) => self.pool(owner, &pool),
-            Resourced::Grant(grant) => self.grant(owner, &grant),
+            AnyResource::Factory(factory) => self.factory(owner, &factory),
+            AnyResource::Pool(pool) => self.pool(owner, &pool),
+            AnyResource::Grant(grant) => self.grant(owner, &grant),
         }
     }
 
@@ -56,7 +56,7 @@ impl Hub {
             .collect();
         let before: BTreeSet<SiteKey> = self.abandoned.iter().filter(|key| key.factory == *owner).cloned().collect();
         if abandoned != before {
-            // What status tells already was an event of a former process.
+            // A former process has published the Event where status already names the annotation.
             let reported = |site: &str| {
                 let rows = factory.status.as_ref().map(|status| status.sites.as_slice()).unwrap_or_default();
                 rows.iter().any(|row| row.name == site && row.message.as_deref().is_some_and(|message| message.contains(labels::ABANDON_SITE)))
@@ -64,7 +64,7 @@ impl Hub {
             for key in abandoned.difference(&before).filter(|key| key.part == Part::Kubernetes && !reported(&key.site)) {
                 let held: BTreeSet<&OwnerRef> = self.holders.at(key).chain(self.holders.at(&key.other())).collect();
                 let left: Vec<String> = held.into_iter().map(ToString::to_string).collect();
-                self.settings.notices.abandoned(factory, &key.site, &left);
+                self.settings.event_recorder.abandoned(factory, &key.site, &left);
             }
             before.symmetric_difference(&abandoned).for_each(|key| self.queue_concerned(key));
             self.abandoned.retain(|key| key.factory != *owner);
@@ -85,7 +85,7 @@ impl Hub {
         if known && !(self.has_reported(owner, &named) && named.iter().all(|key| self.has_reported_all(key))) {
             return self.later(owner);
         }
-        self.settings.notices.factory(factory, &outcome.status);
+        self.settings.event_recorder.factory(factory, &outcome.status);
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, |status| {
             status.summary = None;
             status.living_grants = status.living_grants.map(|count| count.min(1));
@@ -98,7 +98,7 @@ impl Hub {
     }
 
     pub(super) fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool) -> Outcome {
-        // Where a pool goes on, a part that nobody has asked yet is asked by what it holds as soon as it answers.
+        // A pool that is not being deleted need not wait for parts that have not reported: what they hold is known as soon as they answer.
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
         let projection = project::pool(&self.cache, owner, &holders);
@@ -113,7 +113,7 @@ impl Hub {
         if known && !self.has_reported(owner, &keys) {
             return self.later(owner);
         }
-        self.settings.notices.pool(pool, &outcome.status);
+        self.settings.event_recorder.pool(pool, &outcome.status);
         let by_site = self.reports.used_by_part(owner).into_iter().map(|(site, seconds)| (site.to_string(), seconds)).collect();
         self.settings.metrics.set_gpu_seconds(&pool_label(owner), &by_site);
         self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, |status| {
@@ -134,8 +134,8 @@ impl Hub {
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
         let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
-        if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {
-            // What one site has given up, another may have now.
+        if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
+            // Budget that one site has released can be assigned to another now.
             projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
         }
         drop(about);
@@ -144,7 +144,7 @@ impl Hub {
         self.assign(owner, &projection.sites);
         if let Some(wake) = projection.wake {
             let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT);
-            // What ends goes before what begins or goes on.
+            // The end of a grant is urgent, its begin is not.
             let at = Instant::now() + wait + Duration::from_millis(1);
             if wake == grant.spec.not_after.0 { self.schedule.add_urgent_at(owner.clone(), at) } else { self.schedule.add_at(owner.clone(), at) }
         }
@@ -158,7 +158,7 @@ impl Hub {
             return self.later(owner);
         }
         let findings = self.reports.about(owner).flat_map(|(key, report)| report.findings.iter().map(move |finding| (key.site.as_str(), finding)));
-        self.settings.notices.grant(grant, &outcome.status, findings);
+        self.settings.event_recorder.grant(grant, &outcome.status, findings);
         let growing = aggregate::growing(&self.cache, owner, grant);
         self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, |status| {
             if let Some(summary) = &mut status.summary {
@@ -174,7 +174,8 @@ impl Hub {
     }
 }
 
-/// What is done for a resource that can not be decoded: it says so, and goes when a person wants that.
+/// Reconciles a resource that can not be decoded: sets conditions that explain it, and removes the finalizer once a person has asked for that by
+/// annotation.
 fn undecodable(found: &Undecodable) -> Outcome {
     if found.is_held() && found.may_go() {
         return Outcome::Write(Write::RemoveFinalizer);

@@ -37,7 +37,7 @@ fn holding(owners: &[OwnerRef]) -> SiteReport {
 /// The site once it may write.
 async fn recorded(world: &World) -> FakeSite {
     let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
+    site.send(FromSite::Site(Box::new(waiting())));
     while !site.site_intent().await.recorded {}
     site
 }
@@ -49,7 +49,7 @@ async fn a_part_is_stored_before_its_worker_may_write() {
     world.listed();
     let mut site = world.worker(&bissen()).await;
     assert!(!site.site_intent().await.recorded);
-    site.say(FromSite::Site(Box::new(waiting())));
+    site.send(FromSite::Site(Box::new(waiting())));
     while !site.site_intent().await.recorded {}
     let stored = world.config_map("aifactory-known-sites").expect("the set is stored");
     let entry = stored["data"].as_object().unwrap().values().next().unwrap().as_str().unwrap();
@@ -63,7 +63,7 @@ async fn while_the_set_can_not_be_stored_nothing_may_be_written_and_it_is_tried_
     world.put(factory(json!({})));
     world.listed();
     let mut site = world.worker(&bissen()).await;
-    site.say(FromSite::Site(Box::new(waiting())));
+    site.send(FromSite::Site(Box::new(waiting())));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(site.received().iter().all(|message| !matches!(message, ToSite::Site(intent) if intent.recorded)));
     let tries = world.requests("configmaps/aifactory-known-sites");
@@ -73,18 +73,18 @@ async fn while_the_set_can_not_be_stored_nothing_may_be_written_and_it_is_tried_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_left_the_spec_keeps_its_worker_until_it_says_that_nothing_is_left() {
+async fn a_part_that_left_the_spec_keeps_its_worker_until_it_reports_that_nothing_is_left() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
     let mut site = recorded(&world).await;
-    site.say(FromSite::Site(Box::new(holding(&[]))));
+    site.send(FromSite::Site(Box::new(holding(&[]))));
     world.put(factory(json!({"spec": {"sites": []}})));
-    let told = site.site_intent().await;
-    assert!(told.release && told.left, "{told:?}");
+    let sent = site.site_intent().await;
+    assert!(sent.release && sent.left, "{sent:?}");
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(!site.ended(), "the worker goes on");
-    site.say(FromSite::Site(Box::new(SiteReport { released: true, ..holding(&[]) })));
+    site.send(FromSite::Site(Box::new(SiteReport { released: true, ..holding(&[]) })));
     site.end().await;
     assert_eq!(world.config_map("aifactory-known-sites").unwrap().get("data"), Some(&json!({})));
 }
@@ -99,12 +99,12 @@ async fn after_a_restart_without_its_factory_a_part_is_asked_all_the_same() {
     let mut again = world.restart().await;
     again.listed();
     let mut site = again.worker(&bissen()).await;
-    let told = site.site_intent().await;
-    assert!(told.left && told.release && told.recorded, "{told:?}");
+    let sent = site.site_intent().await;
+    assert!(sent.left && sent.release && sent.recorded, "{sent:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_former_worker_says_is_dropped() {
+async fn reports_of_a_former_worker_are_dropped() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.put(pool(json!({})));
@@ -113,20 +113,20 @@ async fn what_a_former_worker_says_is_dropped() {
     world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
     world.put(factory(json!({"spec": {"sites": [{"kubernetes": {"push": {"kubeconfigSecretRef": {"name": "other", "key": "kubeconfig"}}}}]}})));
     let mut present = world.worker(&bissen()).await;
-    former.say(FromSite::Site(Box::new(holding(&[]))));
+    former.send(FromSite::Site(Box::new(holding(&[]))));
     let intent = present.intent_of(&voxelia()).await;
-    former.say(FromSite::About(Box::new(fake::gone(&intent))));
+    former.send(FromSite::About(Box::new(fake::gone(&intent))));
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(world.object(&voxelia()).is_some(), "the grant waits for the worker that there is");
-    present.say(FromSite::Site(Box::new(holding(&[]))));
+    present.send(FromSite::Site(Box::new(holding(&[]))));
     if let Some(intent) = present.last_intent_of(&voxelia()) {
-        present.say(FromSite::About(Box::new(fake::gone(&intent))));
+        present.send(FromSite::About(Box::new(fake::gone(&intent))));
     }
     world.gone(&voxelia()).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_site_hears_the_whole_desired_set_at_each_session_tombstones_included() {
+async fn a_site_is_sent_the_whole_desired_set_at_each_session_tombstones_included() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.put(pool(json!({})));
@@ -138,12 +138,12 @@ async fn a_site_hears_the_whole_desired_set_at_each_session_tombstones_included(
     world.vanish(&voxelia());
     // Two channels lead to the hub: this one is read to its end first.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    site.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
     let set = site.everything().await;
     assert!(set.tombstones.contains(&voxelia()) && !set.intents.contains_key(&voxelia()), "{set:?}");
     // The session ends and another one begins: the tombstone is there again, though it was sent before.
-    site.say(FromSite::Site(Box::new(SiteReport { problem: Some(Finding::note(Reason::SiteUnreachable, "gone")), ..SiteReport::default() })));
-    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    site.send(FromSite::Site(Box::new(SiteReport { problem: Some(Finding::note(Reason::SiteUnreachable, "gone")), ..SiteReport::default() })));
+    site.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
     assert!(site.everything().await.tombstones.contains(&voxelia()));
 }
 
@@ -157,7 +157,7 @@ async fn an_order_is_withdrawn_from_a_site_that_no_projection_names_any_more() {
     let esch = SiteKey::new(bissen().factory, "esch");
     let mut site = world.worker(&esch).await;
     site.intent_of(&voxelia()).await;
-    site.say(FromSite::Site(Box::new(holding(&[]))));
+    site.send(FromSite::Site(Box::new(holding(&[]))));
     world.put(grant(
         json!({"spec": {"pools": [{"name": "h100", "poolRef": {"name": "h100"}, "gpuHours": 10, "maxGPUs": 1, "sites": [{"name": "bissen"}]}]}}),
     ));
@@ -173,20 +173,20 @@ async fn what_a_site_holds_otherwise_is_known_without_the_whole_of_it() {
     world.listed();
     let mut site = recorded(&world).await;
     let changed = |owner: &OwnerRef, held: Option<Held>| FromSite::Held(vec![HeldChange { owner: owner.clone(), held, orphan: false }]);
-    site.say(FromSite::Site(Box::new(holding(&[]))));
+    site.send(FromSite::Site(Box::new(holding(&[]))));
     let stranger = OwnerRef::new(Kind::AccessGrant, "ardenne", "forgotten");
     let is_tombstone = |message: &ToSite| matches!(message, ToSite::Gone(owner) if *owner == stranger);
     for _ in 0..2 {
-        site.say(changed(&stranger, Some(Held::Live)));
+        site.send(changed(&stranger, Some(Held::Live)));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(site.received().iter().filter(|message| is_tombstone(message)).count(), 1, "what no resource stands for gets a tombstone");
-        site.say(changed(&stranger, Some(Held::Retained)));
-        site.say(changed(&stranger, None));
+        site.send(changed(&stranger, Some(Held::Retained)));
+        site.send(changed(&stranger, None));
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(!site.received().iter().any(is_tombstone), "one at a time");
     }
     let intent = site.intent_of(&voxelia()).await;
-    site.say(FromSite::About(Box::new(fake::gone(&intent))));
+    site.send(FromSite::About(Box::new(fake::gone(&intent))));
     world.gone(&voxelia()).await;
 }
 
@@ -196,7 +196,7 @@ async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_place
     world.put(factory(json!({})));
     world.listed();
     let mut site = recorded(&world).await;
-    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    site.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
     // Its pool is not there, so that nobody can tell where it is to be.
@@ -208,35 +208,35 @@ async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_place
     assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
 }
 
-/// A site says what it holds, and can not be asked any more; whoever is made or mended then is asked for there all the same.
+/// A site has reported what it holds, and becomes unreachable; a resource that is made or repaired then waits for it all the same.
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not_forgotten() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
     let mut site = recorded(&world).await;
-    site.say(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    site.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
-    site.say(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
+    site.send(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.put(grant(json!({})));
     let intent = tokio::time::timeout(Duration::from_secs(60), site.intent_of(&voxelia())).await.unwrap();
     assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
 }
 
-/// What a site came to hold since its last report is in the report that says that contact was lost, and in no other.
+/// What a site came to hold since its last report is only in the report that contact was lost.
 #[tokio::test(start_paused = true)]
 async fn what_a_site_held_when_contact_was_lost_is_not_forgotten() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));
     world.listed();
     let mut site = recorded(&world).await;
-    site.say(FromSite::Site(Box::new(holding(&[]))));
+    site.send(FromSite::Site(Box::new(holding(&[]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
     let lost = SiteReport { problem, reachable: false, synced: false, ..holding(&[voxelia()]) };
-    site.say(FromSite::Site(Box::new(lost)));
+    site.send(FromSite::Site(Box::new(lost)));
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.put(grant(json!({})));
     let intent = tokio::time::timeout(Duration::from_secs(60), site.intent_of(&voxelia())).await.unwrap();

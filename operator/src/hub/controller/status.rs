@@ -1,4 +1,4 @@
-//! When a status is written: at once what people must know, later what only moves.
+//! Decides whether the status of a resource is written now, later or not at all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ impl Hub {
         }
     }
 
-    /// Whether each of these parts has reported since the start what is there of this resource, or why it can not.
+    /// Whether each of these parts has reported on this resource since the start, or has a problem that keeps it from reporting.
     pub(super) fn has_reported(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>) -> bool {
         self.begun.elapsed() > REPORT_GRACE
             || keys.iter().all(|key| {
@@ -34,19 +34,19 @@ impl Hub {
             })
     }
 
-    /// Whether a part has reported since the start on everything that it was sent, or why it can not.
+    /// Whether a part has reported on everything that it was sent since the start, or has a problem that keeps it from reporting.
     pub(super) fn has_reported_all(&self, key: &SiteKey) -> bool {
         let all = |report: &SiteReport| !report.reachable || (report.synced && self.reports.has_answered(key)) || report.problem.is_some();
         self.begun.elapsed() > REPORT_GRACE || self.site_reports.get(key).is_some_and(all)
     }
 
-    /// What status said before the restart stands for now.
+    /// Keeps the status from before the restart, and reconciles again when the time for reports is over.
     pub(super) fn later(&mut self, owner: &OwnerRef) -> Outcome {
         self.schedule.add_at(owner.clone(), self.begun + REPORT_GRACE + Duration::from_millis(10));
         Outcome::Later
     }
 
-    /// Counts a pool or a factory anew after a moment, since more changes of this kind are likely to follow.
+    /// Queues a pool or a factory with a delay to update its figures, since changes of grants come in series.
     pub(super) fn recount(&mut self, owner: OwnerRef) {
         self.pending.insert(&owner);
         self.schedule.add_at(owner, Instant::now() + RECOUNT);

@@ -25,7 +25,7 @@ use crate::client::{ClientSettings, Clients};
 use crate::credential::AddressRules;
 use crate::credential::reader::{CredentialReader, Looks};
 use crate::lease::WriteGate;
-use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 
@@ -125,7 +125,7 @@ async fn run(server: &Arc<Server>, leads: bool, time: Duration) {
         client: client.clone(),
         watch: client.clone(),
         reader: CredentialReader { hub: client.clone(), local, rules: AddressRules::default(), settings, looks: Looks::default() },
-        notices: Notices::new(Events::new(client, "test".to_owned()).0),
+        event_recorder: EventRecorder::new(Events::new(client, "test".to_owned()).0),
         metrics: Arc::new(Metrics::new()),
         test_hooks: false,
     });
@@ -166,7 +166,7 @@ async fn a_leader_whose_writes_are_refused_tries_again_with_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_undecodable_grant_is_told_of_itself_until_that_stands_and_others_go_on() {
+async fn one_undecodable_grant_gets_a_condition_until_it_is_stored_and_others_go_on() {
     let failures = Mutex::new(3);
     let server =
         Server::new(vec![grant("first").to_string(), undecodable("never").to_string(), "7".to_owned(), grant("last").to_string()], move |sent| {
@@ -184,9 +184,9 @@ async fn one_undecodable_grant_is_told_of_itself_until_that_stands_and_others_go
             refused(StatusCode::FORBIDDEN)
         });
     run(&server, true, Duration::from_secs(600)).await;
-    let told = server.writes("/accessgrants/never/status");
-    assert_eq!(told.len(), 4, "three times refused, and then it stands");
-    for sent in &told {
+    let written = server.writes("/accessgrants/never/status");
+    assert_eq!(written.len(), 4, "three times refused, and then it stands");
+    for sent in &written {
         assert_eq!(sent.manager, labels::CONDITIONS_MANAGER, "under a name of its own");
         let status = sent.body["status"].as_object().unwrap();
         assert_eq!(status.keys().collect::<Vec<_>>(), ["conditions"], "no other field is touched");
@@ -200,7 +200,7 @@ async fn one_undecodable_grant_is_told_of_itself_until_that_stands_and_others_go
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_undecodable_grant_goes_by_a_persons_word() {
+async fn an_undecodable_grant_is_released_by_a_persons_annotation() {
     let deleted = |confirmed: &str| {
         let mut object = undecodable("never");
         object["metadata"]["deletionTimestamp"] = json!("2026-02-01T00:00:00Z");
@@ -210,8 +210,8 @@ async fn an_undecodable_grant_goes_by_a_persons_word() {
     let server = Server::new(vec![deleted("u-another").to_string()], |_| refused(StatusCode::FORBIDDEN));
     run(&server, true, Duration::from_secs(5)).await;
     assert!(server.writes("/accessgrants/never").is_empty(), "nobody has said so");
-    let told = server.writes("/accessgrants/never/status");
-    assert!(told[0].body["status"]["conditions"][0]["message"].as_str().unwrap().contains("release-undecodable=u-never"));
+    let written = server.writes("/accessgrants/never/status");
+    assert!(written[0].body["status"]["conditions"][0]["message"].as_str().unwrap().contains("release-undecodable=u-never"));
 
     let server = Server::new(vec![deleted("u-never").to_string()], |_| refused(StatusCode::NOT_FOUND));
     run(&server, true, Duration::from_secs(5)).await;

@@ -1,11 +1,11 @@
-//! Which parts of sites have a worker, and what each is sent.
+//! Starts and ends the controllers of the parts of sites, here called workers, and sends intents to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::OwnerRef;
 use aifactory_plan::hub::project;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Intent, SiteWord};
+use aifactory_plan::model::intent::{Intent, SiteConfig};
 use aifactory_plan::model::report::{Finding, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
@@ -13,8 +13,8 @@ use super::Hub;
 use crate::hub::sites::{parts, source};
 
 impl Hub {
-    /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
-    /// Returns the parts that the factory names.
+    /// Starts or updates a worker for each part that the factory names, or that may hold something of it, and ends the other workers. Returns the
+    /// parts that the factory names.
     pub(super) fn ensure_workers(&mut self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
         let named = self.named_parts(owner);
         let known: Vec<SiteKey> = self.known.iter().map(|known| &known.key).filter(|key| key.factory == *owner).cloned().collect();
@@ -27,7 +27,7 @@ impl Hub {
         for key in &keys {
             match named.get(key) {
                 Some(Ok(source)) => self.ensure_worker(key, &source.clone()),
-                // Its spec gives no credential: the one that it was reached with goes on, where there is one.
+                // The spec names no usable credential, so the worker keeps the one that it was started with, where there is one.
                 Some(Err(problem)) => match self.known.get(key).map(|known| known.credential.clone()) {
                     Some(source) => self.ensure_worker(key, &source),
                     None => {
@@ -44,22 +44,22 @@ impl Hub {
             }
         }
         for key in self.sites.of(owner).into_iter().filter(|key| !keys.contains(key)) {
-            self.let_go(&key);
+            self.remove_part(&key);
         }
         named.into_keys().collect()
     }
 
-    /// The parts that a factory names, with the credential of each or what keeps it from having one.
+    /// The parts that a factory names, each with its credential or with the reason why it has none.
     fn named_parts(&self, owner: &OwnerRef) -> BTreeMap<SiteKey, Result<CredentialSource, Finding>> {
         let sites = self.cache.factory(owner).map(|factory| factory.spec.sites.as_slice()).unwrap_or_default();
         sites.iter().flat_map(|site| parts(owner, site).into_iter().map(move |key| (key.clone(), source(&key, site)))).collect()
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
-        let Some(intent) = project::site(&self.cache, &self.id, key, self.word_for(key)) else { return };
+        let Some(intent) = project::site(&self.cache, &self.id, key, self.site_config_for(key)) else { return };
         let before = self.sites.source(key).cloned();
         if self.sites.ensure(key, source, intent) {
-            // A new worker knows of nothing yet, and nobody needs the former one's credential.
+            // A new worker has no intents yet, and the credential of the former one may not be needed any more.
             self.site_reports.remove(key);
             self.reports.expect_nothing_of(key);
             self.queue_dependents(&key.factory);
@@ -70,18 +70,18 @@ impl Hub {
         }
     }
 
-    /// What a site's Slurm must know that the site says on its Kubernetes.
-    fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
+    /// For a site's Slurm: the configuration that the site's admin keeps on its Kubernetes.
+    fn site_config_for(&self, key: &SiteKey) -> Option<SiteConfig> {
         let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
         match key.part {
             Part::Kubernetes => None,
-            Part::Slurm if !kubernetes => Some(SiteWord::default()),
-            Part::Slurm => self.words.get(&key.other()).cloned(),
+            Part::Slurm if !kubernetes => Some(SiteConfig::default()),
+            Part::Slurm => self.site_configs.get(&key.other()).cloned(),
         }
     }
 
     /// Ends the worker of a site that its factory does not name any more.
-    pub(super) fn let_go(&mut self, key: &SiteKey) {
+    pub(super) fn remove_part(&mut self, key: &SiteKey) {
         self.queue_concerned(key);
         self.settings.metrics.forget_site(&key.to_string());
         let source = self.sites.remove(key);
@@ -89,17 +89,17 @@ impl Hub {
         self.reports.remove_part(&self.cache, key);
         self.holders.remove_part(key);
         self.synced.remove(key);
-        self.words.remove(key);
+        self.site_configs.remove(key);
         self.release_unused(source);
     }
 
-    /// Reconciles whatever a part is sent or holds.
+    /// Queues every resource that a part was sent or that it holds.
     pub(super) fn queue_concerned(&mut self, key: &SiteKey) {
         let concerned: BTreeSet<OwnerRef> = self.sites.owners(key).into_iter().chain(self.holders.at(key).cloned()).collect();
         concerned.into_iter().for_each(|owner| self.schedule.add(owner));
     }
 
-    /// Sends each of these parts what it must know of a resource, and withdraws it from all others.
+    /// Sends a resource's intents to these parts, and withdraws it from all others.
     pub(super) fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         self.sites.assign(owner, intents);
         self.reports.expect(owner, self.sites.recipients(owner));

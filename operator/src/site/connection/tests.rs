@@ -42,7 +42,7 @@ impl Bench {
         self.now = Now { instant: self.now.instant + time, timestamp: self.now.timestamp + time };
     }
 
-    /// Moves the clock to the next deadline, and says how far that was.
+    /// Moves the clock to the next deadline; returns how far that was.
     fn sleep(&mut self) -> Duration {
         let wait = self.connection.deadline().expect("a deadline") - self.now.instant;
         self.pass(wait);
@@ -253,9 +253,9 @@ fn those_who_share_a_secret_look_at_it_together() {
     assert!(bench.connection.deadline().is_some_and(|at| at > bench.now.instant));
 }
 
-/// Something that happens to a connection.
+/// An event of a connection.
 #[derive(Clone, Debug)]
-enum Happening {
+enum Step {
     Pass(u64),
     Look(Result<u8, Reason>),
     Contact(Result<u8, Reason>),
@@ -269,7 +269,7 @@ enum Happening {
     Restart,
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn step() -> impl Strategy<Value = Step> {
     let secrets = prop_oneof![
         Just(Reason::SecretNotFound),
         Just(Reason::SecretForbidden),
@@ -279,16 +279,16 @@ fn happening() -> impl Strategy<Value = Happening> {
     ];
     let outcome = prop_oneof![3 => (1..4_u8).prop_map(Ok), 2 => secrets.prop_map(Err)];
     prop_oneof![
-        4 => (0..7000_u64).prop_map(Happening::Pass),
-        3 => outcome.clone().prop_map(Happening::Look),
-        4 => outcome.prop_map(Happening::Contact),
-        3 => any::<bool>().prop_map(Happening::Probe),
-        1 => any::<prop::sample::Index>().prop_map(Happening::Panic),
-        1 => (0..20_u64).prop_map(Happening::Late),
-        1 => Just(Happening::Disconnect),
-        1 => Just(Happening::Suspect),
-        1 => Just(Happening::Retry),
-        1 => Just(Happening::Restart),
+        4 => (0..7000_u64).prop_map(Step::Pass),
+        3 => outcome.clone().prop_map(Step::Look),
+        4 => outcome.prop_map(Step::Contact),
+        3 => any::<bool>().prop_map(Step::Probe),
+        1 => any::<prop::sample::Index>().prop_map(Step::Panic),
+        1 => (0..20_u64).prop_map(Step::Late),
+        1 => Just(Step::Disconnect),
+        1 => Just(Step::Suspect),
+        1 => Just(Step::Retry),
+        1 => Just(Step::Restart),
     ]
 }
 
@@ -324,17 +324,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_it_neither_spins_nor_sticks(watches in any::<bool>(), happenings in prop::collection::vec(happening(), 1..60)) {
+    fn whatever_happens_it_neither_spins_nor_sticks(watches in any::<bool>(), steps in prop::collection::vec(step(), 1..60)) {
         let mut bench = Bench::new(watches);
         let mut flights = Flights::default();
         let mut in_secret = None;
-        for happening in happenings {
-            let changed = happen(&mut bench, &mut flights, &happening, &mut in_secret);
+        for step in steps {
+            let changed = take(&mut bench, &mut flights, &step, &mut in_secret);
             flights.begin(&mut bench);
             let deadline = bench.connection.deadline();
-            prop_assert!(deadline.is_none_or(|at| at > bench.now.instant), "a deadline in the past after {happening:?}: {:?}", bench.connection);
-            prop_assert!(deadline.is_some() || !flights.0.is_empty(), "nothing ahead and nothing in flight after {happening:?}: {:?}", bench.connection);
-            prop_assert!(bench.due().is_empty(), "due twice after {happening:?}");
+            prop_assert!(deadline.is_none_or(|at| at > bench.now.instant), "a deadline in the past after {step:?}: {:?}", bench.connection);
+            prop_assert!(deadline.is_some() || !flights.0.is_empty(), "nothing ahead and nothing in flight after {step:?}: {:?}", bench.connection);
+            prop_assert!(bench.due().is_empty(), "due twice after {step:?}");
             if changed {
                 prop_assert!(flights.0.iter().any(|task| matches!(task, Task::Contact(_))), "a new credential waits: {:?}", bench.connection);
             }
@@ -342,12 +342,12 @@ proptest! {
     }
 }
 
-/// Lets it happen where it can; says whether a look has shown another credential than the one that was used last.
-fn happen(bench: &mut Bench, flights: &mut Flights, happening: &Happening, in_secret: &mut Option<u8>) -> bool {
+/// Applies a step where it is possible; returns whether a look has found another credential than the one that was used last.
+fn take(bench: &mut Bench, flights: &mut Flights, step: &Step, in_secret: &mut Option<u8>) -> bool {
     let now = bench.now;
-    match happening {
-        Happening::Pass(millis) => bench.pass(Duration::from_millis(*millis)),
-        Happening::Look(result) => {
+    match step {
+        Step::Pass(millis) => bench.pass(Duration::from_millis(*millis)),
+        Step::Look(result) => {
             if flights.take(|task| *task == Task::Look).is_some() {
                 let found = result.map(|found| Some(fingerprint(found))).map_err(problem);
                 let _ = bench.connection.looked(found, now.instant, now.instant);
@@ -359,7 +359,7 @@ fn happen(bench: &mut Bench, flights: &mut Flights, happening: &Happening, in_se
                 return result.is_ok_and(|found| before.is_some_and(|before| before != found)) && bench.connection.session().is_none();
             }
         }
-        Happening::Contact(result) => {
+        Step::Contact(result) => {
             if let Some(Task::Contact(id)) = flights.take(|task| matches!(task, Task::Contact(_))) {
                 let _ = match result {
                     Ok(found) => bench.connection.connected(id, "session", Some(fingerprint(*found)), now),
@@ -367,19 +367,19 @@ fn happen(bench: &mut Bench, flights: &mut Flights, happening: &Happening, in_se
                 };
             }
         }
-        Happening::Probe(answers) => {
+        Step::Probe(answers) => {
             if let Some(Task::Probe(id)) = flights.take(|task| matches!(task, Task::Probe(_))) {
                 let result = if *answers { Ok(()) } else { Err(problem(Reason::SiteUnreachable)) };
                 let _ = bench.connection.probed(id, result, now);
             }
         }
-        Happening::Panic(which) => {
+        Step::Panic(which) => {
             if !flights.0.is_empty() {
                 let task = flights.0.remove(which.index(flights.0.len()));
                 let _ = bench.connection.task_panicked(task, now.instant);
             }
         }
-        Happening::Late(id) => {
+        Step::Late(id) => {
             let current = flights.0.iter().any(|task| matches!(task, Task::Contact(known) | Task::Probe(known) if known == id));
             if !current && !bench.connection.is(*id) {
                 assert_eq!(bench.connection.connected(*id, "late", None, now), Transition::Unchanged);
@@ -387,10 +387,10 @@ fn happen(bench: &mut Bench, flights: &mut Flights, happening: &Happening, in_se
                 assert_eq!(bench.connection.probed(*id, Err(problem(Reason::SiteUnreachable)), now), Transition::Unchanged);
             }
         }
-        Happening::Disconnect => drop(bench.connection.disconnect(None, now.instant)),
-        Happening::Suspect => bench.connection.suspect(now.instant),
-        Happening::Retry => bench.connection.retry_now(now.instant),
-        Happening::Restart => {
+        Step::Disconnect => drop(bench.connection.disconnect(None, now.instant)),
+        Step::Suspect => bench.connection.suspect(now.instant),
+        Step::Retry => bench.connection.retry_now(now.instant),
+        Step::Restart => {
             *in_secret = None;
             drop(bench.connection.restart(now.instant));
         }

@@ -1,13 +1,14 @@
-//! When something is begun that is done again and again, one at a time.
+//! Timing of a task that is repeated and never runs twice at a time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// When a task begins, or that it runs. A task that was taken has no deadline until its end gives it the next one, so that no deadline is passed over.
+/// When a task begins, or that it runs. A task that runs has no deadline until its end sets the next one, so that the loop never sleeps until a time
+/// that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// Not until somebody sets a time.
+    /// It has no time yet.
     Never,
     /// At this time.
     At(Instant),
@@ -16,7 +17,7 @@ pub enum Turn {
 }
 
 impl Turn {
-    /// Whether the task is due; from then on it is in flight.
+    /// Whether the task is due; if so, it counts as running from now on.
     pub fn take(&mut self, now: Instant) -> bool {
         let due = matches!(*self, Self::At(at) if at <= now);
         if due {

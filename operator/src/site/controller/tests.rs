@@ -88,7 +88,7 @@ impl Driver for Fake {
         Box::pin(async move { (reader.look(&source).await, ()) })
     }
 
-    fn looked(&mut self, (): ()) {}
+    fn on_look(&mut self, (): ()) {}
 
     fn connect(&mut self, _: SiteIntent) -> BoxFuture<'static, Result<Fingerprint, Finding>> {
         self.shared.note("connect");
@@ -101,7 +101,7 @@ impl Driver for Fake {
         })
     }
 
-    fn no_contact(&mut self, problem: Finding) -> Finding {
+    fn on_no_contact(&mut self, problem: Finding) -> Finding {
         problem
     }
 
@@ -117,7 +117,7 @@ impl Driver for Fake {
         Box::pin(answer(next))
     }
 
-    fn moved(&mut self, transition: Transition<Shared>) {
+    fn on_transition(&mut self, transition: Transition<Shared>) {
         if matches!(transition, Transition::Lost(_)) {
             self.shared.note("lost");
         }
@@ -151,12 +151,12 @@ impl Driver for Fake {
         self.shared.note(format!("tombstone {}", owner.name));
     }
 
-    fn observed(&mut self, observation: &'static str) {
+    fn on_observation(&mut self, observation: &'static str) {
         self.shared.note(format!("saw {observation}"));
         assert_ne!(observation, "a defect");
     }
 
-    fn happened(&mut self, Done(owner, well): Done) {
+    fn on_event(&mut self, Done(owner, well): Done) {
         self.shared.note(format!("{} {}", if well { "done" } else { "panicked on" }, owner.name));
     }
 
@@ -185,11 +185,11 @@ impl Driver for Fake {
                 findings: Vec::new(),
                 detail: Detail::None,
             };
-            self.core.say(report);
+            self.core.send_report(report);
         }
         let connection = &self.core.connection;
         let report = SiteReport { reachable: connection.session().is_some(), problem: connection.problem().cloned(), ..SiteReport::default() };
-        self.core.say_of_site(report);
+        self.core.send_site_report(report);
     }
 
     fn deadline(&mut self, _: Instant) -> Option<Instant> {
@@ -240,7 +240,7 @@ impl Bench {
         settle().await;
     }
 
-    /// The last word on whether the site is reachable.
+    /// Whether the site is reachable by its last report.
     fn reachable(&mut self) -> Option<bool> {
         let mut last = None;
         while let Ok(received) = self.from_site.try_recv() {
@@ -317,7 +317,7 @@ async fn a_tombstone_from_before_the_first_contact_is_known_to_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_former_session_saw_is_dropped() {
+async fn events_of_a_former_session_are_dropped() {
     let bench = Bench::connected().await;
     bench.see(1, "a").await;
     bench.send(ToSite::Site(Box::new(SiteIntent { release: true, ..site_intent(None) })));
@@ -328,7 +328,7 @@ async fn what_a_former_session_saw_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_of_the_driver_is_told_to_the_hub_which_starts_another_controller() {
+async fn a_panic_of_the_driver_is_reported_to_the_hub_which_starts_another_controller() {
     let (shared, hub, metrics) = (Shared::default(), FakeHub::default(), Arc::new(Metrics::new()));
     shared.0.lock().unwrap().panics_at = Some(2);
     let (to_hub, mut from_site) = hub_channel();

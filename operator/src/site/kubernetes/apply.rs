@@ -1,4 +1,4 @@
-//! Carrying out a plan's steps on a site: the only place that writes there.
+//! Executes a plan's steps on a site: the only code that writes there.
 
 #[cfg(test)]
 mod tests;
@@ -34,44 +34,44 @@ use crate::tolerant_decode::{Tolerant, taken};
 /// Longest wait for one write.
 const WRITE: Duration = Duration::from_secs(15);
 
-/// What became of a plan's steps.
+/// The results of a plan's steps.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Objects as they are now.
+    /// Applied objects, as the API server answered with them.
     pub applied: Vec<Seen>,
     /// Objects that are gone.
     pub deleted: Vec<ObjectKey>,
-    /// Objects whose deletion was taken, and that go when their finalizers have.
+    /// Objects whose deletion was accepted, and that go once their finalizers are removed.
     pub ordered: Vec<ObjectKey>,
-    /// Nodes as they are now, with their resourceVersions.
+    /// Patched nodes, as the API server answered with them, with their resourceVersions.
     pub nodes: Vec<(NodeView, u64)>,
-    /// Objects of which the site made another thing than was written.
+    /// Objects that the site stored otherwise than they were written, such as through a mutating webhook.
     pub altered: Vec<Altered>,
-    /// What went wrong, the first first.
+    /// Failures, in the order of the steps.
     pub failures: Vec<Failure>,
 }
 
 /// A request that failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// What people should know.
+    /// The finding for people.
     pub finding: Finding,
-    /// What follows.
+    /// What the driver does about it.
     pub follows: Follows,
 }
 
-/// What follows a request that failed.
+/// What the driver does about a request that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follows {
     /// The request may pass the next time, and is sent again with a back-off.
     Retry,
-    /// The site did not answer, or does not take the credential: the connection is made anew, and then everything is planned again.
+    /// The site did not answer, or refuses the credential: the connection is made again, and then everything is planned again.
     Reconnect,
     /// The site has refused, and does so until a person changes something there: the request is sent again, but seldom.
     Person,
 }
 
-/// Requests that take access away and are sent beside the cap.
+/// How many requests that remove access run beyond the cap.
 const RESERVED: usize = 4;
 
 /// Writes to one site, with a cap on requests at a time.
@@ -79,7 +79,7 @@ const RESERVED: usize = 4;
 pub struct Applier {
     client: Client,
     cap: Arc<Semaphore>,
-    /// Slots that only requests which take access away may use, so that none of them waits until others have been answered.
+    /// Slots for requests that remove access, so that these never wait for slow answers to others.
     reserved: Arc<Semaphore>,
     hub: Arc<str>,
 }
@@ -113,7 +113,7 @@ impl Applier {
                 }
             }
             let failed = !failures.is_empty();
-            // They end in any order, and are told in one.
+            // Requests of a step end in any order; their failures are sorted, so that a report does not change with that order.
             failures.sort_by(|one, other| one.finding.message.cmp(&other.finding.message));
             outcome.failures.extend(failures);
             tracing::debug!(%owner, purpose = ?step.purpose, failed, "step done");
@@ -177,7 +177,7 @@ impl Applier {
         }
     }
 
-    /// Without server-side apply, which would change a key that is there; the answer, which holds the key, is dropped unread.
+    /// A plain create, since server-side apply would change an existing key. The answer contains the key, and is dropped unread.
     async fn create_key(&self, object: Object, field: &str, bytes: usize) -> Result<Done, Failure> {
         let what = object.key.to_string();
         let secret = key_secret(object.content, field, bytes)
@@ -192,9 +192,9 @@ impl Applier {
         }
     }
 
-    /// Tells a refusal from an object of somebody else that is in the way.
-    async fn refused(&self, api: &Api<Tolerant<DynamicObject>>, key: &ObjectKey, words: &str) -> Failure {
-        if words.contains("being terminated") {
+    /// Finds out whether a write was refused by policy, or because a foreign object has the name.
+    async fn refused(&self, api: &Api<Tolerant<DynamicObject>>, key: &ObjectKey, message: &str) -> Failure {
+        if message.contains("being terminated") {
             return Failure { finding: Finding::note(Reason::InProgress, format!("{key}: its namespace is being deleted")), follows: Follows::Retry };
         }
         let (_, _, kind, _) = key.kind.gvk();
@@ -212,7 +212,7 @@ impl Applier {
             return Failure { finding: Finding::stalled(Reason::ForeignObject, message), follows: Follows::Person };
         }
         Failure {
-            finding: Finding::stalled(Reason::RefusedBySite, format!("{key}: the site refuses: {}", shorten(words, 500))),
+            finding: Finding::stalled(Reason::RefusedBySite, format!("{key}: the site refuses: {}", shorten(message, 500))),
             follows: Follows::Person,
         }
     }
@@ -222,7 +222,7 @@ impl Applier {
         let params =
             DeleteParams { preconditions: uid.map(|uid| Preconditions { uid: Some(uid), resource_version: None }), ..DeleteParams::background() };
         match tokio::time::timeout(WRITE, api.delete(&key.name, &params)).await.map(taken) {
-            // An object with finalizers, such as a namespace, is there until the watch says that it is gone.
+            // An object with finalizers, such as a namespace, remains until the watch shows its deletion.
             Ok(Ok(answer)) => Ok(if answer.is_some_and(|answer| answer.is_right()) { Done::Deleted(key) } else { Done::Ordered(key) }),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => Err(self.refused(&api, &key, &status.message).await),
@@ -233,7 +233,8 @@ impl Applier {
 
     async fn end_work(&self, namespace: &str) -> Result<Done, Failure> {
         let what = |plural: &str| format!("the end of all {plural} in Namespace {namespace}");
-        // Controllers first, so that nothing makes Pods anew; one kind that can not be ended keeps none of the others going.
+        // Controllers are deleted before Pods, so that they do not replace them. A kind that can not be deleted does not keep the others from being
+        // tried.
         let mut failed = None;
         for (group, version, kind, plural) in [
             ("batch", "v1", "CronJob", "cronjobs"),
@@ -256,7 +257,7 @@ impl Applier {
         failed.map_or(Ok(Done::Nothing), Err)
     }
 
-    /// By a collection of one: the operator has no right to delete a Pod that it does not find so.
+    /// As a delete of a collection that selects one Pod: the operator has no right to delete Pods by name.
     async fn end_pod(&self, namespace: &str, name: &str, grace: u32) -> Result<Done, Failure> {
         let api: Api<Tolerant<Pod>> = Api::namespaced(self.client.clone(), namespace);
         let what = format!("the end of Pod {name} in Namespace {namespace}");
@@ -264,7 +265,7 @@ impl Applier {
         let one = ListParams::default().fields(&format!("metadata.name={name}"));
         match tokio::time::timeout(WRITE, api.delete_collection(&params, &one)).await.map(taken) {
             Ok(Ok(_)) => Ok(Done::Nothing),
-            // The site's policies may see the namespace's mark a moment later than we do: no reason for a pause.
+            // The site's admission policies may see the namespace's mark a moment later, so the request is retried without a long pause.
             Ok(Err(error)) => Err(failure(&what, &error).not_for_a_person()),
             Err(_) => Err(timeout(&what)),
         }
@@ -281,10 +282,10 @@ impl Applier {
                 let version = node.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default();
                 Ok(Done::Node(Box::new(NodeView::from_node(&node)), version))
             }
-            // The watch brings what can be read of it.
+            // The watch delivers what can be decoded of it.
             Ok(Ok(_)) => Ok(Done::Nothing),
             Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Ok(Done::Nothing),
-            // Somebody else was faster with the taints; the watch brings what is there now.
+            // Another client has changed the taints meanwhile; the watch delivers the node as it is now.
             Ok(Err(kube::Error::Api(status)))
                 if status.is_conflict() || (status.code == 422 && !status.message.contains("ValidatingAdmissionPolicy")) =>
             {
@@ -296,7 +297,7 @@ impl Applier {
     }
 }
 
-/// Whether the site made another thing of an object than was written: the fields that we own are not what we sent.
+/// Whether the site has changed an object on its way in: the fields that we own differ from what was sent.
 fn altered(object: &Object, seen: &Seen, stored: &Value) -> Option<Altered> {
     let sent = object.digest();
     let differs = seen.observed.digest != Some(sent);
@@ -339,7 +340,7 @@ fn failure(what: &str, error: &kube::Error) -> Failure {
 }
 
 impl Failure {
-    /// The same where a refusal is over by itself.
+    /// The same for a refusal that passes without a person.
     fn not_for_a_person(self) -> Self {
         let follows = if self.follows == Follows::Person { Follows::Retry } else { self.follows };
         Self { follows, ..self }

@@ -1,4 +1,4 @@
-//! Making contact with a site: who it is, whether it is ours, what it serves, and whether its policies guard it from us.
+//! Makes contact with a site: checks the cluster's identity, our claim, the APIs that it serves, and whether its admission policies are in force.
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +30,7 @@ use crate::tolerant_decode::{Tolerant, taken};
 /// Longest wait for one call while contact is made.
 pub const CALL: Duration = Duration::from_secs(5);
 
-/// Longest wait for an answer to a probe: two in a row tell within 15 s that a site is lost, also on a machine that is busy.
+/// Longest wait for an answer to a probe: with it, two failures in a row show within 15 s that a site is lost, also on a busy machine.
 const PROBE: Duration = Duration::from_secs(4);
 
 /// Policies that tie tenants to their pools and their namespace; their bindings have the same names.
@@ -44,7 +44,7 @@ const TENANT_POLICIES: [&str; 7] = [
     "aifactory-tenant-labels",
 ];
 
-/// A site that answers and is ours.
+/// The result of a successful contact: a cluster that answers and is ours.
 #[derive(Clone)]
 pub struct Session {
     /// Clients for it.
@@ -57,9 +57,9 @@ pub struct Session {
     pub cluster_uid: String,
     /// Version of its API server.
     pub version: String,
-    /// What it serves.
+    /// The APIs that it serves.
     pub served: Served,
-    /// Whether it carries our claim, or needs none since it is let go.
+    /// Whether it carries our claim, or needs none since it is being released.
     pub claimed: bool,
     /// Why only access may be taken away there: its policies are not in force, or could not be tested.
     pub unguarded: Option<Finding>,
@@ -68,9 +68,9 @@ pub struct Session {
 /// Why there is no session.
 #[derive(Clone, Debug)]
 pub struct NoContact {
-    /// What is wrong, or waited for.
+    /// The problem, or what is waited for.
     pub problem: Finding,
-    /// UID of the cluster, where it answers and only the hub's word is waited for.
+    /// UID of the cluster, where it answers and the hub has not recorded it yet.
     pub cluster_uid: Option<String>,
 }
 
@@ -80,7 +80,7 @@ impl From<Finding> for NoContact {
     }
 }
 
-/// What a site serves beside Kubernetes itself.
+/// The APIs that a site serves beside Kubernetes itself.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Served {
     /// Engines.
@@ -102,7 +102,7 @@ impl Served {
             let path = format!("{}/{}", api.group, api.version);
             let listing = async {
                 match client.list_api_group_resources(&path).await {
-                    // The API went between the two requests.
+                    // The API was removed between the two requests.
                     Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
                     answer => answer.map(Some),
                 }
@@ -115,7 +115,8 @@ impl Served {
     }
 }
 
-/// Makes contact. Whether there is a session depends on who answers and whose it is; whether anything is given there, on the site's policies.
+/// Makes contact. There is a session where the cluster is the expected one and not claimed by others; access is given in it only where the site's
+/// policies are in force.
 pub async fn connect(reader: &CredentialReader, source: &CredentialSource, intent: &SiteIntent) -> Result<Session, NoContact> {
     let found = reader.connect(source).await?;
     let client = &found.clients.rpc;
@@ -124,7 +125,7 @@ pub async fn connect(reader: &CredentialReader, source: &CredentialSource, inten
     let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
     check_identity(intent, &cluster_uid)?;
     if !intent.recorded {
-        // Whose the cluster is, is only read: of one that is somebody else's the hub has nothing to remember.
+        // The claim is only read here: a cluster of another factory is not recorded by the hub.
         claim(client, intent, false).await?;
         let problem = Finding::note(Reason::Pending, "the site answers; it waits until the hub has stored that this site may hold something");
         return Err(NoContact { problem, cluster_uid: Some(cluster_uid) });
@@ -136,8 +137,8 @@ pub async fn connect(reader: &CredentialReader, source: &CredentialSource, inten
     Ok(Session { clients, fingerprint, expires, cluster_uid, version, served, claimed, unguarded })
 }
 
-/// What a test of the policies means for a session. A webhook of somebody else that is down can keep the test from being made, and must not keep
-/// access from being taken away.
+/// What a test of the policies means for a session. A foreign webhook that is down can make the test fail; that must not keep the operator from
+/// removing access.
 fn untested(result: Result<(), Finding>) -> Result<Option<Finding>, Finding> {
     match result {
         Ok(()) => Ok(None),
@@ -168,8 +169,8 @@ fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
     ))
 }
 
-/// Asks, as dry runs, for what the site's policies must refuse, and looks whether those for tenants are there, which can not be tried with
-/// the operator's rights.
+/// Sends, as dry runs, requests that the site's policies must refuse. The policies for tenants can not be tried with the operator's rights, so it
+/// checks that they exist.
 pub async fn check_policies(client: &Client) -> Result<(), Finding> {
     let namespaces: Api<Tolerant<DynamicObject>> = Api::all_with(client.clone(), &api_resource(ObjectKind::NAMESPACE));
     let quotas: Api<Tolerant<DynamicObject>> =
@@ -220,7 +221,7 @@ fn unguarded(what: &str) -> Finding {
     Finding::stalled(Reason::SitePoliciesMissing, message)
 }
 
-/// Writes the claim, or checks that it is ours; says whether it is there, or none is needed. Where nothing may be `written` it is read alone.
+/// Writes the claim, or checks that it is ours; returns whether it is there, or not needed. Without `written` it only reads.
 async fn claim(client: &Client, intent: &SiteIntent, written: bool) -> Result<bool, Finding> {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
     let factory = format!("{}/{}", intent.factory.namespace, intent.factory.name);
@@ -236,7 +237,7 @@ async fn claim(client: &Client, intent: &SiteIntent, written: bool) -> Result<bo
                 "metadata": {"name": labels::CLAIM, "labels": {labels::MANAGED: "true"}},
                 "data": wanted.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
             });
-            // Server-side apply without force, each claimant under a name of its own: whoever comes second gets a conflict.
+            // Server-side apply without force, with a field manager for each claimant: the second claimant gets a conflict.
             let manager = format!("{}-{}", labels::SITE_MANAGER, digest(&[&intent.hub, &factory, &intent.site], 16));
             match tokio::time::timeout(CALL, api.patch(labels::CLAIM, &PatchParams::apply(&manager), &Patch::Apply(&object))).await {
                 Ok(Ok(made)) => made,
@@ -269,7 +270,7 @@ async fn claim(client: &Client, intent: &SiteIntent, written: bool) -> Result<bo
     ))
 }
 
-/// Gives the claim up.
+/// Releases the claim.
 pub async fn release(client: &Client) -> Result<(), Finding> {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), labels::SYSTEM_NAMESPACE);
     match call(api.get_opt(labels::CLAIM)).await? {
@@ -289,7 +290,7 @@ async fn replace_claim(api: &Api<Tolerant<ConfigMap>>, found: &ConfigMap, data: 
     call(async { taken(api.patch(labels::CLAIM, &params, &Patch::<()>::Json(patch)).await) }).await.map(|_| ())
 }
 
-/// A claim that can not be read may be anybody's.
+/// A claim that can not be read counts as another factory's.
 fn readable(claim: Tolerant<ConfigMap>) -> Result<ConfigMap, Finding> {
     claim.into_result().map_err(|_| {
         Finding::stalled(
@@ -299,7 +300,7 @@ fn readable(claim: Tolerant<ConfigMap>) -> Result<ConfigMap, Finding> {
     })
 }
 
-/// Asks whether the site answers.
+/// Probes the site.
 pub async fn probe(client: &Client) -> Result<(), Finding> {
     match tokio::time::timeout(PROBE, call(client.apiserver_version())).await {
         Ok(answer) => answer.map(|_| ()),
@@ -315,7 +316,7 @@ async fn call<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Resul
     }
 }
 
-/// What an error of a site means for people.
+/// The finding for an error of a site.
 pub fn explain(error: &kube::Error) -> Finding {
     match error {
         kube::Error::Api(status) if status.code == 401 => {

@@ -87,7 +87,7 @@ fn version(metadata: &ObjectMeta) -> u64 {
     metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
 }
 
-/// Begins to watch `kinds`, nodes and the site's own word. Ends when the set is dropped.
+/// Begins to watch `kinds`, nodes and the ConfigMaps by which the site admin configures the operator. Ends when the set is dropped.
 pub fn watch(
     client: &Client,
     metrics: &Arc<Metrics>,
@@ -103,8 +103,8 @@ pub fn watch(
     }
     watches.begin(watch_nodes);
     watches.begin(watch_pods);
-    watches.begin(|client, to, session| watch_word(client, labels::SITE_POLICY, Observation::Policy, to, session));
-    watches.begin(|client, to, session| watch_word(client, labels::SLURM_USERS, Observation::SlurmUsers, to, session));
+    watches.begin(|client, to, session| watch_config_map(client, labels::SITE_POLICY, Observation::Policy, to, session));
+    watches.begin(|client, to, session| watch_config_map(client, labels::SLURM_USERS, Observation::SlurmUsers, to, session));
     watches.tasks
 }
 
@@ -145,13 +145,13 @@ pub fn as_json(object: Tolerant<DynamicObject>) -> Value {
     match object {
         Tolerant::Read(object) => serde_json::to_value(object).unwrap_or_default(),
         Tolerant::Broken(broken) => {
-            told_unreadable("object", &broken.meta);
+            warn_unreadable("object", &broken.meta);
             json!({"metadata": broken.meta})
         }
     }
 }
 
-fn told_unreadable(what: &str, meta: &ObjectMeta) {
+fn warn_unreadable(what: &str, meta: &ObjectMeta) {
     let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     tracing::warn!(what, namespace, name, "Can not be decoded");
 }
@@ -227,11 +227,11 @@ async fn watch_nodes(client: Client, to: mpsc::Sender<(u64, Observation)>, sessi
             }
             // A node of which nothing is known but its name is left alone, as one that is not there.
             Ok(watcher::Event::InitApply(Tolerant::Broken(broken))) => {
-                told_unreadable("Node", &broken.meta);
+                warn_unreadable("Node", &broken.meta);
                 continue;
             }
             Ok(watcher::Event::Apply(Tolerant::Broken(broken))) => {
-                told_unreadable("Node", &broken.meta);
+                warn_unreadable("Node", &broken.meta);
                 Observation::NodeRemoved(Gone::new(broken.meta.name.clone().unwrap_or_default(), &broken.meta))
             }
             Ok(watcher::Event::InitDone) => Observation::NodesListed(std::mem::take(&mut listing)),
@@ -299,7 +299,7 @@ fn pod_view(pod: Tolerant<Pod>) -> Option<PodView> {
     match pod {
         Tolerant::Read(pod) => PodView::from_pod(&pod),
         Tolerant::Broken(broken) => {
-            told_unreadable("Pod", &broken.meta);
+            warn_unreadable("Pod", &broken.meta);
             None
         }
     }
@@ -318,14 +318,20 @@ fn unseen(error: &watcher::Error) -> Option<String> {
     }
 }
 
-/// The site's own word: a ConfigMap that the site admin keeps.
-async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observation, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+/// Watches a ConfigMap by which the site admin configures the operator.
+async fn watch_config_map(
+    client: Client,
+    name: &str,
+    observation: fn(Option<Data>) -> Observation,
+    to: mpsc::Sender<(u64, Observation)>,
+    session: u64,
+) {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client, labels::SYSTEM_NAMESPACE);
-    let data = |word: Tolerant<ConfigMap>| match word {
-        Tolerant::Read(word) => word.data.unwrap_or_default(),
+    let data = |found: Tolerant<ConfigMap>| match found {
+        Tolerant::Read(found) => found.data.unwrap_or_default(),
         // Nothing is given by rules that nobody could read.
         Tolerant::Broken(broken) => {
-            told_unreadable("ConfigMap", &broken.meta);
+            warn_unreadable("ConfigMap", &broken.meta);
             if name == labels::SITE_POLICY { Data::from([("paused".to_owned(), "true".to_owned())]) } else { Data::new() }
         }
     };
@@ -338,13 +344,13 @@ async fn watch_word(client: Client, name: &str, say: fn(Option<Data>) -> Observa
                 found = None;
                 continue;
             }
-            Ok(watcher::Event::InitApply(word)) => {
-                found = Some(data(word));
+            Ok(watcher::Event::InitApply(applied)) => {
+                found = Some(data(applied));
                 continue;
             }
-            Ok(watcher::Event::InitDone) => say(found.take()),
-            Ok(watcher::Event::Apply(word)) => say(Some(data(word))),
-            Ok(watcher::Event::Delete(_)) => say(None),
+            Ok(watcher::Event::InitDone) => observation(found.take()),
+            Ok(watcher::Event::Apply(applied)) => observation(Some(data(applied))),
+            Ok(watcher::Event::Delete(_)) => observation(None),
             Err(error) => Observation::Failed(format!("{name}: {error}")),
         };
         if to.send((session, observation)).await.is_err() {

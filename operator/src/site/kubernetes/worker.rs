@@ -1,4 +1,5 @@
-//! The worker of one site: an actor that owns the index, the intents and the schedule, decides in one place, and leaves waiting to tasks.
+//! The driver of a site's Kubernetes: it owns the index of what is at the site and the work queue, plans in one place, and spawns a task for
+//! everything that waits for the API server.
 
 mod driver;
 mod observations;
@@ -16,7 +17,7 @@ use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Body, Intent, SiteWord};
+use aifactory_plan::model::intent::{Body, Intent, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Plan, Purpose};
 use aifactory_plan::model::report::Finding;
@@ -34,20 +35,21 @@ use tokio::time::Instant;
 use crate::credential::reader::CredentialReader;
 use crate::site::clock::Now;
 use crate::site::controller::{self, Core};
+use crate::site::kubernetes::watch::Observation;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{SiteSender, WorkerSender};
 use crate::workqueue::WorkQueue;
 use session::Event;
 
-/// Resources in work at a time at one site.
-const VISITS: usize = 16;
-/// How many of them are kept for resources that lose access.
+/// How many resources are reconciled at a time at one site.
+const CONCURRENT_RECONCILES: usize = 16;
+/// How many of them are reserved for resources that lose access.
 const RESERVED: usize = 4;
 /// Requests at a time to one site.
 const REQUESTS: usize = 16;
-/// Pause before something that the site refused is tried again.
+/// Pause before a write that the site refused is tried again.
 const REFUSED: Duration = Duration::from_secs(60);
-/// How often a site says something new about itself, at most.
+/// The shortest time between two reports of a site about itself.
 const SITE_REPORT: Duration = Duration::from_millis(200);
 
 /// Starts the controller of a site's Kubernetes; it ends when the sender is dropped.
@@ -58,33 +60,33 @@ pub fn start(key: SiteKey, source: CredentialSource, reader: CredentialReader, h
 struct KubernetesDriver {
     core: Core<Self>,
     label: String,
-    /// What was asked for last of grants that were being ended when they went from the hub, until that is done.
+    /// Intents of grants that were deleted from the hub while they were being ended here; each is planned from its last intent until it has ended.
     ending: BTreeMap<OwnerRef, Arc<Intent>>,
     refusals: Refusals,
     index: Index,
-    /// What the pools share.
+    /// Which pool has which nodes.
     pools: Pools,
     /// GPU time of Pods.
     hours: Accounts,
     policy: SitePolicy,
-    /// What the site says itself, for its Slurm as well.
-    word: SiteWord,
+    /// The ConfigMaps by which the site's admin configures the operator, at its Slurm as well.
+    site_config: SiteConfig,
     schedule: WorkQueue<OwnerRef>,
     findings: BTreeMap<OwnerRef, Vec<Finding>>,
     rounds: BTreeMap<OwnerRef, u32>,
     lost: BTreeSet<OwnerRef>,
-    /// Objects of which the site makes another thing than is written.
+    /// Objects that the site changes on each write, such as by a mutating webhook.
     altered: BTreeMap<OwnerRef, AlteredObjects>,
-    /// UID of a cluster that answers and where nothing may be written yet.
+    /// UID of a cluster that answers, while the hub has not stored yet that it may hold something.
     unrecorded_uid: Option<String>,
     site_dirty: bool,
-    /// Owners of which something else may be held than was reported.
+    /// Owners of which the site may hold something else than it has reported.
     held_dirty: BTreeSet<OwnerRef>,
     site_report_at: Option<Instant>,
     released: bool,
 }
 
-/// Something of which a session sees all before anything is said about what is not there.
+/// What a session lists first: before every listing is complete, nothing counts as absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Listing {
     Kind(ObjectKind),
@@ -94,9 +96,33 @@ enum Listing {
     SlurmUsers,
 }
 
+impl Listing {
+    /// The listing that an event of a watch completes.
+    fn completed_by(observation: &Observation) -> Option<Self> {
+        match observation {
+            Observation::Listed(kind, _) => Some(Self::Kind(*kind)),
+            Observation::NodesListed(_) => Some(Self::Nodes),
+            Observation::PodsListed(_) | Observation::PodsUnseen(Some(_)) => Some(Self::Pods),
+            Observation::Policy(_) => Some(Self::Policy),
+            Observation::SlurmUsers(_) => Some(Self::SlurmUsers),
+            Observation::Put(_)
+            | Observation::Removed(_)
+            | Observation::Listing(_)
+            | Observation::Node(..)
+            | Observation::NodeRemoved(_)
+            | Observation::NodesListing
+            | Observation::Pod(_)
+            | Observation::PodRemoved(_)
+            | Observation::PodsUnseen(None)
+            | Observation::PodsUnwatched(_)
+            | Observation::Failed(_) => None,
+        }
+    }
+}
+
 impl KubernetesDriver {
     fn new(core: Core<Self>) -> Self {
-        let mut schedule = WorkQueue::new(VISITS, RESERVED);
+        let mut schedule = WorkQueue::new(CONCURRENT_RECONCILES, RESERVED);
         schedule.start();
         Self {
             label: core.key.to_string(),
@@ -107,7 +133,7 @@ impl KubernetesDriver {
             pools: Pools::default(),
             hours: Accounts::default(),
             policy: SitePolicy::default(),
-            word: SiteWord::default(),
+            site_config: SiteConfig::default(),
             schedule,
             findings: BTreeMap::new(),
             rounds: BTreeMap::new(),
@@ -125,22 +151,22 @@ impl KubernetesDriver {
         self.core.connection.session().is_some_and(|active| active.unlisted.is_empty())
     }
 
-    /// Begins the visits that are due, as far as there is room.
+    /// Reconciles the resources that are due, as far as the limit of concurrent reconciles allows.
     fn reconcile_due(&mut self, now: Instant) {
         self.assign_nodes();
         while let Some(owner) = self.schedule.next(now) {
-            self.visit(owner);
+            self.reconcile(owner);
         }
         self.core.metrics.set_site_queue_depth(&self.label, self.schedule.depth());
     }
 
-    /// Decides once for all pools which nodes each has, after pools or nodes have changed.
+    /// Assigns nodes to pools anew after pools or nodes have changed, and queues the pools that get other nodes.
     fn assign_nodes(&mut self) {
         if !self.synced() {
             return;
         }
         let Some(changed) = self.pools.assign(&self.core.intents, &self.index) else { return };
-        // Whose nodes there are follows from the labels of nodes, of which nothing else is told.
+        // Which pools a site holds nodes of follows from the nodes' labels; no other event marks these owners as changed.
         self.held_dirty.extend(self.index.pools_on_nodes(&self.core.key.factory));
         let reported = self.core.site_reported().into_iter().flat_map(|report| report.held.keys());
         self.held_dirty.extend(reported.filter(|owner| owner.kind == Kind::GPUPool).cloned());
@@ -149,7 +175,7 @@ impl KubernetesDriver {
         changed.into_iter().chain(gone).for_each(|owner| self.schedule.add(owner));
     }
 
-    fn visit(&mut self, owner: OwnerRef) {
+    fn reconcile(&mut self, owner: OwnerRef) {
         self.count(&owner);
         let plan = match std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(&owner))) {
             Ok(plan) => plan,
@@ -193,8 +219,8 @@ impl KubernetesDriver {
         });
     }
 
-    /// Takes out of a plan what must not be done now: all but the removal of access where the site has paused us or its policies are not in force, and
-    /// what the site has altered a moment ago.
+    /// Removes steps from a plan that must not run now: all but the removal of access where the site has paused the operator or its policies are not
+    /// in force, and writes of objects that the site has just altered.
     fn withhold(&mut self, owner: &OwnerRef, plan: &mut Plan) {
         if self.policy.paused || self.core.connection.session().is_none_or(|active| active.unguarded.is_some()) {
             plan.steps.retain(|step| step.purpose == Purpose::RemoveAccess);
@@ -208,21 +234,22 @@ impl KubernetesDriver {
         }
     }
 
-    /// A grant that went from the hub while it was being ended has ended here; what is retained acts on its own marks from now on.
+    /// The end of a grant that was deleted from the hub meanwhile is carried out: from now on its namespace's own annotations say how long it is
+    /// retained.
     fn ended(&mut self, owner: &OwnerRef) {
         if self.ending.remove(owner).is_some() {
             self.schedule.add(owner.clone());
         }
     }
 
-    /// Says what is wrong without doing anything.
-    fn visit_report_only(&mut self, owner: &OwnerRef) {
+    /// Reports the state of an owner and its findings, without writing anything at the site.
+    fn report_only(&mut self, owner: &OwnerRef) {
         if let Ok(Some(plan)) = std::panic::catch_unwind(AssertUnwindSafe(|| self.plan(owner))) {
             self.report_owner(owner, &plan, false);
         }
     }
 
-    /// The plan for an owner; `None` while nothing can be said.
+    /// The plan for an owner; `None` while the site is not synced, or where the hub wants nothing of it.
     fn plan(&self, owner: &OwnerRef) -> Option<Plan> {
         let site = self.core.site.as_ref()?;
         if !self.synced() {
@@ -256,19 +283,19 @@ impl KubernetesDriver {
         if self.synced() {
             for owner in owners {
                 self.held_dirty.insert(owner.clone());
-                // What comes back where access is to be gone does not wait for the end of a back-off.
+                // An object that reappears where access must be gone is removed at once, whatever back-off its owner is in.
                 let taking = self.core.gone.contains(&owner) || self.core.intents.get(&owner).is_some_and(|intent| intent.takes_access(None));
                 if taking { self.schedule.add_urgent(owner) } else { self.schedule.add(owner) }
             }
         }
     }
 
-    /// Grants that the site refuses otherwise than before do not wait.
+    /// Queues the grants of which the site's policy refuses something else than before.
     fn refused(&mut self, changed: BTreeSet<OwnerRef>) {
         changed.into_iter().for_each(|owner| self.schedule.add_urgent(owner));
     }
 
-    /// Brings a grant's account of GPU time up to date.
+    /// Counts the GPU time of a grant's Pods up to now, and queues the grant for when its budget will be used up.
     fn count(&mut self, owner: &OwnerRef) {
         let Some(site) = self.core.site.as_ref().filter(|_| owner.kind == Kind::AccessGrant && self.synced()) else { return };
         let namespace = tenant_namespace(&site.hub, owner);
@@ -283,7 +310,7 @@ impl KubernetesDriver {
         }
     }
 
-    fn visit_pools(&mut self) {
+    fn queue_pools(&mut self) {
         let first = OwnerRef::new(Kind::GPUPool, "", "");
         let is_pool = |owner: &&OwnerRef| owner.kind == Kind::GPUPool;
         let wanted = self.core.intents.range(&first..).map(|(owner, _)| owner).take_while(is_pool);
@@ -292,7 +319,7 @@ impl KubernetesDriver {
         }
     }
 
-    fn visit_everything(&mut self) {
+    fn queue_all(&mut self) {
         for owner in self.core.intents.keys().chain(&self.core.gone).cloned().collect::<Vec<_>>() {
             let urgent = self.core.intents.get(&owner).is_some_and(|intent| intent.takes_access(None));
             self.schedule.add_anew(owner, urgent);

@@ -18,7 +18,7 @@ use std::time::Duration;
 use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
 use aifactory_plan::model::report::{EntryUsage, Finding};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -140,8 +140,8 @@ impl SlurmDriver {
     }
 
     /// The site's own word; `None` while it was not read.
-    fn word(&self) -> Option<SiteWord> {
-        let mut word = self.core.site.as_ref()?.word.clone()?;
+    fn word(&self) -> Option<SiteConfig> {
+        let mut word = self.core.site.as_ref()?.config.clone()?;
         let own = self.own_word.known()?;
         for (from, to) in [(&own.policy, &mut word.policy), (&own.users, &mut word.users)] {
             for (key, value) in from {

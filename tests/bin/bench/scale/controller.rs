@@ -1,4 +1,4 @@
-//! The real controller of the hub on a thread of its own, so that its CPU time can be told from that of everything around it.
+//! The real controller of the hub on a thread of its own, so that its CPU time can be measured apart from everything around it.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use aifactory_operator::credential::AddressRules;
 use aifactory_operator::credential::reader::{CredentialReader, Looks};
 use aifactory_operator::hub::{Hub, HubRecord, HubSettings, Seen, load_known_sites};
 use aifactory_operator::lease::WriteGate;
-use aifactory_operator::telemetry::event_recorder::Notices;
+use aifactory_operator::telemetry::event_recorder::EventRecorder;
 use aifactory_operator::telemetry::events::Events;
 use aifactory_operator::telemetry::metrics::Metrics;
 use kube::Client;
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(1500);
 pub struct Controller {
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
-    /// Where the kernel says how long its thread was on a CPU.
+    /// The file in which the kernel counts its thread's CPU time.
     schedstat: PathBuf,
 }
 
@@ -103,7 +103,7 @@ fn settings(client: &Client) -> HubSettings {
         client: client.clone(),
         watch: client.clone(),
         reader: CredentialReader { hub: client.clone(), local: clients, rules: AddressRules::default(), settings, looks: Looks::default() },
-        notices: Notices::new(events),
+        event_recorder: EventRecorder::new(events),
         metrics: Arc::new(Metrics::new()),
         test_hooks: false,
     }

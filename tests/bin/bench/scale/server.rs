@@ -1,4 +1,4 @@
-//! An API server in memory with the resources of a hub: it answers patches, and tells the hub's controller of them as a watch would.
+//! An API server in memory with the resources of a hub: it answers patches, and sends them to the hub's controller as a watch would.
 
 // The objects are those of this bench; a field that is not there is null.
 #![allow(clippy::indexing_slicing)]
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
-use aifactory_operator::hub::{Resourced, Seen};
+use aifactory_operator::hub::{AnyResource, Seen};
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -36,7 +36,7 @@ impl Server {
         of(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A controller watches from now on, in place of the one before; it is told of everything first.
+    /// A controller watches from now on, in place of the one before; it is sent everything first.
     pub fn watch(&self, watch: mpsc::UnboundedSender<Seen>) -> Result<(), Failure> {
         self.with(|stored| {
             for object in stored.objects.values().filter(|object| owner(object).is_some()) {
@@ -164,9 +164,9 @@ fn path(object: &Value) -> Option<String> {
 fn seen(object: &Value) -> Result<Seen, Failure> {
     let owner = owner(object).ok_or("not a resource")?;
     let resource = match owner.kind {
-        Kind::AIFactory => Resourced::Factory(Arc::new(serde_json::from_value::<AIFactory>(object.clone())?)),
-        Kind::GPUPool => Resourced::Pool(Arc::new(serde_json::from_value::<GPUPool>(object.clone())?)),
-        Kind::AccessGrant => Resourced::Grant(Arc::new(serde_json::from_value::<AccessGrant>(object.clone())?)),
+        Kind::AIFactory => AnyResource::Factory(Arc::new(serde_json::from_value::<AIFactory>(object.clone())?)),
+        Kind::GPUPool => AnyResource::Pool(Arc::new(serde_json::from_value::<GPUPool>(object.clone())?)),
+        Kind::AccessGrant => AnyResource::Grant(Arc::new(serde_json::from_value::<AccessGrant>(object.clone())?)),
     };
     Ok(Seen::Put(owner, resource))
 }

@@ -32,7 +32,7 @@ impl Engine for Network {
             return;
         }
         if access == Access::Locked {
-            // The grant's addresses at other sites may be another's as soon as this one is gone.
+            // The grant's addresses at other sites may be assigned to another grant as soon as this one has ended.
             let apart = GrantIntent { cross_site: None, ..grant.clone() };
             stages.fence(policies(site, &apart, namespace, ownership).objects);
             return;

@@ -18,8 +18,8 @@ const LIMIT: usize = 25;
 /// The last of the Admin tier: the site's own policies come first, and our Pass skips none of them.
 const PRIORITY: i32 = 1000;
 
-/// What no NetworkPolicy in a grant's namespace can open: metadata services and link-local addresses, but for node-local name
-/// resolution. Only for sites that serve `policy.networking.k8s.io/v1alpha2`; of it, only fields of the standard channel.
+/// Closes, whatever NetworkPolicies a grant's namespace has: metadata services and link-local addresses, except for node-local name resolution. Only
+/// for sites that serve `policy.networking.k8s.io/v1alpha2`; of it, only fields of the standard channel.
 pub fn guard_rails(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let mut egress = vec![json!({"name": "no-metadata", "action": "Deny", "to": networks(&METADATA)})];
     let resolvers = merged(site.dns.node_local_cidrs.iter().filter_map(|text| parse(text)).collect());

@@ -10,7 +10,7 @@ impl ObjectKind {
         effect: Effect::Fences,
         ..KindInfo::new("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
     });
-    /// The same for the whole cluster, over the head of those who own namespaces.
+    /// The same for the whole cluster, with precedence over policies in namespaces.
     pub const CLUSTER_NETWORK_POLICY: ObjectKind =
         ObjectKind::new(&KindInfo::new("policy.networking.k8s.io", "v1alpha2", "ClusterNetworkPolicy", "clusternetworkpolicies"));
 }

@@ -1,4 +1,4 @@
-//! What stays closed whatever anybody asks for.
+//! Address ranges that no grant can open.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -15,7 +15,7 @@ const fn v6(first: u16, second: u16, third: u16, last: u16, length: u8) -> IpNet
     IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(first, second, third, 0, 0, 0, 0, last)), length)
 }
 
-/// Where clouds tell machines who they are.
+/// Metadata services of clouds.
 pub(super) const METADATA: [IpNet; 4] =
     [v4(169, 254, 169, 254, 32), v4(168, 63, 129, 16, 32), v4(100, 100, 100, 200, 32), v6(0xfd00, 0xec2, 0, 0x254, 128)];
 
@@ -87,7 +87,7 @@ impl Closed {
         block(range, &self.all).ok_or_else(|| inside(&range, &self.all))
     }
 
-    /// What a grant opens by naming a service. The factory says where services are, so they may lie in its own ranges.
+    /// What a grant opens by naming a service. The factory defines services, so they may lie in its own ranges.
     pub(super) fn service(&self, text: &str) -> Result<Block, String> {
         let range = parse(text).ok_or_else(not_a_range)?;
         block(range, &self.constant).ok_or_else(|| inside(&range, &self.constant))
@@ -101,7 +101,7 @@ impl Closed {
             IpNet::V4(_) => ("IPv4", self.named.v4),
             IpNet::V6(_) => ("IPv6", self.named.v6),
         };
-        // Without knowing where Pods are, any address may be another grant's Pod.
+        // As long as the factory names no Pod range, any address may be another grant's Pod.
         if !named {
             return Err(format!("the factory names no {family} ranges of Pods, Services, nodes or management"));
         }

@@ -70,7 +70,7 @@ impl Port {
 pub(super) struct Rules(BTreeMap<BTreeSet<Port>, BTreeSet<Block>>);
 
 impl Rules {
-    /// Opens a range on these ports. Without any it opens nothing and says so, since a rule without ports opens all of them.
+    /// Opens a range on these ports. Without ports it opens nothing and returns false, since a rule without ports would open all of them.
     pub(super) fn open(&mut self, ports: &BTreeSet<Port>, block: Block) -> bool {
         if ports.is_empty() {
             return false;

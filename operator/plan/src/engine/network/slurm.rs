@@ -1,6 +1,6 @@
 //! NetworkPolicies of a site's Slurm namespace: who may reach which of Slurm's daemons.
 //!
-//! Inside one Slurm cluster nothing is kept apart by these: jobs of several grants share slurmd Pods.
+//! These policies do not separate grants within one Slurm cluster: their jobs share slurmd Pods.
 
 use aifactory_api::labels;
 use aifactory_api::slurm::{SlinkyAccess, SlurmService};
@@ -13,10 +13,10 @@ use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 /// What all names of these policies begin with.
 pub const PREFIX: &str = "aif-slurm-";
 
-/// The label by which Slinky tells the daemons apart.
+/// The label by which Slinky marks its daemons.
 const DAEMON: &str = "app.kubernetes.io/name";
 
-/// The NetworkPolicies; none where the factory says nothing of access.
+/// The NetworkPolicies; none where the factory has no `access`.
 pub fn slurm_policies(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let Some(slinky) = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()) else { return Vec::new() };
     let Some(access) = &slinky.access else { return Vec::new() };
@@ -28,7 +28,7 @@ pub fn slurm_policies(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let daemon = |name: &str| json!({"matchLabels": {DAEMON: name}});
     let from = |daemons: &[&str]| daemons.iter().map(|name| json!({"podSelector": daemon(name)})).collect::<Vec<_>>();
     let tcp = |port: u16| json!([{"protocol": "TCP", "port": port}]);
-    // srun, PMIx and NCCL talk on ports of their own choice.
+    // srun, PMIx and NCCL use arbitrary ports.
     let any_tcp = json!([{"protocol": "TCP"}]);
     let mut rest = vec![namespace(&access.operator_namespace), namespace(labels::SYSTEM_NAMESPACE)];
     rest.extend(blocks(&access.rest_cidrs));
@@ -88,7 +88,7 @@ mod tests {
         let site: SiteIntent = serde_json::from_value(json!({
             "version": 1, "hub": "hub", "factory": {"kind": "AIFactory", "namespace": "example", "name": "example"}, "factory_uid": "1",
             "site": "bissen", "expected_uid": null, "accepted_uid": null, "release": false, "protected": [], "dns": {}, "services": [],
-            "access": {}, "policy": {}, "accelerators": [], "word": null,
+            "access": {}, "policy": {}, "accelerators": [], "config": null,
             "slurm": {"clusterName": "bissen", "slinky": {
                 "namespace": "slurm", "controllerRef": {"name": "slurm"}, "image": "example.org/slurmd:1", "access": access,
             }},
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_where_nothing_is_said() {
+    fn nothing_is_written_without_access_in_the_factory() {
         assert_eq!(of(Value::Null), []);
     }
 
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn login_and_rest_open_as_the_factory_says() {
+    fn login_and_rest_open_as_the_factory_specifies() {
         let objects = of(json!({"loginCIDRs": ["198.51.100.0/24"], "restCIDRs": ["203.0.113.7/32"], "tenants": ["Login"]}));
         let login = ingress(&objects, "login")[1].clone();
         assert_eq!(login["ports"], json!([{"protocol": "TCP", "port": 22}]));

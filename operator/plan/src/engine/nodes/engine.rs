@@ -4,7 +4,7 @@ use crate::engine::contract::Engine;
 use crate::engine::pool_stages::{PoolScene, PoolStages};
 use crate::model::plan::Action;
 
-/// Labels and taints of the nodes of pools. Nodes are watched by themselves, since nobody owns them; so no kind is named here.
+/// Labels and taints of the nodes of pools. The engine names no kind: nodes have no owner, and a watch of their own.
 pub struct Nodes;
 
 impl Engine for Nodes {

@@ -1,4 +1,4 @@
-//! What people should know of a pool's nodes, in words of bounded length.
+//! Findings about a pool's nodes, of bounded length.
 
 use aifactory_api::{OwnerRef, Reason, labels};
 
@@ -8,7 +8,7 @@ use crate::model::intent::{PoolIntent, Presence};
 use crate::model::report::Finding;
 use crate::model::text::bounded;
 
-/// Why nothing can be decided for this pool. Its intent must be whole before anything on nodes is made of it.
+/// Why no nodes can be assigned to this pool: its intent is incomplete.
 pub(super) fn problem(owner: &OwnerRef, pool: &PoolIntent) -> Option<Finding> {
     if pool.presence == Presence::Absent {
         return None;

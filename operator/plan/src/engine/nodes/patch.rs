@@ -23,7 +23,7 @@ pub fn take(node: &NodeView, pool: &str, resource: &str, pools: &BTreeSet<&str>)
         if !is_ours(taint, pools) {
             taints.push(taint.clone());
         } else if taint.key == resource && !placed {
-            // In its place, and as it is if it is right.
+            // Keeps the position of the taint, and a correct taint as it is.
             taints.push(if taint.value == pool { taint.clone() } else { wanted.clone() });
             placed = true;
         }
@@ -34,7 +34,7 @@ pub fn take(node: &NodeView, pool: &str, resource: &str, pools: &BTreeSet<&str>)
     patch(node, Some(pool), &taints)
 }
 
-/// The patch that lets a node of the pool go; `None` where nothing of ours is on it.
+/// The patch that releases a node of the pool; `None` where it carries no mark of ours.
 pub fn release(node: &NodeView, pool: &str, pools: &BTreeSet<&str>) -> Option<NodePatch> {
     let taints: Vec<Taint> = node.taints.iter().filter(|taint| !is_ours(taint, pools)).cloned().collect();
     // A label that names no pool was set by hand over ours.

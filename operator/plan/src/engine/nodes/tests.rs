@@ -191,7 +191,7 @@ fn a_node_of_two_pools_goes_to_neither_or_stays() {
 }
 
 #[test]
-fn many_contested_nodes_are_named_in_few_words() {
+fn a_message_about_many_contested_nodes_is_short() {
     let pools = BTreeMap::from([(owner("left"), pool(&[("gpu", "h100")], None)), (owner("right"), pool(&[("gpu", "h100")], None))]);
     let nodes: Vec<NodeView> = (0..40).map(|number| node(&format!("n{number:02}"), &[("gpu", "h100")])).collect();
     let assigned = run(&pools, &nodes);
@@ -287,12 +287,12 @@ fn a_label_by_hand_over_our_taint_is_put_right() {
     hand.taints = vec![taint(GPU, "a", "NoSchedule")];
     let found = run(&pools, &[hand.clone()]).remove(&owner("a")).unwrap();
     assert_eq!((found.held.as_slice(), found.patches.len()), (["n".to_owned()].as_slice(), 1));
-    // Where the pool is to let the node go, nothing of either is left.
+    // Where the pool releases the node, neither label nor taint is left.
     hand.labels.remove("gpu");
     let found = run(&pools, &[hand.clone()]).remove(&owner("a")).unwrap();
     let operations = found.patches[0].operations.to_string();
     assert!(found.held.is_empty() && operations.contains(r#""op":"remove","path":"/metadata/labels/aifactory.dev~1pool""#), "{operations}");
-    // A label alone says nothing of ours.
+    // A label without a taint is not ours.
     hand.taints.clear();
     assert!(run(&pools, &[hand]).remove(&owner("a")).unwrap().patches.is_empty());
 }

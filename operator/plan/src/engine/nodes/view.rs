@@ -1,4 +1,4 @@
-//! What a site worker keeps of a Node.
+//! The part of a Node that the operator keeps.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ pub enum Illness {
     NotReady,
     /// It is cordoned.
     Cordoned,
-    /// It does not offer as many accelerators as the pool says.
+    /// It offers fewer accelerators than the pool specifies.
     Accelerators,
 }
 
@@ -135,8 +135,8 @@ impl NodeView {
     }
 }
 
-/// Whether this is an extended resource that a pool may have, and so a key that taints of pools may have. The admission policies of the
-/// site say the same.
+/// Whether this is an extended resource that a pool may have, and so a key that taints of pools may have. The admission policies of the site have the
+/// same list.
 pub fn is_accelerator(resource: &str) -> bool {
     if ["nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "habana.ai/gaudi"].contains(&resource) {
         return true;

@@ -42,7 +42,7 @@ impl ControllerView {
         value.split(',').any(|word| wanted.iter().any(|wanted| word.trim().eq_ignore_ascii_case(wanted)))
     }
 
-    /// What has to be written, literally: lines of slurm.conf, and fields of the Controller.
+    /// What has to be changed, in literal form: lines of slurm.conf, and fields of the Controller.
     fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
         if !self.external {
@@ -68,7 +68,7 @@ impl ControllerView {
     }
 }
 
-/// What the Controller of a site lacks for budgets to work, in words; `None`: nothing.
+/// What the Controller of a site lacks for budgets to work; `None`: nothing.
 pub fn configuration(slinky: &Slinky, controllers: &Controllers) -> Option<String> {
     let (namespace, name) = (&slinky.namespace, slinky.controller());
     let Some(controller) = controllers.get(&(namespace.clone(), name.to_owned())) else {

@@ -16,7 +16,7 @@ impl ObjectKind {
     pub const NODE_SET: ObjectKind = ObjectKind::new(&const { of_group("NodeSet", "nodesets") });
     /// A slurmctld.
     pub const CONTROLLER: ObjectKind = ObjectKind::new(&const { of_group("Controller", "controllers") });
-    /// A slurmdbd. With it would go what Slurm has counted.
+    /// A slurmdbd. It is kept, since the usage that Slurm has counted would be lost with it.
     pub const ACCOUNTING: ObjectKind = ObjectKind::new(&const { KindInfo { removal: Removal::Never, ..of_group("Accounting", "accountings") } });
     /// A slurmrestd.
     pub const REST_API: ObjectKind = ObjectKind::new(&const { of_group("RestApi", "restapis") });
@@ -33,11 +33,11 @@ const fn of_slinky(kind: ObjectKind) -> KindUse {
 /// What Slinky's engine works with.
 pub(super) const KINDS: [KindUse; 6] = [
     of_slinky(ObjectKind::NODE_SET),
-    // Those that the site runs itself say whether budgets work.
+    // Controllers that the site runs itself are read to find out whether budgets work.
     KindUse { care: Care::All, ..of_slinky(ObjectKind::CONTROLLER) },
     of_slinky(ObjectKind::ACCOUNTING),
     of_slinky(ObjectKind::REST_API),
     of_slinky(ObjectKind::TOKEN),
-    // Keys are never watched, since nobody but Slurm reads them.
+    // Keys are never watched, since only Slurm reads them.
     KindUse { care: Care::Unseen, ..KindUse::new(ObjectKind::SECRET, Place::Anywhere) },
 ];

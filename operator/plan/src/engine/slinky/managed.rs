@@ -32,7 +32,7 @@ pub struct ManagedView<'a> {
     pub node_sets: Vec<&'a NodeSetView>,
 }
 
-/// Adds what brings a managed Slurm about, or takes it away.
+/// Adds the objects of a managed Slurm to the stages, or their removal.
 pub fn plan(site: &SiteIntent, ownership: &Ownership, view: &ManagedView<'_>, stages: &mut SiteStages) {
     let slinky = site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()).filter(|_| !site.release);
     let mut kept = BTreeSet::new();
@@ -62,7 +62,7 @@ struct Wanted {
     objects: Vec<Object>,
 }
 
-/// Keys before everything that names them. They are made while there is no Controller: after that only a person may change anything about them.
+/// Creates keys before every object that refers to them, and only while there is no Controller: after that only a person may replace a key.
 fn establish(wanted: Wanted, objects: &ObservedObjects, stages: &mut SiteStages) {
     let controller = wanted.objects.iter().find(|object| object.key.kind == ObjectKind::CONTROLLER);
     if controller.is_none_or(|controller| !objects.contains_key(&controller.key)) {
@@ -71,11 +71,11 @@ fn establish(wanted: Wanted, objects: &ObservedObjects, stages: &mut SiteStages)
     stages.step(applies(wanted.objects, objects));
 }
 
-/// Keys and Accounting stay: with them goes what Slurm has counted.
+/// Removes the objects that are not kept, except keys and Accounting: the usage that Slurm has counted would be lost with them.
 fn remove(view: &ManagedView<'_>, kept: &BTreeSet<ObjectKey>, stages: &mut SiteStages) {
-    let leaving = |key: &ObjectKey| matches!(key.kind, ObjectKind::CONTROLLER | ObjectKind::REST_API | ObjectKind::TOKEN) && !kept.contains(key);
+    let removable = |key: &ObjectKey| matches!(key.kind, ObjectKind::CONTROLLER | ObjectKind::REST_API | ObjectKind::TOKEN) && !kept.contains(key);
     let mut actions = Vec::new();
-    for (key, found) in view.objects.iter().filter(|(key, found)| leaving(key) && !found.terminating) {
+    for (key, found) in view.objects.iter().filter(|(key, found)| removable(key) && !found.terminating) {
         let served: Vec<&str> =
             view.node_sets.iter().filter(|node_set| node_set.namespace == key.namespace).map(|node_set| node_set.name.as_str()).collect();
         if served.is_empty() {
@@ -97,29 +97,43 @@ fn wanted(
 ) -> Result<Wanted, IllegalToken> {
     let namespace = Namespace::parse(&slinky.namespace)?.to_string();
     let cluster = Cluster::parse(site.slurm.as_ref().map(|slurm| slurm.cluster_name.as_str()).unwrap_or_default())?;
-    let image = |text: &str| Image::parse(text).map(|image| json!({"image": image.to_string()}));
     let object = |kind, spec: Value| Object::new(ObjectKey::namespaced(kind, &namespace, NAME), ownership, json!({"spec": spec}));
     let key = |(name, field): (&str, &str), bytes| {
         let key = ObjectKey::namespaced(ObjectKind::SECRET, &namespace, name);
         Action::CreateKey { object: Object::new(key, ownership, json!({"type": "Opaque", "immutable": true})), field: field.to_owned(), bytes }
     };
-    let key_ref = |(name, field): (&str, &str)| json!({"name": name, "key": field});
-    let types: BTreeSet<String> = site
-        .gres_types
-        .iter()
-        .filter_map(|text| GresType::parse(text).ok())
-        // A partition that drains still has jobs.
-        .chain(
-            node_sets
-                .iter()
-                .filter(|node_set| node_set.namespace == namespace)
-                .filter_map(|node_set| node_set.parts.gres.clone())
-                .map(|(kind, _)| kind),
-        )
-        .map(|kind| kind.to_string())
-        .collect();
+    let controller = controller(managed, &cluster, &gres_types(site, &namespace, node_sets))?;
+    Ok(Wanted {
+        keys: vec![key(SLURM_KEY, KEY_BYTES.0), key(JWT_KEY, KEY_BYTES.1)],
+        objects: vec![
+            object(ObjectKind::ACCOUNTING, accounting(managed)?),
+            object(ObjectKind::CONTROLLER, controller),
+            object(ObjectKind::REST_API, rest_api(managed)?),
+            object(ObjectKind::TOKEN, json!({"username": ADMINISTRATOR, "jwtKeyRef": key_ref(JWT_KEY), "refresh": true})),
+        ],
+    })
+}
+
+/// Types of GPU that slurm.conf counts: those of all pools at the site, and of NodeSets of pools that are gone, since a partition that drains still has
+/// jobs.
+fn gres_types(site: &SiteIntent, namespace: &str, node_sets: &[&NodeSetView]) -> BTreeSet<String> {
+    let of_pools = site.gres_types.iter().filter_map(|text| GresType::parse(text).ok());
+    let own = node_sets.iter().filter(|node_set| node_set.namespace == namespace);
+    let of_node_sets = own.filter_map(|node_set| node_set.parts.gres.clone()).map(|(kind, _)| kind);
+    of_pools.chain(of_node_sets).map(|kind| kind.to_string()).collect()
+}
+
+fn key_ref((name, field): (&str, &str)) -> Value {
+    json!({"name": name, "key": field})
+}
+
+fn image(text: &str) -> Result<Value, IllegalToken> {
+    Image::parse(text).map(|image| json!({"image": image.to_string()}))
+}
+
+fn controller(managed: &ManagedSlurm, cluster: &Cluster, types: &BTreeSet<String>) -> Result<Value, IllegalToken> {
     let slurmctld = image(&managed.slurmctld_image)?;
-    let controller = json!({
+    Ok(json!({
         "clusterName": cluster.to_string(),
         "external": false,
         "slurmKeyRef": key_ref(SLURM_KEY),
@@ -127,14 +141,17 @@ fn wanted(
         "accountingRef": {"name": NAME},
         "inplaceReconfigure": true,
         "persistence": persistence(managed)?,
-        "extraConf": configuration(&types, managed.max_nodes),
+        "extraConf": configuration(types, managed.max_nodes),
         // slurm-operator has no default for any of these images.
         "slurmctld": slurmctld,
         "reconfigure": slurmctld,
         "logfile": slurmctld,
-    });
+    }))
+}
+
+fn accounting(managed: &ManagedSlurm) -> Result<Value, IllegalToken> {
     let database = &managed.accounting;
-    let accounting = json!({
+    Ok(json!({
         "external": false,
         "slurmKeyRef": key_ref(SLURM_KEY),
         "jwtKeyRef": key_ref(JWT_KEY),
@@ -149,18 +166,11 @@ fn wanted(
             },
         },
         "slurmdbd": image(&managed.slurmdbd_image)?,
-    });
-    let rest = json!({"controllerRef": {"name": NAME}, "replicas": 1, "slurmrestd": image(&managed.slurmrestd_image)?});
-    let token = json!({"username": ADMINISTRATOR, "jwtKeyRef": key_ref(JWT_KEY), "refresh": true});
-    Ok(Wanted {
-        keys: vec![key(SLURM_KEY, KEY_BYTES.0), key(JWT_KEY, KEY_BYTES.1)],
-        objects: vec![
-            object(ObjectKind::ACCOUNTING, accounting),
-            object(ObjectKind::CONTROLLER, controller),
-            object(ObjectKind::REST_API, rest),
-            object(ObjectKind::TOKEN, token),
-        ],
-    })
+    }))
+}
+
+fn rest_api(managed: &ManagedSlurm) -> Result<Value, IllegalToken> {
+    Ok(json!({"controllerRef": {"name": NAME}, "replicas": 1, "slurmrestd": image(&managed.slurmrestd_image)?}))
 }
 
 fn persistence(managed: &ManagedSlurm) -> Result<Value, IllegalToken> {

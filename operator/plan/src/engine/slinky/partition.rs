@@ -17,7 +17,7 @@ use crate::model::report::{Finding, SitePhase};
 /// Adds the pool's partition, or the end of one that it had before.
 pub(super) fn pool(scene: &PoolScene<'_>, stages: &mut PoolStages) {
     if scene.observed.keys().any(|key| key.kind == ObjectKind::NODE_SET) {
-        // No node is let go while a slurmd runs on it.
+        // No node is released while a slurmd runs on it.
         stages.hold_nodes();
     }
     if let PoolEngine::Slurm { partition, .. } = &scene.pool.engine {

@@ -1,5 +1,6 @@
-//! The way out of a partition. slurmctld crashes, again and again, when a NodeSet goes while jobs or fresh records of jobs point at its
-//! partition (slurm-operator issue 138): so no new jobs first, then no jobs, then no nodes, then some patience, and only then the delete.
+//! Removes a partition step by step. slurmctld crashes in a loop when a NodeSet is deleted while jobs, or records of jobs that have just ended, refer
+//! to its partition (slurm-operator issue 138). So the partition first takes no new jobs; once no job runs, its nodes are removed; and after
+//! MinJobAge the NodeSet is deleted.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -10,7 +11,7 @@ use crate::model::object::{Object, ObjectKey, Ownership};
 /// Slurm's default MinJobAge: how long slurmctld keeps the record of a job that has ended.
 pub const MIN_JOB_AGE: SignedDuration = SignedDuration::from_secs(300);
 
-/// The next step on the way out.
+/// The next step of the removal.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RemovalStep {
     /// Write this: no new jobs, or no nodes any more.
@@ -22,13 +23,13 @@ pub enum RemovalStep {
         /// When to look again though nothing has changed.
         until: Option<Timestamp>,
     },
-    /// Nothing of Slurm points at it any more.
+    /// Nothing in Slurm refers to it any more.
     Delete,
 }
 
 /// The next step of removing a NodeSet. `min_job_age` is the site's MinJobAge.
 ///
-/// What to write is taken from the NodeSet itself, since pool and site may not say any more what it was.
+/// What to write is taken from the NodeSet itself, since pool and site may describe another one by now, or none.
 pub fn removal(key: &ObjectKey, view: Option<&NodeSetView>, ownership: &Ownership, min_job_age: SignedDuration, now: Timestamp) -> RemovalStep {
     let wait = |message: String| RemovalStep::Wait { message, until: None };
     let Some(view) = view.filter(|view| view.name == key.name && view.namespace == key.namespace) else {

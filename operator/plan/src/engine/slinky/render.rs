@@ -35,7 +35,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Reads what we have written ourselves; what somebody else has put in its place is not read.
+    /// Reads the fields that we have written; a value that others have put there, and that is illegal, is left out.
     pub fn from_json(node_set: &Value) -> Self {
         let text = |path: &str| node_set.pointer(path).and_then(Value::as_str);
         let spec = node_set.pointer("/spec/template/spec");

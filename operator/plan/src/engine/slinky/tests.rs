@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, LocalRef, SiteAccess};
+use aifactory_api::factory::LocalRef;
 use aifactory_api::pool::{Accelerator, PerGpu, Preemption};
 use aifactory_api::slurm::{SiteSlurm, Slinky};
 use aifactory_api::{Kind, OwnerRef, Reason};
@@ -17,20 +17,6 @@ const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
 
 pub fn site() -> SiteIntent {
     SiteIntent {
-        version: 1,
-        hub: "hub".into(),
-        factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
-        factory_uid: "1".into(),
-        site: "bissen".into(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected: Vec::new(),
-        dns: Dns::default(),
-        services: Vec::new(),
-        access: SiteAccess::default(),
         slurm: Some(SiteSlurm {
             cluster_name: "bissen".into(),
             rest: None,
@@ -43,10 +29,7 @@ pub fn site() -> SiteIntent {
                 access: None,
             }),
         }),
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: None,
+        ..SiteIntent::bare("hub", OwnerRef::new(Kind::AIFactory, "example", "example"), "1", "bissen")
     }
 }
 
@@ -69,7 +52,7 @@ fn rendered(pool: &PoolIntent, replicas: u32) -> Object {
     node_set(&site(), "h100", pool, replicas, &ownership()).unwrap()
 }
 
-/// What slurm-operator would say of a NodeSet whose nodes are all well and idle.
+/// A NodeSet with the status that slurm-operator would write where all nodes are healthy and idle.
 fn observed(object: &Object, generation: i64) -> Value {
     let mut content = object.content.clone();
     let replicas = content["spec"]["replicas"].clone();

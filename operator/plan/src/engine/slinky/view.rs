@@ -1,4 +1,4 @@
-//! What a site worker keeps of a NodeSet, and what it says of its partition.
+//! The part of a NodeSet that the operator keeps, and the state of its partition.
 
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
@@ -61,7 +61,7 @@ pub enum PartitionState {
 }
 
 impl PartitionState {
-    /// As status says it.
+    /// The state as status shows it.
     pub fn as_str(self) -> &'static str {
         match self {
             PartitionState::Up => "Up",
@@ -73,7 +73,7 @@ impl PartitionState {
     }
 }
 
-/// What there is to say about a partition.
+/// The state of a partition, for a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionReport {
     /// Its name; empty while the NodeSet is not there.
@@ -127,12 +127,12 @@ impl NodeSetView {
         self.observed_generation >= self.generation
     }
 
-    /// The partition's state as its line says it.
+    /// The partition's state by its line in slurm.conf.
     pub(super) fn declared_state(&self) -> &str {
         self.config.split(' ').filter_map(|token| token.strip_prefix("State=")).next_back().unwrap_or("UP")
     }
 
-    /// Whether Slurm tells nothing of nodes that should be there: without a RestApi slurm-operator counts none.
+    /// Whether Pods are ready and slurm-operator counts no Slurm node: it needs a RestApi to count them.
     pub(super) fn is_blind(&self) -> bool {
         self.ready > 0 && self.idle.saturating_add(self.allocated).saturating_add(self.down) == 0
     }
@@ -146,7 +146,7 @@ impl NodeSetView {
     }
 }
 
-/// What a NodeSet says of its partition.
+/// The state of a NodeSet's partition.
 pub fn partition_state(view: Option<&NodeSetView>) -> PartitionReport {
     let Some(view) = view else {
         return PartitionReport {
@@ -159,54 +159,71 @@ pub fn partition_state(view: Option<&NodeSetView>) -> PartitionReport {
     };
     // Drained nodes are counted as idle or allocated too.
     let ready = view.idle.saturating_add(view.allocated).saturating_sub(view.drain).clamp(0, view.ready.max(0));
-    let report = |state, message: String, reason| PartitionReport { name: view.name.clone(), state, ready, message, reason };
+    let (state, message, reason) = closed(view).or_else(|| without_nodes(view, ready)).unwrap_or_else(|| up(view, ready));
+    PartitionReport { name: view.name.clone(), state, ready, message, reason }
+}
+
+/// The state of a partition with its explanation.
+type Explained = (PartitionState, String, Reason);
+
+/// The state of a partition whose line in slurm.conf lets no jobs start.
+fn closed(view: &NodeSetView) -> Option<Explained> {
     match view.declared_state() {
-        "UP" => {}
+        "UP" => None,
         "DRAIN" => {
             let message = match view.allocated {
                 0 => "it takes no new jobs, and none is running".to_owned(),
                 nodes => format!("it takes no new jobs; {nodes} nodes still run some"),
             };
-            return report(PartitionState::Draining, message, Reason::Draining);
+            Some((PartitionState::Draining, message, Reason::Draining))
         }
         other => {
             let message = format!("somebody has set State={}", other.chars().take(20).collect::<String>());
-            return report(PartitionState::Down, message, Reason::PartitionNotReady);
+            Some((PartitionState::Down, message, Reason::PartitionNotReady))
         }
     }
+}
+
+/// The state of a partition without a node that takes jobs, or of which that is not known.
+fn without_nodes(view: &NodeSetView, ready: i64) -> Option<Explained> {
     if !view.is_seen() {
         let message = format!(
             "slurm-operator has not seen generation {} of NodeSet {}/{} yet; if this stays, see whether it runs",
             view.generation, view.namespace, view.name
         );
-        return report(PartitionState::Unknown, message, Reason::PartitionNotReady);
+        return Some((PartitionState::Unknown, message, Reason::PartitionNotReady));
     }
     if view.desired == 0 && view.replicas == 0 {
-        return report(PartitionState::Empty, "it has no nodes".to_owned(), Reason::PartitionNotReady);
+        return Some((PartitionState::Empty, "it has no nodes".to_owned(), Reason::PartitionNotReady));
     }
-    if ready == 0 {
-        let message = if view.ready == 0 {
-            format!(
-                "none of {} slurmd Pods is ready; whoever administers the site sees why with: kubectl -n {} get pods -l app.kubernetes.io/instance={}",
-                view.desired, view.namespace, view.name
-            )
-        } else if view.is_blind() {
-            view.blindness()
-        } else {
-            format!("no node takes jobs: {}; sinfo -R tells why", troubles(view))
-        };
-        return report(PartitionState::Down, message, Reason::PartitionNotReady);
+    if ready > 0 {
+        return None;
     }
+    let message = if view.ready == 0 {
+        format!(
+            "none of {} slurmd Pods is ready; whoever administers the site sees why with: kubectl -n {} get pods -l app.kubernetes.io/instance={}",
+            view.desired, view.namespace, view.name
+        )
+    } else if view.is_blind() {
+        view.blindness()
+    } else {
+        format!("no node takes jobs: {}; sinfo -R tells why", troubles(view))
+    };
+    Some((PartitionState::Down, message, Reason::PartitionNotReady))
+}
+
+/// The state of a partition that takes jobs.
+fn up(view: &NodeSetView, ready: i64) -> Explained {
     let all = ready >= view.desired && view.ready >= view.desired && view.down == 0 && view.drain == 0;
     if !all {
         let message = format!("{ready} of {} nodes take jobs: {}; sinfo -R tells why", view.desired, troubles(view));
-        return report(PartitionState::Up, message, Reason::NodesUnhealthy);
+        return (PartitionState::Up, message, Reason::NodesUnhealthy);
     }
     if view.updated < view.desired {
         let message = format!("{} of {} nodes wait for their update", view.desired.saturating_sub(view.updated), view.desired);
-        return report(PartitionState::Up, message, Reason::InProgress);
+        return (PartitionState::Up, message, Reason::InProgress);
     }
-    report(PartitionState::Up, String::new(), Reason::AsSpecified)
+    (PartitionState::Up, String::new(), Reason::AsSpecified)
 }
 
 fn troubles(view: &NodeSetView) -> String {

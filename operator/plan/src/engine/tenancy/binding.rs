@@ -9,7 +9,7 @@ use crate::model::intent::MemberIntent;
 
 /// Roles that members are bound to, by the word in the binding's name: `aif-<word>-<10 hex>` is to `aifactory-<word>`.
 const ROLES: [&str; 4] = ["lead", "member", "reader", "keeper"];
-/// Roles that let nobody do more than read, which is what is left after the end: ours for readers, and the one that is built into Kubernetes.
+/// Roles that only allow reading, which members keep after the end: ours for readers, and the one that is built into Kubernetes.
 const READING: [&str; 2] = ["aifactory-reader", "view"];
 
 /// What is kept of a role binding that is not ours.
@@ -62,8 +62,8 @@ impl BindingView {
         self.role_kind != "ClusterRole" || !READING.contains(&self.role.as_str())
     }
 
-    /// Whether it binds this member, as far as a site can tell: what groups a person is in only the site's own login knows, but for those in
-    /// which everybody is.
+    /// Whether it binds this member, as far as a site can tell. Only the site's login knows a person's groups, except for the groups that every user
+    /// is in.
     pub fn binds(&self, member: &MemberIntent) -> bool {
         let Some(known) = &member.subject else { return false };
         self.subjects.iter().any(|subject| match subject.kind.as_str() {
@@ -92,7 +92,7 @@ pub fn has_our_name(name: &str) -> bool {
     role_in(name).is_some()
 }
 
-/// Whether a role binding of ours with this name lets somebody work: not one for reading, nor one for the retention.
+/// Whether a role binding of ours with this name lets its member work: neither a reader's nor a keeper's.
 pub fn lets_work(name: &str) -> bool {
     !matches!(role_in(name), Some("reader" | "keeper"))
 }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_ours_says_the_role() {
+    fn a_name_of_ours_contains_the_role() {
         assert!(has_our_name("aif-lead-0123456789") && has_our_name("aif-keeper-abcdefabcd"));
         for name in ["aif-lead-012345678", "aif-owner-0123456789", "lead-0123456789", "aif-lead-012345678X", "debug"] {
             assert!(!has_our_name(name), "{name}");

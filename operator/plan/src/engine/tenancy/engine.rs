@@ -40,7 +40,7 @@ impl Engine for Tenancy {
     }
 }
 
-/// Who may enter a Pod could go on with work that still runs after the end, so until that is over leads read only.
+/// A lead who may exec into a Pod could go on with work that still runs after the end. So leads are readers until that work has ended.
 fn bindings_of(scene: &GrantScene<'_>) -> Vec<Object> {
     let GrantScene { members, namespace, ownership, access, observed, .. } = *scene;
     let mut wanted = if access == Access::Locked && scene.working {

@@ -12,21 +12,21 @@ impl ObjectKind {
     /// What a tenant may use.
     pub const RESOURCE_QUOTA: ObjectKind =
         ObjectKind::new(&KindInfo { effect: Effect::Fences, ..KindInfo::new("", "v1", "ResourceQuota", "resourcequotas") });
-    /// What a container gets that asks for nothing.
+    /// Defaults for containers.
     pub const LIMIT_RANGE: ObjectKind = ObjectKind::new(&KindInfo { effect: Effect::Fences, ..KindInfo::new("", "v1", "LimitRange", "limitranges") });
     /// Whom members' Pods run as.
     pub const SERVICE_ACCOUNT: ObjectKind = ObjectKind::new(&KindInfo::new("", "v1", "ServiceAccount", "serviceaccounts"));
-    /// What lets a member in.
+    /// The binding that gives a member access.
     pub const ROLE_BINDING: ObjectKind = ObjectKind::new(&KindInfo {
         effect: Effect::GivesAccess,
         removal: Removal::Planned,
         ..KindInfo::new(RBAC, "v1", "RoleBinding", "rolebindings")
     });
-    /// What members are told.
+    /// A ConfigMap with information for members.
     pub const CONFIG_MAP: ObjectKind = ObjectKind::new(&KindInfo::new("", "v1", "ConfigMap", "configmaps"));
 }
 
-/// What tenancy works with. All of it is seen by name and never by label: what lost our label is still ours.
+/// What tenancy works with. All of it is selected by name and never by label: an object that has lost our label is still ours.
 pub(super) const KINDS: [KindUse; 6] = [
     KindUse::new(ObjectKind::NAMESPACE, Place::Named),
     KindUse::new(ObjectKind::RESOURCE_QUOTA, Place::Tenants),

@@ -1,4 +1,4 @@
-//! Role bindings that give more than is wanted, and what takes them away.
+//! Role bindings that give more than is wanted, and their removal.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::model::digest::Digest;
 use crate::model::object::{Object, ObjectKey, ObjectKind};
 use crate::model::plan::{Action, Deletion, ObservedObjects, deletes};
 
-/// The deletions of what gives access and is ours, or has a name that only ours have, and is not wanted. `wanted`: what members shall have.
+/// Deletions of role bindings that are not wanted and are ours, or have a name that only ours have. `wanted`: the bindings that members are to have.
 pub fn stale(observed: &ObservedObjects, strangers: &Strangers, wanted: &BTreeSet<&ObjectKey>) -> Vec<Action> {
     let mut actions = deletes(observed, wanted.iter().copied(), ObjectKind::gives_access);
     actions.extend(stale_impostors(strangers, wanted).map(Action::from));
@@ -21,19 +21,19 @@ pub fn stale_impostors(strangers: &Strangers, wanted: &BTreeSet<&ObjectKey>) -> 
     impostors.map(|(key, _)| Deletion { key: key.clone(), uid: strangers.get(key).map(|found| found.uid.clone()) })
 }
 
-/// The deletions of what lets somebody work. In a locked namespace none of it is right.
+/// Deletions of all role bindings that let a member work, for a locked namespace.
 pub fn letting_work(observed: &ObservedObjects, strangers: &Strangers) -> Vec<Action> {
     let reading: BTreeSet<&ObjectKey> = observed.keys().filter(|key| key.kind == ObjectKind::ROLE_BINDING && !lets_work(&key.name)).collect();
     stale(observed, strangers, &reading)
 }
 
-/// Role bindings that have a name of ours and do not say that they are ours, or are not to the role of their name.
+/// Role bindings that have a name of ours and not our annotations, or refer to another role than their name contains.
 fn impostors(strangers: &Strangers) -> impl Iterator<Item = (&ObjectKey, &BindingView)> {
     strangers.iter().filter(|(key, _)| has_our_name(&key.name)).filter_map(|(key, found)| Some((key, found.binding.as_ref()?)))
 }
 
-/// Whether the site shows positively that nothing of ours gives more access than is wanted: all that gives some is as planned, and nothing else is
-/// there, not even what is being deleted.
+/// Whether the index proves that no binding of ours gives more access than is wanted: all bindings are as planned, and no other is there, not even
+/// one that is being deleted.
 pub fn only(observed: &ObservedObjects, strangers: &Strangers, wanted: &[Object]) -> bool {
     let as_planned =
         |key: &ObjectKey| wanted.iter().find(|object| object.key == *key).is_some_and(|object| Some(object.digest()) == digest(observed, key));
@@ -41,7 +41,7 @@ pub fn only(observed: &ObservedObjects, strangers: &Strangers, wanted: &[Object]
     ours.into_iter().all(as_planned) && impostors(strangers).next().is_none()
 }
 
-/// Whether the site shows positively that nothing of ours lets anybody work, not even what is being deleted.
+/// Whether the index proves that no binding of ours lets anybody work, not even one that is being deleted.
 pub fn none_lets_work(observed: &ObservedObjects, strangers: &Strangers) -> bool {
     let works = |key: &ObjectKey| key.kind.gives_access() && (key.kind != ObjectKind::ROLE_BINDING || lets_work(&key.name));
     !observed.keys().any(works) && impostors(strangers).next().is_none()
@@ -51,8 +51,9 @@ fn digest(observed: &ObservedObjects, key: &ObjectKey) -> Option<Digest> {
     observed.get(key)?.digest
 }
 
-/// Deletes the ServiceAccounts, so that tokens which members may have seen stop; both are made anew. Before the bindings: a crash in between leaves
-/// the bindings, and so the reason to do it again. By name, since a ServiceAccount that lost our label is still one.
+/// Deletes the ServiceAccounts, so that tokens which members may have copied stop to work; both are created again. This comes before the bindings:
+/// after a crash in between, the bindings are still there, and the deletion is planned again. By name, since a ServiceAccount that has lost our label
+/// still has tokens.
 pub fn tokens(namespace: &str) -> [Deletion; 2] {
     let account = |name: &str| ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace, name);
     ["default", "aifactory"].map(|name| Deletion { key: account(name), uid: None })

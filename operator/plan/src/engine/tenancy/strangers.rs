@@ -1,11 +1,11 @@
-//! Objects of somebody else in a tenant's namespace that may give more than the grant gives.
+//! Foreign objects in a tenant's namespace that may give more than the grant gives.
 
 use std::collections::BTreeMap;
 
 use super::binding::BindingView;
 use crate::model::object::ObjectKey;
 
-/// An object of somebody else.
+/// A foreign object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stranger {
     /// UID.

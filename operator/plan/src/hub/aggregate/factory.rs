@@ -37,7 +37,7 @@ struct View<'a> {
     grants: Vec<String>,
 }
 
-/// Aggregates a factory. `index` holds what its pools and grants come to at each of its sites; `abandoned` the sites that were given up.
+/// Aggregates a factory. `index` has the sums over its pools and grants at each site; `abandoned` the sites that a person has abandoned.
 pub fn factory(
     cache: &Cache,
     factory: &AIFactory,
@@ -49,7 +49,7 @@ pub fn factory(
     let namespace = factory.metadata.namespace.as_deref().unwrap_or_default();
     let owner = OwnerRef::new(Kind::AIFactory, namespace, factory.metadata.name.as_deref().unwrap_or_default());
     let view = View::of(cache, factory, &owner, sites, rows(cache, factory, &owner, sites, index, abandoned));
-    // Nothing is written at a part before it is known, and it is known until it has said that nothing of ours lives there.
+    // A part is known before the first write there, and until it has reported that nothing of ours lives there.
     let released = cache.known.iter().all(|known| known.key.factory != owner || abandoned.contains(&known.key));
     let (in_progress, finished) = (view.progressing(), view.deleting && !view.remains() && released);
     let status = AIFactoryStatus {
@@ -129,7 +129,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Sites that answer, and are not used as they should be.
+    /// Sites that answer but can not be used as specified.
     fn troubled(&self) -> Vec<&FactorySiteStatus> {
         let fine = [Reason::NotApplicable, Reason::Pending, Reason::SiteUnreachable].map(Reason::as_str);
         self.rows.iter().filter(|row| row.reason.as_deref().is_some_and(|reason| !fine.contains(&reason))).collect()

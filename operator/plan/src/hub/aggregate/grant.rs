@@ -31,7 +31,7 @@ struct View<'a> {
     home: OwnerRef,
     /// The parts that the grant is meant for, and those of which it is known that they hold something of it.
     rows: Vec<Row<'a>>,
-    /// Parts that may hold something and could not be asked yet, without any sign that they do.
+    /// Parts that may hold something and have not reported yet, without any sign that they hold something.
     suspects: Vec<Row<'a>>,
     used: Vec<usage::Entry>,
     /// Nothing more can start anywhere, since the budget is used up.
@@ -67,8 +67,8 @@ impl<'a> View<'a> {
             .filter(|(key, _)| !reports.abandoned.contains(key) || reports.sites.get(key).is_some_and(|site| site.reachable))
             .map(|(key, intent)| Row::of(cache, grant, projection, (key, intent), reports, &owner))
             .partition(|row| row.meant || row.evident);
-        let told: Vec<usage::Told<'_>> = rows.iter().map(Row::told).collect();
-        let used = usage::entries(cache, &owner, grant, &told);
+        let usage: Vec<usage::SiteUsage<'_>> = rows.iter().map(Row::usage).collect();
+        let used = usage::entries(cache, &owner, grant, &usage);
         let exhausted = projection.asked == Asked::Active && usage::nothing_left(&used);
         let home = factory_of_grant(&owner, grant);
         let reach = Reach::of(rows.iter().map(|row| &row.standing), &home);
@@ -89,7 +89,7 @@ impl<'a> View<'a> {
     }
 
     fn phase(&self, progress: &Progress) -> GrantPhase {
-        // What can not be asked goes on as it was: an outage or an edit takes no access away.
+        // A site that can not be asked keeps its phase: neither an outage nor an edit of the spec removes access there.
         let was_alive =
             matches!(self.previous().and_then(|status| status.phase), Some(GrantPhase::Active | GrantPhase::Paused | GrantPhase::Exhausted))
                 && self.rows.iter().any(|row| row.may_give && !row.standing.reachable);
@@ -101,7 +101,7 @@ impl<'a> View<'a> {
             Asked::Paused if progress.blocked && !alive => GrantPhase::Refused,
             Asked::Paused => GrantPhase::Paused,
             Asked::Active if self.exhausted && self.rows.iter().any(|row| row.phase == SiteRowPhase::Bound) => GrantPhase::Exhausted,
-            // As soon as one site gives access the grant is living, whatever others say.
+            // The grant is Active as soon as one site gives access, whatever the others report.
             Asked::Active if alive => GrantPhase::Active,
             Asked::Active if progress.blocked => GrantPhase::Refused,
             Asked::Active => GrantPhase::Pending,

@@ -31,7 +31,7 @@ struct View<'s, 'a> {
     reach: Reach,
     /// Grants that use the pool; read only on its way out.
     grants: Vec<String>,
-    /// What only a person can mend.
+    /// Problems that only a person can solve.
     problem: Option<(Reason, String)>,
     /// Partitions that are not up, each with why.
     down: Vec<String>,
@@ -67,7 +67,7 @@ pub fn pool(
             .map(|place| place.status(&view.home))
             .collect(),
     };
-    // A part joins the known ones before the first write there.
+    // A part is added to the known ones before the first write there.
     let gone = |standing: &Standing<'_>| {
         standing.phase() == Some(SitePhase::Gone)
             || (standing.report.is_none() && !cache.known.contains(standing.key) && !held(&owner, standing, reports))
@@ -122,7 +122,7 @@ impl<'s, 'a> View<'s, 'a> {
         self.standings.iter().flat_map(move |standing| standing.findings().iter().map(move |finding| (standing.label(&self.home), finding)))
     }
 
-    /// The parts that have not confirmed what is asked for. One that was lost after it had confirmed this generation has.
+    /// The parts that have not confirmed their intents. A part that was lost after it had confirmed this generation counts as confirmed.
     fn open(&self) -> Vec<&'s Standing<'a>> {
         let was_ready = self
             .previous()
@@ -157,8 +157,8 @@ fn down(places: &[Place<'_, '_>], home: &OwnerRef) -> Vec<String> {
     places.iter().filter(bound).filter_map(text).collect()
 }
 
-/// Whether the pool is placed at this part, or something says that it is there. Other parts that may hold it are asked before it goes, and change
-/// nothing else.
+/// Whether the pool is placed at this part, or its report or status shows it there. Other parts that may hold the pool are only waited for before it
+/// is deleted.
 fn concerns(pool: &GPUPool, owner: &OwnerRef, intent: &Intent, standing: &Standing<'_>, reports: &Reports<'_>) -> bool {
     let placed = matches!(&intent.body, Body::Pool(body) if body.presence != Presence::Absent);
     let name = standing.key.display(&factory_of_pool(owner, pool));

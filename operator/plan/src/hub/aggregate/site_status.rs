@@ -1,4 +1,4 @@
-//! Where one resource stands at one site, as far as the hub can tell.
+//! The state of one resource at one part of a site, as far as the hub knows it.
 
 use aifactory_api::grant::{AccessGrantStatus, SiteRowPhase};
 use aifactory_api::{OwnerRef, Reason};
@@ -12,14 +12,14 @@ use crate::model::report::{Detail, Finding, Report, SitePhase};
 use crate::model::site_key::{Part, SiteKey};
 use crate::model::text::shorten;
 
-/// Where one resource stands at one site.
+/// The state of one resource at one part of a site.
 #[derive(Debug)]
 pub struct Standing<'a> {
     pub key: &'a SiteKey,
     pub report: Option<&'a Report>,
-    /// The site answers and all that is ours there was seen.
+    /// The site answers.
     pub reachable: bool,
-    /// Why not.
+    /// Why it does not, or what else is wrong with it.
     pub problem: Option<Finding>,
     pub last_contact: Option<Timestamp>,
     /// The report answers the present intent.
@@ -79,7 +79,7 @@ impl<'a> Standing<'a> {
         format!("{}: {since}{why}", self.label(home))
     }
 
-    /// What stands in the way there, or that it is under way.
+    /// The first finding there, or that it is in progress.
     pub fn progress_text(&self, home: &OwnerRef) -> String {
         let name = self.label(home);
         match self.findings().first() {
@@ -99,7 +99,7 @@ impl<'a> Standing<'a> {
     }
 }
 
-/// Whether a site that is not used with this problem did answer: when it was last in contact says nothing then.
+/// Whether a site with this problem has answered, so that the time of the last contact explains nothing.
 fn answered(reason: Reason) -> bool {
     matches!(
         reason,
@@ -112,7 +112,7 @@ fn answered(reason: Reason) -> bool {
     )
 }
 
-/// Whether sites answer, as `SitesReachable` says it.
+/// Whether sites answer, for the condition `SitesReachable`.
 #[derive(Debug)]
 pub struct Reach {
     pub status: Status,
@@ -122,7 +122,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// A site that nobody has called yet is not lost.
+    /// A site that was not contacted yet does not count as lost.
     pub fn of<'s, 'a: 's>(standings: impl Iterator<Item = &'s Standing<'a>>, home: &OwnerRef) -> Self {
         let lost: Vec<&Standing<'_>> = standings.filter(|standing| !standing.reachable).collect();
         let called = lost.iter().any(|standing| standing.problem.as_ref().is_none_or(|problem| problem.reason != Reason::Pending));
@@ -135,7 +135,7 @@ impl Reach {
     }
 }
 
-/// Whether the last status said, for this generation, that the site was in this phase.
+/// Whether the last status had the site, for this generation, in this phase.
 pub fn was_confirmed(status: Option<&AccessGrantStatus>, generation: i64, name: &str, phase: SiteRowPhase) -> bool {
     status.is_some_and(|status| {
         status.observed_generation == Some(generation)

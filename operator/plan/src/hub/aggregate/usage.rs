@@ -22,27 +22,27 @@ use crate::model::time::whole_seconds;
 pub struct Entry {
     name: String,
     granted: i64,
-    /// Ten-thousandths of canonical hours; `None` where nobody counts.
+    /// Ten-thousandths of canonical hours; `None` where no site counts.
     used: Option<i64>,
     complete_through: Option<Timestamp>,
     running: bool,
-    /// Sites whose figure is old, with words.
+    /// Sites whose figure is old, and why, for people.
     stale: Vec<String>,
-    /// No site lets more of it start.
+    /// Every site has closed it: nothing more can start.
     exhausted: bool,
-    /// A site counts it, or would.
+    /// Whether its use is counted.
     counted: bool,
 }
 
-/// A site's standing with the intent that it was sent.
-pub struct Told<'a> {
+/// A site's intent for a grant with its answer, from which the grant's usage there is read.
+pub struct SiteUsage<'a> {
     pub name: &'a str,
     pub placed: bool,
     pub standing: &'a Standing<'a>,
     pub intent: &'a Intent,
 }
 
-impl Told<'_> {
+impl SiteUsage<'_> {
     fn detail(&self) -> Option<&GrantDetail> {
         self.standing.report.and_then(detail)
     }
@@ -63,7 +63,7 @@ fn detail(report: &Report) -> Option<&GrantDetail> {
 }
 
 /// The figures of every entry.
-pub fn entries(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, told: &[Told<'_>]) -> Vec<Entry> {
+pub fn entries(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, sites: &[SiteUsage<'_>]) -> Vec<Entry> {
     let pools = pools_of_grant(owner, grant);
     grant
         .spec
@@ -74,89 +74,138 @@ pub fn entries(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, told: &[Tol
             let pool = cache.pool(&pool);
             let accounting = pool.map(|pool| pool.spec.accounting).unwrap_or_default();
             let slurm = pool.is_some_and(|pool| pool.spec.slurm.is_some());
-            one(&entry.name, entry.gpu_hours, accounting, slurm, grant.status.as_ref(), told)
+            sum(&entry.name, entry.gpu_hours, accounting, slurm, grant.status.as_ref(), sites)
         })
         .collect()
 }
 
-fn one(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: Option<&AccessGrantStatus>, told: &[Told<'_>]) -> Entry {
-    let known = previous.and_then(|status| status.pools.iter().find(|pool| pool.name == name)).map(|pool| &pool.gpu_hours);
-    let mut entry = Entry {
-        name: name.to_owned(),
-        granted,
-        used: None,
-        complete_through: None,
-        running: false,
-        stale: Vec::new(),
-        exhausted: true,
-        counted: slurm,
-    };
-    let mut seconds: Option<i64> = None;
-    let mut through: Vec<Option<Timestamp>> = Vec::new();
-    let mut resting: Vec<Timestamp> = Vec::new();
-    let mut places = 0;
-    // A Kubernetes site that was not heard since the hub began: status keeps the sum of all sites, and never shows less.
-    let mut silent = false;
-    for site in told {
-        let pool = site.pool(name).filter(|_| site.placed);
-        let usage = site.detail().and_then(|detail| detail.usage.get(name));
-        if let Some(usage) = usage {
-            seconds = Some(seconds.unwrap_or(0).saturating_add(usage.used));
-            // Where no Pod runs and all are seen, nothing is added whatever the time.
-            if slurm || usage.running || usage.stale {
-                through.push(usage.complete_through);
-            } else {
-                resting.extend(usage.complete_through);
-            }
-            entry.running |= usage.running;
-            entry.counted = true;
-        }
-        if let Some(pool) = pool {
-            places += 1;
-            entry.exhausted &= closed(site, pool);
-            if slurm && usage.is_none() {
-                // Not heard since the hub began: what status knew of the site stays in the sum.
-                let row = previous.and_then(|status| status.sites.iter().find(|row| row.name == site.name));
-                let before = row.and_then(|row| row.budgets.iter().find(|budget| budget.name == name)).and_then(|budget| budget.used);
-                if let Some(before) = before {
-                    seconds = Some(seconds.unwrap_or(0).saturating_add(before.saturating_mul(60)));
-                    through.push(known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0));
-                }
-            }
-        }
-        silent |= !slurm && site.pool(name).is_some() && usage.is_none() && !site.standing.reachable;
-        let counts = usage.is_some() || pool.is_some_and(|_| slurm || known.is_some_and(|known| known.used.is_some()));
-        if counts && !site.standing.reachable {
-            entry.stale.push(format!("{}: not reachable", site.name));
-        } else if let Some(usage) = usage.filter(|usage| usage.stale) {
-            let since = usage.complete_through.map(|at| format!(" since {}", whole_seconds(at))).unwrap_or_default();
-            entry.stale.push(format!("{}: usage could not be read{since}", site.name));
-        } else if counts && usage.is_none() && site.standing.settled {
-            entry.stale.push(format!("{}: usage was not read yet", site.name));
-        }
+fn sum(name: &str, granted: i64, accounting: Accounting, slurm: bool, previous: Option<&AccessGrantStatus>, sites: &[SiteUsage<'_>]) -> Entry {
+    let mut sum = Sum::new(name, granted, slurm, previous);
+    for site in sites {
+        sum.add(site);
     }
-    entry.exhausted &= places > 0;
-    if through.is_empty() {
-        through.push(resting.into_iter().max());
-    }
-    entry.used = seconds.map(|seconds| budget::ten_thousandths(seconds, accounting));
-    if let Some(before) = known.filter(|_| silent).and_then(|known| budget::parse(known.used.as_deref()?)) {
-        entry.used = entry.used.max(Some(before));
-        entry.counted = true;
-        through.push(known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0));
-    }
-    entry.complete_through = through.into_iter().collect::<Option<Vec<_>>>().and_then(|times| times.into_iter().min());
-    entry
+    sum.finish(accounting)
 }
 
-/// Whether the site lets nothing more of a pool start, since its part of the budget is used up.
-pub fn closed(site: &Told<'_>, pool: &GrantPoolIntent) -> bool {
+/// The sum of what all sites report of one entry.
+struct Sum<'a> {
+    entry: Entry,
+    /// Whether the pool is used through Slurm.
+    slurm: bool,
+    previous: Option<&'a AccessGrantStatus>,
+    /// The entry's figures in the last status.
+    known: Option<&'a GpuHours>,
+    /// Device-seconds; `None` while no site has reported any.
+    seconds: Option<i64>,
+    /// Until when each site has counted, for sites where the figure may still grow; `None`: not known.
+    through: Vec<Option<Timestamp>>,
+    /// The same for sites where no Pod runs, so that the figure is complete however old it is.
+    resting: Vec<Timestamp>,
+    /// At how many sites the entry is placed.
+    places: usize,
+    /// A Kubernetes site has not reported since the hub began. Status has only the sum of all sites, so the sum never gets less than that.
+    silent: bool,
+}
+
+impl<'a> Sum<'a> {
+    fn new(name: &str, granted: i64, slurm: bool, previous: Option<&'a AccessGrantStatus>) -> Self {
+        let entry = Entry {
+            name: name.to_owned(),
+            granted,
+            used: None,
+            complete_through: None,
+            running: false,
+            stale: Vec::new(),
+            exhausted: true,
+            counted: slurm,
+        };
+        let known = previous.and_then(|status| status.pools.iter().find(|pool| pool.name == name)).map(|pool| &pool.gpu_hours);
+        Self { entry, slurm, previous, known, seconds: None, through: Vec::new(), resting: Vec::new(), places: 0, silent: false }
+    }
+
+    /// Adds what one site reports.
+    fn add(&mut self, site: &SiteUsage<'_>) {
+        let assigned = site.pool(&self.entry.name);
+        let pool = assigned.filter(|_| site.placed);
+        let usage = site.detail().and_then(|detail| detail.usage.get(&self.entry.name));
+        if let Some(usage) = usage {
+            self.add_seconds(usage.used);
+            if self.slurm || usage.running || usage.stale {
+                self.through.push(usage.complete_through);
+            } else {
+                self.resting.extend(usage.complete_through);
+            }
+            self.entry.running |= usage.running;
+            self.entry.counted = true;
+        }
+        if let Some(pool) = pool {
+            self.places += 1;
+            self.entry.exhausted &= closed(site, pool);
+            if self.slurm && usage.is_none() {
+                self.add_from_status(site.name);
+            }
+        }
+        self.silent |= !self.slurm && assigned.is_some() && usage.is_none() && !site.standing.reachable;
+        let counts = usage.is_some() || pool.is_some_and(|_| self.slurm || self.known.is_some_and(|known| known.used.is_some()));
+        self.entry.stale.extend(staleness(site, usage, counts));
+    }
+
+    fn add_seconds(&mut self, seconds: i64) {
+        self.seconds = Some(self.seconds.unwrap_or(0).saturating_add(seconds));
+    }
+
+    /// Adds the figure in the last status for a Slurm site that has not reported since the hub began.
+    fn add_from_status(&mut self, site: &str) {
+        let row = self.previous.and_then(|status| status.sites.iter().find(|row| row.name == site));
+        let used = row.and_then(|row| row.budgets.iter().find(|budget| budget.name == self.entry.name)).and_then(|budget| budget.used);
+        if let Some(minutes) = used {
+            self.add_seconds(minutes.saturating_mul(60));
+            self.through.push(self.known_through());
+        }
+    }
+
+    fn known_through(&self) -> Option<Timestamp> {
+        self.known.and_then(|known| known.complete_through.as_ref()).map(|at| at.0)
+    }
+
+    fn finish(mut self, accounting: Accounting) -> Entry {
+        self.entry.exhausted &= self.places > 0;
+        if self.through.is_empty() {
+            self.through.push(self.resting.iter().copied().max());
+        }
+        self.entry.used = self.seconds.map(|seconds| budget::ten_thousandths(seconds, accounting));
+        if let Some(before) = self.known.filter(|_| self.silent).and_then(|known| budget::parse(known.used.as_deref()?)) {
+            self.entry.used = self.entry.used.max(Some(before));
+            self.entry.counted = true;
+            self.through.push(self.known_through());
+        }
+        let complete = self.through.into_iter().collect::<Option<Vec<_>>>();
+        Entry { complete_through: complete.and_then(|times| times.into_iter().min()), ..self.entry }
+    }
+}
+
+/// Why a site's figure is old, for people. `counts`: the site counts the entry, or is to.
+fn staleness(site: &SiteUsage<'_>, usage: Option<&EntryUsage>, counts: bool) -> Option<String> {
+    if counts && !site.standing.reachable {
+        Some(format!("{}: not reachable", site.name))
+    } else if let Some(usage) = usage.filter(|usage| usage.stale) {
+        let since = usage.complete_through.map(|at| format!(" since {}", whole_seconds(at))).unwrap_or_default();
+        Some(format!("{}: usage could not be read{since}", site.name))
+    } else if counts && usage.is_none() && site.standing.settled {
+        Some(format!("{}: usage was not read yet", site.name))
+    } else {
+        None
+    }
+}
+
+/// Whether a site has closed a pool, since its part of the budget is used up.
+pub fn closed(site: &SiteUsage<'_>, pool: &GrantPoolIntent) -> bool {
     let usage = site.detail().and_then(|detail| detail.usage.get(&pool.entry));
     usage.is_some_and(|usage| if pool.partition.is_some() { left(site, pool, usage) < 60 } else { usage.closed })
 }
 
-/// Device-seconds that the site's own counter leaves, by the limit in force or the one that is on its way.
-fn left(site: &Told<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
+/// Device-seconds that are left by the site's own counter, under the limit that is in force there, or the larger one that was sent and not confirmed.
+fn left(site: &SiteUsage<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
     let read = site.detail().and_then(|detail| detail.slurm.as_ref()?.entries.get(&pool.entry)?.limit);
     let limit = match read {
         Some(read) if site.standing.settled => read,
@@ -165,7 +214,7 @@ fn left(site: &Told<'_>, pool: &GrantPoolIntent, usage: &EntryUsage) -> i64 {
     limit.saturating_mul(60).saturating_sub(usage.used.saturating_add(usage.surcharge))
 }
 
-/// A grant's budgets at one Kubernetes site, as it enforces them. `confirmed`: the report is about what was told last.
+/// A grant's budgets at one Kubernetes site, as it enforces them. `confirmed`: the report answers the last intent.
 pub fn at_kubernetes(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> Vec<LocalBudget> {
     let Body::Grant(grant) = &intent.body else { return Vec::new() };
     let budget = |pool: &GrantPoolIntent| {
@@ -176,7 +225,7 @@ pub fn at_kubernetes(detail: &GrantDetail, intent: &Intent, confirmed: bool) -> 
     grant.pools.iter().filter_map(budget).collect()
 }
 
-/// A grant's budgets at one Slurm, as it shows them. `confirmed`: the report is about what was told last.
+/// A grant's budgets at one Slurm, as it shows them. `confirmed`: the report answers the last intent.
 pub fn at_slurm(detail: &GrantDetail, confirmed: bool) -> Vec<LocalBudget> {
     let entries = detail.slurm.iter().flat_map(|slurm| &slurm.entries);
     entries
@@ -210,7 +259,7 @@ pub fn pools(entries: &[Entry]) -> Vec<GrantPoolStatus> {
         .collect()
 }
 
-/// `1234/5000`, or `5000` where nobody counts.
+/// `1234/5000`, or `5000` where no site counts.
 pub fn summary(entries: &[Entry]) -> String {
     let granted = entries.iter().fold(0, |sum: i64, entry| sum.saturating_add(entry.granted));
     let used = entries.iter().filter_map(|entry| entry.used).reduce(i64::saturating_add);
@@ -253,18 +302,19 @@ pub fn within_budget(conditions: &mut Conditions<'_>, entries: &[Entry]) {
     }
 }
 
-/// Whole canonical hours that grants' reports name for a pool; `None` where nobody counts.
+/// Whole canonical hours that grants have used of a pool; `None` where no site counts.
 pub fn of_pool(index: &ReportIndex, pool: &OwnerRef, accounting: Accounting) -> Option<i64> {
     Some(budget::ten_thousandths(index.used(pool)?, accounting) / 10_000)
 }
 
-/// The entries of a grant whose figures grow all the time while Pods run, and nobody waits for them.
+/// The entries of a grant that are used through Kubernetes: their figures grow all the time while Pods run, so that status is not written for each
+/// change.
 pub fn growing(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant) -> BTreeSet<String> {
     let pools = grant.spec.pools.iter().zip(pools_of_grant(owner, grant));
     pools.filter(|(_, pool)| cache.pool(pool).is_some_and(|pool| pool.spec.slurm.is_none())).map(|(entry, _)| entry.name.clone()).collect()
 }
 
-/// Takes these entries' figures out of a status, to see whether anything else is new.
+/// Removes these entries' figures from a status, to find out whether anything else has changed.
 pub fn strip(status: &mut AccessGrantStatus, growing: &BTreeSet<String>) {
     for pool in status.pools.iter_mut().filter(|pool| growing.contains(&pool.name)) {
         pool.gpu_hours.used = None;

@@ -26,14 +26,14 @@ impl PoolQuotas {
         Self { all: Quota::new(Caps::default(), clock, visits.clone()), consumers }
     }
 
-    /// Stores the claim of a grant, or takes it out; says for whom something else is decided now.
+    /// Stores the claim of a grant, or removes it; returns the grants for which the decision has changed.
     pub fn set(&mut self, position: &Position, claim: Option<Claim>) -> BTreeSet<OwnerRef> {
         self.all.set(position, claim);
         let concerned = self.consumers.iter_mut().filter(|(consumer, _)| consumer.namespaces.names.contains(&position.1.namespace));
         concerned.flat_map(|(_, quota)| quota.set(position, claim)).collect()
     }
 
-    /// Lets go what has ended; says for whom something else is decided now.
+    /// Releases the claims that have ended; returns the grants for which the decision has changed.
     pub fn advance(&mut self, now: Timestamp) -> BTreeSet<OwnerRef> {
         self.all.advance(now);
         self.consumers.iter_mut().flat_map(|(_, quota)| quota.advance(now)).collect()
@@ -54,7 +54,7 @@ impl PoolQuotas {
         self.quota(consumer)?.refusal(position, now)
     }
 
-    /// When the clock next changes what may be decided for a grant of this consumer.
+    /// The next time at which the decision for a grant of this consumer may change.
     pub fn next_change(&self, consumer: &Consumer, position: &Position, now: Timestamp) -> Option<Timestamp> {
         self.quota(consumer)?.next_change(position, now)
     }

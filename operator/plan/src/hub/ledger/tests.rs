@@ -1,4 +1,4 @@
-//! The account against sites that delay, repeat and reorder what they say, are cut off, and let jobs run on.
+//! The account against sites that delay, repeat and reorder their reports, are cut off, and let jobs run on.
 
 use aifactory_api::{Kind, OwnerRef};
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ fn parts(parts: &[i64]) -> BTreeMap<SiteKey, i64> {
     parts.iter().enumerate().map(|(site, part)| (key(site), *part)).collect()
 }
 
-fn told(found: &BTreeMap<SiteKey, (i64, u64)>) -> Vec<i64> {
+fn minutes(found: &BTreeMap<SiteKey, (i64, u64)>) -> Vec<i64> {
     found.values().map(|(minutes, _)| *minutes).collect()
 }
 
@@ -27,15 +27,15 @@ fn before(former: Former) -> Recalled {
 fn a_part_moves_only_when_the_other_site_has_confirmed() {
     let mut ledger = Ledger::default();
     let none = BTreeMap::new();
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[80, 20]), &none)), [80, 20]);
+    assert_eq!(minutes(&ledger.settle(ENTRY, 100, &parts(&[80, 20]), &none)), [80, 20]);
     let moved = ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none);
-    assert_eq!(told(&moved), [20, 20], "lowered at once, not raised yet");
-    assert!(!ledger.heard(ENTRY, &key(0), 0, Some(80), Some(0)), "about an earlier telling");
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 20]);
-    assert!(ledger.heard(ENTRY, &key(0), 1, Some(20), Some(50 * 60)));
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 50], "what running jobs have reserved counts as used");
-    assert!(ledger.heard(ENTRY, &key(0), 1, Some(20), Some(10 * 60)));
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 80]);
+    assert_eq!(minutes(&moved), [20, 20], "lowered at once, not raised yet");
+    assert!(!ledger.record(ENTRY, &key(0), 0, Some(80), Some(0)), "about an earlier assignment");
+    assert_eq!(minutes(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 20]);
+    assert!(ledger.record(ENTRY, &key(0), 1, Some(20), Some(50 * 60)));
+    assert_eq!(minutes(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 50], "what running jobs have reserved counts as used");
+    assert!(ledger.record(ENTRY, &key(0), 1, Some(20), Some(10 * 60)));
+    assert_eq!(minutes(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &none)), [20, 80]);
 }
 
 #[test]
@@ -43,37 +43,37 @@ fn what_a_site_used_beyond_its_part_is_taken_from_the_others() {
     let mut ledger = Ledger::default();
     let none = BTreeMap::new();
     ledger.settle(ENTRY, 100, &parts(&[50, 30, 20]), &none);
-    ledger.heard(ENTRY, &key(0), 0, Some(50), Some(50 * 60));
+    ledger.record(ENTRY, &key(0), 0, Some(50), Some(50 * 60));
     let lower = ledger.settle(ENTRY, 60, &parts(&[30, 18, 12]), &none);
-    assert_eq!(told(&lower), [30, 6, 4]);
+    assert_eq!(minutes(&lower), [30, 6, 4]);
 }
 
 #[test]
 fn what_a_cut_site_may_use_is_taken_from_the_others() {
     let mut ledger = Ledger::default();
     let none = BTreeMap::new();
-    assert_eq!(told(&ledger.settle(ENTRY, 80, &parts(&[40, 40]), &none)), [40, 40]);
+    assert_eq!(minutes(&ledger.settle(ENTRY, 80, &parts(&[40, 40]), &none)), [40, 40]);
     ledger.unreachable(BTreeSet::from([key(1)]));
-    assert_eq!(told(&ledger.settle(ENTRY, 80, &parts(&[40, 40]), &none)), [40, 40], "a cut alone changes nothing");
-    assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [20, 10]);
+    assert_eq!(minutes(&ledger.settle(ENTRY, 80, &parts(&[40, 40]), &none)), [40, 40], "a cut alone changes nothing");
+    assert_eq!(minutes(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [20, 10]);
     ledger.unreachable(BTreeSet::new());
-    assert!(ledger.heard(ENTRY, &key(1), 1, Some(10), Some(30 * 60)));
-    assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [30, 10]);
-    // What only might have been told before counts where a part is raised, and takes nothing away.
+    assert!(ledger.record(ENTRY, &key(1), 1, Some(10), Some(30 * 60)));
+    assert_eq!(minutes(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &none)), [30, 10]);
+    // A limit that may have been assigned before counts where another part is raised, and lowers none.
     let mut ledger = Ledger::default();
     ledger.unreachable(BTreeSet::from([key(1)]));
     let recalled = BTreeMap::from([(key(0), before(Former::Limit(20))), (key(1), before(Former::Unsure(Some(30))))]);
-    assert_eq!(told(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &recalled)), [20, 10]);
+    assert_eq!(minutes(&ledger.settle(ENTRY, 60, &parts(&[50, 10]), &recalled)), [20, 10]);
 }
 
 #[test]
 fn a_grant_that_got_smaller_while_nobody_looked_is_not_raised_anywhere() {
     let recalled = |at| BTreeMap::from([(key(0), at), (key(1), before(Former::Limit(20)))]);
     let mut ledger = Ledger::default();
-    assert_eq!(told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(before(Former::Limit(80))))), [20, 20]);
+    assert_eq!(minutes(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(before(Former::Limit(80))))), [20, 20]);
     let mut ledger = Ledger::default();
     assert_eq!(
-        told(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(before(Former::Unsure(None))))),
+        minutes(&ledger.settle(ENTRY, 100, &parts(&[20, 80]), &recalled(before(Former::Unsure(None))))),
         [20, 20],
         "it may have anything in force"
     );
@@ -97,7 +97,7 @@ enum Event {
     Start { site: usize, minutes: i64 },
     Burn { site: usize, minutes: i64 },
     EndEarly { site: usize },
-    Say { site: usize, limit_only: bool },
+    Report { site: usize, limit_only: bool },
     Cut { site: usize },
     Join { site: usize },
     WriteStatus,
@@ -113,7 +113,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         6 => (site(), 1..80i64).prop_map(|(site, minutes)| Event::Start { site, minutes }),
         4 => (site(), 1..80i64).prop_map(|(site, minutes)| Event::Burn { site, minutes }),
         1 => site().prop_map(|site| Event::EndEarly { site }),
-        6 => (site(), prop::bool::weighted(0.2)).prop_map(|(site, limit_only)| Event::Say { site, limit_only }),
+        6 => (site(), prop::bool::weighted(0.2)).prop_map(|(site, limit_only)| Event::Report { site, limit_only }),
         1 => site().prop_map(|site| Event::Cut { site }),
         1 => site().prop_map(|site| Event::Join { site }),
         2 => Just(Event::WriteStatus),
@@ -122,26 +122,26 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 1..120)
 }
 
-type Word = (usize, u64, u64, Option<i64>, Option<i64>);
+type Message = (usize, u64, u64, Option<i64>, Option<i64>);
 
 #[derive(Debug, Default)]
 struct Federation {
     sites: Vec<Site>,
-    /// What was said and may arrive at any time, also twice, and in any order: site, hub's life, serial, limit, held.
-    words: Vec<Word>,
+    /// Reports that may arrive at any time, also twice, and in any order: site, number of the hub's start, serial, limit, held.
+    messages: Vec<Message>,
     ledger: Ledger,
     life: u64,
     generation: i64,
     total: i64,
     wanted: BTreeMap<SiteKey, i64>,
-    /// Generation, and the limit of each site as status names it: only one that answers what the hub told last.
+    /// Generation, and the limit of each site as status names it: only one that answers the last assignment.
     status: Option<(i64, BTreeMap<SiteKey, Option<i64>>)>,
     confirmed: BTreeMap<usize, (u64, i64)>,
     last: BTreeMap<SiteKey, (i64, u64)>,
 }
 
 impl Federation {
-    fn tell(&mut self) {
+    fn settle(&mut self) {
         let recalled = match &self.status {
             None => BTreeMap::new(),
             Some((generation, limits)) => limits
@@ -159,9 +159,9 @@ impl Federation {
         self.ledger.unreachable(self.sites.iter().enumerate().filter(|(_, site)| site.cut).map(|(index, _)| key(index)).collect());
         let found = self.ledger.settle(ENTRY, self.total, &self.wanted, &recalled);
         for (index, site) in self.sites.iter_mut().enumerate() {
-            let Some(telling) = found.get(&key(index)) else { continue };
-            if !site.cut && self.last.get(&key(index)) != Some(telling) {
-                site.inbox.push(*telling);
+            let Some(assignment) = found.get(&key(index)) else { continue };
+            if !site.cut && self.last.get(&key(index)) != Some(assignment) {
+                site.inbox.push(*assignment);
             }
         }
         let reached: BTreeSet<SiteKey> = self.sites.iter().enumerate().filter(|(_, site)| !site.cut).map(|(index, _)| key(index)).collect();
@@ -173,23 +173,23 @@ impl Federation {
         self.total = total;
         let sum: i64 = weights.iter().sum();
         self.wanted = weights.iter().enumerate().map(|(index, weight)| (key(index), total * weight / sum)).collect();
-        self.tell();
+        self.settle();
     }
 
     fn step(&mut self, event: &Event) {
         match event {
             Event::Edit { total, weights } => self.edit(*total, *weights),
             Event::Deliver { site, which } => {
-                let words: Vec<_> = self.words.iter().filter(|word| word.0 == *site).copied().collect();
-                if !words.is_empty() && !self.sites[*site].cut {
-                    let (_, life, serial, limit, held) = *which.get(&words);
-                    // A worker of an earlier life of the hub is gone, and its words with it.
+                let messages: Vec<_> = self.messages.iter().filter(|message| message.0 == *site).copied().collect();
+                if !messages.is_empty() && !self.sites[*site].cut {
+                    let (_, life, serial, limit, held) = *which.get(&messages);
+                    // The controllers of an earlier hub process have ended, and their reports with them.
                     if life == self.life {
-                        self.ledger.heard(ENTRY, &key(*site), serial, limit, held);
+                        self.ledger.record(ENTRY, &key(*site), serial, limit, held);
                         if let Some(limit) = limit {
                             self.confirmed.insert(*site, (serial, limit));
                         }
-                        self.tell();
+                        self.settle();
                     }
                 }
             }
@@ -212,20 +212,20 @@ impl Federation {
                 site.used += burnt;
             }
             Event::EndEarly { site } => self.sites[*site].reserved = 0,
-            Event::Say { site, limit_only } => {
+            Event::Report { site, limit_only } => {
                 let found = &self.sites[*site];
                 if let Some((limit, serial)) = found.limit {
-                    self.words.push((*site, self.life, serial, Some(limit), (!limit_only).then_some(found.used + found.reserved)));
+                    self.messages.push((*site, self.life, serial, Some(limit), (!limit_only).then_some(found.used + found.reserved)));
                 }
             }
             Event::Cut { site } => {
                 self.sites[*site].cut = true;
-                self.tell();
+                self.settle();
             }
             Event::Join { site } => {
                 self.sites[*site].cut = false;
                 self.last.remove(&key(*site));
-                self.tell();
+                self.settle();
             }
             Event::WriteStatus => {
                 let limit = |index: usize| {
@@ -240,11 +240,11 @@ impl Federation {
                 self.confirmed.clear();
                 self.last.clear();
                 for site in &mut self.sites {
-                    // Workers end with the hub; what they were about to write is not written any more.
+                    // Sites' controllers end with the hub, so that a limit which was not written yet is lost.
                     site.inbox.clear();
                     site.limit = site.limit.map(|(limit, _)| (limit, u64::MAX));
                 }
-                self.tell();
+                self.settle();
             }
         }
     }
@@ -271,7 +271,7 @@ proptest! {
         }
     }
 
-    /// With every site there and quiet, each has its part.
+    /// Once every site answers and nothing runs, each site has its part.
     #[test]
     fn parts_arrive(first in (1..200i64, [0..10i64, 0..10i64, 1..10i64]), second in (1..200i64, [0..10i64, 0..10i64, 1..10i64])) {
         let mut federation = Federation { sites: vec![Site::default(); 3], ..Federation::default() };
@@ -282,11 +282,11 @@ proptest! {
                 while !federation.sites[site].inbox.is_empty() {
                     federation.step(&Event::Apply { site });
                 }
-                federation.step(&Event::Say { site, limit_only: false });
-                let (_, _, serial, limit, held) = *federation.words.last().expect("said");
-                federation.ledger.heard(ENTRY, &key(site), serial, limit, held);
+                federation.step(&Event::Report { site, limit_only: false });
+                let (_, _, serial, limit, held) = *federation.messages.last().expect("a report");
+                federation.ledger.record(ENTRY, &key(site), serial, limit, held);
             }
-            federation.tell();
+            federation.settle();
         }
         let found: BTreeMap<SiteKey, i64> = federation.sites.iter().enumerate().map(|(index, site)| (key(index), site.limit.expect("a limit").0)).collect();
         prop_assert_eq!(found, federation.wanted);

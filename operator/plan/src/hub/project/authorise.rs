@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::hub::cache::{Cache, Refused};
 use crate::model::intent::Refusal;
 
-/// A refusal, and whether it also takes away what is held.
+/// A refusal, and whether it also ends a grant that is bound already.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Denied {
     /// Why.
@@ -72,8 +72,8 @@ fn within_share(cache: &Cache, owner: &OwnerRef, pool_ref: &OwnerRef, consumer: 
     ))
 }
 
-/// When the clock next changes what the owner of this grant may have of this pool: the consumer's share ends, or another grant's end sets some of it
-/// free. What is set free may go to an earlier grant, and so be taken from a later one.
+/// The next time at which this grant's part of the consumer's share may change: the share ends, or another grant that uses it ends. What becomes free
+/// may go to an earlier grant, and so be lost for a later one.
 pub fn next_change(cache: &Cache, owner: &OwnerRef, pool_ref: &OwnerRef, pool: &GPUPool, now: Timestamp) -> Option<Timestamp> {
     if owner.namespace == pool_ref.namespace {
         return None;

@@ -31,11 +31,11 @@ pub struct GrantProjection {
     pub placed: BTreeSet<SiteKey>,
     /// What spec and clock ask for, authorisation aside.
     pub asked: Asked,
-    /// Why it can not be, or not everywhere.
+    /// Why the grant can not be given, or not everywhere.
     pub problems: Vec<Refusal>,
     /// When the clock changes what is asked for.
     pub wake: Option<Timestamp>,
-    /// A factory or a pool that the grant names is missing: what sites hold stays as it is, and only access is taken away, until a person decides.
+    /// A factory or a pool that the grant names is missing: until a person decides, sites keep what they hold, and only remove access.
     pub unresolved: bool,
 }
 
@@ -95,7 +95,7 @@ impl Asked {
     }
 }
 
-/// What every step of a projection looks at.
+/// The input of a projection.
 struct Scope<'a> {
     cache: &'a Cache,
     owner: &'a OwnerRef,
@@ -104,13 +104,13 @@ struct Scope<'a> {
     now: Timestamp,
 }
 
-/// Projects a grant as if nothing of its budget was given out before. `holders` are the parts that may hold something of it, whether or not it names
-/// them: see [`super::may_hold`].
+/// Projects a grant without an account of its budget. `holders` are the parts that may hold something of it, whether or not it names them: see
+/// [`super::may_hold`].
 pub fn grant(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: Timestamp) -> Option<GrantProjection> {
     grant_within(cache, owner, holders, None, now)
 }
 
-/// Projects a grant, and lets its account decide what each Slurm site is told of the budget. Without an account each is told its part by spec.
+/// Projects a grant; its account decides how much of the budget is assigned to each site. Without an account each site is assigned its part by spec.
 pub fn grant_within(
     cache: &Cache,
     owner: &OwnerRef,
@@ -133,14 +133,14 @@ pub fn grant_within(
     Some(GrantProjection { sites, placed, asked: scope.asked, problems: wanted.problems, wake: wanted.wake, unresolved })
 }
 
-/// What the entries of a grant ask for together, and what can not be.
+/// What the entries of a grant ask for together, and their problems.
 #[derive(Default)]
 struct Wanted {
     placements: BTreeMap<SiteKey, Placement>,
     problems: Vec<Refusal>,
-    /// A factory or a pool that is missing: which sites it would be about, nobody can tell.
+    /// A factory or a pool that is missing, so that it is not known which sites the grant names.
     unresolved: Option<Refusal>,
-    /// Entries that name a site at which their pool is not, by factory and part: what such a site holds may be meant.
+    /// Entries that name a site at which their pool is not, by factory and part. What such a site holds is kept, since the entry may mean it.
     astray: BTreeMap<(OwnerRef, Part), Refusal>,
     wake: Option<Timestamp>,
 }
@@ -187,18 +187,19 @@ impl Wanted {
         let (gpus, minutes) = (entry.gpus(), entry.minutes());
         let minutes_of = |placed: &PoolSite| minutes.get(&placed.name).copied().unwrap_or_default();
         let chosen = entry.chosen();
-        let told = ledger.map(|ledger| {
+        let assigned = ledger.map(|ledger| {
             let wanted = chosen.iter().map(|site| (entry.key(site), minutes_of(site))).collect();
             let recalled = former::recalled(scope.cache, scope.grant, scope.owner, (&entry.factory_ref, entry.part()), &entry.entry.name, &wanted);
             ledger.settle(&entry.entry.name, entry.total(), &wanted, &recalled)
         });
         for placed in chosen {
-            let told = told.as_ref().and_then(|told| told.get(&entry.key(placed)).copied()).unwrap_or((minutes_of(placed), 0));
-            self.place(scope, &entry, placed, (gpus.get(&placed.name).copied().unwrap_or_default(), told), denied.as_ref());
+            let minutes_and_serial =
+                assigned.as_ref().and_then(|assigned| assigned.get(&entry.key(placed)).copied()).unwrap_or((minutes_of(placed), 0));
+            self.place(scope, &entry, placed, (gpus.get(&placed.name).copied().unwrap_or_default(), minutes_and_serial), denied.as_ref());
         }
     }
 
-    fn place(&mut self, scope: &Scope<'_>, entry: &Entry<'_>, placed: &PoolSite, (gpus, told): (i64, (i64, u64)), denied: Option<&Denied>) {
+    fn place(&mut self, scope: &Scope<'_>, entry: &Entry<'_>, placed: &PoolSite, (gpus, assigned): (i64, (i64, u64)), denied: Option<&Denied>) {
         let key = entry.key(placed);
         let site = entry.factory.spec.sites.iter().find(|site| site.name == placed.name);
         let broken = match site {
@@ -210,7 +211,7 @@ impl Wanted {
         };
         self.problems.extend(broken.clone());
         let placement = self.placements.entry(key).or_default();
-        placement.pools.push(entry.told(placed, gpus, told));
+        placement.pools.push(entry.pool_intent(placed, gpus, assigned));
         if let Some(denied) = denied {
             let slot = if denied.revokes { &mut placement.refused } else { &mut placement.only_if_held };
             slot.get_or_insert_with(|| denied.refusal.clone());
@@ -221,7 +222,7 @@ impl Wanted {
         }
     }
 
-    /// Residency is found out site by site; it is named after what the entries say.
+    /// Adds the refusals of sites, such as for residency, after the problems of entries.
     fn name_refusals(&mut self) {
         for refused in self.placements.values().filter(|placement| placement.broken.is_none()).filter_map(|placement| placement.refused.as_ref()) {
             if !self.problems.contains(refused) {
@@ -232,12 +233,12 @@ impl Wanted {
 
     /// The intents of all parts that the grant names or that may hold it, and which of them it names.
     fn intents(&self, scope: &Scope<'_>, holders: &BTreeSet<SiteKey>, ledger: Option<&Ledger>) -> (BTreeSet<SiteKey>, BTreeMap<SiteKey, Intent>) {
-        // A part that its factory does not name is told only if it may hold something: nobody else looks after it.
-        let told = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.cache.known.contains(key);
+        // A part that its factory does not name gets an intent only if it may hold something of the grant.
+        let is_sent = |key: &SiteKey, placement: &Placement| placement.broken.is_none() || holders.contains(key) || scope.cache.known.contains(key);
         let mut sites: BTreeMap<SiteKey, Intent> = self
             .placements
             .iter()
-            .filter(|(key, placement)| told(key, placement))
+            .filter(|(key, placement)| is_sent(key, placement))
             .map(|(key, placement)| (key.clone(), placement.intent(scope, key, self.unresolved.as_ref())))
             .collect();
         let placed = sites.keys().cloned().collect();
@@ -247,7 +248,7 @@ impl Wanted {
         (placed, sites)
     }
 
-    /// The intent for a part that may hold the grant, though nothing that can be read places it there.
+    /// The intent for a part that may hold the grant although no readable resource places it there.
     fn unplaced(&self, scope: &Scope<'_>, key: &SiteKey, ledger: Option<&Ledger>) -> Intent {
         let meant = self.unresolved.as_ref().or_else(|| self.astray.get(&(key.factory.clone(), key.part)));
         let desired = match (scope.asked.ended(), meant) {

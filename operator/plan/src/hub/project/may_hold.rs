@@ -1,4 +1,4 @@
-//! Which parts of sites must be asked before anybody says that a resource gives no access any more.
+//! Which parts of sites must have reported before a resource counts as giving no access any more.
 
 use std::collections::BTreeSet;
 
@@ -7,8 +7,8 @@ use aifactory_api::{Kind, OwnerRef};
 use crate::hub::cache::{Cache, factory_of_grant, factory_of_pool, pools_of_grant};
 use crate::model::site_key::SiteKey;
 
-/// The parts that may hold something of a resource, beside those that it names: `holders`, which have said so, and every known part that could have
-/// been told of it and is not in `synced`, the parts that have shown all that is ours there since this process began.
+/// The parts that may hold something of a resource, beside those that it names: `holders`, which have reported it, and every known part that may have
+/// been sent it and is not in `synced`, the parts that have been synced since this process began.
 pub fn may_hold(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, synced: &BTreeSet<SiteKey>) -> BTreeSet<SiteKey> {
     let silent = cache.known.iter().map(|known| &known.key).filter(|key| !synced.contains(key));
     let mut parts = holders.clone();
@@ -16,7 +16,7 @@ pub fn may_hold(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, sy
     parts
 }
 
-/// Whether the part could ever have been told of the resource.
+/// Whether the part may ever have been sent an intent for the resource.
 fn related(cache: &Cache, owner: &OwnerRef, key: &SiteKey) -> bool {
     match owner.kind {
         Kind::AIFactory => key.factory == *owner,

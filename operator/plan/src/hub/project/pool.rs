@@ -27,40 +27,10 @@ pub fn pool(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
     let Some(pool) = cache.pool(owner) else { return projection };
     let factory_ref = factory_of_pool(owner, pool);
     let deleting = pool.metadata.deletion_timestamp.is_some();
-    if cache.factory(&factory_ref).is_none() {
-        projection.problems.push(Refusal {
-            reason: Reason::FactoryNotFound,
-            message: format!("spec.factoryRef: there is no AIFactory {} in namespace {}", factory_ref.name, factory_ref.namespace),
-        });
-    }
     // A pool leaves its sites only after its grants have.
     let absent = deleting && cache.grants_of(owner).next().is_none();
-    let mut keys: BTreeSet<SiteKey> = holders.clone();
-    for placed in &pool.spec.sites {
-        let key = SiteKey::new(factory_ref.clone(), &placed.name);
-        if let Some(site) = cache.site(&key) {
-            let parts = parts(pool, site);
-            if parts.is_empty() {
-                projection.problems.push(lacking(pool, site));
-            }
-            if parts.contains(&Part::Kubernetes) && nodes(pool, Some(placed)).is_none() {
-                projection.problems.push(Refusal {
-                    reason: Reason::InvalidSpec,
-                    message: format!(
-                        "nodes: site {} runs Slurm through Slinky, so the pool must say which nodes its slurmd run on; example: `nodes: {{adopt: {{selector: \
-                         {{matchLabels: {{nvidia.com/gpu.product: NVIDIA-H200}}}}}}}}`",
-                        placed.name
-                    ),
-                });
-            }
-            keys.extend(parts.into_iter().map(|part| SiteKey { part, ..key.clone() }));
-        } else if cache.factory(&factory_ref).is_some() {
-            projection.problems.push(Refusal {
-                reason: Reason::SiteNotFound,
-                message: format!("spec.sites: AIFactory {} has no site {:?}", factory_ref.name, placed.name),
-            });
-        }
-    }
+    let mut keys = holders.clone();
+    keys.extend(placements(cache, pool, &factory_ref, &mut projection.problems));
     // What the pool has at a part that its factory does not name any more stays as it is.
     let left = cache.known.iter().map(|known| &known.key).filter(|key| key.factory == factory_ref && named(cache, key).is_none());
     keys.extend(left.filter(|key| could_use(pool, key.part) && pool.spec.sites.iter().any(|placed| placed.name == key.site)).cloned());
@@ -78,6 +48,44 @@ pub fn pool(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
         }
     }
     projection
+}
+
+/// The parts of sites that a pool's placements use; adds what is wrong with a placement to `problems`.
+fn placements(cache: &Cache, pool: &GPUPool, factory_ref: &OwnerRef, problems: &mut Vec<Refusal>) -> BTreeSet<SiteKey> {
+    let known = cache.factory(factory_ref).is_some();
+    if !known {
+        problems.push(Refusal {
+            reason: Reason::FactoryNotFound,
+            message: format!("spec.factoryRef: there is no AIFactory {} in namespace {}", factory_ref.name, factory_ref.namespace),
+        });
+    }
+    let mut keys = BTreeSet::new();
+    for placed in &pool.spec.sites {
+        let key = SiteKey::new(factory_ref.clone(), &placed.name);
+        if let Some(site) = cache.site(&key) {
+            let parts = parts(pool, site);
+            if parts.is_empty() {
+                problems.push(lacking(pool, site));
+            }
+            if parts.contains(&Part::Kubernetes) && nodes(pool, Some(placed)).is_none() {
+                problems.push(Refusal {
+                    reason: Reason::InvalidSpec,
+                    message: format!(
+                        "nodes: site {} runs Slurm through Slinky, so the pool must say which nodes its slurmd run on; example: `nodes: {{adopt: {{selector: \
+                         {{matchLabels: {{nvidia.com/gpu.product: NVIDIA-H200}}}}}}}}`",
+                        placed.name
+                    ),
+                });
+            }
+            keys.extend(parts.into_iter().map(|part| SiteKey { part, ..key.clone() }));
+        } else if known {
+            problems.push(Refusal {
+                reason: Reason::SiteNotFound,
+                message: format!("spec.sites: AIFactory {} has no site {:?}", factory_ref.name, placed.name),
+            });
+        }
+    }
+    keys
 }
 
 /// The site of a part, where its factory names the part.
@@ -112,7 +120,7 @@ fn lacking(pool: &GPUPool, site: &Site) -> Refusal {
     Refusal { reason: Reason::EngineMissing, message }
 }
 
-/// Where nodes come from; `None`: nothing is said of it, or nothing that this release knows.
+/// Where nodes come from; `None`: not specified, or not known to this release.
 fn nodes(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<NodeSource> {
     match placed.and_then(|placed| placed.nodes.as_ref()).or(pool.spec.nodes.as_ref())?.source()? {
         Source::Adopt(adopt) => Some(NodeSource::Adopt { selector: adopt.selector.match_labels.clone() }),

@@ -9,7 +9,7 @@ const EU: [&str; 27] = [
 /// States of the European Economic Area that are not in the Union.
 const EEA: [&str; 3] = ["IS", "LI", "NO"];
 
-/// Whether data with this residency may be in `country`. An empty list allows every country; an entry that is not known allows none.
+/// Whether data with this residency may be in `country`. An empty list allows every country; an unknown entry allows none.
 pub fn allows(residency: &[String], country: &str) -> bool {
     residency.is_empty()
         || residency.iter().any(|entry| match entry.as_str() {

@@ -1,4 +1,4 @@
-//! What a site must know of its factory.
+//! The intents for sites themselves.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use aifactory_api::factory::{Dns, Site, SiteAccess, Stage};
 use aifactory_api::{AIFactory, labels};
 
 use crate::hub::cache::{Cache, SiteHardware};
-use crate::model::intent::{SiteIntent, SiteWord, VERSION};
+use crate::model::intent::{SiteConfig, SiteIntent, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
-/// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `word` is what the site's
-/// Kubernetes says to its Slurm, and empty for a Slurm alone, whose worker reads it beside the credential.
-pub fn site(cache: &Cache, hub: &str, key: &SiteKey, word: Option<SiteWord>) -> Option<SiteIntent> {
+/// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `config` is the configuration
+/// from the site's Kubernetes for its Slurm; it is empty for a Slurm alone, whose controller reads its own beside the credential.
+pub fn site(cache: &Cache, hub: &str, key: &SiteKey, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let factory = cache.factory(&key.factory);
     let named = factory.and_then(|factory| Some((factory, factory.spec.sites.iter().find(|site| site.name == key.site && has(site, key.part))?)));
     match named {
-        Some((factory, site)) => Some(as_named(cache, hub, key, (factory, site), word)),
-        None => as_remembered(cache, hub, key, factory.map(Arc::as_ref), word),
+        Some((factory, site)) => Some(as_named(cache, hub, key, (factory, site), config)),
+        None => as_remembered(cache, hub, key, factory.map(Arc::as_ref), config),
     }
 }
 
@@ -29,9 +29,9 @@ pub(super) fn has(site: &Site, part: Part) -> bool {
     }
 }
 
-fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), word: Option<SiteWord>) -> SiteIntent {
+fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), config: Option<SiteConfig>) -> SiteIntent {
     let row = factory.status.as_ref().and_then(|status| status.sites.iter().find(|row| row.name == key.site));
-    let told = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
+    let in_status = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
     let release = factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned;
     let hardware = cache.hardware(key);
     SiteIntent {
@@ -40,9 +40,9 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
         factory: key.factory.clone(),
         factory_uid: factory.metadata.uid.clone().unwrap_or_default(),
         site: key.site.clone(),
-        expected_uid: cache.known.get(key).and_then(|known| known.identity.clone()).or(told),
+        expected_uid: cache.known.get(key).and_then(|known| known.identity.clone()).or(in_status),
         accepted_uid: accepted_identity(factory, key),
-        // At a site that is let go nothing new is written.
+        // At a site that is being released nothing new is written, so it need not be recorded.
         recorded: cache.known.contains(key) || release,
         left: false,
         release,
@@ -54,18 +54,18 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
         policy: factory.spec.policy.clone(),
         accelerators: hardware.map(SiteHardware::accelerators).unwrap_or_default(),
         gres_types: hardware.map(SiteHardware::gres_types).unwrap_or_default(),
-        word: word.filter(|_| key.part == Part::Slurm),
+        config: config.filter(|_| key.part == Part::Slurm),
     }
 }
 
-/// A part that its factory does not name, or of which the factory can not be read: it is reached as before, so that access can be taken away there,
-/// and let go only where it is sure that the factory does not want it any more.
-fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, word: Option<SiteWord>) -> Option<SiteIntent> {
+/// A part that its factory does not name, or of which the factory can not be read: it is contacted as before, so that access can be removed there,
+/// and released only where the factory can be read and does not name it.
+fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let known = cache.known.get(key)?;
     let hardware = cache.hardware(key);
-    // A site whose Kubernetes is reached as well says there how its Slurm users are called; until that is read, nobody knows.
-    let speaks = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
-    let word = if speaks { word } else { Some(word.unwrap_or_default()) };
+    // Where the site has a Kubernetes too, the map of Slurm users is there; until that is read, it is not known.
+    let has_kubernetes = cache.known.contains(&key.other()) || cache.site(key).is_some_and(|site| site.kubernetes.is_some());
+    let config = if has_kubernetes { config } else { Some(config.unwrap_or_default()) };
     Some(SiteIntent {
         version: VERSION,
         hub: hub.to_owned(),
@@ -85,11 +85,11 @@ fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFac
         policy: factory.map(|factory| factory.spec.policy.clone()).unwrap_or_default(),
         accelerators: hardware.map(SiteHardware::accelerators).unwrap_or_default(),
         gres_types: hardware.map(SiteHardware::gres_types).unwrap_or_default(),
-        word: word.filter(|_| key.part == Part::Slurm),
+        config: config.filter(|_| key.part == Part::Slurm),
     })
 }
 
-/// Ranges of the whole factory that are no tenant's.
+/// Ranges of the whole factory that tenants must not reach.
 pub(super) fn protected(factory: &AIFactory) -> Vec<String> {
     let mut protected = BTreeSet::new();
     for site in &factory.spec.sites {
@@ -111,7 +111,7 @@ fn accepted_identity(factory: &AIFactory, key: &SiteKey) -> Option<String> {
     text.split(',').filter_map(|pair| pair.trim().split_once('=')).find(|(name, _)| wanted(name)).map(|(_, uid)| uid.trim().to_owned())
 }
 
-/// The sites that a person has given up.
+/// The sites that a person has abandoned by annotation.
 pub fn abandoned(factory: &AIFactory) -> BTreeSet<String> {
     let text = factory.metadata.annotations.as_ref().and_then(|annotations| annotations.get(labels::ABANDON_SITE));
     text.map(|text| text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()).unwrap_or_default()

@@ -6,7 +6,7 @@ use aifactory_api::OwnerRef;
 
 use crate::model::site_key::SiteKey;
 
-/// Resources of which a part was told and has not reported yet.
+/// Resources that a part was sent and has not reported on yet.
 #[derive(Clone, Debug, Default)]
 pub struct Awaited {
     by_part: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,

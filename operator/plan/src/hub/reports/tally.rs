@@ -1,4 +1,4 @@
-//! What the pools and grants at a site come to. Each counts once, though both parts of a site tell of it.
+//! Sums over the pools and grants at a site. Each counts once, though both parts of a site report on it.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,7 @@ impl Tallies {
         self.0.get(&site(key)).copied().unwrap_or_default()
     }
 
-    /// The share of one resource is another now.
+    /// Replaces the share of one resource.
     pub fn replace(&mut self, key: &SiteKey, before: SiteTally, after: SiteTally) {
         if before == after {
             return;

@@ -1,4 +1,4 @@
-//! The sums that are kept up are those that a look at all reports gives.
+//! The sums that are updated with each report equal those over all reports.
 
 #![allow(clippy::unwrap_used)]
 
@@ -65,7 +65,7 @@ fn report(owner: OwnerRef, phase: SitePhase, detail: Detail) -> Report {
     Report { owner, uid: String::new(), generation: 1, answers: digest_of(&()), phase, settled: true, findings: Vec::new(), detail }
 }
 
-/// The numbers of a site, said once more: each pool and grant counts once.
+/// The sums of a site in their simplest form: each pool and grant counts once.
 fn counted(index: &ReportIndex, site: u8) -> (usize, usize, i64, i64) {
     let (mut pools, mut grants, mut capacity, mut allocated) = (0, 0, 0, 0);
     for reports in index.by_owner.values() {
@@ -87,7 +87,7 @@ fn counted(index: &ReportIndex, site: u8) -> (usize, usize, i64, i64) {
     (pools, grants, capacity, allocated)
 }
 
-/// What was used of a pool, said once more.
+/// What was used of a pool in its simplest form.
 fn used(cache: &Cache, index: &ReportIndex, pool: &OwnerRef) -> BTreeMap<SiteKey, i64> {
     let mut sums = BTreeMap::new();
     for (owner, grant) in cache.grants() {

@@ -23,7 +23,7 @@ struct Sum {
 }
 
 impl Used {
-    /// What each part says that a grant has used, instead of what was said before.
+    /// Replaces what each part reports that a grant has used.
     pub fn set<'a>(&mut self, owner: &OwnerRef, grant: &AccessGrant, reports: impl Iterator<Item = (&'a SiteKey, &'a Report)>) {
         let pools = pools_of_grant(owner, grant);
         let mut figures = Vec::new();
@@ -45,7 +45,7 @@ impl Used {
         self.of_grants.insert(owner.clone(), figures);
     }
 
-    /// Nothing is said of a grant any more.
+    /// Removes all figures of a grant.
     pub fn forget(&mut self, owner: &OwnerRef) {
         for (pool, key, seconds) in self.of_grants.remove(owner).into_iter().flatten() {
             let Some(parts) = self.by_pool.get_mut(&pool) else { continue };

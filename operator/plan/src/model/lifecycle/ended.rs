@@ -14,9 +14,9 @@ use crate::model::text::shorten;
 pub struct Cause<'a> {
     /// Why.
     pub reason: Reason,
-    /// Why, in words.
+    /// Why, as a message.
     pub message: &'a str,
-    /// When, where the clock says so; otherwise the moment at which the site hears of it.
+    /// When, for an end by the clock; otherwise it ends when the site receives the intent.
     pub at: Option<Timestamp>,
 }
 
@@ -31,7 +31,7 @@ pub struct Ended {
     pub locked_at: Timestamp,
     /// When what still runs is cancelled; `None`: it may finish.
     pub cancel_at: Option<Timestamp>,
-    /// When that was done.
+    /// When the rest was cancelled.
     pub cancelled_at: Option<Timestamp>,
     /// Until when it is kept.
     pub retained_until: Timestamp,
@@ -43,10 +43,10 @@ pub struct Ended {
 
 impl Ended {
     /// The end by the terms of a grant. Grace period and retention are counted from the moment of the lock, if that is later than the end: a site may
-    /// hear of an end late, and a date may be set back by mistake.
+    /// receive an end late, and a date may be moved into the past by mistake.
     pub fn new(cause: &Cause<'_>, terms: &End, marks: &Marks, now: Timestamp) -> Self {
         let Cause { reason, message, at } = *cause;
-        // What was written before it was locked says nothing of this end.
+        // Marks from before the lock are not about this end.
         let nothing = Marks::default();
         let known = if marks.locked() { marks } else { &nothing };
         let ended_at = known.ended_at.or(at).unwrap_or(now);
@@ -82,7 +82,7 @@ impl Ended {
         })
     }
 
-    /// The end of a former incarnation. What it said itself stays; what it did not say of its data is not known, so nothing deletes it.
+    /// The end of a former incarnation. The marks that it has stay in force; where it has none about its data, the data is never deleted.
     pub(super) fn former(marks: &Marks, terms: &End, now: Timestamp) -> Self {
         Self {
             ended_at: marks.ended_at.unwrap_or(now),

@@ -1,11 +1,11 @@
-//! What a part of a site says itself of a grant that it holds: on Kubernetes the namespace's label and annotations, in Slurm the description of the
-//! account and its QOS. Each part reads and writes them with one conversion.
+//! The state of a grant as it is written at a part of a site: on Kubernetes in the namespace's label and annotations, in Slurm in the description of
+//! the account and its QOS. Each part reads and writes the marks with one conversion.
 
 use aifactory_api::grant::AfterRetention;
 use aifactory_api::labels;
 use jiff::Timestamp;
 
-/// Where a grant stands, as a site writes it down.
+/// The state of a grant, as it is written at a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Members work.
@@ -17,7 +17,7 @@ pub enum State {
 }
 
 impl State {
-    /// As labels and descriptions say it.
+    /// The state as labels and descriptions have it.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Bound => labels::STATE_BOUND,
@@ -32,12 +32,12 @@ impl State {
     }
 }
 
-/// What a mark says about the time after the retention. Nothing is deleted for a word that is not known.
+/// Parses the mark about the time after the retention. An unknown value never deletes anything.
 pub fn after_retention(text: &str) -> Option<AfterRetention> {
     [AfterRetention::Delete, AfterRetention::Retain].into_iter().find(|after| after.as_str() == text)
 }
 
-/// What is written at a site about a grant's life. Each of it may be missing.
+/// The marks of a grant at a site. Each of them may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// UID of the grant that it is of.
@@ -63,13 +63,13 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Whether it says that it is locked.
+    /// Whether the marks show a lock.
     pub fn locked(&self) -> bool {
         self.state == Some(State::Locked)
     }
 
-    /// Whether it says that the grant has ended, and until when it is kept. The state alone is easily edited by hand; the rest is taken off when the
-    /// grant is given back what it left.
+    /// Whether the marks show an ended grant with its retention. The state alone is easily edited by hand; the other marks are removed when the grant
+    /// gets back what it left.
     pub fn retained(&self) -> bool {
         self.retained_until.is_some()
     }

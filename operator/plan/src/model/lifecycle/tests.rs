@@ -58,8 +58,8 @@ fn ended(life: Life) -> Ended {
     }
 }
 
-/// A word for each state, without its moments.
-fn word(life: &Life) -> &'static str {
+/// The name of each state, without its times.
+fn name(life: &Life) -> &'static str {
     match life {
         Life::Living(Work::Open) => "open",
         Life::Living(Work::Paused) => "paused",
@@ -100,14 +100,14 @@ fn what_is_desired_and_what_is_held_give_the_state() {
         change(&mut grant);
         for (held, expected) in held.iter().zip(words) {
             let found = life(&grant, held.as_ref(), at(0));
-            assert_eq!(word(&found), expected, "{:?} of {held:?}", grant.desired);
+            assert_eq!(name(&found), expected, "{:?} of {held:?}", grant.desired);
             let refused = Life::of(&Order { refused: Some(&no()), ..order(&grant) }, held.as_ref(), at(0));
             let expected = match (&grant.desired, held) {
                 (Desired::Ended { .. }, _) => expected,
                 (_, None) => "refused",
                 (_, Some(_)) => "refused and ended",
             };
-            assert_eq!(word(&refused), expected, "{:?} of {held:?}, refused by the site", grant.desired);
+            assert_eq!(name(&refused), expected, "{:?} of {held:?}, refused by the site", grant.desired);
         }
     }
 }
@@ -129,11 +129,11 @@ fn each_state_has_its_phase() {
 #[test]
 fn grace_and_retention_count_from_the_lock_or_from_the_end_whichever_is_later() {
     // Now, long ago, and at a moment to come.
-    for (told, from) in [(None, 0), (Some(-1000), 0), (Some(0), 0), (Some(7), 7)] {
-        let grant = grant(ended_at(told.map(at)));
+    for (named, from) in [(None, 0), (Some(-1000), 0), (Some(0), 0), (Some(7), 7)] {
+        let grant = grant(ended_at(named.map(at)));
         let found = ended(life(&grant, Some(&marks(State::Bound)), at(0)));
-        assert_eq!((found.ended_at, found.locked_at), (at(told.unwrap_or(0)), at(0)));
-        assert_eq!((found.cancel_at, found.retained_until), (Some(at(from + 1)), at(from + 24)), "{told:?}");
+        assert_eq!((found.ended_at, found.locked_at), (at(named.unwrap_or(0)), at(0)));
+        assert_eq!((found.cancel_at, found.retained_until), (Some(at(from + 1)), at(from + 24)), "{named:?}");
         assert!(!found.seen_locked() && !found.over(at(500)), "nothing is deleted that was not seen locked");
         // A day later it reads its own marks.
         let held = found.marks(Some("uid-1".to_owned()), Some("EHPC-1".to_owned()));
@@ -153,7 +153,7 @@ fn the_first_end_stays_and_its_terms_may_change() {
     assert_eq!((found.ended_at, found.locked_at, found.because.as_deref()), (at(0), at(0), Some("Revoked: by order")));
     assert_eq!((found.cancel_at, found.retained_until, found.after_retention), (None, at(2), AfterRetention::Retain));
     assert_eq!((found.deadline(at(1)), found.over(at(3))), (None, false));
-    // What is written beside another state than Locked says nothing of this end.
+    // Marks beside another state than Locked are not about this end.
     let open = Marks { state: Some(State::Bound), ..held };
     assert_eq!(ended(life(&grant, Some(&open), at(3))).locked_at, at(3));
 }
@@ -178,24 +178,24 @@ fn deadlines_come_one_after_the_other_and_none_lies_in_the_past() {
 fn a_grant_made_again_with_its_code_is_the_same_one() {
     let bound = grant(Desired::Bound);
     let held = ended(life(&grant(ended_at(None)), Some(&marks(State::Bound)), at(0))).marks(Some("uid-0".to_owned()), Some("EHPC-1".to_owned()));
-    assert_eq!(word(&life(&bound, Some(&held), at(1))), "open");
+    assert_eq!(name(&life(&bound, Some(&held), at(1))), "open");
     let other = Marks { code: Some("EHPC-0".to_owned()), ..held.clone() };
-    assert_eq!(word(&life(&bound, Some(&other), at(1))), "former");
-    assert_eq!(word(&life(&grant(ended_at(None)), Some(&other), at(1))), "former", "whatever is desired");
-    assert_eq!(word(&life(&GrantIntent { adopt_previous: true, ..bound.clone() }, Some(&other), at(1))), "open");
-    // What does not say whose it is is nobody else's.
-    assert_eq!(word(&life(&bound, Some(&Marks { uid: None, ..other }), at(1))), "open");
+    assert_eq!(name(&life(&bound, Some(&other), at(1))), "former");
+    assert_eq!(name(&life(&grant(ended_at(None)), Some(&other), at(1))), "former", "whatever is desired");
+    assert_eq!(name(&life(&GrantIntent { adopt_previous: true, ..bound.clone() }, Some(&other), at(1))), "open");
+    // What names no grant counts as this grant's.
+    assert_eq!(name(&life(&bound, Some(&Marks { uid: None, ..other }), at(1))), "open");
 }
 
 #[test]
-fn a_former_incarnation_keeps_its_word_and_time_deletes_nothing_else() {
+fn a_former_incarnation_ends_by_its_own_marks_and_time_deletes_nothing_else() {
     let bound = grant(Desired::Bound);
     let living = Marks { uid: Some("uid-0".to_owned()), code: Some("EHPC-0".to_owned()), ..marks(State::Bound) };
     let found = ended(life(&bound, Some(&living), at(1)));
     assert!(!found.seen_locked() && found.because.as_deref().is_some_and(|because| because.starts_with("PreviousIncarnation: ")));
     assert_eq!((found.locked_at, found.retained_until, found.after_retention), (at(1), at(25), AfterRetention::Retain));
     assert_eq!((found.cancel_at, life(&bound, Some(&living), at(1)).deadline(at(1))), (None, None));
-    let said = Marks {
+    let marks = Marks {
         state: Some(State::Locked),
         ended_at: Some(at(-2)),
         because: Some("Expired: so".to_owned()),
@@ -206,9 +206,9 @@ fn a_former_incarnation_keeps_its_word_and_time_deletes_nothing_else() {
         after_retention: Some(AfterRetention::Delete),
         ..living
     };
-    let found = ended(life(&bound, Some(&said), at(1)));
+    let found = ended(life(&bound, Some(&marks), at(1)));
     assert!(found.seen_locked());
-    assert_eq!(found.marks(said.uid.clone(), said.code.clone()), said);
+    assert_eq!(found.marks(marks.uid.clone(), marks.code.clone()), marks);
 }
 
 #[test]
@@ -218,11 +218,11 @@ fn without_its_grant_what_is_retained_goes_by_its_marks() {
     assert_eq!(found.marks(None, None), held);
     assert!(found.cancels(at(2)) && !found.over(at(23)) && found.over(at(24)));
     assert_eq!(Ended::retained(&marks(State::Locked), at(0)), None, "an orphan");
-    // Its lock was taken off by hand, or says nothing of its moment: it is locked first.
+    // Its lock was removed by hand, or has no time: it is locked first.
     for opened in [Marks { state: Some(State::Bound), ..held.clone() }, Marks { locked_at: None, ..held.clone() }] {
         let found = Ended::retained(&opened, at(24)).unwrap();
         assert!(!found.over(at(1000)));
     }
     let unknown = Ended::retained(&Marks { after_retention: after_retention("delete"), ..held }, at(24)).unwrap();
-    assert!(!unknown.over(at(1000)), "a word that nobody knows deletes nothing");
+    assert!(!unknown.over(at(1000)), "a value that is not known deletes nothing");
 }

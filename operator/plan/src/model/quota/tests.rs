@@ -1,4 +1,4 @@
-//! What is decided step by step is what a look at all claims decides.
+//! Decisions that are updated step by step equal a decision over all claims.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn position(index: u8) -> Position {
     (at(i64::from(index / 2)), OwnerRef::new(Kind::AccessGrant, "n", format!("g{index:02}")))
 }
 
-/// The rule, said once more: in the order of creation, who fits is admitted.
+/// The rule in its simplest form: in the order of creation, a claim that fits is admitted.
 fn by_hand(caps: Caps, claims: &BTreeMap<Position, Claim>, now: Timestamp) -> (Amount, BTreeMap<Position, Refused>) {
     let (mut held, mut refused) = (Amount::default(), BTreeMap::new());
     for (position, claim) in claims.iter().filter(|(_, claim)| claim.until > now) {
@@ -51,12 +51,12 @@ proptest! {
         for ((index, claim), pause) in steps {
             let position = position(index);
             let claim = claim.map(|(hours, gpus, until)| Claim { amount: Amount { hours, gpus }, until: at(until) });
-            let mut told = quota.set(&position, claim);
+            let mut changed = quota.set(&position, claim);
             match claim {
                 Some(claim) => claims.insert(position.clone(), claim),
                 None => claims.remove(&position),
             };
-            // Somebody who has not moved the quota's clock yet sees the same.
+            // A quota whose clock has not advanced yet gives the same answers.
             second += pause;
             let later = at(second);
             let (held, refused) = by_hand(caps, &claims, later);
@@ -64,12 +64,12 @@ proptest! {
                 prop_assert_eq!(quota.refusal(position, later), refused.get(position).copied());
             }
             prop_assert_eq!(quota.held(later), held);
-            told.extend(quota.advance(later));
+            changed.extend(quota.advance(later));
             now = now.max(later);
-            for position in claims.keys().filter(|position| !told.contains(&position.1)) {
-                prop_assert_eq!(before.get(position).copied(), refused.get(position).copied(), "{:?} was not told", position);
+            for position in claims.keys().filter(|position| !changed.contains(&position.1)) {
+                prop_assert_eq!(before.get(position).copied(), refused.get(position).copied(), "{:?} was not returned", position);
             }
-            // Where nothing is set, the clock decides otherwise for nobody before the moment that is named to him.
+            // Without a change, no decision changes before the time that the quota names for it.
             for position in claims.keys() {
                 let until = quota.next_change(position, now).unwrap_or(at(59));
                 let soon = by_hand(caps, &claims, at(second + 7).min(until - jiff::SignedDuration::from_secs(1)).max(now)).1;

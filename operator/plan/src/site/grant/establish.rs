@@ -65,8 +65,8 @@ impl Planner<'_> {
             RunningWork::Cancel => "what runs is cancelled",
             RunningWork::Finish => "what runs may finish",
         };
-        let told = |pool: &str| format!("pool {pool}: the GPU-hours for this site are used up; nothing more starts, {running}");
-        closed.into_iter().map(|pool| Finding::note(Reason::Exhausted, told(pool))).collect()
+        let message = |pool: &str| format!("pool {pool}: the GPU-hours for this site are used up; nothing more starts, {running}");
+        closed.into_iter().map(|pool| Finding::note(Reason::Exhausted, message(pool))).collect()
     }
 
     /// Not in force, and locked before: it stays so, and nobody works there.

@@ -34,7 +34,7 @@ fn what_comes_back_with_an_old_version_is_seen() {
     index.put(binding("1", 9));
     index.deleted(&key, index.moment());
     assert!(!holds(&index, &key));
-    // The site's etcd is set back; the watch lists anew.
+    // The site's etcd is restored from a backup; the watch lists again.
     index.relist(ObjectKind::ROLE_BINDING);
     index.put(binding("1", 5));
     index.retain(ObjectKind::ROLE_BINDING, &BTreeSet::from([key.clone()]));
@@ -85,7 +85,7 @@ fn the_view_of_a_node_does_not_go_back() {
 }
 
 #[test]
-fn a_namespace_that_loses_what_says_whose_it_is_occupies_its_name() {
+fn a_namespace_that_loses_its_owner_occupies_its_name() {
     let mut index = Index::default();
     index.put(object(ObjectKind::NAMESPACE, TENANT, "1", 1));
     index.put(binding("2", 2));

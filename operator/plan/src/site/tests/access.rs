@@ -59,7 +59,7 @@ fn a_binding_of_ours_without_label_is_taken_away() {
 }
 
 #[test]
-fn a_namespace_that_says_nothing_any_more_is_not_gone_while_bindings_of_ours_are_there() {
+fn a_namespace_without_its_marks_is_not_gone_while_bindings_of_ours_are_there() {
     let mut site = Site::bound();
     site.strip(&namespace_key(), &["labels", "annotations"]);
     site.grant.desired = ended();
@@ -136,10 +136,10 @@ fn a_member_keeps_access_by_a_binding_of_somebody_else() {
         site.grant.desired = ended();
         let plan = site.settle();
         assert_eq!(removed(&plan), gone, "{role} {subject}");
-        let told = finding(&plan, Reason::ForeignBinding);
-        assert_eq!(told.stalled, !gone, "{told:?}");
+        let reported = finding(&plan, Reason::ForeignBinding);
+        assert_eq!(reported.stalled, !gone, "{reported:?}");
         if !gone {
-            assert!(told.message.contains("kubectl delete rolebinding debug -n") && told.message.contains(role), "{}", told.message);
+            assert!(reported.message.contains("kubectl delete rolebinding debug -n") && reported.message.contains(role), "{}", reported.message);
         }
         assert!(site.contains(&inside(ObjectKind::ROLE_BINDING, "debug")), "it is left alone");
         site.delete(&inside(ObjectKind::ROLE_BINDING, "debug"));

@@ -39,9 +39,9 @@ fn what_a_site_alters_is_written_again_slowly_and_nobody_is_let_in_behind_it() {
     let keys = applied(&plan);
     assert!(!keys.contains(&deny) && !keys.iter().any(|key| key.kind == ObjectKind::ROLE_BINDING), "{keys:?}");
     assert!(keys.iter().any(|key| key.kind == ObjectKind::RESOURCE_QUOTA), "the rest of the fence is written");
-    let told = &known.findings()[0];
-    assert!(told.reason == Reason::ChangedBySite && told.stalled && told.message.contains("spec.policyTypes"), "{told:?}");
-    // Later it is tried again, and nobody is let in before it is right.
+    let finding = &known.findings()[0];
+    assert!(finding.reason == Reason::ChangedBySite && finding.stalled && finding.message.contains("spec.policyTypes"), "{finding:?}");
+    // Later it is written again, and no access is given before it is right.
     let mut plan = site.plan();
     assert_eq!(known.withhold(&mut plan, again), None);
     let keys = applied(&plan);

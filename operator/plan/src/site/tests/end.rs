@@ -155,7 +155,7 @@ fn leads_copy_data_out_also_where_the_grant_went_before_its_work() {
 }
 
 #[test]
-fn what_an_earlier_grant_left_open_is_locked_and_told() {
+fn what_an_earlier_grant_left_open_is_locked_and_reported() {
     let mut site = Site::bound();
     (site.uid, site.grant.code) = ("uid-2".to_owned(), "EHPC-2".to_owned());
     assert!(!site.detail().access_removed);
@@ -180,7 +180,7 @@ fn what_an_earlier_grant_left_open_is_locked_and_told() {
 }
 
 #[test]
-fn data_that_was_lost_while_nobody_watched_is_told() {
+fn data_that_was_lost_during_an_outage_is_reported() {
     let mut site = Site::bound();
     site.index.relist(ObjectKind::NAMESPACE);
     let change = site.index.retain(ObjectKind::NAMESPACE, &Default::default());
@@ -220,7 +220,7 @@ fn nobody_works_in_a_locked_namespace_while_its_grant_waits() {
 }
 
 #[test]
-fn what_is_retained_says_when_it_was_locked_before_it_goes() {
+fn what_is_retained_names_when_it_was_locked_before_it_goes() {
     let mut site = Site::bound();
     site.grant.desired = ended();
     site.settle();

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aifactory_api::factory::{Dns, FactoryPolicy, SiteAccess};
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork, SubjectKind};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::pool::PerGpu;
@@ -44,27 +43,7 @@ pub fn begin() -> Timestamp {
 }
 
 pub fn site_intent() -> SiteIntent {
-    SiteIntent {
-        version: VERSION,
-        hub: HUB.to_owned(),
-        factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
-        factory_uid: "uid".to_owned(),
-        site: "bissen".to_owned(),
-        expected_uid: None,
-        accepted_uid: None,
-        release: false,
-        recorded: true,
-        left: false,
-        protected: Vec::new(),
-        dns: Dns::default(),
-        services: Vec::new(),
-        access: SiteAccess::default(),
-        slurm: None,
-        policy: FactoryPolicy::default(),
-        accelerators: Vec::new(),
-        gres_types: Vec::new(),
-        word: None,
-    }
+    SiteIntent::bare(HUB, OwnerRef::new(Kind::AIFactory, "example", "example"), "uid", "bissen")
 }
 
 fn member(id: &str, role: MemberRole) -> MemberIntent {

@@ -1,7 +1,7 @@
 //! GPU time of Pods: how many devices a grant's Pods have held, and for how long.
 //!
-//! Milliseconds of devices, integers all the way. A Pod counts from the moment when it was bound to a node until it ended. What a former
-//! process has counted is taken over as a checkpoint: Pods count from there on, so that nothing counts twice.
+//! In device-milliseconds, as integers. A Pod counts from the moment when it was bound to a node until it ended. A checkpoint has what a former
+//! process has counted: Pods count from there on, so that nothing counts twice.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::budget::GRACE;
 
-/// How the resource names begin that a pool may have.
+/// Prefixes of the resource names that a pool may have.
 const ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "nvidia.com/mig-", "amd.com/gpu", "gpu.intel.com/", "habana.ai/gaudi"];
 /// Gaps that are remembered, the latest.
 const GAPS: usize = 4;
 
-/// What is kept of a Pod.
+/// The part of a Pod that the operator keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodView {
     /// UID.
@@ -36,7 +36,7 @@ pub struct PodView {
     pub ended: Option<Timestamp>,
     /// Seconds that it asks for to end.
     pub grace: i64,
-    /// Seconds that it was given to end, once it was told to.
+    /// The grace period of its deletion in seconds, once it is being deleted.
     pub ending: Option<i64>,
 }
 
@@ -64,14 +64,14 @@ impl PodView {
         })
     }
 
-    /// Within how many seconds it is to end where it may not go on; `None` where it has ended, or will as soon.
+    /// The grace period with which to end the Pod where it may not go on; `None` where it has ended, or is being deleted with one that is as short.
     pub fn to_end(&self) -> Option<u32> {
         let seconds = u32::try_from(self.grace).unwrap_or(GRACE).clamp(1, GRACE);
         (self.ended.is_none() && self.ending.is_none_or(|ending| ending > i64::from(seconds))).then_some(seconds)
     }
 }
 
-/// When all containers of a Pod in a terminal phase were over.
+/// When the last container of a Pod in a terminal phase ended.
 fn ended(pod: &Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref().filter(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))?;
     let finished = status
@@ -81,7 +81,7 @@ fn ended(pod: &Pod) -> Option<Timestamp> {
         .chain(status.init_container_statuses.iter().flatten())
         .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|at| at.0))
         .max();
-    // A Pod whose node is lost ends with containers that say nothing of their end; the conditions do, and none is later than the end.
+    // The containers of a Pod whose node is lost have no end; the last transition of its conditions stands for it.
     let conditions = status.conditions.iter().flatten().filter_map(|condition| condition.last_transition_time.as_ref()).map(|at| at.0).max();
     finished.max(conditions)
 }
@@ -129,14 +129,14 @@ fn devices(containers: &[Container], init: &[Container]) -> BTreeMap<String, i64
     held
 }
 
-/// What was counted up to a moment: what outlives the process.
+/// A count up to a moment, which outlives the process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Up to when Pods are in the sum.
     pub through: Timestamp,
     /// Device-milliseconds by pool.
     pub milliseconds: BTreeMap<String, i64>,
-    /// Times in which nobody watched and Pods came or went, the latest.
+    /// The latest gaps in the watch.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub gaps: VecDeque<(Timestamp, Timestamp)>,
 }
@@ -181,13 +181,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Goes on from what a former process has counted.
+    /// An account that goes on from a checkpoint.
     pub fn resume(base: Option<Checkpoint>) -> Self {
         let gaps = base.as_ref().map(|base| base.gaps.clone()).unwrap_or_default();
         Self { base, gaps, ..Self::default() }
     }
 
-    /// Takes in a Pod that holds `gpus` of a pool since `from`. True if that is news.
+    /// Stores a Pod that holds `gpus` of a pool since `from`. Returns whether that has changed something.
     pub fn put(&mut self, uid: &str, pool: &str, gpus: i64, from: Timestamp, until: Option<Timestamp>) -> bool {
         let run = Run { pool: pool.to_owned(), gpus, from, until };
         let news = self.runs.get(uid) != Some(&run);
@@ -197,7 +197,7 @@ impl Tally {
         news
     }
 
-    /// A Pod is gone, at this moment unless it had ended before. True if it was known.
+    /// Removes a Pod, as of this moment unless it had ended before. Returns whether it was known.
     pub fn remove(&mut self, uid: &str, at: Timestamp) -> bool {
         let Some(run) = self.runs.remove(uid) else { return false };
         let sum = self.gone.entry(run.pool.clone()).or_default();
@@ -233,7 +233,7 @@ impl Tally {
         sums
     }
 
-    /// Nobody watched in this time, and Pods came or went.
+    /// Adds a gap: the watch was down in this time, and Pods started or ended.
     pub fn gap(&mut self, from: Timestamp, to: Timestamp) {
         if from < to {
             self.gaps.push_back((whole(from), whole(to)));
@@ -243,14 +243,14 @@ impl Tally {
         }
     }
 
-    /// Times in which nobody watched and Pods came or went, the latest.
+    /// The latest gaps in the watch.
     pub fn gaps(&self) -> impl Iterator<Item = &(Timestamp, Timestamp)> {
         self.gaps.iter()
     }
 
-    /// What a later process needs to go on from here.
+    /// The checkpoint from which a later process goes on.
     pub fn checkpoint(&self, now: Timestamp) -> Checkpoint {
-        // A clock that is behind the former process's must not let the time between count again.
+        // Where the clock is behind that of the former process, the time in between must not count twice.
         let now = self.base.as_ref().map_or(now, |base| base.through.max(now));
         let through = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
         Checkpoint { through, milliseconds: self.through(through), gaps: self.gaps.clone() }

@@ -69,7 +69,7 @@ fn begun() -> Accounts {
 }
 
 #[test]
-fn a_pod_that_went_during_a_cut_counts_until_the_cut_and_the_gap_is_said() {
+fn a_pod_that_went_during_a_cut_counts_until_the_cut_and_the_gap_is_reported() {
     let mut accounts = begun();
     accounts.unwatched(at(100));
     // Days later the list comes back, with the Pod that is still there first.
@@ -80,7 +80,7 @@ fn a_pod_that_went_during_a_cut_counts_until_the_cut_and_the_gap_is_said() {
     accounts.count(NAMESPACE, &index, None, at(1000));
     assert_eq!(seconds(&accounts, 1000), 8 * 100 + 1000);
     assert_eq!(gaps(&accounts), [(at(100), at(1000))]);
-    // Another such list says nothing again.
+    // Another such listing reports no new gap.
     accounts.listed(&BTreeSet::from(["stays".to_owned()]), at(1001));
     accounts.synced(&index, None, at(1001));
     assert_eq!(gaps(&accounts).len(), 1);
@@ -150,7 +150,7 @@ fn of_a_time_in_which_nobody_may_look_nothing_is_guessed_and_no_figure_goes_back
     let used = |accounts: &Accounts, now: i64| accounts.hours(NAMESPACE, &index, &grant, at(now)).used["h100"].used;
     accounts.count(NAMESPACE, &index, Some(&grant), at(50));
     assert_eq!(used(&accounts, 50), 450);
-    // It is noticed ten seconds later than it was.
+    // The event is seen ten seconds after it happened.
     accounts.unwatched(at(40));
     accounts.blind("pods is forbidden".to_owned());
     for now in [60, 4000, 400_000] {

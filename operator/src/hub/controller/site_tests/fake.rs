@@ -24,9 +24,9 @@ use crate::credential::reader::{CredentialReader, Looks};
 use crate::hub::controller::{Hub, HubRecord, HubSettings};
 use crate::hub::known_sites;
 use crate::hub::sites::StartWorker;
-use crate::hub::watch::{Resourced, Seen, Watched};
+use crate::hub::watch::{AnyResource, Seen, Watched};
 use crate::lease::WriteGate;
-use crate::telemetry::event_recorder::Notices;
+use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, FromSite, SiteSender, ToSite, WorkerSender};
@@ -86,7 +86,7 @@ impl World {
                 client: client.clone(),
                 watch: client.clone(),
                 reader: CredentialReader { hub: client.clone(), local: clients, rules, settings, looks: Looks::default() },
-                notices: Notices::new(events),
+                event_recorder: EventRecorder::new(events),
                 metrics: Arc::new(Metrics::new()),
                 test_hooks: false,
             },
@@ -181,7 +181,7 @@ impl World {
 }
 
 impl FakeSite {
-    pub fn say(&self, message: FromSite) {
+    pub fn send(&self, message: FromSite) {
         self.hub.send(message);
     }
 
@@ -375,7 +375,7 @@ fn owner_of(object: &Value) -> Option<OwnerRef> {
 
 fn seen(object: &Value) -> Seen {
     let owner = owner_of(object).expect("a resource");
-    let resource: Resourced = match owner.kind {
+    let resource: AnyResource = match owner.kind {
         Kind::AIFactory => serde_json::from_value::<AIFactory>(object.clone()).expect("a factory").wrap(),
         Kind::GPUPool => serde_json::from_value::<GPUPool>(object.clone()).expect("a pool").wrap(),
         Kind::AccessGrant => serde_json::from_value::<AccessGrant>(object.clone()).expect("a grant").wrap(),

@@ -13,7 +13,7 @@ use crate::site::fake_hub::{FakeHub, site_intent};
 /// A site's API server.
 #[derive(Clone, Default)]
 struct Site {
-    /// What its claim says; `None`: there is none.
+    /// The data of its claim; `None`: there is none.
     claim: Option<Value>,
     /// What it answers to dry runs.
     dry_run: Option<(u16, &'static str)>,

@@ -1,4 +1,4 @@
-//! How a site's Kubernetes is driven: what its controller asks of it.
+//! The driver's interface to the controller.
 
 use std::sync::Arc;
 
@@ -36,14 +36,14 @@ impl Driver for KubernetesDriver {
         Box::pin(async move { (reader.look(&source).await, ()) })
     }
 
-    fn looked(&mut self, (): ()) {}
+    fn on_look(&mut self, (): ()) {}
 
     fn connect(&mut self, site: SiteIntent) -> BoxFuture<'static, Result<Session, NoContact>> {
         let (reader, source) = (self.core.reader.clone(), self.core.source.clone());
         Box::pin(async move { contact::connect(&reader, &source, &site).await })
     }
 
-    fn no_contact(&mut self, no_contact: NoContact) -> Finding {
+    fn on_no_contact(&mut self, no_contact: NoContact) -> Finding {
         let NoContact { problem, cluster_uid } = no_contact;
         self.unrecorded_uid = cluster_uid;
         problem
@@ -59,7 +59,7 @@ impl Driver for KubernetesDriver {
         Box::pin(async move { contact::probe(&client).await })
     }
 
-    fn moved(&mut self, transition: Transition<Active>) {
+    fn on_transition(&mut self, transition: Transition<Active>) {
         if let Transition::Lost(_) = transition {
             self.hours.unwatched(self.core.connection.last_contact().unwrap_or_else(Timestamp::now));
         }
@@ -67,18 +67,18 @@ impl Driver for KubernetesDriver {
     }
 
     fn on_site(&mut self, before: Option<SiteIntent>) -> Contact {
-        self.visit_everything();
+        self.queue_all();
         let Some((before, site)) = before.zip(self.core.site.as_ref()) else { return Contact::Keep };
         let kept = (before.release && !site.release) || (before.left && !site.left);
         if kept {
-            // The claim may be given up already: contact writes it anew, or finds that it is somebody else's by now.
+            // The claim may have been released: contact writes it again, or finds that another factory has claimed the cluster.
             self.released = false;
         }
         let unrecorded = before.recorded && !site.recorded;
-        // With another part of the site, such as a Slurm, other engines are concerned, and other kinds are watched.
+        // With a new part of the site, such as a Slurm, other engines are active, and other kinds are watched.
         let served = self.core.connection.session().map(|active| &active.session.served.kinds);
         let watched = served.is_some_and(|served| engine::ALL.watched(&before, served) != engine::ALL.watched(site, served));
-        // What decides whether contact can be made, which is then tried at once.
+        // The fields that decide whether contact succeeds; where they change, it is tried at once.
         let decisive = |site: &SiteIntent| (site.expected_uid.clone(), site.accepted_uid.clone(), site.recorded);
         if kept || unrecorded || watched {
             Contact::Again
@@ -113,11 +113,11 @@ impl Driver for KubernetesDriver {
         self.schedule.add_anew(owner, true);
     }
 
-    fn observed(&mut self, observation: Observation) {
-        self.saw(observation);
+    fn on_observation(&mut self, observation: Observation) {
+        self.observe(observation);
     }
 
-    fn happened(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::PolicyTest(session, result) => self.policies_tested(session, result),
             Event::Served(session, found) => self.served(session, found),
@@ -152,7 +152,7 @@ impl KubernetesDriver {
         self.shared_may_differ();
     }
 
-    /// What several owners share follows from who has something at the site.
+    /// Queues the factory's own objects: those that several owners share depend on who has something at the site.
     fn shared_may_differ(&mut self) {
         if engine::ALL.shares() {
             self.schedule.add(self.core.key.factory.clone());
@@ -160,7 +160,7 @@ impl KubernetesDriver {
     }
 }
 
-/// Whether this is the end of a grant.
+/// Whether the intent ends a grant.
 fn is_ending(intent: &Intent) -> bool {
     matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }))
 }

@@ -1,51 +1,32 @@
-//! What the watches saw, and what became of writes.
+//! Events of the watches, and results of writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use aifactory_api::{Kind, OwnerRef, Reason};
+use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::intent::Body;
-use aifactory_plan::model::object::ObjectKind;
+use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::report::Finding;
-use aifactory_plan::site::index::{Change, Extra};
+use aifactory_plan::site::index::{Change, Extra, Seen};
 use aifactory_plan::site::policy::SitePolicy;
+use aifactory_plan::site::usage::pod_time::PodView;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{KubernetesDriver, Listing, REFUSED};
-use crate::site::kubernetes::apply::{Follows, Outcome};
-use crate::site::kubernetes::watch::Observation;
+use crate::site::kubernetes::apply::{Failure, Follows, Outcome};
+use crate::site::kubernetes::watch::{Gone, Observation};
 
 impl KubernetesDriver {
-    pub(super) fn saw(&mut self, observation: Observation) {
-        let mut listed = None;
+    /// Takes in one event of a watch.
+    pub(super) fn observe(&mut self, observation: Observation) {
+        let completed = Listing::completed_by(&observation);
         match observation {
-            Observation::Put(seen) => {
-                if let Extra::Quota(quota) = &seen.extra
-                    && self.index.used(&seen.key.namespace).unwrap_or(&BTreeMap::new()) != &quota.used
-                {
-                    self.pools_of_tenant_soon(&seen.key.namespace);
-                }
-                if seen.owner.is_none() {
-                    self.try_again_where_something_was_in_the_way();
-                }
-                let change = self.index.put(*seen);
-                self.changed(change);
-            }
-            Observation::Removed(gone) => {
-                let key = gone.key;
-                if key.kind == ObjectKind::NAMESPACE
-                    && self.index.namespace(&key.name).is_none_or(|view| view.state == aifactory_api::labels::STATE_LOCKED)
-                {
-                    self.hours.forget(&key.name);
-                }
-                let change = self.index.remove(&key, &gone.uid, gone.version);
-                self.changed(change);
-            }
+            Observation::Put(seen) => self.object_put(*seen),
+            Observation::Removed(gone) => self.object_removed(&gone),
             Observation::Listing(kind) => self.index.relist(kind),
             Observation::Listed(kind, seen) => {
-                listed = Some(Listing::Kind(kind));
                 let change = self.index.retain(kind, &seen);
                 self.changed(change);
             }
@@ -61,55 +42,18 @@ impl KubernetesDriver {
             }
             Observation::NodesListing => self.index.relist_nodes(),
             Observation::NodesListed(seen) => {
-                listed = Some(Listing::Nodes);
                 self.index.retain_nodes(&seen);
                 self.pools.invalidate();
             }
-            Observation::Pod(pod) => {
-                let namespace = pod.namespace.clone();
-                self.hours.put(*pod);
-                self.pods_moved(&namespace);
-            }
-            Observation::PodRemoved(pod) => {
-                let namespace = pod.namespace.clone();
-                self.hours.remove(*pod, Timestamp::now());
-                self.pods_moved(&namespace);
-            }
-            Observation::PodsListed(seen) => {
-                listed = Some(Listing::Pods);
-                let vanished = self.hours.listed(&seen, Timestamp::now());
-                if self.synced() {
-                    self.pods_synced();
-                }
-                for namespace in vanished {
-                    self.pods_moved(&namespace);
-                }
-            }
-            Observation::PodsUnseen(Some(why)) => {
-                listed = Some(Listing::Pods);
-                self.hours.unwatched(Timestamp::now());
-                if self.hours.blind(why) && self.synced() {
-                    self.visit_everything();
-                }
-            }
+            Observation::Pod(pod) => self.pod_put(*pod),
+            Observation::PodRemoved(pod) => self.pod_removed(*pod),
+            Observation::PodsListed(seen) => self.pods_listed(&seen),
+            Observation::PodsUnseen(Some(why)) => self.pods_unseen(why),
             Observation::PodsUnseen(None) => self.core.connection.suspect(Instant::now()),
             Observation::PodsUnwatched(since) => self.hours.unwatched(since),
-            Observation::Policy(data) => {
-                listed = Some(Listing::Policy);
-                let data = data.unwrap_or_default();
-                let policy = SitePolicy::parse(&data);
-                self.word.policy = data;
-                if policy != self.policy {
-                    let changed = self.refusals.set_policy(&policy, &self.core.intents);
-                    self.policy = policy;
-                    self.site_dirty = true;
-                    self.refused(changed);
-                    self.visit_everything();
-                }
-            }
+            Observation::Policy(data) => self.set_policy(data.unwrap_or_default()),
             Observation::SlurmUsers(data) => {
-                listed = Some(Listing::SlurmUsers);
-                self.word.users = data.unwrap_or_default();
+                self.site_config.users = data.unwrap_or_default();
                 self.site_dirty = true;
             }
             Observation::Failed(why) => {
@@ -118,36 +62,107 @@ impl KubernetesDriver {
                 self.core.connection.suspect(Instant::now());
             }
         }
-        if let Some(listing) = listed
-            && let Some(active) = self.core.connection.session_mut()
-            && active.unlisted.remove(&listing)
-            && active.unlisted.is_empty()
-        {
-            tracing::info!(site = %self.core.key, "Saw everything of ours at the site");
-            self.pods_synced();
-            self.site_dirty = true;
-            self.visit_everything();
+        if let Some(listing) = completed {
+            self.listing_completed(listing);
         }
     }
 
-    /// Takes note of what an observation means for owners.
+    fn object_put(&mut self, seen: Seen) {
+        if let Extra::Quota(quota) = &seen.extra
+            && self.index.used(&seen.key.namespace).unwrap_or(&BTreeMap::new()) != &quota.used
+        {
+            self.pools_of_tenant_soon(&seen.key.namespace);
+        }
+        if seen.owner.is_none() {
+            self.retry_foreign_objects();
+        }
+        let change = self.index.put(seen);
+        self.changed(change);
+    }
+
+    fn object_removed(&mut self, gone: &Gone<ObjectKey>) {
+        let key = &gone.key;
+        if key.kind == ObjectKind::NAMESPACE && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
+            self.hours.forget(&key.name);
+        }
+        let change = self.index.remove(key, &gone.uid, gone.version);
+        self.changed(change);
+    }
+
+    fn pod_put(&mut self, pod: PodView) {
+        let namespace = pod.namespace.clone();
+        self.hours.put(pod);
+        self.pods_moved(&namespace);
+    }
+
+    fn pod_removed(&mut self, pod: PodView) {
+        let namespace = pod.namespace.clone();
+        self.hours.remove(pod, Timestamp::now());
+        self.pods_moved(&namespace);
+    }
+
+    fn pods_listed(&mut self, seen: &BTreeSet<String>) {
+        let vanished = self.hours.listed(seen, Timestamp::now());
+        if self.synced() {
+            self.pods_synced();
+        }
+        for namespace in vanished {
+            self.pods_moved(&namespace);
+        }
+    }
+
+    /// Pods can not be listed at all, for this reason.
+    fn pods_unseen(&mut self, why: String) {
+        self.hours.unwatched(Timestamp::now());
+        if self.hours.blind(why) && self.synced() {
+            self.queue_all();
+        }
+    }
+
+    /// Puts in force what the site's ConfigMap aifactory-site-policy contains now.
+    fn set_policy(&mut self, data: BTreeMap<String, String>) {
+        let policy = SitePolicy::parse(&data);
+        self.site_config.policy = data;
+        if policy != self.policy {
+            let changed = self.refusals.set_policy(&policy, &self.core.intents);
+            self.policy = policy;
+            self.site_dirty = true;
+            self.refused(changed);
+            self.queue_all();
+        }
+    }
+
+    /// A first listing of the session is complete; with the last of them reconciling begins.
+    fn listing_completed(&mut self, listing: Listing) {
+        if let Some(active) = self.core.connection.session_mut()
+            && active.unlisted.remove(&listing)
+            && active.unlisted.is_empty()
+        {
+            tracing::info!(site = %self.core.key, "The caches of the site are synced");
+            self.pods_synced();
+            self.site_dirty = true;
+            self.queue_all();
+        }
+    }
+
+    /// Queues the owners that a change in the index concerns, and remembers those that lost data.
     fn changed(&mut self, change: Change) {
         self.lost.extend(change.lost.into_iter().filter(|owner| self.core.intents.contains_key(owner)));
         self.due(change.due);
         self.read_anew(change.pools, change.site);
     }
 
-    /// What engines read is not what it was: of all pools, or of what the site has once.
+    /// Queues what engines read something else of now: all pools, or the factory's own objects at the site.
     fn read_anew(&mut self, pools: bool, site: bool) {
         if pools {
-            self.visit_pools();
+            self.queue_pools();
         }
         if site && self.synced() {
             self.schedule.add(self.core.key.factory.clone());
         }
     }
 
-    /// The pools of which a namespace's Pods hold GPUs are counted anew.
+    /// Queues the pools of a tenant's grant, since another number of their GPUs is in use.
     fn pools_of_tenant_soon(&mut self, namespace: &str) {
         let Some(intent) = self.index.tenant(namespace).and_then(|owner| self.core.intents.get(owner)) else { return };
         let Body::Grant(grant) = &intent.body else { return };
@@ -160,7 +175,7 @@ impl KubernetesDriver {
         }
     }
 
-    /// A visit soon: what begins and ends together is counted together.
+    /// Queues the grant of a namespace whose Pods have changed, with a delay, so that Pods that begin or end together are counted in one reconcile.
     fn pods_moved(&mut self, namespace: &str) {
         if let Some(owner) = self.index.tenant(namespace).cloned() {
             self.schedule.add_at(owner, Instant::now() + Duration::from_millis(500));
@@ -171,22 +186,22 @@ impl KubernetesDriver {
         self.hours.synced(&self.index, self.core.reader.settings.gate.former(), Timestamp::now());
     }
 
-    /// Somebody may just have handed over what was in the way.
-    fn try_again_where_something_was_in_the_way(&mut self) {
+    /// Queues the owners that a foreign object was in the way of: the object that was just seen without an owner may be that one, handed over.
+    fn retry_foreign_objects(&mut self) {
         let foreign = |finding: &Finding| finding.reason == Reason::ForeignObject;
         for (owner, _) in self.findings.iter().filter(|(_, findings)| findings.iter().any(foreign)) {
             self.schedule.add_anew(owner.clone(), false);
         }
     }
 
+    /// Takes in how the execution of a plan has ended, and decides when its owner is reconciled next.
     pub(super) fn executed(&mut self, session: u64, asked: Moment, owner: OwnerRef, result: Result<Outcome, String>) {
-        let now = Instant::now();
         let mut outcome = match result {
             Ok(outcome) => outcome,
             Err(panic) => {
                 self.findings.insert(owner.clone(), vec![Finding::stalled(Reason::InternalError, panic)]);
-                self.schedule.failed(&owner, now);
-                self.visit_report_only(&owner);
+                self.schedule.failed(&owner, Instant::now());
+                self.report_only(&owner);
                 return;
             }
         };
@@ -200,32 +215,39 @@ impl KubernetesDriver {
             self.altered.entry(owner.clone()).or_default().note(altered.clone(), Timestamp::now());
         }
         self.held_dirty.insert(owner.clone());
-        if failures.is_empty() {
-            self.findings.remove(&owner);
-            let rounds = self.rounds.entry(owner.clone()).or_insert(0);
-            *rounds += 1;
-            if *rounds > 4 {
-                self.schedule.failed(&owner, now);
-            } else {
-                self.schedule.done(&owner);
-                self.schedule.add_urgent(owner);
-            }
-            return;
+        if failures.is_empty() { self.all_written(owner) } else { self.writes_failed(&owner, failures) }
+    }
+
+    /// Every write of a plan has succeeded: its owner is reconciled again at once, to see whether anything is left. After a few rounds with
+    /// writes it waits, since something else undoes them.
+    fn all_written(&mut self, owner: OwnerRef) {
+        self.findings.remove(&owner);
+        let rounds = self.rounds.entry(owner.clone()).or_insert(0);
+        *rounds += 1;
+        if *rounds > 4 {
+            self.schedule.failed(&owner, Instant::now());
+        } else {
+            self.schedule.done(&owner);
+            self.schedule.add_urgent(owner);
         }
+    }
+
+    fn writes_failed(&mut self, owner: &OwnerRef, failures: Vec<Failure>) {
+        let now = Instant::now();
         if failures.iter().any(|failure| failure.follows == Follows::Reconnect) {
             self.core.connection.suspect(now);
         }
         let refused = failures.iter().all(|failure| failure.follows == Follows::Person);
         self.findings.insert(owner.clone(), failures.into_iter().map(|failure| failure.finding).collect());
         if refused {
-            self.schedule.refused(&owner, now, REFUSED);
+            self.schedule.refused(owner, now, REFUSED);
         } else {
-            self.schedule.failed(&owner, now);
+            self.schedule.failed(owner, now);
         }
-        self.visit_report_only(&owner);
+        self.report_only(owner);
     }
 
-    /// Takes in what requests that were begun at this moment, or later, were answered with.
+    /// Brings the index up to date with the answers to writes, which were begun at this moment or later.
     fn answered(&mut self, asked: Moment, outcome: Outcome) {
         let Outcome { applied, deleted, ordered, nodes, altered: _, failures: _ } = outcome;
         let mut changes = Vec::new();

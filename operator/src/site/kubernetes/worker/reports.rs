@@ -1,4 +1,4 @@
-//! What the site says to the hub, about resources and about itself.
+//! Reports to the hub, about resources and about the site.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ impl KubernetesDriver {
             if *owner == self.core.key.factory && done && !plan.findings.is_empty() {
                 self.findings.insert(owner.clone(), plan.findings.clone());
             }
-            // What the factory's own objects lack is said of the site.
+            // Findings about the factory's own objects are part of the report about the site.
             self.site_dirty |= *owner == self.core.key.factory;
             self.held_dirty.insert(owner.clone());
             return;
@@ -38,8 +38,8 @@ impl KubernetesDriver {
             findings,
             detail: plan.detail.clone(),
         };
-        if self.core.say(report) && self.lost.remove(owner) {
-            // Said once; the next report is without it.
+        if self.core.send_report(report) && self.lost.remove(owner) {
+            // A loss of data is reported once; the next report omits it.
             self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
         }
     }
@@ -53,23 +53,24 @@ impl KubernetesDriver {
         if retained { Held::Retained } else { Held::Live }
     }
 
-    /// What is held of an owner now.
+    /// What the site holds of an owner now.
     fn held_now(&self, owner: &OwnerRef) -> HeldChange {
         let held = self.index.owns(&self.core.key.factory, owner).then(|| self.held_of(owner));
         HeldChange { owner: owner.clone(), held, orphan: held == Some(Held::Live) && self.core.gone.contains(owner) }
     }
 
-    /// Reports what is held otherwise than was reported; that nothing is there of what is gone from the hub is said in any case.
+    /// Reports changes of what the site holds. For a resource that is gone from the hub, "nothing is held" is sent in any case, since the hub keeps
+    /// its tombstone until then.
     pub(super) fn report_held(&mut self) {
         let answers = |change: &HeldChange| change.held.is_none() && self.core.gone.contains(&change.owner);
         let Some(reported) = self.core.site_reported() else { return };
         let now = self.held_dirty.iter().map(|owner| self.held_now(owner));
-        let changes = now.filter(|change| !reported.says(change) || answers(change)).collect();
+        let changes = now.filter(|change| !reported.agrees_with(change) || answers(change)).collect();
         self.held_dirty.clear();
-        self.core.say_held(changes);
+        self.core.send_held_changes(changes);
     }
 
-    /// Such as what Slurm has counted, when the factory lets a site go.
+    /// Whether the factory has only objects left that stay when a site is released, such as Slurm's accounting.
     fn only_what_stays_is_left(&self, owner: &OwnerRef) -> bool {
         owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind.stays()))
     }
@@ -78,7 +79,7 @@ impl KubernetesDriver {
         if (!self.site_dirty && self.held_dirty.is_empty()) || self.site_report_at.is_some_and(|at| at > now) {
             return;
         }
-        // What a site holds counts from when all of it was seen.
+        // Changes are sent only after a synced report, to which they apply.
         let counts = self.synced() && self.core.site_reported().is_some_and(|report| report.synced);
         self.site_report_at = Some(now + SITE_REPORT);
         if counts && !self.site_dirty {
@@ -111,14 +112,14 @@ impl KubernetesDriver {
             held,
             orphans,
             policy_problems: self.policy.problems.iter().cloned().chain(self.guard_rail_problems()).collect(),
-            word: self.synced().then(|| self.word.clone()),
+            config: self.synced().then(|| self.site_config.clone()),
             released: self.released,
         };
         if session.is_none() && self.core.connection.problem().is_none() {
-            // Between two sessions: wait for the outcome of the contact instead of saying that the site is gone.
+            // Between two sessions: wait for the contact instead of reporting the site as unreachable.
             return;
         }
-        self.core.say_of_site(report);
+        self.core.send_site_report(report);
     }
 
     pub(super) fn guard_rail_problems(&self) -> Vec<String> {

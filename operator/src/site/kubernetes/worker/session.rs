@@ -1,4 +1,4 @@
-//! A session with a site's Kubernetes: what is watched, whether the site's policies guard it, and that its claim is given up.
+//! A session with a site's Kubernetes: its watches, the repeated test of the site's policies, and the release of its claim.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::site::kubernetes::watch::watch;
 const POLICY_TEST: Duration = Duration::from_secs(60);
 /// How soon they are tested again where a test failed, at first and at most.
 const POLICY_TEST_AGAIN: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
-/// Pause before a claim that could not be given up is tried again, at first and at most.
+/// Pause before the release of a claim that failed is tried again, at first and at most.
 const RELEASE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
-/// A site that answers.
+/// The state of a session.
 pub(super) struct Active {
     pub session: Session,
     pub applier: Applier,
@@ -33,13 +33,13 @@ pub(super) struct Active {
     pub unlisted: BTreeSet<Listing>,
     policy_test: Turn,
     policy_test_backoff: Backoff,
-    /// The site's policies are not in force, or could not be tested: only access is taken away.
+    /// The site's policies are not in force, or could not be tested: only access is removed.
     pub unguarded: Option<Finding>,
     release: Turn,
     release_backoff: Backoff,
 }
 
-/// How a task of a session has ended.
+/// Result of a task of a session.
 pub(super) enum Event {
     PolicyTest(u64, Result<(), Finding>),
     Served(u64, Result<Served, Finding>),
@@ -48,7 +48,7 @@ pub(super) enum Event {
 }
 
 impl KubernetesDriver {
-    /// Begins to watch the site, and everything else that a session has.
+    /// Starts a session and its watches.
     pub(super) fn session(&mut self, id: u64, site: &SiteIntent, found: Session) -> Active {
         let kinds = engine::ALL.watched(site, &found.served.kinds);
         let watches = watch(&found.clients.watch, &self.core.metrics, &site.hub, &kinds, &self.core.watches(), id);
@@ -70,7 +70,7 @@ impl KubernetesDriver {
         }
     }
 
-    /// Begins what is due in a session beside the reconciling of resources.
+    /// Starts the tasks of a session that are due, apart from reconciling.
     pub(super) fn attend(&mut self, now: Instant) {
         let releasable = self.releasable();
         let Some((id, active)) = self.core.connection.id().zip(self.core.connection.session_mut()) else { return };
@@ -87,7 +87,7 @@ impl KubernetesDriver {
         }
     }
 
-    /// When something is due in the session beside the reconciling of resources.
+    /// When the next task of the session is due, apart from reconciling.
     pub(super) fn session_deadline(&self) -> Option<Instant> {
         let active = self.core.connection.session()?;
         let release = active.release.deadline().filter(|_| self.releasable());
@@ -104,23 +104,23 @@ impl KubernetesDriver {
         let unguarded = match result {
             Ok(()) => None,
             Err(problem) if problem.reason == Reason::SitePoliciesMissing => Some(problem),
-            // A test that could not be made says nothing: what was missing is still missing.
+            // A test that could not be made changes nothing: policies that were missing still count as missing.
             Err(_) => return,
         };
         if active.unguarded == unguarded {
             return;
         }
         if unguarded.is_none() && !active.session.claimed {
-            // The claim comes before anything else that is written.
+            // Contact is made again, since it writes the claim, which must be there before any other write.
             controller::disconnect(self, None);
             return;
         }
         active.unguarded = unguarded;
         self.site_dirty = true;
-        self.visit_everything();
+        self.queue_all();
     }
 
-    /// What is watched is decided at contact, so an engine that was installed or taken away needs another.
+    /// Contact decides which kinds are watched, so it is made again after an engine was installed or removed.
     pub(super) fn served(&mut self, session: u64, found: Result<Served, Finding>) {
         let known = self.core.connection.session_of(session).map(|active| &active.session.served);
         if let (Some(known), Ok(found)) = (known, found)
@@ -139,7 +139,7 @@ impl KubernetesDriver {
         self.site_dirty = true;
     }
 
-    /// Whether the claim is to be given up now.
+    /// Whether the claim is to be released now.
     fn releasable(&self) -> bool {
         !self.released
             && self.synced()

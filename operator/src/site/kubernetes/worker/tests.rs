@@ -1,4 +1,4 @@
-//! The worker against a hub without its Secret, with a paused clock.
+//! The driver against a hub without its Secret, with a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_w
     let key = SiteKey::new(factory(), "site");
     let to_hub = to_hub.of(key.clone(), Incarnation(1));
     let mut driver = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
-    driver.core.say_of_site(SiteReport { synced: true, ..SiteReport::default() });
+    driver.core.send_site_report(SiteReport { synced: true, ..SiteReport::default() });
     receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
     let owner = grant(Desired::Bound).owner.clone();
     let namespace = serde_json::json!({"metadata": {"name": "aif-alpha", "uid": "1", "resourceVersion": "1",

@@ -41,7 +41,7 @@ impl Driver for SlurmDriver {
         })
     }
 
-    fn looked(&mut self, word: Option<ReadWord>) {
+    fn on_look(&mut self, word: Option<ReadWord>) {
         if word.is_some_and(|word| self.own_word.learn(word)) {
             self.resync_at = Instant::now();
         }
@@ -52,7 +52,7 @@ impl Driver for SlurmDriver {
         Box::pin(async move { connect(&reader, &source, &site).await })
     }
 
-    fn no_contact(&mut self, problem: Finding) -> Finding {
+    fn on_no_contact(&mut self, problem: Finding) -> Finding {
         problem
     }
 
@@ -68,7 +68,7 @@ impl Driver for SlurmDriver {
         Box::pin(async move { contact::probe(&client).await })
     }
 
-    fn moved(&mut self, transition: Transition<Session>) {
+    fn on_transition(&mut self, transition: Transition<Session>) {
         if let Transition::Lost(_) = transition {
             // A pass of the former session may still write; its outcome is not believed.
             self.held = None;
@@ -122,9 +122,9 @@ impl Driver for SlurmDriver {
         }
     }
 
-    fn observed(&mut self, (): ()) {}
+    fn on_observation(&mut self, (): ()) {}
 
-    fn happened(&mut self, event: Event) {
+    fn on_event(&mut self, event: Event) {
         match event {
             Event::Pass(session, pass) => self.passed(session, *pass),
             Event::PassPanicked => self.pass_panicked(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::labels;
-use aifactory_plan::model::intent::SiteWord;
+use aifactory_plan::model::intent::SiteConfig;
 
 use crate::credential::Fingerprint;
 use crate::credential::reader::Look;
@@ -24,13 +24,13 @@ pub fn seen(look: &Look) -> Fingerprints {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadWord {
     fingerprints: Fingerprints,
-    word: Result<SiteWord, String>,
+    word: Result<SiteConfig, String>,
 }
 
 impl ReadWord {
     /// Decodes what was read beside the credential.
     pub fn of(texts: &BTreeMap<String, Vec<u8>>) -> Self {
-        let word = map(texts, labels::SITE_POLICY).and_then(|policy| Ok(SiteWord { policy, users: map(texts, labels::SLURM_USERS)? }));
+        let word = map(texts, labels::SITE_POLICY).and_then(|policy| Ok(SiteConfig { policy, users: map(texts, labels::SLURM_USERS)? }));
         Self { fingerprints: KEYS.map(|key| texts.get(key).map(|text| Fingerprint::of(text))), word }
     }
 }
@@ -39,13 +39,13 @@ impl ReadWord {
 #[derive(Debug, Default)]
 pub struct OwnWord {
     fingerprints: Option<Fingerprints>,
-    known: Option<SiteWord>,
+    known: Option<SiteConfig>,
     problem: Option<String>,
 }
 
 impl OwnWord {
     /// The maps; `None` until some were read that can be decoded.
-    pub fn known(&self) -> Option<&SiteWord> {
+    pub fn known(&self) -> Option<&SiteConfig> {
         self.known.as_ref()
     }
 
@@ -105,6 +105,6 @@ mod tests {
             assert!(own.problem().is_some_and(|problem| problem.contains(labels::SLURM_USERS)));
         }
         assert!(own.learn(ReadWord::of(&BTreeMap::new())));
-        assert_eq!((own.known(), own.problem()), (Some(&SiteWord::default()), None));
+        assert_eq!((own.known(), own.problem()), (Some(&SiteConfig::default()), None));
     }
 }

@@ -168,7 +168,7 @@ impl SlurmDriver {
                 })
                 .collect();
         }
-        self.core.say(Report {
+        self.core.send_report(Report {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
@@ -184,7 +184,7 @@ impl SlurmDriver {
         let Some((intent, partitions)) = self.core.intents.get(owner).zip(self.partitions.as_ref()) else { return };
         let Body::Pool(pool) = &intent.body else { return };
         let (phase, findings, detail) = observe(pool, partitions);
-        self.core.say(Report {
+        self.core.send_report(Report {
             owner: owner.clone(),
             uid: intent.uid.clone(),
             generation: intent.generation,
@@ -233,7 +233,7 @@ impl SlurmDriver {
             released: self.released,
             ..SiteReport::default()
         };
-        self.core.say_of_site(report);
+        self.core.send_site_report(report);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, HeldAccount, Leaving, SlurmScope, Snapshot, Stage, Standing};
-use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteIntent, SiteWord};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ pub(super) struct Pass {
     scope: SlurmScope,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
-    word: Option<SiteWord>,
+    word: Option<SiteConfig>,
     policy: SitePolicy,
     busy: BTreeMap<String, BTreeSet<String>>,
     pub leaving: Leaving,
@@ -65,7 +65,7 @@ impl Pass {
         about: Scope,
         site: SiteIntent,
         desired: DesiredSet,
-        word: Option<SiteWord>,
+        word: Option<SiteConfig>,
         busy: BTreeMap<String, BTreeSet<String>>,
         leaving: Leaving,
         claim: Option<String>,

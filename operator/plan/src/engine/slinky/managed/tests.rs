@@ -92,7 +92,7 @@ fn keys_come_first_then_what_names_them() {
     let controller = spec(&plan, ObjectKind::CONTROLLER);
     assert_eq!(controller["inplaceReconfigure"], true);
     assert_eq!(controller["persistence"]["storageClassName"], "fast-ssd");
-    // The check of Controllers that sites run finds nothing to say about ours.
+    // The check of Controllers that sites run has no finding about ours.
     let view = crate::engine::slinky::ControllerView::from_json(&json!({"spec": controller}));
     let controllers = BTreeMap::from([(("slurm".to_owned(), NAME.to_owned()), view)]);
     assert_eq!(crate::engine::slinky::configuration(site(true).slurm.unwrap().slinky.as_ref().unwrap(), &controllers), None);
@@ -116,7 +116,7 @@ fn keys_are_made_once_and_a_second_pass_writes_nothing() {
     let mut more = site(true);
     more.gres_types.push("h200".to_owned());
     assert_eq!(names(&planned(&more, &objects, &[])), [["Controller slurm/aif-slurm"]]);
-    // One that somebody deleted comes back, with the keys that are there.
+    // A deleted Controller is made again, with the existing keys.
     objects.remove(&ObjectKey::namespaced(ObjectKind::ACCOUNTING, "slurm", NAME));
     assert_eq!(names(&planned(&site(true), &objects, &[])), [["Accounting slurm/aif-slurm"]]);
 }
@@ -152,7 +152,7 @@ fn what_counts_stays_and_the_controller_waits_for_its_partitions() {
 }
 
 #[test]
-fn a_site_without_the_kinds_is_told_so() {
+fn a_site_without_the_kinds_gets_a_finding() {
     let objects = ObservedObjects::new();
     let found = added(&site(true), &ManagedView { served: false, objects: &objects, node_sets: Vec::new() });
     assert_eq!((found.steps.len(), found.findings[0].reason), (0, Reason::EngineMissing));
@@ -161,7 +161,7 @@ fn a_site_without_the_kinds_is_told_so() {
 proptest! {
     /// Whatever is stored, only legal words reach slurm.conf, and anything else is refused with its field.
     #[test]
-    fn only_legal_words_are_written(field in 0..8_usize, text in ".{0,40}") {
+    fn only_legal_tokens_are_written(field in 0..8_usize, text in ".{0,40}") {
         let mut site = site(true);
         let slurm = site.slurm.as_mut().unwrap();
         let managed = slurm.slinky.as_mut().unwrap().managed.as_mut().unwrap();

@@ -1,4 +1,4 @@
-//! What the conditions of a factory say.
+//! The conditions of a factory.
 
 use aifactory_api::factory::FactorySiteStatus;
 use aifactory_api::{ConditionType, Reason};
@@ -30,7 +30,7 @@ fn what_is_wrong(view: &View<'_>) -> String {
     bounded(&troubled.chain(view.lost.iter().cloned()).collect::<Vec<_>>())
 }
 
-/// The reason of the first site that is not used as it should be.
+/// The reason of the first site that can not be used as specified.
 fn first_trouble(view: &View<'_>) -> Option<Reason> {
     view.troubled().first().and_then(|row| reason(row))
 }
@@ -50,7 +50,7 @@ fn ready(view: &View<'_>, text: &str, conditions: &mut Conditions<'_>) {
         let names: Vec<String> = view.rows.iter().map(|row| row.name.clone()).collect();
         return conditions.set(kind, false, Reason::SitesRemain, format!("not released: {}", bounded(&names)));
     }
-    // A site lost after it was confirmed for this generation leaves Ready as it was; SitesReachable says so.
+    // A site that is lost after it was confirmed for this generation does not change Ready, only SitesReachable.
     if view.ready() || (view.was_ready() && view.troubled().is_empty()) {
         return conditions.set(kind, true, Reason::AsSpecified, format!("{} sites", view.rows.len()));
     }

@@ -24,7 +24,7 @@ pub struct PartRow<'a> {
     pub claimed: bool,
 }
 
-/// Why a part is not well, and in words.
+/// The reason and the message of a part's problem.
 type Trouble = (Option<Reason>, Option<String>);
 
 pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>], tally: SiteTally) -> FactorySiteStatus {
@@ -40,7 +40,7 @@ pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>],
         return row;
     }
     row.reachable = parts.iter().all(|part| part.report.is_some_and(|report| report.reachable));
-    say(&mut row, parts);
+    set_trouble(&mut row, parts);
     let before = known.map(|known| known.engines.as_slice()).unwrap_or_default();
     for part in parts {
         let reachable = part.report.filter(|report| report.reachable);
@@ -74,8 +74,8 @@ pub fn row(name: &str, known: Option<&FactorySiteStatus>, parts: &[PartRow<'_>],
     row
 }
 
-/// The part in trouble decides on the reason; each one's words are there.
-fn say(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
+/// Sets reason and message: the reason of the part with the most severe problem, and the messages of all parts.
+fn set_trouble(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
     let troubles: Vec<(Part, Trouble)> = parts.iter().map(|part| (part.part, trouble(part))).collect();
     let rank = |reason: &Reason| match reason {
         Reason::NotApplicable => 2,
@@ -86,7 +86,7 @@ fn say(row: &mut FactorySiteStatus, parts: &[PartRow<'_>]) {
     row.reason = reason.map(|reason| reason.as_str().to_owned());
     let mut texts: Vec<String> = Vec::new();
     for (part, (_, text)) in troubles {
-        // Both parts of a site that was given up say the same.
+        // Both parts of an abandoned site have the same message.
         if let Some(text) = text.filter(|text| !texts.contains(text)) {
             let named = part == Part::Slurm && !text.starts_with("given up");
             texts.push(if named { format!("Slurm: {text}") } else { text });

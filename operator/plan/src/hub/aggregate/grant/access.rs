@@ -1,4 +1,4 @@
-//! Whether anybody may still have access, and whether members can work: what sites have said, and not what is likely.
+//! Whether anybody may still have access, and whether members can work, by what sites have reported.
 
 use aifactory_api::grant::SiteRowPhase;
 use aifactory_api::{ConditionType, Reason};
@@ -13,17 +13,18 @@ use crate::hub::project::Asked;
 use crate::model::text::bounded;
 
 impl View<'_> {
-    /// Whether the grant may still give access somewhere. It does not only where every part that may hold it has said so, for what is asked of it now.
+    /// Whether the grant may still give access somewhere. It is false only where every part that may hold the grant has reported, in answer to its
+    /// present intent, that it gives no access.
     pub fn may_give_access(&self) -> bool {
         self.awaited().next().is_some()
     }
 
-    /// The parts that have not said that they give no access.
+    /// The parts that have not reported that they give no access.
     fn awaited(&self) -> impl Iterator<Item = &Row<'_>> {
         self.rows.iter().chain(&self.suspects).filter(|row| row.may_give)
     }
 
-    /// The parts that can not be asked and may give access, or what the grant has there is not known.
+    /// The unreachable parts that may give access, where that matters: the grant is active, or what it has there was never confirmed.
     fn unknown(&self) -> Vec<&Row<'_>> {
         let working = self.asked() == Asked::Active && !self.exhausted;
         self.rows.iter().filter(|row| row.may_give && !row.standing.reachable && (working || !row.confirmed)).collect()
@@ -41,7 +42,7 @@ pub fn removed(view: &View<'_>, conditions: &mut Conditions<'_>) {
     if awaited.is_empty() {
         return conditions.set(kind, true, Reason::AccessGone, "every site has confirmed that access is gone");
     }
-    // Sites that answer take it away in this moment; worth a word is the one that does not, or finds something.
+    // A site that answers is removing access right now; only one that does not answer, or has a finding, is waited for.
     let hindered = awaited.iter().any(|row| !row.standing.reachable || !row.standing.findings().is_empty());
     let names: Vec<String> = awaited.iter().map(|row| row.standing.progress_text(&view.home)).collect();
     let reason = if hindered { Reason::AwaitingSite } else { Reason::InProgress };
@@ -84,7 +85,7 @@ pub fn usable(view: &View<'_>, merged: &[Merged<'_, '_>], progress: &Progress, c
     conditions.set(kind, false, reason, message);
 }
 
-/// Whether a member is bound there who can start work.
+/// Whether a member who can start work is bound there.
 fn manned(row: &Row<'_>) -> bool {
     row.phase == SiteRowPhase::Bound && row.detail().is_some_and(|detail| detail.members_bound > detail.members_reading)
 }

@@ -1,4 +1,4 @@
-//! Where a grant stands at one part of a site.
+//! The state of a grant at one part of a site.
 
 use aifactory_api::grant::{AccessGrant, GrantSiteStatus, SiteRowPhase};
 use aifactory_api::{OwnerRef, Reason};
@@ -20,18 +20,18 @@ pub struct Row<'a> {
     /// The name, and which part of the site.
     pub label: String,
     pub phase: SiteRowPhase,
-    /// The site holds what is asked for, or did when it was last heard of for this generation.
+    /// The site holds what is asked for, or did when it last reported for this generation.
     pub confirmed: bool,
     pub refused: bool,
     /// Why the hub gives no access here, though spec and clock ask for it.
     pub denied: Option<String>,
-    /// The part has not said that it gives no access, and may hold something.
+    /// The part may hold something, and has not reported that it gives no access.
     pub may_give: bool,
     /// Pool and grant name the site.
     pub placed: bool,
     /// The grant is to be here, or to stay.
     pub meant: bool,
-    /// The part, or the last status, says that something of the grant is here.
+    /// The part's report or the last status shows that something of the grant is here.
     pub evident: bool,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Row<'a> {
             Desired::Bound | Desired::Paused | Desired::Scheduled => None,
         });
         let held = reports.sites.get(key).is_some_and(|site| site.held.contains_key(owner));
-        // A part joins the known ones before the first write there.
+        // A part is added to the known ones before the first write there.
         let never = !cache.known.contains(key) && standing.report.is_none() && !held;
         let shown = previous.is_some_and(|status| status.sites.iter().any(|row| row.name == name && shows(row, key.part)));
         let row = Self {
@@ -75,7 +75,7 @@ impl<'a> Row<'a> {
             standing,
         };
         let kept = body.is_some_and(|body| !matches!(body.desired, Desired::Ended { .. }));
-        // A current report has the last word on what is there; before it, every sign counts.
+        // A report that answers the present intent decides what is there; until there is one, every sign counts.
         let evident = if row.standing.current { row.holds() } else { held || shown || row.holds() };
         Self { meant: placed || (kept && evident), evident, ..row }
     }
@@ -87,8 +87,8 @@ impl<'a> Row<'a> {
         something || !matches!(report.phase, SitePhase::Gone | SitePhase::Refused)
     }
 
-    pub fn told(&self) -> usage::Told<'_> {
-        usage::Told { name: &self.name, placed: self.placed, standing: &self.standing, intent: self.intent }
+    pub fn usage(&self) -> usage::SiteUsage<'_> {
+        usage::SiteUsage { name: &self.name, placed: self.placed, standing: &self.standing, intent: self.intent }
     }
 
     pub fn detail_text(&self, home: &OwnerRef) -> String {
@@ -114,7 +114,7 @@ impl<'a> Row<'a> {
         matches!(self.phase, SiteRowPhase::Bound | SiteRowPhase::Paused | SiteRowPhase::Locked)
     }
 
-    /// Whether only a person can bring this on.
+    /// Whether only a person can resolve this.
     pub fn stalled(&self) -> bool {
         self.refused || self.standing.findings().iter().any(|finding| finding.stalled)
     }
@@ -140,7 +140,7 @@ impl<'a> Row<'a> {
             Some((Reason::Exhausted, format!("pool {} has no GPUs for this grant here", pool.entry)))
         } else if pool.budget.device_minutes == 0 {
             Some((Reason::Exhausted, format!("pool {} has no GPU-hours for this grant here", pool.entry)))
-        } else if usage::closed(&self.told(), pool) {
+        } else if usage::closed(&self.usage(), pool) {
             Some((Reason::Exhausted, format!("the GPU-hours of pool {} are used up here", pool.entry)))
         } else {
             None
@@ -148,7 +148,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Whether a row of the last status says that something is held at this part of the site.
+/// Whether a row of the last status shows something at this part of the site.
 fn shows(row: &GrantSiteStatus, part: Part) -> bool {
     let elsewhere = row.access.as_ref().is_some_and(|access| match part {
         Part::Kubernetes => access.kubernetes.is_none() && access.slurm.is_some(),

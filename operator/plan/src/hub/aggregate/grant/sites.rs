@@ -16,7 +16,7 @@ use crate::model::text::shorten;
 /// As many budgets, QOS and partitions as the schema allows.
 const ENTRIES: usize = 16;
 
-/// Which phase of several parts a site has: while access is taken away, the part that is furthest from that.
+/// Which part's phase a site shows: while access is being removed, that of the part which is furthest from having removed it.
 const ENDING: [SiteRowPhase; 7] = [
     SiteRowPhase::Unknown,
     SiteRowPhase::Pending,
@@ -26,7 +26,7 @@ const ENDING: [SiteRowPhase; 7] = [
     SiteRowPhase::Locked,
     SiteRowPhase::Gone,
 ];
-/// While access is given, the part that gives least.
+/// While access is given, that of the part which gives least.
 const GIVING: [SiteRowPhase; 7] = [
     SiteRowPhase::Refused,
     SiteRowPhase::Unknown,
@@ -74,7 +74,7 @@ impl Merged<'_, '_> {
         self.parts.iter().any(|part| part.meant)
     }
 
-    /// Whether people read of it: a site that the grant names, or that holds something.
+    /// Whether status has a row for it: the grant names the site, or the site holds something of the grant.
     pub fn shown(&self) -> bool {
         self.placed() || self.phase != SiteRowPhase::Gone
     }
@@ -87,7 +87,7 @@ impl Merged<'_, '_> {
     pub fn status(&self, cache: &Cache, grant: &AccessGrant, home: &OwnerRef) -> GrantSiteStatus {
         let name = self.parts.first().map(|part| part.name.clone()).unwrap_or_default();
         let live = self.parts.iter().any(|part| part.live());
-        // A site that can not be asked gives what it gave, also where nobody has asked it since the operator began.
+        // A site that can not be asked still gives the access that it gave, also where it was not reached since the operator started.
         let silent = self.parts.iter().all(|part| !part.standing.reachable && part.standing.report.is_none());
         let before = grant.status.as_ref().filter(|_| silent || (!live && self.phase == SiteRowPhase::Unknown));
         let before = before.and_then(|status| status.sites.iter().find(|row| row.name == name));
@@ -106,7 +106,7 @@ impl Merged<'_, '_> {
         self.parts.iter().filter(|part| part.live()).filter_map(|part| Some((part.standing.key.part, part.detail()?)))
     }
 
-    /// Whoever waits at one part of a site can not do there all that was granted.
+    /// A member who waits at one part of a site counts as waiting, since part of the grant can not be used.
     fn members(&self) -> Option<MemberCount> {
         let wanted = self.details().map(|(_, detail)| detail.members_wanted).max()?;
         let bound = self.details().map(|(_, detail)| detail.members_bound).min()?;
@@ -149,7 +149,7 @@ impl Merged<'_, '_> {
         match (part.detail(), part.standing.key.part) {
             (Some(detail), Part::Slurm) => usage::at_slurm(detail, part.standing.current),
             (Some(detail), Part::Kubernetes) => usage::at_kubernetes(detail, part.intent, confirmed),
-            // Not heard since the hub began: what was known then, and still limits what other sites may have.
+            // The site has not reported since the hub began: its last figure is kept, which still limits what other sites may get.
             (None, engine) => {
                 let Some(status) = &grant.status else { return Vec::new() };
                 let same = status.observed_generation == grant.metadata.generation;

@@ -1,4 +1,4 @@
-//! What stands in the way of a grant, and which of several troubles `Ready` names.
+//! The problems of a grant, and which of them `Ready` names.
 
 use aifactory_api::Reason;
 
@@ -6,8 +6,8 @@ use super::View;
 use crate::hub::project::Asked;
 use crate::model::text::bounded;
 
-/// In which order `Ready` names troubles, where there are several: what a person must do first, and of that what the hub alone can tell before what a
-/// site says; then what may pass by itself. Where progress is impossible `Stalled` has the same reason as `Ready`.
+/// The order in which `Ready` names problems: first those that only a person can solve, of these first the ones that the hub finds by itself and then
+/// those that sites report; then problems that may pass by themselves. Where progress is impossible `Stalled` has the same reason as `Ready`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// What the grant names is missing, or the grant may not use it: in the order of the spec.
@@ -22,7 +22,7 @@ pub enum Rank {
     InProgress,
 }
 
-/// Something that stands in the way.
+/// A problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trouble {
     pub rank: Rank,
@@ -33,13 +33,13 @@ pub struct Trouble {
 /// Whether a grant has what it asks for, and what is to be expected.
 pub struct Progress {
     pub ready: bool,
-    /// Nothing can be given, or not all, until a person decides.
+    /// Part of the grant, or all of it, can not be given until a person decides.
     pub blocked: bool,
-    /// More happens by itself soon.
+    /// The grant is expected to progress by itself soon.
     pub progressing: bool,
     /// Only a person can help.
     pub stuck: bool,
-    /// The trouble to name first.
+    /// The problem that `Ready` names.
     pub first: Option<Trouble>,
     /// The parts that have not confirmed.
     pub waiting: String,
@@ -67,7 +67,7 @@ impl Progress {
     }
 }
 
-/// What only a person can mend.
+/// Problems that only a person can solve.
 fn troubles(view: &View<'_>) -> Vec<Trouble> {
     let mut troubles = Vec::new();
     let ended = view.asked().ended();
@@ -77,7 +77,7 @@ fn troubles(view: &View<'_>) -> Vec<Trouble> {
         troubles.extend(nowhere(view));
     }
     for row in &view.rows {
-        // The end of a grant is in the way of nothing that the site does not take.
+        // A site that refuses the grant is no problem once the grant has ended there.
         if row.refused && !(ended && row.confirmed) {
             let first = row.standing.findings().first();
             troubles.extend(first.map(|finding| Trouble {

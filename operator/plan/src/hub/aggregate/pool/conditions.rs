@@ -1,4 +1,4 @@
-//! What the conditions of a pool say.
+//! The conditions of a pool.
 
 use aifactory_api::{ConditionType, Reason};
 use jiff::Timestamp;
@@ -79,10 +79,10 @@ fn nodes(view: &View<'_, '_>, conditions: &mut Conditions<'_>) {
         let texts: Vec<String> = found.iter().map(|(site, finding)| format!("{site}: {}", finding.message)).collect();
         return conditions.set(kind, false, first.reason, bounded(&texts));
     }
-    let unheard: Vec<String> = view.places.iter().filter_map(|place| place.unheard(&view.home)).collect();
-    if enough && !unheard.is_empty() {
+    let unreported: Vec<String> = view.places.iter().filter_map(|place| place.unreported(&view.home)).collect();
+    if enough && !unreported.is_empty() {
         // The nodes of a site that has not answered yet were never counted.
-        return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&unheard));
+        return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&unreported));
     }
     conditions.set(kind, enough, if enough { Reason::AsSpecified } else { Reason::InProgress }, "");
 }

@@ -1,4 +1,4 @@
-//! A pool at one site, with what the parts of the site say together.
+//! A pool at one site, from the reports of both parts of the site.
 
 use aifactory_api::OwnerRef;
 use aifactory_api::factory::GpuCount;
@@ -9,7 +9,7 @@ use crate::model::report::{Detail, PoolDetail, SitePhase};
 use crate::model::site_key::Part;
 use crate::model::text::shorten;
 
-/// A site with its parts, and what they say together.
+/// A site with its parts, and the details of their reports joined.
 pub struct Place<'s, 'a> {
     pub parts: Vec<&'s Standing<'a>>,
     pub detail: Option<PoolDetail>,
@@ -36,7 +36,7 @@ pub fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
             }
         };
         let (kubernetes, slurm) = (of(Part::Kubernetes), of(Part::Slurm));
-        // Slinky's nodes are Kubernetes nodes first; what the partition is and who uses its GPUs slurmctld knows best.
+        // The nodes of a Slinky partition are counted in Kubernetes; the partition's state and its GPUs in use are known by slurmctld.
         place.detail = kubernetes.or(slurm).cloned().map(|mut detail| {
             if let Some(slurm) = slurm {
                 let known =
@@ -55,8 +55,8 @@ impl Place<'_, '_> {
         self.parts.first().map(|part| part.key.display(home)).unwrap_or_default()
     }
 
-    /// Why nothing is known of the site, where it can not be asked and has not said anything.
-    pub fn unheard(&self, home: &OwnerRef) -> Option<String> {
+    /// Why nothing is known of the pool at the site, where the site is unreachable and has never reported.
+    pub fn unreported(&self, home: &OwnerRef) -> Option<String> {
         let silent = self.detail.is_none() && self.parts.iter().all(|standing| !standing.reachable && standing.report.is_none());
         self.parts.first().filter(|_| silent).map(|standing| standing.unreachable_text(home))
     }
@@ -89,7 +89,7 @@ impl Place<'_, '_> {
     }
 }
 
-/// Where a pool stands at a part of a site. Of a site's parts the first in this order has the word.
+/// The phase of a pool at a part of a site. A site shows the phase of the part that comes first in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum RowPhase {
     Unknown,

@@ -15,7 +15,7 @@ use crate::model::site_key::SiteKey;
 pub fn cross_site(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, factory: &AIFactory) -> Option<CrossSiteIntent> {
     let asked = grant.spec.network.cross_site.as_ref()?;
     let closed = protected(factory);
-    // A range that is nobody's to use is taken by nobody.
+    // A range that no grant may use does not count as taken.
     let usable = |cidr: &str| network::own_address(&closed, cidr).is_ok();
     let free = |cidrs: &[String]| -> Vec<String> { cidrs.iter().filter(|cidr| !cache.is_taken(cidr, owner, grant, usable)).cloned().collect() };
     let own = asked.addresses.iter().find(|entry| entry.site == key.site)?;

@@ -14,7 +14,7 @@ use crate::model::budget;
 use crate::model::intent::{Budget, GrantPoolIntent, Refusal};
 use crate::model::site_key::{Part, SiteKey};
 
-/// An entry whose pool and factory are there.
+/// An entry with its pool and factory.
 pub struct Entry<'a> {
     pub entry: &'a GrantPool,
     pub pool_ref: OwnerRef,
@@ -24,7 +24,7 @@ pub struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// Looks up what an entry names, or says what is missing.
+    /// Looks up an entry's pool and factory; fails with what is missing.
     pub fn resolve(scope: &Scope<'a>, entry: &'a GrantPool, pool_ref: OwnerRef) -> Result<Self, Refusal> {
         let Some(pool) = scope.cache.pool(&pool_ref) else {
             return Err(refusal(
@@ -93,8 +93,8 @@ impl<'a> Entry<'a> {
         share::split(total, &weights.collect())
     }
 
-    /// What one site is told of the entry.
-    pub fn told(&self, placed: &PoolSite, max_gpus: i64, (device_minutes, serial): (i64, u64)) -> GrantPoolIntent {
+    /// The entry's part of the intent for one site.
+    pub fn pool_intent(&self, placed: &PoolSite, max_gpus: i64, (device_minutes, serial): (i64, u64)) -> GrantPoolIntent {
         let spec = &self.pool.spec;
         GrantPoolIntent {
             pool: self.pool_ref.name.clone(),

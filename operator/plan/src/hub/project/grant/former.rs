@@ -10,15 +10,15 @@ use crate::model::budget;
 use crate::model::intent::{Budget, GrantPoolIntent};
 use crate::model::site_key::{Part, SiteKey};
 
-/// The pools of which a Kubernetes site has nothing to give any more, and goes on telling what was used. `kept`: the site keeps what it has, so that a
-/// budget that nobody remembers closes nothing.
+/// The pools that a Kubernetes site gives nothing of any more, and of which it still reports what was used. `kept`: the site keeps what it has, so a
+/// pool without a remembered budget gets an unlimited one, which closes nothing.
 pub fn counted(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteKey, ledger: Option<&Ledger>, kept: bool) -> Vec<GrantPoolIntent> {
     let named = grant.spec.pools.iter().zip(pools_of_grant(owner, grant)).filter(|_| key.part == Part::Kubernetes);
     named
         .filter_map(|(entry, pool)| {
             let pool = cache.pool(&pool).filter(|pool| pool.spec.slurm.is_none())?;
-            let told = ledger.map(|ledger| ledger.told(&entry.name, key)).unwrap_or_default();
-            let (device_minutes, serial) = if kept && told == (0, 0) { (i64::MAX, 0) } else { told };
+            let assigned = ledger.map(|ledger| ledger.assigned(&entry.name, key)).unwrap_or_default();
+            let (device_minutes, serial) = if kept && assigned == (0, 0) { (i64::MAX, 0) } else { assigned };
             Some(GrantPoolIntent {
                 pool: entry.pool_ref.name.clone(),
                 resource: pool.spec.accelerator.resource_name.clone(),
@@ -33,7 +33,7 @@ pub fn counted(cache: &Cache, owner: &OwnerRef, grant: &AccessGrant, key: &SiteK
         .collect()
 }
 
-/// What status says of the limits that the sites of a pool's factory had in force, and of what was used there.
+/// The limits that the sites of a pool's factory had in force by the last status, and what was used there.
 pub fn recalled(
     cache: &Cache,
     grant: &AccessGrant,
@@ -55,13 +55,13 @@ pub fn recalled(
             let pods = part == Part::Kubernetes;
             let budget = row.budgets.iter().find(|budget| budget.name == entry && budget::part_of(budget) == part);
             if same && budget.is_none() && !wanted.contains_key(&key) {
-                // The row is there for something else.
+                // The row is about another entry.
                 return None;
             }
             let former = match budget.and_then(|budget| budget.limit) {
                 Some(limit) if same => Former::Limit(limit),
                 None if same && generation <= 1 && (budget.is_none() || !pods) => Former::Part,
-                // A lower part may end Pods: none is told for want of knowledge.
+                // A lower limit may end Pods, so none is assigned for lack of knowledge.
                 limit if pods => Former::Unsure(limit.max(wanted.get(&key).copied())),
                 limit => Former::Unsure(limit),
             };

@@ -1,4 +1,4 @@
-//! The intent of a grant as far as it does not depend on its pools.
+//! The parts of a grant's intent that do not depend on its pools.
 
 use aifactory_api::OwnerRef;
 use aifactory_api::factory::FactoryPolicy;
@@ -8,7 +8,7 @@ use crate::hub::cache::created;
 use crate::model::duration;
 use crate::model::intent::{Body, Desired, EgressIntent, End, GrantIntent, Intent, MemberCaps, MemberIntent, VERSION};
 
-/// The grant without pools and without addresses. `policy` is the factory's whose site this is for; `None`: nobody can read it.
+/// The grant without pools and without addresses. `policy` is that of the site's factory; `None`: the factory can not be read.
 pub fn skeleton(grant: &AccessGrant, policy: Option<&FactoryPolicy>, desired: Desired) -> GrantIntent {
     let spec = &grant.spec;
     GrantIntent {
@@ -16,7 +16,7 @@ pub fn skeleton(grant: &AccessGrant, policy: Option<&FactoryPolicy>, desired: De
         organisation: spec.organisation.name.clone(),
         desired,
         only_if_held: None,
-        // Whoever could check the members is not there, so that nobody gets anything that he has not.
+        // Without the factory the members can not be checked, so that no member gets more than he has.
         keep: policy.is_none(),
         members: spec.members.iter().filter(|member| member.state == MemberState::Active).map(|active| member(active, policy)).collect(),
         pools: Vec::new(),
@@ -63,7 +63,7 @@ fn end(grant: &AccessGrant) -> End {
     End {
         running_work: expiry.running_work,
         grace_seconds: duration::seconds(&expiry.grace_period).unwrap_or(3600),
-        // What can not be read keeps data: 180 days, as the default.
+        // A retention that can not be read counts as 180 days, the default.
         retention_seconds: duration::seconds(&expiry.retention).unwrap_or(180 * 24 * 3600),
         after_retention: expiry.after_retention,
     }
@@ -81,7 +81,7 @@ pub fn egress(grant: &AccessGrant) -> Vec<EgressIntent> {
         .collect()
 }
 
-/// The envelope.
+/// Wraps a body into an intent.
 pub fn make(owner: &OwnerRef, grant: &AccessGrant, body: GrantIntent) -> Intent {
     Intent {
         version: VERSION,

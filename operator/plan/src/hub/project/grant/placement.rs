@@ -12,20 +12,20 @@ use crate::hub::project::residency;
 use crate::model::intent::{Desired, GrantPoolIntent, Intent, Refusal};
 use crate::model::site_key::{Part, SiteKey};
 
-/// One part of a site, and what the entries of a grant say about it together.
+/// One part of a site, with all that the entries of a grant place there.
 #[derive(Default)]
 pub struct Placement {
     pub pools: Vec<GrantPoolIntent>,
-    /// Why the grant must not be there, nor stay.
+    /// Why the grant must not be there, and is ended where it is.
     pub refused: Option<Refusal>,
-    /// Why it must not come there.
+    /// Why the grant must not be given there, though it may stay where it is.
     pub only_if_held: Option<Refusal>,
-    /// Why nobody can tell what is to be there: the factory does not name the site, or not this part of it.
+    /// Why it is not known what the grant is to have there: the factory does not name the site, or not this part of it.
     pub broken: Option<Refusal>,
 }
 
 impl Placement {
-    /// Takes in what residency, stages and a drained placement say.
+    /// Adds the restrictions of residency, stages and a drained placement.
     pub fn restrict(&mut self, grant: &AccessGrant, pool: &GPUPool, site: &Site, placed: &PoolSite) {
         if !residency::allows(&grant.spec.data.residency, &site.country) {
             self.refused.get_or_insert_with(|| {
@@ -40,7 +40,7 @@ impl Placement {
         }
     }
 
-    /// The intent. `unresolved`: something else that the grant names is not there, so that this may not be all.
+    /// The intent. `unresolved`: something else that the grant names is missing, so that the placement may be incomplete.
     pub fn intent(&self, scope: &Scope<'_>, key: &SiteKey, unresolved: Option<&Refusal>) -> Intent {
         let grant = scope.grant;
         let kept = self.broken.as_ref().or(unresolved);
@@ -59,7 +59,7 @@ impl Placement {
     }
 }
 
-/// Why nothing new may come here.
+/// Why no new grant may be placed here.
 fn not_new(grant: &AccessGrant, pool: &GPUPool, site: &Site, placed: &PoolSite) -> Option<Refusal> {
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let early = grant.spec.early_access;

@@ -1,4 +1,4 @@
-//! The site's own word: `paused` and `allowDeletion` in its ConfigMap, absent, empty, unreadable, and taken back.
+//! The site's own policy: `paused` and `allowDeletion` in its ConfigMap, absent, empty, unreadable, and removed.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ const DELETION: By = By::Policy("aifactory-site-deletion");
 
 /// One test after the other, since all of them change the same ConfigMap.
 #[test]
-fn the_site_keeps_the_last_word() -> Outcome {
+fn the_sites_own_policy_prevails() -> Outcome {
     run(async {
         let hub = federation().await?.hub();
         hub.install_hub().await?;
@@ -30,7 +30,7 @@ fn the_site_keeps_the_last_word() -> Outcome {
     })
 }
 
-async fn say(cluster: &Cluster, data: Value) -> aifactory_tests::Result<()> {
+async fn set_policy(cluster: &Cluster, data: Value) -> aifactory_tests::Result<()> {
     let policy = Request::delete(config_map_path("aifactory-system", SITE_POLICY));
     // Replaced rather than merged, so that keys leave too.
     drop(policy.send(&cluster.admin()).await);
@@ -59,7 +59,7 @@ async fn paused(scene: &Scene) -> Outcome {
         may(scene, what, request).await?;
     }
     for word in ["true", "yes", "", " True"] {
-        say(&scene.cluster, json!({"paused": word})).await?;
+        set_policy(&scene.cluster, json!({"paused": word})).await?;
         let row = |what, request| Row::new("paused", what, request, &[PAUSED]).words("paused in the ConfigMap");
         let locked = json!({"metadata": {"annotations": {"aifactory.dev/ended-because": "x"}}});
         await_refused(
@@ -84,7 +84,7 @@ async fn paused(scene: &Scene) -> Outcome {
     passes(&scene.operator, "while paused, tokens stopped", &Request::delete(service_account_path(TENANT, "default"))).await?;
     passes(&local::operator(scene).await?, "while paused, work of the hub", &local::living_grants(json!({"example": ""}))).await?;
     for (what, data) in [("not paused", json!({"paused": "false"})), ("not paused, with a line break", json!({"paused": "false\n"}))] {
-        say(&scene.cluster, data).await?;
+        set_policy(&scene.cluster, data).await?;
         may(scene, what, write()).await?;
     }
     Ok(())
@@ -92,21 +92,21 @@ async fn paused(scene: &Scene) -> Outcome {
 
 async fn deletion(scene: &Scene) -> Outcome {
     for word in ["false", "no", ""] {
-        say(&scene.cluster, json!({"allowDeletion": word})).await?;
+        set_policy(&scene.cluster, json!({"allowDeletion": word})).await?;
         let row = Row::new("deletion", "a Namespace deleted", Request::delete(namespace_path(TENANT)).dry_run(), &[DELETION]);
         await_refused(&scene.operator, &[row.words("kubectl delete namespace")]).await?;
         may(scene, "where deletion is refused, all else", write()).await?;
     }
-    say(&scene.cluster, json!({"allowDeletion": "true"})).await?;
+    set_policy(&scene.cluster, json!({"allowDeletion": "true"})).await?;
     may(scene, "deletion, where it is allowed", Request::delete(namespace_path(TENANT)).dry_run()).await?;
     Ok(())
 }
 
-/// A site that has said nothing, in both ways of saying nothing, is neither paused nor does it keep Namespaces; and it runs no image.
+/// A site without a policy, by an absent or an empty ConfigMap, is neither paused nor does it keep Namespaces; and it runs no image.
 async fn silence(scene: &Scene) -> Outcome {
     let node_set = Request::apply(crate::node_sets::node_set_path("slurm", "new"), crate::node_sets::node_set("slurm", "new", json!({})));
     let image = |by| Row::new("silence", "any image", node_set.clone(), &[by]);
-    say(&scene.cluster, json!({})).await?;
+    set_policy(&scene.cluster, json!({})).await?;
     await_refused(&scene.operator, &[image(By::Policy("aifactory-site-nodeset-images"))]).await?;
     may(scene, "a write, with an empty ConfigMap", write()).await?;
     may(scene, "a delete, with an empty ConfigMap", Request::delete(namespace_path(TENANT)).dry_run()).await?;

@@ -1,4 +1,4 @@
-//! What a site's own policy says is any text: it is read without a panic, and what can not be read is named.
+//! A site's own policy is any text: it is read without a panic, and what can not be read is named.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ fuzz_target!(|data: BTreeMap<String, String>| {
         data.insert(key.to_owned(), text.clone());
     }
     let policy = SitePolicy::parse(&data);
-    // A word that is not understood is taken in the site's favour.
+    // A value that can not be read counts as the most restrictive one.
     assert!(policy.paused || text.trim() == "false", "{text:?}");
     assert!(policy.keep_namespaces || text.trim() == "true", "{text:?}");
 });

@@ -1,4 +1,4 @@
-//! What the hub's controller does for one resource: projected, told to sites, aggregated.
+//! The hub's controller reconciles one resource: projects it, sends intents to sites, and aggregates reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use aifactory_plan::hub::aggregate::{self, Outcome};
 use aifactory_plan::hub::project;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::intent::{Intent, SiteWord};
+use aifactory_plan::model::intent::{Intent, SiteConfig};
 use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
 use super::cast::HUB;
 use super::clock::{DAY, Ms, SECOND, ms, time};
-use super::controller::{Controller, HEARING, Out, Worked};
+use super::controller::{Controller, Out, REPORT_GRACE, Worked};
 use super::hub_store::{Resource, Status, Write};
 use super::worker::ToSite;
 
 impl Controller {
-    pub fn visit(&mut self, owner: &OwnerRef, now: Ms) -> Option<Write> {
+    pub fn reconcile(&mut self, owner: &OwnerRef, now: Ms) -> Option<Write> {
         if self.undecodable.contains(owner) {
             if owner.kind == Kind::AIFactory {
                 self.ensure_workers(owner, now);
@@ -61,13 +61,13 @@ impl Controller {
             return Some(Write::RemoveFinalizer);
         }
         let observed = factory.status.as_ref().is_some_and(|status| status.observed_generation == factory.metadata.generation);
-        if observed && !(self.heard_of(owner, &named, now) && named.iter().all(|key| self.heard_all_of(key, now))) {
+        if observed && !(self.has_reported(owner, &named, now) && named.iter().all(|key| self.has_reported_all(key, now))) {
             return self.later(owner);
         }
         self.status(owner, factory.metadata.generation, factory.status.as_ref(), outcome, Status::Factory, now)
     }
 
-    /// Sees to it that each part that the factory names, or that may hold something of it, has a worker that knows what it must; ends the others.
+    /// Starts or updates a worker for each part that the factory names, or that may hold something of it; ends the others.
     pub fn ensure_workers(&mut self, owner: &OwnerRef, now: Ms) -> BTreeSet<SiteKey> {
         let sites = self.cache.factory(owner).map(|factory| factory.spec.sites.clone()).unwrap_or_default();
         let named: BTreeMap<SiteKey, CredentialSource> =
@@ -84,12 +84,12 @@ impl Controller {
             }
         }
         let others: Vec<SiteKey> = self.sites.keys().filter(|key| key.factory == *owner && !keys.contains(*key)).cloned().collect();
-        others.iter().for_each(|key| self.let_go(key));
+        others.iter().for_each(|key| self.remove_part(key));
         named.into_keys().collect()
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource, now: Ms) {
-        let Some(intent) = project::site(&self.cache, HUB, key, self.word_for(key)) else { return };
+        let Some(intent) = project::site(&self.cache, HUB, key, self.site_config_for(key)) else { return };
         let before = self.sites.get(key).map(|worked| worked.source.clone());
         if before.as_ref() != Some(source) {
             self.stop(key);
@@ -117,19 +117,19 @@ impl Controller {
         }
     }
 
-    fn word_for(&self, key: &SiteKey) -> Option<SiteWord> {
+    fn site_config_for(&self, key: &SiteKey) -> Option<SiteConfig> {
         let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
         match key.part {
             Part::Kubernetes => None,
-            Part::Slurm if !kubernetes => Some(SiteWord::default()),
-            Part::Slurm => self.words.get(&key.other()).cloned(),
+            Part::Slurm if !kubernetes => Some(SiteConfig::default()),
+            Part::Slurm => self.site_configs.get(&key.other()).cloned(),
         }
     }
 
-    /// Tells each of these parts what it must know of a resource, and withdraws what any other part was told of it.
+    /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
     fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
-            self.tell(key, intent);
+            self.send(key, intent);
         }
         for (_, worked) in self.sites.iter_mut().filter(|(key, _)| !intents.contains_key(*key)) {
             if worked.intents.remove(owner).is_some() {
@@ -139,10 +139,10 @@ impl Controller {
         self.reports.expect(owner, self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()));
     }
 
-    fn tell(&mut self, key: &SiteKey, intent: &Intent) {
+    fn send(&mut self, key: &SiteKey, intent: &Intent) {
         let Some(worked) = self.sites.get_mut(key) else { return };
         let digest = digest_of(intent);
-        if worked.intents.get(&intent.owner).is_some_and(|(told, _)| *told == digest) {
+        if worked.intents.get(&intent.owner).is_some_and(|(sent, _)| *sent == digest) {
             return;
         }
         let intent = Arc::new(intent.clone());
@@ -151,7 +151,7 @@ impl Controller {
         self.out.push(Out::Tell(worked.worker, ToSite::Put(intent)));
     }
 
-    pub fn tell_gone(&mut self, key: &SiteKey, owner: &OwnerRef) {
+    pub fn send_tombstone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         let Some(worked) = self.sites.get_mut(key) else { return };
         if worked.tombstones.insert(owner.clone()) {
             worked.intents.remove(owner);
@@ -159,7 +159,7 @@ impl Controller {
         }
     }
 
-    /// Tells a part the whole desired set again.
+    /// Sends a part the whole desired set again.
     pub fn resend(&mut self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
         let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
@@ -167,7 +167,7 @@ impl Controller {
     }
 
     /// Ends the worker of a part that its factory does not name any more.
-    pub fn let_go(&mut self, key: &SiteKey) {
+    pub fn remove_part(&mut self, key: &SiteKey) {
         self.stop(key);
         self.site_reports.remove(key);
         self.reports.remove_part(&self.cache, key);
@@ -185,7 +185,7 @@ impl Controller {
         }
         let keys = projection.sites.keys().cloned().collect();
         let observed = pool.status.as_ref().is_some_and(|status| status.observed_generation == pool.metadata.generation);
-        if observed && !self.heard_of(owner, &keys, now) {
+        if observed && !self.has_reported(owner, &keys, now) {
             return self.later(owner);
         }
         self.status(owner, pool.metadata.generation, pool.status.as_ref(), outcome, Status::Pool, now)
@@ -197,7 +197,7 @@ impl Controller {
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
         let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), time(now));
-        if projection.as_ref().is_some_and(|projection| ledger.hear(&projection.sites, &about.about)) {
+        if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
             projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), time(now));
         }
         drop(about);
@@ -213,7 +213,7 @@ impl Controller {
         }
         let keys = projection.sites.keys().cloned().collect();
         let observed = grant.status.as_ref().is_some_and(|status| status.observed_generation == grant.metadata.generation);
-        if observed && !self.heard_of(owner, &keys, now) {
+        if observed && !self.has_reported(owner, &keys, now) {
             return self.later(owner);
         }
         self.status(owner, grant.metadata.generation, grant.status.as_ref(), outcome, Status::Grant, now)
@@ -224,9 +224,9 @@ impl Controller {
         project::may_hold(&self.cache, owner, &self.holders.of(owner), &self.synced)
     }
 
-    /// Whether each of these sites has said since the start what is there of this resource, or why it can not.
-    fn heard_of(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>, now: Ms) -> bool {
-        now - self.begun > HEARING
+    /// Whether each of these sites has reported on this resource since the start, or has a problem that keeps it from reporting.
+    fn has_reported(&self, owner: &OwnerRef, keys: &BTreeSet<SiteKey>, now: Ms) -> bool {
+        now - self.begun > REPORT_GRACE
             || keys.iter().all(|key| {
                 self.site_reports.get(key).is_some_and(|report| {
                     let knows = self.sites.get(key).is_some_and(|worked| worked.intents.contains_key(owner));
@@ -236,14 +236,14 @@ impl Controller {
             })
     }
 
-    /// Whether a part has said since the start what is there of everything that it was told of, or why it can not.
-    fn heard_all_of(&self, key: &SiteKey, now: Ms) -> bool {
+    /// Whether a part has reported on everything that it was sent since the start, or has a problem that keeps it from reporting.
+    fn has_reported_all(&self, key: &SiteKey, now: Ms) -> bool {
         let of = |report: &SiteReport| !report.reachable || (report.synced && self.reports.has_answered(key)) || report.problem.is_some();
-        now - self.begun > HEARING || self.site_reports.get(key).is_some_and(of)
+        now - self.begun > REPORT_GRACE || self.site_reports.get(key).is_some_and(of)
     }
 
     fn later(&mut self, owner: &OwnerRef) -> Option<Write> {
-        self.schedule.add_at(owner.clone(), self.begun + HEARING + 10);
+        self.schedule.add_at(owner.clone(), self.begun + REPORT_GRACE + 10);
         None
     }
 
