@@ -402,7 +402,7 @@ fn end(mut world: World, told: &[(i64, usize)]) -> World {
         body.desired = Desired::Ended { because: Reason::Deleting, message: "the grant was deleted".to_owned(), at: None };
         body.pools.iter_mut().for_each(|pool| pool.budget.device_minutes = *minutes);
         world.round(*calls, &mut |_, _, _| {});
-        world.leaving = Default::default();
+        world.removals = Default::default();
     }
     world.settle();
     world.grants.remove(&owner("alpha"));

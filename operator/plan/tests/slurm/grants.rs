@@ -7,7 +7,7 @@ use aifactory_api::grant::{AfterRetention, MemberRole, RunningWork};
 use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, SlurmScope, held, plan_gone, plan_grant, scope};
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, RemovalProgress, SlurmScope, held, plan_gone, plan_grant, scope};
 use aifactory_plan::model::intent::*;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::{SignedDuration, Timestamp};
@@ -104,7 +104,7 @@ pub struct World {
     pub refused: BTreeMap<OwnerRef, Refusal>,
     pub grants: BTreeMap<OwnerRef, (String, GrantIntent)>,
     /// Lost with every restart.
-    pub leaving: Leaving,
+    pub removals: RemovalProgress,
     pub now: Timestamp,
 }
 
@@ -117,7 +117,7 @@ impl World {
             users: Some(BTreeMap::new()),
             refused: BTreeMap::new(),
             grants: grants.into_iter().map(|(name, grant)| (owner(name), ("uid-1".to_owned(), grant))).collect(),
-            leaving: Leaving::default(),
+            removals: RemovalProgress::default(),
             now: "2026-11-21T09:00:00Z".parse().expect("a time"),
         }
     }
@@ -157,7 +157,7 @@ impl World {
                 users: self.users.as_ref(),
                 refused: self.refused.get(owner),
                 busy: &busy,
-                leaving: &self.leaving,
+                removals: &self.removals,
             };
             match self.grants.get(owner) {
                 Some((uid, grant)) => {
@@ -188,7 +188,7 @@ impl World {
             if let Err(error) = self.cluster.apply(call) {
                 panic!("{owner}: {call} was refused with {error}");
             }
-            self.leaving.made(call);
+            self.removals.record(call);
             check(owner, call, &self.cluster);
         }
         Some(())

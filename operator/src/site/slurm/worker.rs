@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, RemovalProgress};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::{SiteIntent, SiteWord};
 use aifactory_plan::model::report::{EntryUsage, Finding};
@@ -71,7 +71,7 @@ struct SlurmDriver {
     partitions: Option<BTreeMap<String, PartitionView>>,
     wake: BTreeMap<OwnerRef, Instant>,
     /// How far the removal of associations is.
-    leaving: Leaving,
+    removals: RemovalProgress,
     usage: Option<Usage>,
     /// The users of each account who had jobs when records were last read.
     busy: BTreeMap<String, BTreeSet<String>>,
@@ -111,7 +111,7 @@ impl SlurmDriver {
             held: None,
             partitions: None,
             wake: BTreeMap::new(),
-            leaving: Leaving::default(),
+            removals: RemovalProgress::default(),
             usage: Some(Usage::default()),
             busy: BTreeMap::new(),
             usage_at: now,
@@ -197,7 +197,7 @@ impl SlurmDriver {
             DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
             self.word(),
             self.busy.clone(),
-            self.leaving.clone(),
+            self.removals.clone(),
             claim,
         );
         let Some(id) = self.core.connection.id() else { return };

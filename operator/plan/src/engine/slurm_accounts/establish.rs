@@ -199,7 +199,7 @@ impl Planner<'_> {
     /// Makes members' associations once all that they refer to was read, and removes what is not wanted.
     fn rows(&mut self, grant: &GrantIntent, entries: &[Entry<'_>], usable: bool) {
         let members = Members::read(grant, self.view.users, self.view.policy);
-        self.say(&members);
+        self.report_members(&members);
         let snapshot = self.view.snapshot;
         let account = self.found.account.clone();
         let mut wanted: BTreeMap<RowKey, Wanted> = BTreeMap::new();
@@ -275,7 +275,7 @@ impl Planner<'_> {
             && !key.partition.is_empty()
     }
 
-    fn say(&mut self, members: &Members) {
+    fn report_members(&mut self, members: &Members) {
         for (ids, text) in [
             (&members.waiting, "have no user in this Slurm; the site names it in aifactory-slurm-users (member id: user)"),
             (&members.taken, "have the user of another member, who has it; the site names another in aifactory-slurm-users"),

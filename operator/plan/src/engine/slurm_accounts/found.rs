@@ -53,12 +53,12 @@ impl<'a> Found<'a> {
         let own = scope.account(owner);
         let ours = account_record(snapshot, &own).filter(|record| record.is_of(scope, owner));
         // A partly written record is one that says less: what has ended has ended.
-        let told = qos.values().map(|(_, record)| record).max_by_key(|record| {
+        let from_qos = qos.values().map(|(_, record)| record).max_by_key(|record| {
             let marks = record.marks();
             (marks.locked(), marks.ended_at.map(Reverse), marks.locked_at.map(Reverse))
         });
         let since = ours.iter().chain(qos.values().map(|(_, record)| record)).map(|record| record.since).min();
-        let record = ours.clone().or_else(|| told.cloned()).map(|record| Record {
+        let record = ours.clone().or_else(|| from_qos.cloned()).map(|record| Record {
             since: since.unwrap_or(record.since),
             account: None,
             entry: None,
@@ -104,7 +104,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Grants of which this site has something in this cluster. What other sites, factories or hubs have in the same database is not told.
+/// Grants of which this site has something in this cluster. What other sites, factories or hubs have in the same database is left out.
 pub fn held(snapshot: &Snapshot, scope: &SlurmScope) -> BTreeMap<OwnerRef, HeldAccount> {
     let names = |name: &&String| name.starts_with(SLURM_PREFIX);
     let accounts = snapshot.accounts.keys().filter(names).filter_map(|name| account_record(snapshot, name));

@@ -48,7 +48,7 @@ impl Planner<'_> {
 
     /// What is known of an association that is on its way out.
     pub fn mark(&self, key: &RowKey, row: &Row) -> RowMark {
-        let known = self.view.leaving.of(key).cloned();
+        let known = self.view.removals.of(key).cloned();
         known.or_else(|| RowMark::parse(&row.comment)).unwrap_or_else(|| RowMark::new(&self.scope, self.owner, None))
     }
 

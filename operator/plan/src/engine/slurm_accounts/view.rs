@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::call::Call;
-use super::leaving::Leaving;
+use super::removal_progress::RemovalProgress;
 use super::state::Snapshot;
 use crate::model::digest::Digest;
 use crate::model::intent::Refusal;
@@ -25,8 +25,8 @@ pub struct AccountView<'a> {
     pub refused: Option<&'a Refusal>,
     /// Users with jobs of this grant's account.
     pub busy: &'a BTreeSet<String>,
-    /// What is remembered of associations that are on their way out.
-    pub leaving: &'a Leaving,
+    /// How far the removal of associations is.
+    pub removals: &'a RemovalProgress,
 }
 
 /// What is to be done about one grant.

@@ -21,7 +21,7 @@ use crate::site::slurm::usage::{Cycle, Usage};
 impl SlurmDriver {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {
         self.passing = false;
-        self.leaving = pass.leaving;
+        self.removals = pass.removals;
         if !self.core.connection.is(session) {
             self.resync_at = Instant::now();
             return;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, HeldAccount, Leaving, SlurmScope, Snapshot, Stage, Standing};
+use aifactory_plan::engine::slurm_accounts::{
+    self, AccountPlan, AccountView, Call, HeldAccount, RemovalProgress, SlurmScope, Snapshot, Stage, Standing,
+};
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteIntent, SiteWord};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::site::policy::SitePolicy;
@@ -37,7 +39,7 @@ pub(super) struct Pass {
     word: Option<SiteWord>,
     policy: SitePolicy,
     busy: BTreeMap<String, BTreeSet<String>>,
-    pub leaving: Leaving,
+    pub removals: RemovalProgress,
     /// The id of the claim under which it writes; `None`: it only reads.
     claim: Option<String>,
     pub result: Result<Found, NoClaim>,
@@ -67,7 +69,7 @@ impl Pass {
         desired: DesiredSet,
         word: Option<SiteWord>,
         busy: BTreeMap<String, BTreeSet<String>>,
-        leaving: Leaving,
+        removals: RemovalProgress,
         claim: Option<String>,
     ) -> Self {
         let mut policy = word.as_ref().map(|word| SitePolicy::parse(&word.policy)).unwrap_or_default();
@@ -75,7 +77,7 @@ impl Pass {
         policy.paused |= word.is_none();
         let scope = slurm_accounts::scope(&site);
         let DesiredSet { intents, tombstones: gone } = desired;
-        Self { about, site, scope, intents, gone, word, policy, busy, leaving, claim, result: Ok(Found::default()) }
+        Self { about, site, scope, intents, gone, word, policy, busy, removals, claim, result: Ok(Found::default()) }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
@@ -131,7 +133,7 @@ impl Pass {
             for (_, call) in
                 calls.iter().filter(|(owner, call)| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage()))
             {
-                self.leaving.made(call);
+                self.removals.record(call);
             }
             for (owner, call, error) in failures {
                 if error.is_transport() {
@@ -150,7 +152,7 @@ impl Pass {
             }
         }
         if matches!(self.about, Scope::Everything) {
-            self.leaving.retain(&snapshot);
+            self.removals.retain(&snapshot);
         }
         found.released = self.release(client, &found, &snapshot).await?;
         Ok(found)
@@ -244,7 +246,7 @@ impl Pass {
             users: self.word.as_ref().map(|word| &word.users),
             refused: refusals.get(owner),
             busy: self.busy.get(&account).unwrap_or(&nobody),
-            leaving: &self.leaving,
+            removals: &self.removals,
         };
         match self.grant(owner) {
             Some((intent, grant)) => Some(slurm_accounts::plan_grant(&self.site, intent, grant, &view, now)),
