@@ -14,6 +14,7 @@ use aifactory_plan::hub::project::{self, GrantProjection};
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, QosName};
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
 use aifactory_plan::model::report::{
     Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry,
@@ -644,14 +645,14 @@ fn access_was_never_given_where_every_part_says_so() {
 fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
     let text = "a word of the site ".repeat(words);
     let name = |at: usize| if at == 0 { "h100".to_owned() } else { format!("former-{at}") };
-    let entry = |at: usize| SlurmEntry { qos: format!("q-{at}"), partition: "h100".to_owned(), limit: Some(60) };
+    let entry = |at: usize| SlurmEntry { qos: QosName::new(format!("q-{at}")), partition: PartitionName::new("h100"), limit: Some(60) };
     let detail = GrantDetail {
         namespace: "aif-alpha".to_owned(),
         members_wanted: 2,
         members_bound: 2,
         slurm: Some(SlurmDetail {
-            cluster: "remich".to_owned(),
-            account: "a".to_owned(),
+            cluster: ClusterName::new("remich"),
+            account: AccountName::new("a"),
             entries: (0..entries).map(|at| (name(at), entry(at))).collect(),
         }),
         usage: (0..entries).map(|at| (name(at), EntryUsage { used: 60, ..EntryUsage::default() })).collect(),
@@ -691,7 +692,7 @@ proptest! {
 
         let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "slurm");
         let projection = project::pool(&world, &pool_ref, &holders);
-        let detail = PoolDetail { partition: Some(("h100".to_owned(), "Up".to_owned())), ..PoolDetail::default() };
+        let detail = PoolDetail { partition: Some((PartitionName::new("h100"), "Up".to_owned())), ..PoolDetail::default() };
         let of_pool = |intent: &Intent| Report {
             owner: intent.owner.clone(), uid: intent.uid.clone(), generation: 1, answers: digest_of(intent), phase: SitePhase::Bound, settled: false,
             findings: vec![Finding::note(Reason::SiteError, "a word ".repeat(words))], detail: Detail::Pool(detail.clone()),

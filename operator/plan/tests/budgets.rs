@@ -12,6 +12,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteWord};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
@@ -144,16 +145,16 @@ fn each_part_is_told_of_its_own_pools_only() {
     let projection = project::grant(&world(&grant(1, pools)), &alpha(), &BTreeSet::new(), now()).expect("a projection");
     assert!(projection.problems.is_empty(), "{:?}", projection.problems);
     assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [kubernetes("a"), slurm("a"), slurm("b")]);
-    let pools = |key: &SiteKey| -> Vec<(String, Option<String>, i64, i64)> {
+    let pools = |key: &SiteKey| -> Vec<(String, Option<PartitionName>, i64, i64)> {
         let pools = &body(&projection.sites[key]).pools;
         pools.iter().map(|pool| (pool.entry.clone(), pool.partition.clone(), pool.budget.device_minutes, pool.max_gpus)).collect()
     };
     assert_eq!(pools(&kubernetes("a")), [("pods".to_owned(), None, 1200, 2)]);
-    assert_eq!(pools(&slurm("a")), [("main".to_owned(), Some("h100".to_owned()), 9000, 6)]);
-    assert_eq!(pools(&slurm("b")), [("main".to_owned(), Some("acc".to_owned()), 3000, 2)]);
+    assert_eq!(pools(&slurm("a")), [("main".to_owned(), Some(PartitionName::new("h100")), 9000, 6)]);
+    assert_eq!(pools(&slurm("b")), [("main".to_owned(), Some(PartitionName::new("acc")), 3000, 2)]);
     let caps = body(&projection.sites[&slurm("b")]).caps;
     assert_eq!((caps.max_gpus, caps.max_jobs, caps.max_wall_minutes), (Some(4), None, Some(720)));
-    assert_eq!(body(&projection.sites[&slurm("b")]).members[0].slurm_user.as_deref(), Some("u1"));
+    assert_eq!(body(&projection.sites[&slurm("b")]).members[0].slurm_user.as_ref().map(UserName::as_str), Some("u1"));
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn without_rest_no_budget_and_no_binding() {
 }
 
 fn report(intent: &Intent, used: i64, limit: i64) -> Report {
-    let entry = SlurmEntry { qos: "grant-alpha-main".to_owned(), partition: "h100".to_owned(), limit: Some(limit) };
+    let entry = SlurmEntry { qos: QosName::new("grant-alpha-main"), partition: PartitionName::new("h100"), limit: Some(limit) };
     let closed = match &intent.body {
         Body::Grant(grant) => grant.pools[0].partition.is_none() && used >= grant.closes_at(&grant.pools[0].pool),
         Body::Pool(_) => false,
@@ -193,8 +194,8 @@ fn report(intent: &Intent, used: i64, limit: i64) -> Report {
             members_wanted: 1,
             members_bound: 1,
             slurm: Some(SlurmDetail {
-                cluster: "b".to_owned(),
-                account: "grant-alpha".to_owned(),
+                cluster: ClusterName::new("b"),
+                account: AccountName::new("grant-alpha"),
                 entries: BTreeMap::from([("main".to_owned(), entry)]),
             }),
             usage: BTreeMap::from([("main".to_owned(), usage)]),
@@ -395,7 +396,8 @@ fn a_partition_that_is_down_is_not_ready() {
         .iter()
         .map(|(key, intent)| {
             let state = if *key == slurm("b") { "Down" } else { "Up" };
-            let detail = PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some(("h100".to_owned(), state.to_owned())), ..PoolDetail::default() };
+            let detail =
+                PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some((PartitionName::new("h100"), state.to_owned())), ..PoolDetail::default() };
             (key.clone(), Report { detail: Detail::Pool(detail), ..report(intent, 0, 0) })
         })
         .collect();

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::budget;
+use crate::model::id::{PartitionName, UserName};
 
 /// Version of these types on the wire.
 pub const VERSION: u32 = 1;
@@ -68,7 +69,7 @@ pub struct SiteWord {
     /// ConfigMap `aifactory-site-policy`, as it is.
     pub policy: BTreeMap<String, String>,
     /// ConfigMap `aifactory-slurm-users`: member id to local user.
-    pub users: BTreeMap<String, String>,
+    pub users: BTreeMap<String, UserName>,
 }
 
 /// What a site must know of one pool or grant.
@@ -156,7 +157,7 @@ pub enum PoolEngine {
     /// As a Slurm partition.
     Slurm {
         /// The partition's name at this site.
-        partition: String,
+        partition: PartitionName,
         /// Longest run time in minutes.
         max_wall_minutes: Option<u32>,
         /// Its place among the site's partitions.
@@ -255,7 +256,7 @@ pub struct MemberIntent {
     /// The member at Kubernetes sites; `None`: waits.
     pub subject: Option<KubernetesSubject>,
     /// The member's user in Slurm, unless the site's own map says otherwise; `None`: waits.
-    pub slurm_user: Option<String>,
+    pub slurm_user: Option<UserName>,
 }
 
 /// A granted pool at one site.
@@ -276,7 +277,7 @@ pub struct GrantPoolIntent {
     /// What the site may still let the grant use, of which the hub keeps account.
     pub budget: Budget,
     /// The Slurm partition; `None`: the pool is used through Kubernetes.
-    pub partition: Option<String>,
+    pub partition: Option<PartitionName>,
 }
 
 impl GrantIntent {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, Claim, HeldAccount, RemovalProgress, Snapshot, Standing};
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::AccountName;
 use aifactory_plan::model::intent::{Body, Intent, PoolEngine, Presence, SiteIntent};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, Held, PoolDetail, Report, SitePhase, SiteReport};
 use aifactory_plan::site::policy::SitePolicy;
@@ -262,7 +263,7 @@ impl SlurmWorker {
     }
 
     /// The pass is over. Gives the account of the claim where it is to be given up.
-    pub fn pass_ended(&mut self, now: Ms) -> Option<String> {
+    pub fn pass_ended(&mut self, now: Ms) -> Option<AccountName> {
         self.passing = false;
         let failed: Vec<OwnerRef> = self.failures.keys().cloned().collect();
         failed.into_iter().for_each(|owner| {

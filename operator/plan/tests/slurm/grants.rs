@@ -8,6 +8,7 @@ use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, RemovalProgress, SlurmScope, held, plan_gone, plan_grant, scope};
+use aifactory_plan::model::id::{AccountName, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::*;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::{SignedDuration, Timestamp};
@@ -64,12 +65,12 @@ pub fn pool(entry: &str, partition: &str, minutes: i64) -> GrantPoolIntent {
         open: true,
         entry: entry.to_owned(),
         budget: Budget { device_minutes: minutes, ..Budget::default() },
-        partition: Some(partition.to_owned()),
+        partition: Some(PartitionName::new(partition)),
     }
 }
 
 pub fn member(id: &str, user: Option<&str>) -> MemberIntent {
-    MemberIntent { id: id.to_owned(), role: MemberRole::Member, subject: None, slurm_user: user.map(str::to_owned) }
+    MemberIntent { id: id.to_owned(), role: MemberRole::Member, subject: None, slurm_user: user.map(UserName::new) }
 }
 
 pub fn grant() -> GrantIntent {
@@ -100,7 +101,7 @@ pub struct World {
     pub cluster: Cluster,
     pub site: SiteIntent,
     pub policy: SitePolicy,
-    pub users: Option<BTreeMap<String, String>>,
+    pub users: Option<BTreeMap<String, UserName>>,
     pub refused: BTreeMap<OwnerRef, Refusal>,
     pub grants: BTreeMap<OwnerRef, (String, GrantIntent)>,
     /// Lost with every restart.
@@ -130,11 +131,11 @@ impl World {
         scope(&self.site)
     }
 
-    pub fn account(&self, name: &str) -> String {
+    pub fn account(&self, name: &str) -> AccountName {
         self.scope().account(&owner(name))
     }
 
-    pub fn qos(&self, name: &str, entry: &str) -> String {
+    pub fn qos(&self, name: &str, entry: &str) -> QosName {
         self.scope().qos(&owner(name), entry)
     }
 

@@ -16,8 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, RemovalProgress};
 use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, UserName};
 use aifactory_plan::model::intent::{SiteIntent, SiteWord};
 use aifactory_plan::model::report::{EntryUsage, Finding};
 use aifactory_plan::model::site_key::SiteKey;
@@ -68,18 +70,18 @@ struct SlurmDriver {
     plans: BTreeMap<OwnerRef, AccountPlan>,
     failures: BTreeMap<OwnerRef, Vec<Finding>>,
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
-    partitions: Option<BTreeMap<String, PartitionView>>,
+    partitions: Option<BTreeMap<PartitionName, PartitionView>>,
     wake: BTreeMap<OwnerRef, Instant>,
     /// How far the removal of associations is.
     removals: RemovalProgress,
     usage: Option<Usage>,
     /// The users of each account who had jobs when records were last read.
-    busy: BTreeMap<String, BTreeSet<String>>,
+    busy: BTreeMap<AccountName, BTreeSet<UserName>>,
     usage_at: Instant,
     /// Device-time by account and QOS.
-    used: BTreeMap<(String, String), EntryUsage>,
+    used: BTreeMap<EntryKey, EntryUsage>,
     /// Accounts and QOS whose limit was lowered since records were read: running jobs may have reserved more.
-    lowered: BTreeSet<(String, String)>,
+    lowered: BTreeSet<EntryKey>,
     released: bool,
     /// The id of the claim that was given up: the hub may still expect it.
     given_up: Option<String>,
@@ -143,10 +145,11 @@ impl SlurmDriver {
     fn word(&self) -> Option<SiteWord> {
         let mut word = self.core.site.as_ref()?.word.clone()?;
         let own = self.own_word.known()?;
-        for (from, to) in [(&own.policy, &mut word.policy), (&own.users, &mut word.users)] {
-            for (key, value) in from {
-                to.entry(key.clone()).or_insert_with(|| value.clone());
-            }
+        for (key, value) in &own.policy {
+            word.policy.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        for (member, user) in &own.users {
+            word.users.entry(member.clone()).or_insert_with(|| user.clone());
         }
         Some(word)
     }
@@ -210,7 +213,8 @@ impl SlurmDriver {
         let Some(held) = self.held.as_ref().filter(|_| self.usage_due() <= Instant::now()) else { return };
         let Some(mut usage) = self.usage.take() else { return };
         let since = held.values().map(|held| (held.account.clone(), held.record.since)).collect();
-        let cluster = self.core.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| slurm.cluster_name.clone()).unwrap_or_default();
+        let cluster =
+            self.core.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| ClusterName::new(&slurm.cluster_name)).unwrap_or_default();
         let client = session.client.clone();
         self.core.spawn(Event::UsagePanicked, async move {
             let cycle = usage.cycle(&client, &cluster, &since, Timestamp::now()).await;

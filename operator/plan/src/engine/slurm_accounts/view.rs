@@ -8,6 +8,7 @@ use super::call::Call;
 use super::removal_progress::RemovalProgress;
 use super::state::Snapshot;
 use crate::model::digest::Digest;
+use crate::model::id::UserName;
 use crate::model::intent::Refusal;
 use crate::model::report::{Finding, GrantDetail, SitePhase};
 use crate::site::policy::SitePolicy;
@@ -20,11 +21,11 @@ pub struct AccountView<'a> {
     /// The site's own word.
     pub policy: &'a SitePolicy,
     /// The site's own map from member id to user. `None`: not read yet; then nobody is added, and nobody removed because of it.
-    pub users: Option<&'a BTreeMap<String, String>>,
+    pub users: Option<&'a BTreeMap<String, UserName>>,
     /// The site's refusal of this grant.
     pub refused: Option<&'a Refusal>,
     /// Users with jobs of this grant's account.
-    pub busy: &'a BTreeSet<String>,
+    pub busy: &'a BTreeSet<UserName>,
     /// How far the removal of associations is.
     pub removals: &'a RemovalProgress,
 }

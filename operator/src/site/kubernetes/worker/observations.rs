@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::freshness::Moment;
+use aifactory_plan::model::id::UserName;
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::report::Finding;
@@ -109,7 +110,7 @@ impl KubernetesDriver {
             }
             Observation::SlurmUsers(data) => {
                 listed = Some(Listing::SlurmUsers);
-                self.word.users = data.unwrap_or_default();
+                self.word.users = data.unwrap_or_default().into_iter().map(|(member, user)| (member, UserName::new(user))).collect();
                 self.site_dirty = true;
             }
             Observation::Failed(why) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::labels;
+use aifactory_plan::model::id::UserName;
 use aifactory_plan::model::intent::SiteWord;
 
 use crate::credential::Fingerprint;
@@ -30,7 +31,7 @@ pub struct ReadWord {
 impl ReadWord {
     /// Decodes what was read beside the credential.
     pub fn of(texts: &BTreeMap<String, Vec<u8>>) -> Self {
-        let word = map(texts, labels::SITE_POLICY).and_then(|policy| Ok(SiteWord { policy, users: map(texts, labels::SLURM_USERS)? }));
+        let word = map(texts, labels::SITE_POLICY).and_then(|policy| Ok(SiteWord { policy, users: users(map(texts, labels::SLURM_USERS)?) }));
         Self { fingerprints: KEYS.map(|key| texts.get(key).map(|text| Fingerprint::of(text))), word }
     }
 }
@@ -75,6 +76,11 @@ impl OwnWord {
     }
 }
 
+/// Member id to user, as [`SiteWord::users`].
+fn users(map: BTreeMap<String, String>) -> BTreeMap<String, UserName> {
+    map.into_iter().map(|(member, user)| (member, UserName::new(user))).collect()
+}
+
 fn map(texts: &BTreeMap<String, Vec<u8>>, key: &str) -> Result<BTreeMap<String, String>, String> {
     let Some(text) = texts.get(key) else { return Ok(BTreeMap::new()) };
     let bad = || format!("key {key} of the credential's Secret is no map of text to text; example: `p-4711: u4711`");
@@ -101,7 +107,7 @@ mod tests {
         assert!(own.learn(read(b"paused: \"true\"", b"p-1: u1")));
         for bad in [&b"p-1: [u1"[..], b"\xff", b"a: &a [b]\nc: *a", &[b'a'; 100 << 10]] {
             assert!(!own.learn(read(b"", bad)));
-            assert_eq!(own.known().map(|word| &word.users), Some(&BTreeMap::from([("p-1".to_owned(), "u1".to_owned())])));
+            assert_eq!(own.known().map(|word| &word.users), Some(&BTreeMap::from([("p-1".to_owned(), UserName::new("u1"))])));
             assert!(own.problem().is_some_and(|problem| problem.contains(labels::SLURM_USERS)));
         }
         assert!(own.learn(ReadWord::of(&BTreeMap::new())));

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::AccountPlan;
+use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::PartitionName;
 use aifactory_plan::model::intent::{Body, PoolEngine, PoolIntent, Presence};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, Held, PoolDetail, Report, SitePhase, SiteReport};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::sync::{Found, Pass, Scope};
-use super::{AGAIN, SlurmDriver, USAGE};
+use super::{AGAIN, PartitionView, SlurmDriver, USAGE};
 use crate::site::clock::Now;
 use crate::site::controller;
 use crate::site::slurm::claim::NoClaim;
@@ -112,7 +114,7 @@ impl SlurmDriver {
             return;
         }
         let known = self.plans.values().filter_map(|plan| plan.detail.slurm.as_ref());
-        let keys: BTreeSet<(String, String)> =
+        let keys: BTreeSet<EntryKey> =
             known.flat_map(|slurm| slurm.entries.values().map(|entry| (slurm.account.clone(), entry.qos.clone()))).collect();
         self.used.retain(|key, _| keys.contains(key));
         self.lowered.retain(|key| keys.contains(key));
@@ -238,7 +240,7 @@ impl SlurmDriver {
 }
 
 /// What a partition is, as slurmctld says.
-fn observe(pool: &PoolIntent, partitions: &BTreeMap<String, super::PartitionView>) -> (SitePhase, Vec<Finding>, PoolDetail) {
+fn observe(pool: &PoolIntent, partitions: &BTreeMap<PartitionName, PartitionView>) -> (SitePhase, Vec<Finding>, PoolDetail) {
     let PoolEngine::Slurm { partition, .. } = &pool.engine else { return (SitePhase::Gone, Vec::new(), PoolDetail::default()) };
     let phase = match pool.presence {
         Presence::Active => SitePhase::Bound,

@@ -117,10 +117,10 @@ impl Merged<'_, '_> {
             KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
         });
         let slurm = self.details().find_map(|(_, detail)| detail.slurm.as_ref()).map(|slurm| SlurmAccess {
-            cluster: slurm.cluster.clone(),
-            account: slurm.account.clone(),
-            qos: slurm.entries.values().take(ENTRIES).map(|entry| entry.qos.clone()).collect(),
-            partitions: slurm.entries.values().take(ENTRIES).map(|entry| entry.partition.clone()).collect(),
+            cluster: slurm.cluster.to_string(),
+            account: slurm.account.to_string(),
+            qos: slurm.entries.values().take(ENTRIES).map(|entry| entry.qos.to_string()).collect(),
+            partitions: slurm.entries.values().take(ENTRIES).map(|entry| entry.partition.to_string()).collect(),
         });
         let login_hosts = site.map(|site| site.access.login_hosts.clone()).unwrap_or_default();
         (kubernetes.is_some() || slurm.is_some()).then_some(GrantAccess { kubernetes, slurm, login_hosts })
