@@ -18,6 +18,7 @@ use aifactory_plan::engine::slurm_accounts::{AccountView, RemovalProgress, plan_
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::kind::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
@@ -74,7 +75,7 @@ fn rendered(world: &Cache) -> BTreeMap<String, String> {
     }
     let mut files = BTreeMap::new();
     for (key, intents) in intents {
-        let site = project::site(world, HUB, &key, None).unwrap();
+        let site = project::site(world, &HubId::new(HUB), &key, None).unwrap();
         if key.part == Part::Slurm {
             files.insert(format!("{}-{}-slurm.txt", key.factory.name, key.site), asked_of_slurm(&site, &intents, now));
             continue;

@@ -14,7 +14,7 @@ use aifactory_plan::hub::project::{self, GrantProjection};
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, QosName};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName};
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
 use aifactory_plan::model::report::{
     Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry,
@@ -323,7 +323,7 @@ fn a_site_taken_out_of_its_factory_keeps_what_it_gives_until_a_person_ends_it() 
 fn a_part_that_nobody_names_is_reached_as_before_and_only_let_go_where_that_is_sure() {
     let mut hub = Hub::new();
     hub.remove_site("bettembourg");
-    let site = |hub: &Hub, key: &SiteKey| project::site(&hub.world(), "hub", key, None).expect("an intent");
+    let site = |hub: &Hub, key: &SiteKey| project::site(&hub.world(), &HubId::new("hub"), key, None).expect("an intent");
     let left = site(&hub, &bettembourg());
     assert!(left.left && left.release && left.recorded);
     assert_eq!(left.expected_uid.as_deref(), Some("c1"));
@@ -334,7 +334,7 @@ fn a_part_that_nobody_names_is_reached_as_before_and_only_let_go_where_that_is_s
     hub.undecodable = true;
     assert!(site(&hub, &bissen()).left && !site(&hub, &bissen()).release, "what can not be read may want all of it");
     hub.known.clear();
-    assert!(project::site(&hub.world(), "hub", &bissen(), None).is_none());
+    assert!(project::site(&hub.world(), &HubId::new("hub"), &bissen(), None).is_none());
 }
 
 #[test]

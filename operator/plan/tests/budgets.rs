@@ -12,7 +12,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, QosName, UserName};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteWord};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
@@ -172,7 +172,10 @@ fn without_rest_no_budget_and_no_binding() {
     assert_eq!(projection.problems.iter().map(|problem| problem.reason).collect::<Vec<_>>(), [Reason::InvalidSpec, Reason::EngineMissing]);
     let projection = project::pool(&world, &owner(Kind::GPUPool, "h100"), &BTreeSet::new());
     assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [kubernetes("a"), slurm("a"), slurm("b")]);
-    assert!(project::site(&world, "hub", &kubernetes("b"), None).is_none() && project::site(&world, "hub", &slurm("c"), None).is_none());
+    assert!(
+        project::site(&world, &HubId::new("hub"), &kubernetes("b"), None).is_none()
+            && project::site(&world, &HubId::new("hub"), &slurm("c"), None).is_none()
+    );
 }
 
 fn report(intent: &Intent, used: i64, limit: i64) -> Report {
@@ -359,7 +362,7 @@ fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos
 #[test]
 fn a_slurm_without_kubernetes_hears_an_empty_word_and_no_other_waits_for_one() {
     let world = world(&grant(1, hours(10)));
-    let said = |key: &SiteKey, word: Option<SiteWord>| project::site(&world, "hub", key, word).expect("a site").word;
+    let said = |key: &SiteKey, word: Option<SiteWord>| project::site(&world, &HubId::new("hub"), key, word).expect("a site").word;
     assert_eq!(said(&slurm("b"), Some(SiteWord::default())), Some(SiteWord::default()));
     assert_eq!(said(&slurm("a"), None), None);
     assert_eq!(said(&kubernetes("a"), Some(SiteWord::default())), None);
@@ -477,7 +480,7 @@ fn a_kubernetes_site_that_has_nothing_to_give_any_more_goes_on_telling_what_was_
 fn planned(grant: &Value, used: i64, pods: &[(&str, &[(&str, bool)])], written: Option<&str>) -> Plan {
     let world = world(grant);
     let intent = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection").sites[&kubernetes("a")].clone();
-    let site = project::site(&world, "hub", &kubernetes("a"), None).expect("a site");
+    let site = project::site(&world, &HubId::new("hub"), &kubernetes("a"), None).expect("a site");
     let annotations = written.map(|pools| (labels::CANCEL_PODS.to_owned(), pools.to_owned())).into_iter().collect();
     let namespace = NamespaceView { uid: "1".to_owned(), state: labels::STATE_BOUND.to_owned(), annotations, ..NamespaceView::default() };
     let live = |bound: bool| LivePod { gpus: 2, bound, grace: Some(10) };

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{CrossSiteIntent, EgressIntent};
 use aifactory_plan::model::object::Ownership;
 use evaluator::{Cluster, Peer, Pod, Range, Traffic};
@@ -360,7 +361,7 @@ fn list(value: &serde_json::Value) -> &[serde_json::Value] {
 }
 
 fn ownership() -> Ownership {
-    Ownership::new(HUB, &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
+    Ownership::new(&HubId::new(HUB), &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
 }
 
 fn tenant() -> Pod {

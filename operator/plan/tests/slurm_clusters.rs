@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{Account, Call, Claim, Limit, Standing, claim_account, held, standing};
-use aifactory_plan::model::id::{AccountName, ClusterName, QosName};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, QosName};
 use aifactory_plan::model::intent::{Desired, GrantIntent, SiteIntent};
 use grants::{World, ended, grant, owner, pool, site};
 use proptest::prelude::*;
@@ -219,7 +219,7 @@ fn reason(standing: &Standing) -> Option<Reason> {
 #[test]
 fn a_cluster_belongs_to_one_site_of_one_factory_of_one_hub() {
     let first = site_of("one", "bissen", "c1");
-    let another_hub = SiteIntent { hub: "another".to_owned(), ..first.clone() };
+    let another_hub = SiteIntent { hub: HubId::new("another"), ..first.clone() };
     let rivals = [site_of("two", "bissen", "c1"), site_of("one", "twin", "c1"), another_hub];
     for rival in rivals {
         for (one, other) in [(&first, &rival), (&rival, &first)] {

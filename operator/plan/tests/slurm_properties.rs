@@ -14,7 +14,7 @@ use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, RowMark, SlurmScope, State};
-use aifactory_plan::model::id::{AccountName, ClusterName, QosName, UserName};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, QosName, UserName};
 use aifactory_plan::model::intent::{Desired, GrantIntent, Refusal};
 use grants::{World, grant, member, owner, pool};
 use jiff::Timestamp;
@@ -312,7 +312,7 @@ fn scopes() -> Vec<SlurmScope> {
     };
     vec![
         one.clone(),
-        other(|scope| scope.hub = "another".to_owned()),
+        other(|scope| scope.hub = HubId::new("another")),
         other(|scope| scope.factory.name = "another".to_owned()),
         other(|scope| scope.factory.namespace = "another".to_owned()),
         other(|scope| scope.site = "another".to_owned()),

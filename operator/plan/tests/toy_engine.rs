@@ -22,6 +22,7 @@ use aifactory_plan::engine::site_stages::{SiteScene, SiteStages};
 use aifactory_plan::engine::tenancy::{Access, Tenancy};
 use aifactory_plan::engine::uses::{KindUse, Place};
 use aifactory_plan::engine::{self, Engines};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, Budget, Desired, End, GrantIntent, GrantPoolIntent, Intent, MemberIntent, SiteIntent, VERSION};
 use aifactory_plan::model::kind::{KindInfo, ObjectKind};
 use aifactory_plan::model::object::{Object, ObjectKey};
@@ -223,7 +224,7 @@ impl Site {
         self.version += 1;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(self.engines, key.kind, &content, HUB).unwrap());
+        self.index.put(Seen::reduce(self.engines, key.kind, &content, &HubId::new(HUB)).unwrap());
     }
 
     fn delete(&mut self, key: &ObjectKey) {

@@ -11,6 +11,7 @@ use aifactory_api::factory::{Dns, FactoryPolicy, SiteAccess};
 use aifactory_api::slurm::SiteSlurm;
 use aifactory_api::{Kind, OwnerRef};
 use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{SiteIntent, SiteWord, VERSION};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -94,7 +95,7 @@ pub fn factory() -> OwnerRef {
 pub fn site_intent(slurm: Option<SiteSlurm>) -> SiteIntent {
     SiteIntent {
         version: VERSION,
-        hub: "hub".to_owned(),
+        hub: HubId::new("hub"),
         factory: factory(),
         factory_uid: "uid".to_owned(),
         site: "site".to_owned(),

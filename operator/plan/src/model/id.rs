@@ -60,6 +60,8 @@ macro_rules! identifiers {
 }
 
 identifiers! {
+    /// A hub, for ever: random, made once, written on everything that the hub holds anywhere.
+    HubId,
     /// The ClusterName of a Slurm.
     ClusterName,
     /// An account of a Slurm database.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::budget;
-use crate::model::id::{PartitionName, UserName};
+use crate::model::id::{HubId, PartitionName, UserName};
 
 /// Version of these types on the wire.
 pub const VERSION: u32 = 1;
@@ -22,7 +22,7 @@ pub struct SiteIntent {
     /// [`VERSION`].
     pub version: u32,
     /// Id of the hub.
-    pub hub: String,
+    pub hub: HubId,
     /// The factory.
     pub factory: OwnerRef,
     /// The factory's UID.

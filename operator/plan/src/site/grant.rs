@@ -138,7 +138,7 @@ impl NamespaceView {
 /// Plans a grant at a site.
 pub fn plan(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view: &GrantView<'_>, now: Timestamp) -> Plan {
     let ownership = Ownership::new(&site.hub, &intent.owner, &intent.uid);
-    let namespace = tenant_namespace(&site.hub, &intent.owner);
+    let namespace = tenant_namespace(site.hub.as_str(), &intent.owner);
     let planner = Planner { site, grant, view, now, ownership, namespace };
     planner.plan(&intent.uid)
 }

@@ -10,6 +10,7 @@ use crate::engine::tenancy::BindingView;
 use crate::engine::uses::Care;
 use crate::model::digest::owned_digest;
 use crate::model::freshness::{Freshness, Incarnation, Moment};
+use crate::model::id::HubId;
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Observed, ObservedObjects};
 use crate::model::quantity;
@@ -111,7 +112,7 @@ impl QuotaView {
 
 impl Seen {
     /// Reduces an object. Ours is what carries the annotations of this hub; a role binding of our name also is to the role that its name says.
-    pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
+    pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &HubId) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |path: &str| metadata.pointer(path).and_then(Value::as_str);
         let key = ObjectKey { kind, namespace: text("/namespace").unwrap_or_default().to_owned(), name: text("/name")?.to_owned() };
@@ -119,7 +120,7 @@ impl Seen {
         let annotation = |name: &str| annotations?.get(name)?.as_str();
         let binding = (kind == ObjectKind::ROLE_BINDING).then(|| BindingView::from_json(object));
         let as_named = binding.as_ref().is_none_or(|binding| binding.is_as_named(&key.name));
-        let ours = as_named && annotation(labels::HUB) == Some(hub);
+        let ours = as_named && annotation(labels::HUB) == Some(hub.as_str());
         let owner = ours.then(|| annotation(labels::OWNER).and_then(OwnerRef::parse)).flatten();
         let extra = match kind {
             ObjectKind::NAMESPACE => Extra::Namespace(NamespaceView {

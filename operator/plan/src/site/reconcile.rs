@@ -123,7 +123,7 @@ impl Reconciler<'_> {
 
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
         let none = ObservedObjects::new();
-        let namespace = tenant_namespace(&self.site.hub, &intent.owner);
+        let namespace = tenant_namespace(self.site.hub.as_str(), &intent.owner);
         let view = GrantView {
             engines: self.engines,
             served: self.served,

@@ -3,6 +3,7 @@
 use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network::{self, CROSS_SITE, EGRESS, Rendered};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{CrossSiteIntent, EgressIntent};
 use aifactory_plan::model::object::Ownership;
 use serde_json::json;
@@ -16,7 +17,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
 }
 
 fn ownership() -> Ownership {
-    Ownership::new(HUB, &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
+    Ownership::new(&HubId::new(HUB), &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
 }
 
 fn rendered(protected: &[&str], egress: Vec<EgressIntent>, peers: &[(&str, &[&str])]) -> Rendered {

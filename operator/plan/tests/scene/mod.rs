@@ -10,6 +10,7 @@ use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network::{self, Rendered};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, SiteIntent, VERSION};
 use aifactory_plan::model::object::Ownership;
 use proptest::prelude::*;
@@ -92,7 +93,7 @@ impl Scene {
     }
 
     pub fn render(&self, grant: usize, site: usize) -> Rendered {
-        let ownership = Ownership::new(HUB, &self.owner(grant), "uid");
+        let ownership = Ownership::new(&HubId::new(HUB), &self.owner(grant), "uid");
         network::policies(&self.site(site), &self.grant(grant, site), &self.namespace(grant), &ownership)
     }
 
@@ -150,7 +151,7 @@ pub fn decoded(rendered: &Rendered) -> Vec<k8s_openapi::api::networking::v1::Net
 pub fn site_intent(name: &str, protected: Vec<String>, dns: Dns, services: Vec<NetworkService>) -> SiteIntent {
     SiteIntent {
         version: VERSION,
-        hub: HUB.to_owned(),
+        hub: HubId::new(HUB),
         factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
         factory_uid: "uid".to_owned(),
         site: name.to_owned(),

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{Call, RowKey, SlurmScope};
-use aifactory_plan::model::id::{AccountName, ClusterName};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId};
 use aifactory_plan::model::report::Finding;
 
 use super::cast::{self, HUB, SITES, SLURM};
@@ -25,7 +25,7 @@ pub struct Round {
 /// The names of the cluster.
 pub fn scope() -> SlurmScope {
     let name = SITES[SLURM];
-    SlurmScope { hub: HUB.to_owned(), factory: cast::factory(0), site: name.to_owned(), cluster: ClusterName::new(name) }
+    SlurmScope { hub: HubId::new(HUB), factory: cast::factory(0), site: name.to_owned(), cluster: ClusterName::new(name) }
 }
 
 impl Sim {

@@ -489,7 +489,7 @@ impl Worker {
 
     fn count(&mut self, owner: &OwnerRef, now: Ms) {
         let Some(site) = self.site.as_ref().filter(|_| owner.kind == Kind::AccessGrant && self.synced()) else { return };
-        let namespace = tenant_namespace(&site.hub, owner);
+        let namespace = tenant_namespace(site.hub.as_str(), owner);
         let grant = self.intents.get(owner).and_then(|intent| grant_of(intent));
         self.hours.count(&namespace, &self.index, grant, time(now));
         if let Some(wake) = grant.and_then(|grant| self.hours.wake(&namespace, &self.index, grant, time(now))) {

@@ -8,7 +8,7 @@ use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, RemovalProgress, SlurmScope, held, plan_gone, plan_grant, scope};
-use aifactory_plan::model::id::{AccountName, PartitionName, QosName, UserName};
+use aifactory_plan::model::id::{AccountName, HubId, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::*;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::{SignedDuration, Timestamp};
@@ -24,7 +24,7 @@ pub fn owner(name: &str) -> OwnerRef {
 pub fn site() -> SiteIntent {
     SiteIntent {
         version: VERSION,
-        hub: HUB.to_owned(),
+        hub: HubId::new(HUB),
         factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
         factory_uid: "uid".to_owned(),
         site: "bissen".to_owned(),

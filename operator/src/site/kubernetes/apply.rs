@@ -10,6 +10,7 @@ use aifactory_api::{OwnerRef, Reason, labels};
 use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::model::digest::differences;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::NodePatch;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
@@ -81,13 +82,13 @@ pub struct Applier {
     cap: Arc<Semaphore>,
     /// Slots that only requests which take access away may use, so that none of them waits until others have been answered.
     reserved: Arc<Semaphore>,
-    hub: Arc<str>,
+    hub: HubId,
 }
 
 impl Applier {
     /// A writer with at most `cap` requests at a time.
-    pub fn new(client: Client, hub: &str, cap: usize) -> Self {
-        Self { client, cap: Arc::new(Semaphore::new(cap)), reserved: Arc::new(Semaphore::new(RESERVED)), hub: hub.into() }
+    pub fn new(client: Client, hub: &HubId, cap: usize) -> Self {
+        Self { client, cap: Arc::new(Semaphore::new(cap)), reserved: Arc::new(Semaphore::new(RESERVED)), hub: hub.clone() }
     }
 
     /// Carries out the steps in order; the actions of one step run side by side.
@@ -202,7 +203,7 @@ impl Applier {
             && found.meta().labels.as_ref().and_then(|labels| labels.get(labels::MANAGED)).map(String::as_str) != Some("true")
         {
             let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
-            let ours = found.meta().annotations.as_ref().and_then(|found| found.get(labels::HUB)).is_some_and(|hub| **hub == *self.hub);
+            let ours = found.meta().annotations.as_ref().and_then(|found| found.get(labels::HUB)).is_some_and(|hub| hub == self.hub.as_str());
             let why = if ours {
                 "has lost our label, and the site does not let us put it back"
             } else {

@@ -271,7 +271,7 @@ impl KubernetesDriver {
     /// Brings a grant's account of GPU time up to date.
     fn count(&mut self, owner: &OwnerRef) {
         let Some(site) = self.core.site.as_ref().filter(|_| owner.kind == Kind::AccessGrant && self.synced()) else { return };
-        let namespace = tenant_namespace(&site.hub, owner);
+        let namespace = tenant_namespace(site.hub.as_str(), owner);
         let grant = self.core.intents.get(owner).and_then(|intent| match &intent.body {
             Body::Grant(grant) => Some(grant.as_ref()),
             Body::Pool(_) => None,

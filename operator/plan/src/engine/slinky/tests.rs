@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::model::id::PartitionName;
+use crate::model::id::{HubId, PartitionName};
 use crate::model::intent::{NodeSource, Rank};
 
 const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
@@ -19,7 +19,7 @@ const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
 pub fn site() -> SiteIntent {
     SiteIntent {
         version: 1,
-        hub: "hub".into(),
+        hub: HubId::new("hub"),
         factory: OwnerRef::new(Kind::AIFactory, "example", "example"),
         factory_uid: "1".into(),
         site: "bissen".into(),
@@ -63,7 +63,7 @@ fn pool() -> PoolIntent {
 }
 
 fn ownership() -> Ownership {
-    Ownership::new("hub", &OwnerRef::new(Kind::GPUPool, "example", "h100"), "2")
+    Ownership::new(&HubId::new("hub"), &OwnerRef::new(Kind::GPUPool, "example", "h100"), "2")
 }
 
 fn rendered(pool: &PoolIntent, replicas: u32) -> Object {

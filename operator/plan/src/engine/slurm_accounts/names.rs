@@ -3,7 +3,7 @@
 use aifactory_api::OwnerRef;
 use aifactory_api::name::{digest, slug};
 
-use crate::model::id::{AccountName, ClusterName, QosName};
+use crate::model::id::{AccountName, ClusterName, HubId, QosName};
 
 /// What the name of every account and QOS of a grant begins with.
 pub const SLURM_PREFIX: &str = "grant-";
@@ -16,7 +16,7 @@ pub const SLURM_CLAIM_PREFIX: &str = "aifactory-claim-";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlurmScope {
     /// Id of the hub.
-    pub hub: String,
+    pub hub: HubId,
     /// The factory.
     pub factory: OwnerRef,
     /// Name of the site.
@@ -43,7 +43,7 @@ impl SlurmScope {
         let Self { hub, factory, site, cluster } = self;
         let owners = [factory, grant].map(|owner| [owner.kind.as_str(), &owner.namespace, &owner.name]);
         let [[_, factory_namespace, factory_name], [kind, namespace, name]] = owners;
-        digest(&[what, hub, factory_namespace, factory_name, site, cluster.as_str(), kind, namespace, name, entry], 10)
+        digest(&[what, hub.as_str(), factory_namespace, factory_name, site, cluster.as_str(), kind, namespace, name, entry], 10)
     }
 }
 

@@ -8,7 +8,7 @@ use aifactory_api::grant::AfterRetention;
 use jiff::Timestamp;
 
 use super::names::SlurmScope;
-use crate::model::id::{AccountName, ClusterName};
+use crate::model::id::{AccountName, ClusterName, HubId};
 use crate::model::lifecycle::{Ended, Marks, after_retention};
 
 pub use crate::model::lifecycle::State;
@@ -283,13 +283,13 @@ impl RowMark {
 /// A hub's factory with its site and cluster, as each line of ours says them.
 pub(super) fn scope_pairs(scope: &SlurmScope) -> [(&'static str, Option<String>); 4] {
     let SlurmScope { hub, factory, site, cluster } = scope;
-    [("hub", Some(hub.clone())), ("factory", Some(factory.to_string())), ("site", Some(site.clone())), ("cluster", Some(cluster.to_string()))]
+    [("hub", Some(hub.to_string())), ("factory", Some(factory.to_string())), ("site", Some(site.clone())), ("cluster", Some(cluster.to_string()))]
 }
 
 /// The inverse of [`scope_pairs`].
 pub(super) fn scope_of(pairs: &BTreeMap<&str, String>) -> Option<SlurmScope> {
     Some(SlurmScope {
-        hub: pairs.get("hub")?.clone(),
+        hub: HubId::new(pairs.get("hub")?),
         factory: OwnerRef::parse(pairs.get("factory")?)?,
         site: pairs.get("site")?.clone(),
         cluster: ClusterName::new(pairs.get("cluster")?),

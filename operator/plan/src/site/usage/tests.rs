@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Accounts;
+use crate::model::id::HubId;
 use crate::model::intent::GrantIntent;
 use crate::model::object::ObjectKind;
 use crate::site::index::{Index, Seen};
@@ -29,8 +30,8 @@ fn index(moved: i64, used: Option<&str>) -> Index {
     quota["metadata"]["namespace"] = json!(NAMESPACE);
     quota["metadata"]["managedFields"] = json!([{"manager": "kube-controller-manager", "subresource": "status", "time": at(moved).to_string()}]);
     let mut index = Index::default();
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), "hub").unwrap());
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, "hub").unwrap());
+    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), &HubId::new("hub")).unwrap());
+    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, &HubId::new("hub")).unwrap());
     index
 }
 

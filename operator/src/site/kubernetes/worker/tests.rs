@@ -99,7 +99,13 @@ async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_w
     let owner = grant(Desired::Bound).owner.clone();
     let namespace = serde_json::json!({"metadata": {"name": "aif-alpha", "uid": "1", "resourceVersion": "1",
         "annotations": {aifactory_api::labels::HUB: "hub", aifactory_api::labels::OWNER: owner.to_string()}}});
-    let seen = aifactory_plan::site::index::Seen::reduce(aifactory_plan::engine::ALL, ObjectKind::NAMESPACE, &namespace, "hub").unwrap();
+    let seen = aifactory_plan::site::index::Seen::reduce(
+        aifactory_plan::engine::ALL,
+        ObjectKind::NAMESPACE,
+        &namespace,
+        &aifactory_plan::model::id::HubId::new("hub"),
+    )
+    .unwrap();
     let mut changes = |driver: &mut KubernetesDriver| {
         driver.report_held();
         let mut held = Vec::new();
