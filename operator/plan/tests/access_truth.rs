@@ -14,7 +14,7 @@ use aifactory_plan::hub::project::{self, GrantProjection};
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName, TenantNamespace};
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
 use aifactory_plan::model::report::{
     Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry,
@@ -221,7 +221,7 @@ fn done(intent: &Intent, held: bool) -> Report {
         Desired::Ended { .. } => (if held { SitePhase::Locked } else { SitePhase::Gone }, true, held),
     };
     let detail = GrantDetail {
-        namespace: if present { "aif-alpha".to_owned() } else { String::new() },
+        namespace: TenantNamespace::new(if present { "aif-alpha" } else { "" }),
         members_wanted: 2,
         members_bound: if removed { 0 } else { 2 },
         access_removed: removed,
@@ -647,7 +647,7 @@ fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
     let name = |at: usize| if at == 0 { "h100".to_owned() } else { format!("former-{at}") };
     let entry = |at: usize| SlurmEntry { qos: QosName::new(format!("q-{at}")), partition: PartitionName::new("h100"), limit: Some(60) };
     let detail = GrantDetail {
-        namespace: "aif-alpha".to_owned(),
+        namespace: TenantNamespace::new("aif-alpha"),
         members_wanted: 2,
         members_bound: 2,
         slurm: Some(SlurmDetail {

@@ -64,10 +64,10 @@ impl Engine for Toy {
     }
 
     fn grant(&self, scene: &GrantScene<'_>, stages: &mut GrantStages) {
-        let licence = ObjectKey::cluster(LICENCE, scene.namespace);
+        let licence = ObjectKey::cluster(LICENCE, scene.namespace.as_str());
         stages.fence([Object::new(licence, scene.ownership, json!({"spec": {"seats": 1}}))]);
         if scene.access == Access::Open {
-            let widget = ObjectKey::namespaced(WIDGET, scene.namespace, "mine");
+            let widget = ObjectKey::namespaced(WIDGET, scene.namespace.as_str(), "mine");
             stages.inside([Object::new(widget, scene.ownership, json!({"spec": {"size": 3}}))]);
         }
     }
@@ -99,7 +99,7 @@ impl Engine for Hasty {
     }
 
     fn grant(&self, scene: &GrantScene<'_>, stages: &mut GrantStages) {
-        let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, scene.namespace, "robot");
+        let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, scene.namespace.as_str(), "robot");
         let binding = Object::new(key, scene.ownership, json!({"roleRef": {"kind": "ClusterRole", "name": "view"}}));
         stages.fence([binding]);
     }

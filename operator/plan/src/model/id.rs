@@ -6,6 +6,8 @@
 use std::borrow::Borrow;
 use std::fmt;
 
+use aifactory_api::OwnerRef;
+use aifactory_api::name::tenant_namespace;
 use serde::{Deserialize, Serialize};
 
 macro_rules! identifiers {
@@ -62,6 +64,8 @@ macro_rules! identifiers {
 identifiers! {
     /// A hub, for ever: random, made once, written on everything that the hub holds anywhere.
     HubId,
+    /// The namespace of a grant at a site; see [`TenantNamespace::of`].
+    TenantNamespace,
     /// The ClusterName of a Slurm.
     ClusterName,
     /// An account of a Slurm database.
@@ -72,6 +76,13 @@ identifiers! {
     PartitionName,
     /// A user of a Slurm cluster.
     UserName,
+}
+
+impl TenantNamespace {
+    /// The namespace that a grant of this hub has at every site.
+    pub fn of(hub: &HubId, grant: &OwnerRef) -> Self {
+        Self(tenant_namespace(hub.as_str(), grant))
+    }
 }
 
 #[cfg(test)]

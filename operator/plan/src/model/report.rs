@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::digest::Digest;
-use crate::model::id::{AccountName, ClusterName, PartitionName, QosName};
+use crate::model::id::{AccountName, ClusterName, PartitionName, QosName, TenantNamespace};
 use crate::model::intent::SiteWord;
 
 /// What a site says about one resource.
@@ -105,8 +105,8 @@ pub struct PoolDetail {
 /// A grant at a site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantDetail {
-    /// Its namespace.
-    pub namespace: String,
+    /// Its namespace; empty: it has none.
+    pub namespace: TenantNamespace,
     /// Active members.
     pub members_wanted: i32,
     /// Those with access.

@@ -5,6 +5,7 @@ pub mod pod_time;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::budget::PERIOD;
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{GrantIntent, GrantPoolIntent};
 use crate::model::report::EntryUsage;
 use crate::model::time::whole_seconds;
@@ -51,14 +52,14 @@ struct Known {
 /// The accounts of a site.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    pods: BTreeMap<String, BTreeMap<String, Known>>,
-    accounts: BTreeMap<String, Account>,
+    pods: BTreeMap<TenantNamespace, BTreeMap<String, Known>>,
+    accounts: BTreeMap<TenantNamespace, Account>,
     /// Since when the watch on Pods may have missed something.
     unwatched: Option<Timestamp>,
     /// Up to when figures were given out while all was seen.
     counted: Option<Timestamp>,
     /// Namespaces with Pods that went unseen.
-    vanished: BTreeSet<String>,
+    vanished: BTreeSet<TenantNamespace>,
     /// What keeps Pods from being seen.
     blind: Option<String>,
 }
@@ -81,7 +82,7 @@ impl Accounts {
     }
 
     /// Just these Pods are there; returns the namespaces from which others went unseen.
-    pub fn listed(&mut self, seen: &BTreeSet<String>, now: Timestamp) -> BTreeSet<String> {
+    pub fn listed(&mut self, seen: &BTreeSet<String>, now: Timestamp) -> BTreeSet<TenantNamespace> {
         self.blind = None;
         // It ran when the watch was still there; how long after that nobody knows.
         let at = self.unwatched.unwrap_or(now);
@@ -134,14 +135,14 @@ impl Accounts {
     }
 
     /// Brings a namespace's account up to date with its Pods, and writes it down where that is due.
-    pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
+    pub fn count(&mut self, namespace: &TenantNamespace, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
         if self.unwatched.is_none() {
             self.counted = Some(now);
         }
         let (single, seen) = (single(namespace, index), self.seen(now));
         let account = self
             .accounts
-            .entry(namespace.to_owned())
+            .entry(namespace.clone())
             .or_insert_with(|| index.namespace(namespace).map(|view| Account::of(view, now)).unwrap_or_default());
         if let Some(pods) = self.pods.get_mut(namespace) {
             for (uid, known) in pods.iter() {
@@ -169,7 +170,7 @@ impl Accounts {
 
     /// When a namespace's account is to be looked at again though nothing happens: a period later while Pods run, and as soon as they have used up
     /// what they may.
-    pub fn wake(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
+    pub fn wake(&self, namespace: &TenantNamespace, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
         let account = self.accounts.get(namespace)?;
         let report = if account.tally.running(None, now) { now.checked_add(SignedDuration::from_secs(PERIOD)).ok() } else { None };
         let seen = self.seen(now);
@@ -185,7 +186,7 @@ impl Accounts {
     }
 
     /// What planning needs to know.
-    pub fn hours(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
+    pub fn hours(&self, namespace: &TenantNamespace, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
         let now = self.seen(now);
@@ -222,13 +223,13 @@ impl Accounts {
     }
 
     /// Whether a Pod that asks for accelerators waits or runs in a namespace, as far as Pods can be seen.
-    pub fn any_living(&self, namespace: &str) -> bool {
+    pub fn any_living(&self, namespace: &TenantNamespace) -> bool {
         let here = self.pods.get(namespace).into_iter().flat_map(BTreeMap::values);
         here.into_iter().any(|known| known.removed.is_none() && known.view.ended.is_none())
     }
 
     /// The namespace is gone with its account.
-    pub fn forget(&mut self, namespace: &str) {
+    pub fn forget(&mut self, namespace: &TenantNamespace) {
         self.pods.remove(namespace);
         self.accounts.remove(namespace);
     }
@@ -244,7 +245,7 @@ fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Ti
 }
 
 /// The only pool that a namespace's Pods can use now, as it says itself.
-fn single<'a>(namespace: &str, index: &'a Index) -> Option<&'a str> {
+fn single<'a>(namespace: &TenantNamespace, index: &'a Index) -> Option<&'a str> {
     index.namespace(namespace)?.annotations.get(labels::POOL).map(String::as_str)
 }
 

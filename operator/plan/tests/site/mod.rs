@@ -79,11 +79,11 @@ impl Site {
                     }
                 }
                 Action::EndWork { namespace } => {
-                    let state = self.namespace(namespace).map(|found| found.state);
+                    let state = self.namespace(namespace.as_str()).map(|found| found.state);
                     assert_eq!(state.as_deref(), Some(labels::STATE_LOCKED), "work ends in locked namespaces only");
                 }
                 Action::EndPod { namespace, .. } => {
-                    let marked = self.namespace(namespace).is_some_and(|found| found.annotations.contains_key(labels::CANCEL_PODS));
+                    let marked = self.namespace(namespace.as_str()).is_some_and(|found| found.annotations.contains_key(labels::CANCEL_PODS));
                     assert!(marked, "Pods end where the namespace says so only");
                 }
                 Action::PatchNode(_) => panic!("a grant patches no node"),

@@ -10,7 +10,7 @@ use aifactory_api::{OwnerRef, Reason, labels};
 use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::model::digest::differences;
-use aifactory_plan::model::id::HubId;
+use aifactory_plan::model::id::{HubId, TenantNamespace};
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::NodePatch;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
@@ -232,7 +232,7 @@ impl Applier {
         }
     }
 
-    async fn end_work(&self, namespace: &str) -> Result<Done, Failure> {
+    async fn end_work(&self, namespace: &TenantNamespace) -> Result<Done, Failure> {
         let what = |plural: &str| format!("the end of all {plural} in Namespace {namespace}");
         // Controllers first, so that nothing makes Pods anew; one kind that can not be ended keeps none of the others going.
         let mut failed = None;
@@ -247,7 +247,7 @@ impl Applier {
             let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
             let resource =
                 ApiResource { group: group.to_owned(), version: version.to_owned(), api_version, kind: kind.to_owned(), plural: plural.to_owned() };
-            let api: Api<Tolerant<DynamicObject>> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let api: Api<Tolerant<DynamicObject>> = Api::namespaced_with(self.client.clone(), namespace.as_str(), &resource);
             match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await.map(taken) {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => failed = failed.or_else(|| Some(failure(&what(plural), &error))),
@@ -258,8 +258,8 @@ impl Applier {
     }
 
     /// By a collection of one: the operator has no right to delete a Pod that it does not find so.
-    async fn end_pod(&self, namespace: &str, name: &str, grace: u32) -> Result<Done, Failure> {
-        let api: Api<Tolerant<Pod>> = Api::namespaced(self.client.clone(), namespace);
+    async fn end_pod(&self, namespace: &TenantNamespace, name: &str, grace: u32) -> Result<Done, Failure> {
+        let api: Api<Tolerant<Pod>> = Api::namespaced(self.client.clone(), namespace.as_str());
         let what = format!("the end of Pod {name} in Namespace {namespace}");
         let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
         let one = ListParams::default().fields(&format!("metadata.name={name}"));

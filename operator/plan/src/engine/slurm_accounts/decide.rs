@@ -13,7 +13,7 @@ use super::record::{Record, State};
 use super::state::Limit;
 use super::view::{AccountPlan, AccountView};
 use crate::model::digest::digest_of;
-use crate::model::id::{ClusterName, QosName};
+use crate::model::id::{ClusterName, QosName, TenantNamespace};
 use crate::model::intent::{Desired, End, GrantIntent, Intent, Refusal, SiteIntent};
 use crate::model::lifecycle::{Cause, Ended, Life, Marks, Order};
 use crate::model::report::{Finding, GrantDetail, SitePhase, SlurmDetail, SlurmEntry};
@@ -218,7 +218,7 @@ impl<'a> Planner<'a> {
         });
         let held = self.found.record.is_some();
         GrantDetail {
-            namespace: String::new(),
+            namespace: TenantNamespace::default(),
             members_wanted: grant.map_or(0, |grant| i32::try_from(grant.members.len()).unwrap_or(i32::MAX)),
             members_bound: i32::try_from(self.members_bound).unwrap_or(i32::MAX),
             members_reading: 0,

@@ -92,10 +92,11 @@ fn a_namespace_that_loses_what_says_whose_it_is_occupies_its_name() {
     let bare = json!({"metadata": {"name": TENANT, "uid": "1", "resourceVersion": "3"}});
     let change = index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &bare, &HubId::new("hub")).unwrap());
     assert_eq!((change.due, change.lost), (BTreeSet::from([owner()]), BTreeSet::new()));
-    assert!(index.is_occupied(TENANT) && index.namespace(TENANT).is_none());
+    let namespace = TenantNamespace::new(TENANT);
+    assert!(index.is_occupied(&namespace) && index.namespace(&namespace).is_none());
     index.relist(ObjectKind::NAMESPACE);
     index.retain(ObjectKind::NAMESPACE, &BTreeSet::new());
-    assert!(!index.is_occupied(TENANT));
+    assert!(!index.is_occupied(&namespace));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::freshness::Moment;
-use aifactory_plan::model::id::UserName;
+use aifactory_plan::model::id::{TenantNamespace, UserName};
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::report::Finding;
@@ -24,7 +24,7 @@ impl KubernetesDriver {
         match observation {
             Observation::Put(seen) => {
                 if let Extra::Quota(quota) = &seen.extra
-                    && self.index.used(&seen.key.namespace).unwrap_or(&BTreeMap::new()) != &quota.used
+                    && self.index.used(&TenantNamespace::new(&seen.key.namespace)).unwrap_or(&BTreeMap::new()) != &quota.used
                 {
                     self.pools_of_tenant_soon(&seen.key.namespace);
                 }
@@ -37,9 +37,9 @@ impl KubernetesDriver {
             Observation::Removed(gone) => {
                 let key = gone.key;
                 if key.kind == ObjectKind::NAMESPACE
-                    && self.index.namespace(&key.name).is_none_or(|view| view.state == aifactory_api::labels::STATE_LOCKED)
+                    && self.index.namespace(&TenantNamespace::new(&key.name)).is_none_or(|view| view.state == aifactory_api::labels::STATE_LOCKED)
                 {
-                    self.hours.forget(&key.name);
+                    self.hours.forget(&TenantNamespace::new(&key.name));
                 }
                 let change = self.index.remove(&key, &gone.uid, gone.version);
                 self.changed(change);
@@ -162,8 +162,8 @@ impl KubernetesDriver {
     }
 
     /// A visit soon: what begins and ends together is counted together.
-    fn pods_moved(&mut self, namespace: &str) {
-        if let Some(owner) = self.index.tenant(namespace).cloned() {
+    fn pods_moved(&mut self, namespace: &TenantNamespace) {
+        if let Some(owner) = self.index.tenant(namespace.as_str()).cloned() {
             self.schedule.add_at(owner, Instant::now() + Duration::from_millis(500));
         }
     }

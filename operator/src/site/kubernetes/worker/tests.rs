@@ -83,7 +83,10 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
     let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
     let binding = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, "aif-alpha", "aif-lead-0123456789");
     plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);
-    plan.step(Purpose::Establish, vec![aifactory_plan::model::plan::Action::EndWork { namespace: "aif-alpha".to_owned() }]);
+    plan.step(
+        Purpose::Establish,
+        vec![aifactory_plan::model::plan::Action::EndWork { namespace: aifactory_plan::model::id::TenantNamespace::new("aif-alpha") }],
+    );
     worker.withhold(&OwnerRef::new(Kind::AccessGrant, "team", "alpha"), &mut plan);
     assert_eq!(plan.steps.iter().map(|step| step.purpose).collect::<Vec<_>>(), [Purpose::RemoveAccess]);
 }

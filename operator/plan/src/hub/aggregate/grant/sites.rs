@@ -114,7 +114,7 @@ impl Merged<'_, '_> {
     fn access(&self, cache: &Cache) -> Option<GrantAccess> {
         let site = self.parts.first().and_then(|part| cache.site(part.standing.key));
         let kubernetes = self.details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| {
-            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
+            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.to_string() }
         });
         let slurm = self.details().find_map(|(_, detail)| detail.slurm.as_ref()).map(|slurm| SlurmAccess {
             cluster: slurm.cluster.to_string(),
