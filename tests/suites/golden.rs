@@ -14,10 +14,11 @@ use std::sync::Arc;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::{self, NodeView};
-use aifactory_plan::engine::slurm_accounts::{AccountView, Leaving, plan_grant};
+use aifactory_plan::engine::slurm_accounts::{AccountView, RemovalProgress, plan_grant};
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::kind::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
@@ -74,7 +75,7 @@ fn rendered(world: &Cache) -> BTreeMap<String, String> {
     }
     let mut files = BTreeMap::new();
     for (key, intents) in intents {
-        let site = project::site(world, HUB, &key, None).unwrap();
+        let site = project::site(world, &HubId::new(HUB), &key, None).unwrap();
         if key.part == Part::Slurm {
             files.insert(format!("{}-{}-slurm.txt", key.factory.name, key.site), asked_of_slurm(&site, &intents, now));
             continue;
@@ -105,7 +106,7 @@ fn rendered(world: &Cache) -> BTreeMap<String, String> {
 fn asked_of_slurm(site: &SiteIntent, intents: &[Intent], now: jiff::Timestamp) -> String {
     let mut slurm = stand_in::Cluster::new();
     let (policy, users, nobody) = (SitePolicy::default(), BTreeMap::new(), BTreeSet::new());
-    let mut leaving = Leaving::default();
+    let mut removals = RemovalProgress::default();
     let mut text = String::new();
     for intent in intents {
         let Body::Grant(grant) = &intent.body else { continue };
@@ -113,7 +114,7 @@ fn asked_of_slurm(site: &SiteIntent, intents: &[Intent], now: jiff::Timestamp) -
         for round in 1.. {
             assert!(round < 9, "{text}");
             let snapshot = slurm.read();
-            let view = AccountView { snapshot: &snapshot, policy: &policy, users: Some(&users), refused: None, busy: &nobody, leaving: &leaving };
+            let view = AccountView { snapshot: &snapshot, policy: &policy, users: Some(&users), refused: None, busy: &nobody, removals: &removals };
             let plan = plan_grant(site, intent, grant, &view, now);
             if plan.calls.is_empty() {
                 writeln!(text, "# {} is {:?} here", intent.owner, plan.phase).unwrap();
@@ -126,7 +127,7 @@ fn asked_of_slurm(site: &SiteIntent, intents: &[Intent], now: jiff::Timestamp) -
             for call in &plan.calls {
                 writeln!(text, "{call:#?}").unwrap();
                 slurm.apply(call).unwrap();
-                leaving.made(call);
+                removals.record(call);
             }
         }
     }

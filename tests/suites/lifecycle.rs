@@ -11,6 +11,7 @@ use std::time::Duration;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, PoolEngine};
 use aifactory_plan::model::plan::{Action, ObservedObjects};
 use aifactory_plan::site::grant::{self, GrantView};
@@ -109,7 +110,7 @@ fn owner<K: Conditioned>(kind: Kind, object: &K) -> OwnerRef {
 /// What the pure core renders for each site, by name.
 async fn expected(federation: &Federation, world: &Cache) -> BTreeMap<String, BTreeSet<String>> {
     let maps: Api<ConfigMap> = Api::namespaced(federation.hub().admin(), "aifactory-system");
-    let hub = maps.get("aifactory-hub").await.unwrap().data.unwrap()["id"].clone();
+    let hub = HubId::new(&maps.get("aifactory-hub").await.unwrap().data.unwrap()["id"]);
     let (none, now) = (BTreeSet::new(), jiff::Timestamp::now());
     let mut expected: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (owner, _) in world.grants() {

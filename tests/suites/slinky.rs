@@ -18,6 +18,7 @@ use aifactory_plan::engine::slinky::{self, IDLE_SINCE, NodeSetView, PartitionSta
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
 use aifactory_plan::model::digest::owned_digest;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, Intent, PoolIntent, Presence, SiteIntent};
 use aifactory_plan::model::object::{Object, Ownership};
 use aifactory_plan::model::site_key::SiteKey;
@@ -103,7 +104,7 @@ fn projected() -> (SiteIntent, Vec<(Intent, PoolIntent)>) {
         world.put_pool(owner(&pool), Arc::new(pool));
     }
     let key = SiteKey::new(factory_ref, SITE);
-    let site = project::site(&world, "hub-1", &key, None).unwrap();
+    let site = project::site(&world, &HubId::new("hub-1"), &key, None).unwrap();
     let intents = pools().into_iter().map(|pool| {
         let projection = project::pool(&world, &owner(&pool), &BTreeSet::new());
         assert_eq!(projection.problems, []);
@@ -115,7 +116,7 @@ fn projected() -> (SiteIntent, Vec<(Intent, PoolIntent)>) {
 }
 
 fn ownership(intent: &Intent) -> Ownership {
-    Ownership::new("hub-1", &intent.owner, &intent.uid)
+    Ownership::new(&HubId::new("hub-1"), &intent.owner, &intent.uid)
 }
 
 fn rendered(site: &SiteIntent, intent: &Intent, pool: &PoolIntent, replicas: u32) -> Object {

@@ -12,6 +12,7 @@ use aifactory_operator::site::slurm::client::SlurmClient;
 use aifactory_operator::site::slurm::error::SlurmError;
 use aifactory_operator::site::slurm::token::Token;
 use aifactory_operator::site::slurm::usage::{Cycle, Usage};
+use aifactory_plan::model::id::{AccountName, ClusterName, QosName};
 use aifactory_plan::model::report::EntryUsage;
 use aifactory_tests::slurm::{Cluster, Daemon, JobSpec, Options};
 use aifactory_tests::{eventually, run_beside};
@@ -47,14 +48,14 @@ impl Scene {
     }
 
     async fn cycle(&self, usage: &mut Usage) -> Cycle {
-        let accounts = BTreeMap::from([(ACCOUNT.to_owned(), self.since)]);
-        usage.cycle(&self.client, self.slurm.cluster_name(), &accounts, Timestamp::now()).await
+        let accounts = BTreeMap::from([(AccountName::new(ACCOUNT), self.since)]);
+        usage.cycle(&self.client, &ClusterName::new(self.slurm.cluster_name()), &accounts, Timestamp::now()).await
     }
 
     async fn used(&self, usage: &mut Usage) -> EntryUsage {
         let cycle = self.cycle(usage).await;
         assert_eq!(cycle.problem, None);
-        cycle.of(ACCOUNT, "normal").cloned().unwrap()
+        cycle.of(&AccountName::new(ACCOUNT), &QosName::new("normal")).cloned().unwrap()
     }
 
     /// The records as they are, times not cut.
@@ -168,7 +169,7 @@ fn what_a_database_learns_late_is_counted_once() {
         scene.slurm.wait_job(job, "COMPLETED", LONG).await.unwrap();
         let cycle = scene.cycle(&mut usage).await;
         assert_eq!(cycle.problem, Some(SlurmError::DatabaseDown));
-        assert!(cycle.of(ACCOUNT, "normal").is_none() && before.used == 0);
+        assert!(cycle.of(&AccountName::new(ACCOUNT), &QosName::new("normal")).is_none() && before.used == 0);
         scene.slurm.start_daemon(Daemon::Slurmdbd).await.unwrap();
         let whole = scene.over(1).await;
         assert!(whole >= 15, "{whole}");

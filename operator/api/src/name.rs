@@ -37,59 +37,8 @@ pub fn member_binding(role: &str, member: &str, subject: &str) -> String {
     format!("{PREFIX}{role}-{}", digest(&[role, member, subject], 10))
 }
 
-/// One Slurm cluster as one site of one factory of one hub has it. Accounts and QOS are the database's, which several clusters may share: what is
-/// ours carries all of this in its name, so that no two sites ever have an account or a QOS in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SlurmScope {
-    /// Id of the hub.
-    pub hub: String,
-    /// The factory.
-    pub factory: OwnerRef,
-    /// Name of the site.
-    pub site: String,
-    /// Slurm's ClusterName.
-    pub cluster: String,
-}
-
-impl SlurmScope {
-    /// The account of a grant: `grant-<name, at most 18>-<cluster, at most 12>-<10 hex>`. The fixed word and the hyphens keep Slurm's REST, which
-    /// re-types what looks like a number or a truth value, from reading anything else in it.
-    pub fn account(&self, grant: &OwnerRef) -> String {
-        format!("{SLURM_PREFIX}{}-{}-{}", slug(&grant.name, 18), slug(&self.cluster, 12), self.hash("account", grant, ""))
-    }
-
-    /// The QOS of one entry of a grant: `grant-<name, at most 10>-<entry, at most 10>-<cluster, at most 12>-<10 hex>`.
-    pub fn qos(&self, grant: &OwnerRef, entry: &str) -> String {
-        format!("{}{}-{}-{}", slurm_qos_prefix(grant), slug(entry, 10), slug(&self.cluster, 12), self.hash("qos", grant, entry))
-    }
-
-    fn hash(&self, what: &str, grant: &OwnerRef, entry: &str) -> String {
-        let Self { hub, factory, site, cluster } = self;
-        let owners = [factory, grant].map(|owner| [owner.kind.as_str(), &owner.namespace, &owner.name]);
-        let [[_, factory_namespace, factory_name], [kind, namespace, name]] = owners;
-        digest(&[what, hub, factory_namespace, factory_name, site, cluster, kind, namespace, name, entry], 10)
-    }
-}
-
-/// What the names of all QOS of a grant begin with; others' may as well.
-pub fn slurm_qos_prefix(grant: &OwnerRef) -> String {
-    format!("{SLURM_PREFIX}{}-", slug(&grant.name, 10))
-}
-
-/// The account whose description is the claim on a Slurm cluster: `aifactory-claim-<cluster, at most 20>-<10 hex>`. It depends on nothing but the
-/// cluster, so that every factory of every hub looks at the same one.
-pub fn slurm_claim(cluster: &str) -> String {
-    format!("{SLURM_CLAIM_PREFIX}{}-{}", slug(cluster, 20), digest(&[cluster], 10))
-}
-
-/// What the name of every account and QOS of a grant in Slurm begins with.
-pub const SLURM_PREFIX: &str = "grant-";
-
-/// What the name of every claim on a Slurm cluster begins with.
-pub const SLURM_CLAIM_PREFIX: &str = "aifactory-claim-";
-
 /// `text` as part of a DNS label: lower case letters, digits and inner hyphens, at most `length` characters, never empty.
-fn slug(text: &str, length: usize) -> String {
+pub fn slug(text: &str, length: usize) -> String {
     let mapped: String = text.chars().take(length).map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let trimmed = mapped.trim_matches('-');
     if trimmed.is_empty() { "x".to_owned() } else { trimmed.to_owned() }

@@ -5,6 +5,7 @@ pub mod credential_source;
 pub mod digest;
 pub mod duration;
 pub mod freshness;
+pub mod id;
 pub mod intent;
 pub mod kind;
 pub mod lifecycle;

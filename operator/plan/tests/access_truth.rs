@@ -14,6 +14,7 @@ use aifactory_plan::hub::project::{self, GrantProjection};
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName, TenantNamespace};
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent};
 use aifactory_plan::model::report::{
     Detail, EntryUsage, Finding, GrantDetail, Held, PoolDetail, Report, SitePhase, SiteReport, SlurmDetail, SlurmEntry,
@@ -226,7 +227,7 @@ fn done(intent: &Intent, held: bool) -> Report {
         Desired::Ended { .. } => (if held { SitePhase::Locked } else { SitePhase::Gone }, true, held),
     };
     let detail = GrantDetail {
-        namespace: if present { "aif-alpha".to_owned() } else { String::new() },
+        namespace: TenantNamespace::new(if present { "aif-alpha" } else { "" }),
         members_wanted: 2,
         members_bound: if removed { 0 } else { 2 },
         access_removed: removed,
@@ -371,7 +372,7 @@ fn sites_of_two_factories_with_one_name_have_a_row_each() {
 fn a_part_that_nobody_names_is_reached_as_before_and_only_let_go_where_that_is_sure() {
     let mut hub = Hub::new();
     hub.remove_site("bettembourg");
-    let site = |hub: &Hub, key: &SiteKey| project::site(&hub.world(), "hub", key, None).expect("an intent");
+    let site = |hub: &Hub, key: &SiteKey| project::site(&hub.world(), &HubId::new("hub"), key, None).expect("an intent");
     let left = site(&hub, &bettembourg());
     assert!(left.left && left.release && left.recorded);
     assert_eq!(left.expected_uid.as_deref(), Some("c1"));
@@ -382,7 +383,7 @@ fn a_part_that_nobody_names_is_reached_as_before_and_only_let_go_where_that_is_s
     hub.undecodable = true;
     assert!(site(&hub, &bissen()).left && !site(&hub, &bissen()).release, "what can not be read may want all of it");
     hub.known.clear();
-    assert!(project::site(&hub.world(), "hub", &bissen(), None).is_none());
+    assert!(project::site(&hub.world(), &HubId::new("hub"), &bissen(), None).is_none());
 }
 
 #[test]
@@ -693,14 +694,14 @@ fn access_was_never_given_where_every_part_reports_that() {
 fn lavish(intent: &Intent, entries: usize, words: usize) -> Report {
     let text = "a word of the site ".repeat(words);
     let name = |at: usize| if at == 0 { "h100".to_owned() } else { format!("former-{at}") };
-    let entry = |at: usize| SlurmEntry { qos: format!("q-{at}"), partition: "h100".to_owned(), limit: Some(60) };
+    let entry = |at: usize| SlurmEntry { qos: QosName::new(format!("q-{at}")), partition: PartitionName::new("h100"), limit: Some(60) };
     let detail = GrantDetail {
-        namespace: "aif-alpha".to_owned(),
+        namespace: TenantNamespace::new("aif-alpha"),
         members_wanted: 2,
         members_bound: 2,
         slurm: Some(SlurmDetail {
-            cluster: "remich".to_owned(),
-            account: "a".to_owned(),
+            cluster: ClusterName::new("remich"),
+            account: AccountName::new("a"),
             entries: (0..entries).map(|at| (name(at), entry(at))).collect(),
         }),
         usage: (0..entries).map(|at| (name(at), EntryUsage { used: 60, ..EntryUsage::default() })).collect(),
@@ -740,7 +741,7 @@ proptest! {
 
         let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "slurm");
         let projection = project::pool(&world, &pool_ref, &holders);
-        let detail = PoolDetail { partition: Some(("h100".to_owned(), "Up".to_owned())), ..PoolDetail::default() };
+        let detail = PoolDetail { partition: Some((PartitionName::new("h100"), "Up".to_owned())), ..PoolDetail::default() };
         let of_pool = |intent: &Intent| Report {
             owner: intent.owner.clone(), uid: intent.uid.clone(), generation: 1, answers: digest_of(intent), phase: SitePhase::Bound, settled: false,
             findings: vec![Finding::note(Reason::SiteError, "a word ".repeat(words))], detail: Detail::Pool(detail.clone()),

@@ -12,6 +12,7 @@ use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Action, ObservedObjects, Plan};
@@ -144,16 +145,16 @@ fn each_part_is_sent_its_own_pools_only() {
     let projection = project::grant(&world(&grant(1, pools)), &alpha(), &BTreeSet::new(), now()).expect("a projection");
     assert!(projection.problems.is_empty(), "{:?}", projection.problems);
     assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [kubernetes("a"), slurm("a"), slurm("b")]);
-    let pools = |key: &SiteKey| -> Vec<(String, Option<String>, i64, i64)> {
+    let pools = |key: &SiteKey| -> Vec<(String, Option<PartitionName>, i64, i64)> {
         let pools = &body(&projection.sites[key]).pools;
         pools.iter().map(|pool| (pool.entry.clone(), pool.partition.clone(), pool.budget.device_minutes, pool.max_gpus)).collect()
     };
     assert_eq!(pools(&kubernetes("a")), [("pods".to_owned(), None, 1200, 2)]);
-    assert_eq!(pools(&slurm("a")), [("main".to_owned(), Some("h100".to_owned()), 9000, 6)]);
-    assert_eq!(pools(&slurm("b")), [("main".to_owned(), Some("acc".to_owned()), 3000, 2)]);
+    assert_eq!(pools(&slurm("a")), [("main".to_owned(), Some(PartitionName::new("h100")), 9000, 6)]);
+    assert_eq!(pools(&slurm("b")), [("main".to_owned(), Some(PartitionName::new("acc")), 3000, 2)]);
     let caps = body(&projection.sites[&slurm("b")]).caps;
     assert_eq!((caps.max_gpus, caps.max_jobs, caps.max_wall_minutes), (Some(4), None, Some(720)));
-    assert_eq!(body(&projection.sites[&slurm("b")]).members[0].slurm_user.as_deref(), Some("u1"));
+    assert_eq!(body(&projection.sites[&slurm("b")]).members[0].slurm_user.as_ref().map(UserName::as_str), Some("u1"));
 }
 
 #[test]
@@ -171,11 +172,14 @@ fn without_rest_no_budget_and_no_binding() {
     assert_eq!(projection.problems.iter().map(|problem| problem.reason).collect::<Vec<_>>(), [Reason::InvalidSpec, Reason::EngineMissing]);
     let projection = project::pool(&world, &owner(Kind::GPUPool, "h100"), &BTreeSet::new());
     assert_eq!(projection.sites.keys().cloned().collect::<Vec<_>>(), [kubernetes("a"), slurm("a"), slurm("b")]);
-    assert!(project::site(&world, "hub", &kubernetes("b"), None).is_none() && project::site(&world, "hub", &slurm("c"), None).is_none());
+    assert!(
+        project::site(&world, &HubId::new("hub"), &kubernetes("b"), None).is_none()
+            && project::site(&world, &HubId::new("hub"), &slurm("c"), None).is_none()
+    );
 }
 
 fn report(intent: &Intent, used: i64, limit: i64) -> Report {
-    let entry = SlurmEntry { qos: "grant-alpha-main".to_owned(), partition: "h100".to_owned(), limit: Some(limit) };
+    let entry = SlurmEntry { qos: QosName::new("grant-alpha-main"), partition: PartitionName::new("h100"), limit: Some(limit) };
     let closed = match &intent.body {
         Body::Grant(grant) => grant.pools[0].partition.is_none() && used >= grant.closes_at(&grant.pools[0].pool),
         Body::Pool(_) => false,
@@ -193,8 +197,8 @@ fn report(intent: &Intent, used: i64, limit: i64) -> Report {
             members_wanted: 1,
             members_bound: 1,
             slurm: Some(SlurmDetail {
-                cluster: "b".to_owned(),
-                account: "grant-alpha".to_owned(),
+                cluster: ClusterName::new("b"),
+                account: AccountName::new("grant-alpha"),
                 entries: BTreeMap::from([("main".to_owned(), entry)]),
             }),
             usage: BTreeMap::from([("main".to_owned(), usage)]),
@@ -358,7 +362,7 @@ fn a_site_that_has_taken_access_away_confirms_a_lower_part_though_its_locked_qos
 #[test]
 fn a_slurm_without_kubernetes_is_sent_an_empty_configuration_and_no_other_waits_for_one() {
     let world = world(&grant(1, hours(10)));
-    let config_sent = |key: &SiteKey, config: Option<SiteConfig>| project::site(&world, "hub", key, config).expect("a site").config;
+    let config_sent = |key: &SiteKey, config: Option<SiteConfig>| project::site(&world, &HubId::new("hub"), key, config).expect("a site").config;
     assert_eq!(config_sent(&slurm("b"), Some(SiteConfig::default())), Some(SiteConfig::default()));
     assert_eq!(config_sent(&slurm("a"), None), None);
     assert_eq!(config_sent(&kubernetes("a"), Some(SiteConfig::default())), None);
@@ -395,7 +399,8 @@ fn a_partition_that_is_down_is_not_ready() {
         .iter()
         .map(|(key, intent)| {
             let state = if *key == slurm("b") { "Down" } else { "Up" };
-            let detail = PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some(("h100".to_owned(), state.to_owned())), ..PoolDetail::default() };
+            let detail =
+                PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some((PartitionName::new("h100"), state.to_owned())), ..PoolDetail::default() };
             (key.clone(), Report { detail: Detail::Pool(detail), ..report(intent, 0, 0) })
         })
         .collect();
@@ -475,7 +480,7 @@ fn a_kubernetes_site_without_placements_goes_on_reporting_what_was_used() {
 fn planned(grant: &Value, used: i64, pods: &[(&str, &[(&str, bool)])], written: Option<&str>) -> Plan {
     let world = world(grant);
     let intent = project::grant(&world, &alpha(), &BTreeSet::new(), now()).expect("a projection").sites[&kubernetes("a")].clone();
-    let site = project::site(&world, "hub", &kubernetes("a"), None).expect("a site");
+    let site = project::site(&world, &HubId::new("hub"), &kubernetes("a"), None).expect("a site");
     let annotations = written.map(|pools| (labels::CANCEL_PODS.to_owned(), pools.to_owned())).into_iter().collect();
     let namespace = NamespaceView { uid: "1".to_owned(), state: labels::STATE_BOUND.to_owned(), annotations, ..NamespaceView::default() };
     let live = |bound: bool| LivePod { gpus: 2, bound, grace: Some(10) };

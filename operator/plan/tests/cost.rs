@@ -14,6 +14,7 @@ use aifactory_plan::hub::dependents::dependents;
 use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::digest::{Digest, digest_of};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::report::{Detail, EntryUsage, GrantDetail, Report, SitePhase, SiteReport};
@@ -149,7 +150,7 @@ impl Hub {
     }
 
     fn reconcile_factory(&self, owner: &OwnerRef) {
-        project::site(&self.cache, HUB, &site(), None);
+        project::site(&self.cache, &HubId::new(HUB), &site(), None);
         aggregate::factory(&self.cache, self.cache.factory(owner).unwrap(), &self.sites, &self.index, &BTreeSet::new(), now());
         self.cache.living_namespaces();
     }
@@ -266,7 +267,7 @@ impl Site {
     /// Grants in a tenth as many pools.
     fn new(grants: usize) -> Self {
         let hub = Hub::new(1, 1);
-        let about = project::site(&hub.cache, HUB, &site(), None).unwrap();
+        let about = project::site(&hub.cache, &HubId::new(HUB), &site(), None).unwrap();
         let pool = project::pool(&hub.cache, &pool_ref("p0"), &BTreeSet::new()).sites.remove(&site()).unwrap();
         let (template, pools) = (hub.project(0), grants / EACH);
         let mut site = Self { index: Index::default(), pools: Pools::default(), intents: BTreeMap::new(), hours: Accounts::default(), about };
@@ -324,7 +325,7 @@ fn seen(kind: ObjectKind, index: usize, version: u64) -> Seen {
         "name": name, "namespace": inside, "uid": format!("{kind:?}-{index}"), "resourceVersion": version.to_string(),
         "annotations": {labels::HUB: HUB, labels::OWNER: grant_ref(index).to_string()},
     }, "status": {"used": {"requests.nvidia.com/gpu": "1"}}});
-    Seen::reduce(engine::ALL, kind, &object, HUB).expect("one of ours")
+    Seen::reduce(engine::ALL, kind, &object, &HubId::new(HUB)).expect("one of ours")
 }
 
 #[test]

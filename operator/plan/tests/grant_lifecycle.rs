@@ -13,6 +13,7 @@ mod slurm;
 use aifactory_api::Reason;
 use aifactory_api::grant::{AfterRetention, KubernetesSubject, MemberRole, RunningWork, SubjectKind};
 use aifactory_plan::engine::slurm_accounts::held;
+use aifactory_plan::model::id::UserName;
 use aifactory_plan::model::intent::{Body, Desired, End, GrantIntent, Intent, MemberIntent, Refusal, VERSION};
 use aifactory_plan::model::lifecycle::{Marks, State};
 use aifactory_plan::model::plan::Plan;
@@ -148,7 +149,7 @@ fn no() -> Refusal {
 
 fn grant(code: &str) -> GrantIntent {
     let subject = KubernetesSubject { kind: SubjectKind::User, name: "oidc:alice".to_owned() };
-    let alice = MemberIntent { id: "m1".to_owned(), role: MemberRole::Lead, subject: Some(subject), slurm_user: Some("alice".to_owned()) };
+    let alice = MemberIntent { id: "m1".to_owned(), role: MemberRole::Lead, subject: Some(subject), slurm_user: Some(UserName::new("alice")) };
     let mut pools = vec![pool("h100", "gpua", 600), pool("a100", "", 600)];
     pools[1].partition = None;
     GrantIntent { code: code.to_owned(), members: vec![alice], pools, end: terms(true, 1, 24, true), ..grants::grant() }

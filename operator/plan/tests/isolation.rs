@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network;
+use aifactory_plan::model::id::{HubId, TenantNamespace};
 use aifactory_plan::model::intent::{CrossSiteIntent, EgressIntent};
 use aifactory_plan::model::object::Ownership;
 use evaluator::{Cluster, Peer, Pod, Range, Traffic};
@@ -259,7 +260,7 @@ proptest! {
         ];
         let peers = [(texts[9].clone(), vec![cidrs[4].clone(), texts[10].clone()])].into();
         let cross_site = CrossSiteIntent { own: vec![texts[8].clone()], peers };
-        let rendered = network::policies(&site, &grant_intent(egress, Some(cross_site)), &namespace, &ownership());
+        let rendered = network::policies(&site, &grant_intent(egress, Some(cross_site)), &TenantNamespace::new(&namespace), &ownership());
         prop_assert!(denies(&rendered, &namespace));
         legal(&rendered, &namespace)?;
         network::guard_rails(&site, &ownership());
@@ -346,7 +347,7 @@ proptest! {
         let range = |cidr: String| EgressIntent::Range { cidr, ports: vec![port.clone()] };
         let asked = [String::from("0.0.0.0/0"), String::from("::/0"), asked.near(&protected)].map(range);
         let grant = grant_intent(asked.to_vec(), None);
-        let rendered = network::policies(&site, &grant, "aif-x", &ownership());
+        let rendered = network::policies(&site, &grant, &TenantNamespace::new("aif-x"), &ownership());
         legal(&rendered, "aif-x")?;
         prop_assert!(rendered.findings.iter().any(|finding| finding.contains("too many protected ranges")));
         let cluster = Cluster { policies: decoded(&rendered), ..Cluster::default() };
@@ -360,7 +361,7 @@ fn list(value: &serde_json::Value) -> &[serde_json::Value] {
 }
 
 fn ownership() -> Ownership {
-    Ownership::new(HUB, &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
+    Ownership::new(&HubId::new(HUB), &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
 }
 
 fn tenant() -> Pod {

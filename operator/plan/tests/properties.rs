@@ -44,7 +44,7 @@ fn config() -> ProptestConfig {
 
 /// Addresses by which a grant's Pods at a site are seen.
 fn seen_as(world: &Cache, owner: &OwnerRef, key: &SiteKey, time: Timestamp) -> Vec<IpAddr> {
-    let protected = project::site(world, hub::id(), key, None).expect("a site").protected;
+    let protected = project::site(world, &hub::id(), key, None).expect("a site").protected;
     let intent = project::grant(world, owner, &BTreeSet::new(), time).and_then(|found| found.sites.get(key).cloned());
     let own = match intent.map(|intent| intent.body) {
         Some(Body::Grant(grant)) => grant.cross_site.map(|cross_site| cross_site.own).unwrap_or_default(),
@@ -129,7 +129,7 @@ proptest! {
         let (world, sites, _) = play(&hub, &events);
         let factory = &hub.factories[0]["spec"];
         for (key, site) in &sites {
-            let protected = project::site(&world, hub::id(), key, None).expect("a site").protected;
+            let protected = project::site(&world, &hub::id(), key, None).expect("a site").protected;
             for other in factory["sites"].as_array().expect("sites") {
                 let ranges = ["podCIDRs", "nodeCIDRs"].map(|name| other["network"][name].as_array().expect("ranges"));
                 prop_assert!(ranges.into_iter().flatten().all(|range| protected.iter().any(|found| range == found)));
@@ -319,7 +319,7 @@ proptest! {
     ) {
         let grant = |space: &String, name: &String| OwnerRef::new(Kind::AccessGrant, space, name);
         let owners: Vec<OwnerRef> = spaces.iter().flat_map(|space| names.iter().map(move |name| grant(space, name))).collect();
-        let namespaces: BTreeSet<String> = owners.iter().map(|owner| tenant_namespace(hub::id(), owner)).collect();
+        let namespaces: BTreeSet<String> = owners.iter().map(|owner| tenant_namespace(hub::id().as_str(), owner)).collect();
         prop_assert_eq!(namespaces.len(), owners.len());
         for namespace in namespaces {
             let legal = namespace.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');

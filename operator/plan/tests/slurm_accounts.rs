@@ -12,6 +12,7 @@ use aifactory_api::Reason;
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, held};
+use aifactory_plan::model::id::{AccountName, QosName, UserName};
 use aifactory_plan::model::intent::{Desired, Refusal};
 use aifactory_plan::model::report::SitePhase;
 use grants::{World, ended, grant, member, owner, pool};
@@ -51,9 +52,9 @@ fn what_is_read_decides_what_is_asked() {
         (Limit::WallMinutes, 120),
     ];
     assert_eq!(*limits, expected.into());
-    assert_eq!(world.cluster.state.qos[&qos].flags, set(&["NO_DECAY", "DENY_LIMIT"]));
+    assert_eq!(world.cluster.state.qos[&qos].flags, set(&["NO_DECAY", "DENY_LIMIT"], str::to_owned));
     let row = &world.cluster.state.rows[&key(&account, "alice", "gpua")];
-    assert_eq!((&row.qos, &row.lineage), (&set(&[&qos]), &format!("/eu-aif/{account}/0-alice/gpua/")));
+    assert_eq!((&row.qos, &row.lineage), (&[qos.clone()].into(), &format!("/eu-aif/{account}/0-alice/gpua/")));
     let slurm = plan.detail.slurm.expect("detail");
     assert_eq!((slurm.cluster.as_str(), slurm.entries["h100"].limit, slurm.entries["a100"].limit), ("bissen", Some(600), Some(60)));
 }
@@ -74,7 +75,7 @@ fn a_cluster_that_can_not_gives_nothing() {
 #[test]
 fn a_limit_above_is_never_exceeded() {
     let mut world = World::new([("alpha", grant())]);
-    let row = world.cluster.state.rows.get_mut(&RowKey::account("eu-aif")).expect("a row");
+    let row = world.cluster.state.rows.get_mut(&RowKey::account(&AccountName::new("eu-aif"))).expect("a row");
     (row.gpus, row.gpu_minutes) = (Some(3), Some(100));
     world.settle();
     let limits = &world.cluster.state.qos[&world.qos("alpha", "h100")].limits;
@@ -85,14 +86,14 @@ fn a_limit_above_is_never_exceeded() {
 #[test]
 fn members_without_a_user_wait_and_the_sites_map_wins() {
     let mut world = World::new([("alpha", grant())]);
-    world.users = Some([("m1".to_owned(), "u1".to_owned()), ("m4".to_owned(), "bob".to_owned())].into());
+    world.users = Some([("m1".to_owned(), UserName::new("u1")), ("m4".to_owned(), UserName::new("bob"))].into());
     world.grant("alpha").members.extend([member("m3", None), member("m4", None), member("m5", Some("root")), member("m6", Some("eve"))]);
     world.policy.refuse_members = ["m6".to_owned()].into();
     world.settle();
     let account = world.account("alpha");
     let users: std::collections::BTreeSet<_> =
         world.cluster.state.rows_of(&account).map(|(key, _)| key.user.clone()).filter(|user| !user.is_empty()).collect();
-    assert_eq!(users, set(&["u1", "bob"]));
+    assert_eq!(users, set(&["u1", "bob"], UserName::new));
     let plan = world.plan("alpha");
     assert_eq!((plan.detail.members_wanted, plan.detail.members_bound), (6, 2));
     assert_eq!(plan.findings.iter().filter(|finding| finding.reason == Reason::LocalAccountMissing).count(), 3);
@@ -116,14 +117,14 @@ fn a_suspended_members_association_is_locked_then_goes_when_the_jobs_have_ended(
     assert!(world.plan("alpha").calls.is_empty());
     world.cluster.jobs.clear();
     world.settle();
-    assert!(!world.cluster.state.rows.keys().any(|key| key.user == "bob"));
+    assert!(!world.cluster.state.rows.keys().any(|key| key.user.as_str() == "bob"));
 }
 
 #[test]
 fn a_suspended_members_jobs_are_cancelled_after_the_grace_where_the_grant_says_so() {
     let mut world = bound();
     world.grant("alpha").end.running_work = RunningWork::Cancel;
-    let row = key(&world.account("alpha"), "bob", "gpua");
+    let row = key(world.account("alpha"), "bob", "gpua");
     assert!(world.cluster.submit(&row));
     world.cluster.jobs[0].running = true;
     world.grant("alpha").members.pop();
@@ -137,14 +138,14 @@ fn a_suspended_members_jobs_are_cancelled_after_the_grace_where_the_grant_says_s
 #[test]
 fn a_default_account_is_moved_before_ours_goes() {
     let mut world = bound();
-    world.cluster.row("nat", "bob", "");
+    world.cluster.row(key("nat", "bob", ""));
     world.grant("alpha").members.pop();
     world.settle();
-    let rows: Vec<_> = world.cluster.state.rows.iter().filter(|(key, _)| key.user == "bob").collect();
-    assert!(matches!(rows.as_slice(), [(key, row)] if key.account == "nat" && row.is_default));
+    let rows: Vec<_> = world.cluster.state.rows.iter().filter(|(key, _)| key.user.as_str() == "bob").collect();
+    assert!(matches!(rows.as_slice(), [(key, row)] if key.account.as_str() == "nat" && row.is_default));
     // Before ours, and never.
     let mut world = World::new([("alpha", grant())]);
-    world.cluster.row("nat", "alice", "");
+    world.cluster.row(key("nat", "alice", ""));
     world.settle();
     world.grant("alpha").desired = ended();
     world.settle();
@@ -166,7 +167,7 @@ fn paused_and_draining_qos_are_locked_and_open_again() {
     world.grant("alpha").pools[1].open = false;
     world.settle();
     assert!(!world.cluster.state.qos[&h100].locked() && world.cluster.state.qos[&a100].locked());
-    assert!(!world.cluster.state.rows.keys().any(|key| key.partition == "gpub"));
+    assert!(!world.cluster.state.rows.keys().any(|key| key.partition.as_str() == "gpub"));
     world.grant("alpha").pools.pop();
     world.settle();
     assert!(world.cluster.state.qos[&a100].locked(), "what was used of a dropped pool is not forgotten");
@@ -175,7 +176,7 @@ fn paused_and_draining_qos_are_locked_and_open_again() {
 #[test]
 fn an_ended_grant_is_kept_locked_and_comes_back_with_what_it_used() {
     let mut world = bound();
-    let row = key(&world.account("alpha"), "alice", "gpua");
+    let row = key(world.account("alpha"), "alice", "gpua");
     assert!(world.cluster.submit(&row) && world.cluster.submit(&row));
     world.cluster.jobs[0].running = true;
     world.grant("alpha").end.running_work = RunningWork::Cancel;
@@ -204,7 +205,7 @@ fn an_ended_grant_is_kept_locked_and_comes_back_with_what_it_used() {
 #[test]
 fn retention_over_the_account_goes_and_its_qos_last() {
     let mut world = bound();
-    let row = key(&world.account("alpha"), "alice", "gpua");
+    let row = key(world.account("alpha"), "alice", "gpua");
     assert!(world.cluster.submit(&row));
     world.cluster.jobs[0].running = true;
     world.grant("alpha").desired = ended();
@@ -229,7 +230,7 @@ fn what_is_kept_is_kept_from_the_moment_at_which_access_was_taken() {
     // By its dates the grant ended a month ago: somebody has written a past day, or the site was away.
     world.grant("alpha").desired = Desired::Ended { because: Reason::Expired, message: "it ended".to_owned(), at: Some(world.now - month) };
     world.grant("alpha").end.running_work = RunningWork::Cancel;
-    let row = key(&world.account("alpha"), "alice", "gpua");
+    let row = key(world.account("alpha"), "alice", "gpua");
     assert!(world.cluster.submit(&row) && world.cluster.submit(&row));
     world.cluster.jobs[0].running = true;
     world.settle();
@@ -250,7 +251,7 @@ fn what_is_kept_is_kept_from_the_moment_at_which_access_was_taken() {
 #[test]
 fn what_is_locked_stays_so_while_its_grant_waits() {
     let mut world = bound();
-    let (row, h100) = (key(&world.account("alpha"), "alice", "gpua"), world.qos("alpha", "h100"));
+    let (row, h100) = (key(world.account("alpha"), "alice", "gpua"), world.qos("alpha", "h100"));
     world.grant("alpha").desired = ended();
     world.settle();
     world.grant("alpha").desired = Desired::Scheduled;
@@ -329,7 +330,7 @@ fn what_an_earlier_grant_left_open_is_locked_and_no_orphan() {
 fn what_is_others_is_named_and_left_alone() {
     let mut world = World::new([("alpha", grant())]);
     let account = world.account("alpha");
-    world.cluster.account(&account, "root", "mine");
+    world.cluster.account(&account, &AccountName::new("root"), "mine");
     assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::ForeignObject]));
     assert!(world.plan("alpha").findings[0].message.contains("aifactory-adopt=EHPC-AIF-2026PG99-001"));
     let mut world = World::new([("alpha", grant())]);
@@ -347,8 +348,8 @@ fn what_is_others_is_named_and_left_alone() {
 #[test]
 fn an_adopted_account_is_the_sites_own() {
     let mut world = World::new([("alpha", grant())]);
-    world.cluster.account("kappa", "root", "Kappa's own; aifactory-adopt=EHPC-AIF-2026PG99-001");
-    world.cluster.row("kappa", "alice", "");
+    world.cluster.account(&AccountName::new("kappa"), &AccountName::new("root"), "Kappa's own; aifactory-adopt=EHPC-AIF-2026PG99-001");
+    world.cluster.row(key("kappa", "alice", ""));
     let before = (world.cluster.state.rows.clone(), world.cluster.state.accounts.clone());
     world.settle();
     let plan = world.plan("alpha");
@@ -370,7 +371,7 @@ fn an_adopted_account_is_the_sites_own() {
 #[test]
 fn an_account_that_the_site_takes_back_is_locked() {
     let mut world = World::new([("alpha", grant())]);
-    world.cluster.account("kappa", "root", "aifactory-adopt=EHPC-AIF-2026PG99-001");
+    world.cluster.account(&AccountName::new("kappa"), &AccountName::new("root"), "aifactory-adopt=EHPC-AIF-2026PG99-001");
     world.settle();
     world.cluster.state.accounts.get_mut("kappa").expect("an account").description = "Kappa's".to_owned();
     world.settle();
@@ -400,9 +401,9 @@ fn what_is_changed_by_hand_comes_back() {
     qos.limits.insert(Limit::GpuMinutes, 1_000_000);
     qos.flags.clear();
     let row = world.cluster.state.rows.get_mut(&RowKey::account(&account)).expect("a row");
-    row.parent = "root".to_owned();
-    row.qos.insert("normal".to_owned());
-    world.cluster.row(&account, "mallory", "gpua");
+    row.parent = AccountName::new("root");
+    row.qos.insert(QosName::new("normal"));
+    world.cluster.row(key(&account, "mallory", "gpua"));
     world.settle();
     assert_eq!(world.cluster.state, right);
     // An association whose QOS is deleted could run without a budget: it is locked in the first round.
@@ -453,7 +454,7 @@ fn what_can_not_be_read_now_keeps_what_is_held_and_access_is_only_taken_away() {
     let slurm = plan.detail.slurm.expect("detail");
     assert_eq!((slurm.entries["h100"].partition.as_str(), slurm.entries["a100"].limit), ("gpua", Some(60)));
     let users: std::collections::BTreeSet<_> = world.cluster.state.rows_of(&account).map(|(key, _)| key.user.clone()).collect();
-    assert_eq!(users, set(&["", "alice"]));
+    assert_eq!(users, set(&["", "alice"], UserName::new));
     assert_eq!(world.cluster.state.qos, right.qos);
     // Paused it lets nothing start, and nothing opens it while that lasts.
     world.grant("alpha").desired = Desired::Paused;

@@ -10,9 +10,9 @@ mod slurm;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::name::slurm_claim;
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{Account, Call, Claim, Limit, Standing, held, standing};
+use aifactory_plan::engine::slurm_accounts::{Account, Call, Claim, Limit, Standing, claim_account, held, standing};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, QosName};
 use aifactory_plan::model::intent::{Desired, GrantIntent, SiteIntent};
 use grants::{World, ended, grant, owner, pool, site};
 use proptest::prelude::*;
@@ -54,10 +54,10 @@ impl Centre {
     }
 
     /// The accounts and QOS of one site, with the cluster's associations and jobs.
-    fn of(&self, index: usize) -> (BTreeSet<String>, BTreeMap<String, slurm_view::Qos>, usize, usize) {
+    fn of(&self, index: usize) -> (BTreeSet<String>, BTreeMap<QosName, slurm_view::Qos>, usize, usize) {
         let world = &self.sites[index];
-        let names: BTreeSet<String> = NAMES.iter().map(|name| world.account(name)).collect();
-        let qos: BTreeSet<String> = NAMES.iter().flat_map(|name| ["h100", "a100"].map(|entry| world.qos(name, entry))).collect();
+        let names: BTreeSet<AccountName> = NAMES.iter().map(|name| world.account(name)).collect();
+        let qos: BTreeSet<QosName> = NAMES.iter().flat_map(|name| ["h100", "a100"].map(|entry| world.qos(name, entry))).collect();
         let accounts = self.database.accounts.iter().filter(|(name, _)| names.contains(*name)).map(|(name, account)| format!("{name} {account:?}"));
         let mine = self.database.qos.iter().filter(|(name, _)| qos.contains(*name)).map(|(name, qos)| (name.clone(), qos.clone()));
         (accounts.collect(), mine.collect(), world.cluster.state.rows.len(), world.cluster.jobs.len())
@@ -119,8 +119,8 @@ fn two_sites_on_one_database_keep_a_budget_of_their_own() {
 fn objects_named_without_a_cluster_are_not_ours() {
     let mut world = World::new([("alpha", grant())]);
     let text = "aifactory; hub=8d3fb7a0c1; owner=AccessGrant/programme/alpha; uid=u; code=c; state=Bound; since=2026-11-21T09:00:00Z";
-    world.cluster.account("grant-alpha-0123456789", "eu-aif", text);
-    world.cluster.state.qos.entry("grant-alpha-h100-0123456789".to_owned()).or_default().description = format!("{text}; account=x; entry=h100");
+    world.cluster.account(&AccountName::new("grant-alpha-0123456789"), &AccountName::new("eu-aif"), text);
+    world.cluster.state.qos.entry(QosName::new("grant-alpha-h100-0123456789")).or_default().description = format!("{text}; account=x; entry=h100");
     let before = world.cluster.state.clone();
     assert!(held(&world.cluster.read(), &world.scope()).is_empty());
     world.settle();
@@ -170,7 +170,7 @@ proptest! {
                 Event::Gone(at, grant) => drop(centre.sites[at].grants.remove(&owner(NAMES[grant]))),
                 Event::Submit(at, grant) => {
                     let world = &mut centre.sites[at];
-                    let key = slurm::key(&world.account(NAMES[grant]), "alice", "gpua");
+                    let key = slurm::key(world.account(NAMES[grant]), "alice", "gpua");
                     centre.database.show(&mut world.cluster);
                     world.cluster.submit(&key);
                 }
@@ -189,7 +189,7 @@ proptest! {
 
 /// The accounts of a database, as Slurm keeps them: the description of one that is there stays as it is when it is made again.
 #[derive(Clone, Debug, Default)]
-struct Accounts(BTreeMap<String, Account>);
+struct Accounts(BTreeMap<AccountName, Account>);
 
 impl Accounts {
     fn make(&mut self, claim: &Claim) {
@@ -219,7 +219,7 @@ fn reason(standing: &Standing) -> Option<Reason> {
 #[test]
 fn a_cluster_belongs_to_one_site_of_one_factory_of_one_hub() {
     let first = site_of("one", "bissen", "c1");
-    let another_hub = SiteIntent { hub: "another".to_owned(), ..first.clone() };
+    let another_hub = SiteIntent { hub: HubId::new("another"), ..first.clone() };
     let rivals = [site_of("two", "bissen", "c1"), site_of("one", "twin", "c1"), another_hub];
     for rival in rivals {
         for (one, other) in [(&first, &rival), (&rival, &first)] {
@@ -228,7 +228,9 @@ fn a_cluster_belongs_to_one_site_of_one_factory_of_one_hub() {
             let refused = accounts.contact(other, "id-2");
             assert_eq!(reason(&refused), Some(Reason::SiteClaimed));
             let Standing::Refused(finding) = refused else { panic!("{refused:?}") };
-            let holder = [&one.hub, &one.site, &format!("{}/{}", one.factory.namespace, one.factory.name), &slurm_claim("c1")];
+            let account = claim_account(&ClusterName::new("c1"));
+            let factory = format!("{}/{}", one.factory.namespace, one.factory.name);
+            let holder = [one.hub.as_str(), one.site.as_str(), factory.as_str(), account.as_str()];
             assert!(holder.iter().all(|word| finding.message.contains(*word)), "{}", finding.message);
             // After a restart of either.
             assert_eq!(accounts.contact(one, "id-3"), Standing::Ours("id-1".to_owned()));
@@ -295,7 +297,7 @@ fn a_claim_that_can_not_be_read_is_nobodys() {
     let site = site_of("one", "bissen", "c1");
     for text in ["", "somebody's", "aifactory; hub=x; claim=y"] {
         let account = Account { description: text.to_owned(), organization: String::new() };
-        assert_eq!(reason(&standing(&site, &[(slurm_claim("c1"), account)].into(), false)), Some(Reason::SiteClaimed));
+        assert_eq!(reason(&standing(&site, &[(claim_account(&ClusterName::new("c1")), account)].into(), false)), Some(Reason::SiteClaimed));
     }
     let claim = Claim::of(&site, "id-1");
     assert_eq!(Claim::parse(&claim.render()), Some(claim));

@@ -12,9 +12,9 @@ use std::collections::BTreeSet;
 
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
-use aifactory_api::name::SlurmScope;
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, RowMark, State};
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, RowMark, SlurmScope, State};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId, QosName, UserName};
 use aifactory_plan::model::intent::{Desired, GrantIntent, Refusal};
 use grants::{World, grant, member, owner, pool};
 use jiff::Timestamp;
@@ -98,14 +98,14 @@ fn happen(world: &mut World, event: &Event, by_hand: bool) {
         Event::Map(member, user) => {
             if let Some(users) = &mut world.users {
                 match user {
-                    Some(user) => users.insert(format!("m{member}"), USERS[user].to_owned()),
+                    Some(user) => users.insert(format!("m{member}"), UserName::new(USERS[user])),
                     None => users.remove(&format!("m{member}")),
                 };
             }
         }
         Event::Unread(unread) => world.users = if unread { None } else { Some(Default::default()) },
         Event::Submit(index, user, partition) => {
-            let key = key(&world.account(NAMES[index]), USERS[user], PARTITIONS[partition]);
+            let key = key(world.account(NAMES[index]), USERS[user], PARTITIONS[partition]);
             world.cluster.submit(&key);
         }
         Event::Start => {
@@ -117,7 +117,7 @@ fn happen(world: &mut World, event: &Event, by_hand: bool) {
         Event::Finish => world.cluster.jobs.retain(|job| !job.running),
         Event::Pass(seconds) => world.pass(seconds),
         Event::National(user) => {
-            world.cluster.row("nat", USERS[user], "");
+            world.cluster.row(key("nat", USERS[user], ""));
         }
         Event::Refuse(index, refused) => {
             let refusal = Refusal { reason: Reason::RefusedBySite, message: "no".to_owned() };
@@ -194,15 +194,15 @@ fn edit(world: &mut World, name: &str, what: u8) {
         2 if world.cluster.jobs.iter().all(|job| job.qos != qos) => world.cluster.delete_qos(&qos),
         3 => {
             if let Some(row) = user.and_then(|key| state.rows.get_mut(&key)) {
-                row.qos.insert("normal".to_owned());
+                row.qos.insert(QosName::new("normal"));
                 row.comment = String::new();
             }
         }
         4 => {
-            state.rows.entry(RowKey::account(&account)).and_modify(|row| row.parent = "root".to_owned());
+            state.rows.entry(RowKey::account(&account)).and_modify(|row| row.parent = AccountName::new("root"));
         }
         5 if state.rows.contains_key(&RowKey::account(&account)) => {
-            world.cluster.row(&account, "mallory", "");
+            world.cluster.row(key(&account, "mallory", ""));
         }
         _ => {}
     }
@@ -234,7 +234,7 @@ fn settled(world: &World) {
             Some(user) => Some(user.clone()),
             None => body.members.iter().find(|member| member.id == id)?.slurm_user.clone(),
         };
-        let members: BTreeSet<String> = body.members.iter().filter_map(|member| users(&member.id)).collect();
+        let members: BTreeSet<UserName> = body.members.iter().filter_map(|member| users(&member.id)).collect();
         let may =
             |key: &RowKey| members.contains(&key.user) && body.pools.iter().any(|pool| pool.open && pool.partition.as_ref() == Some(&key.partition));
         if world.users.is_some() {
@@ -251,7 +251,7 @@ fn settled(world: &World) {
 /// Whether a call is about nothing but its grant's objects.
 fn own(scope: &SlurmScope, owner: &OwnerRef, call: &Call, world: &[String]) -> bool {
     let account = scope.account(owner);
-    let qos = |name: &String| ["h100", "a100"].iter().any(|entry| scope.qos(owner, entry) == *name);
+    let qos = |name: &QosName| ["h100", "a100"].iter().any(|entry| scope.qos(owner, entry) == *name);
     match call {
         Call::Qos { name, .. } | Call::DeleteQos(name) => qos(name),
         Call::Account { name, .. } | Call::Describe { name, .. } | Call::DeleteAccount(name) => *name == account,
@@ -264,7 +264,7 @@ fn own(scope: &SlurmScope, owner: &OwnerRef, call: &Call, world: &[String]) -> b
 
 fn play(events: &[Event], by_hand: bool) {
     let mut world = World::new(NAMES.iter().enumerate().map(|(index, name)| (*name, wanted(index))));
-    let accounts: BTreeSet<String> = NAMES.iter().map(|name| world.account(name)).collect();
+    let accounts: BTreeSet<AccountName> = NAMES.iter().map(|name| world.account(name)).collect();
     let scope = world.scope();
     let note = if by_hand { vec!["by hand".to_owned()] } else { Vec::new() };
     for event in events {
@@ -312,11 +312,11 @@ fn scopes() -> Vec<SlurmScope> {
     };
     vec![
         one.clone(),
-        other(|scope| scope.hub = "another".to_owned()),
+        other(|scope| scope.hub = HubId::new("another")),
         other(|scope| scope.factory.name = "another".to_owned()),
         other(|scope| scope.factory.namespace = "another".to_owned()),
         other(|scope| scope.site = "another".to_owned()),
-        other(|scope| scope.cluster = "bissen_2".to_owned()),
+        other(|scope| scope.cluster = ClusterName::new("bissen_2")),
     ]
 }
 
@@ -349,10 +349,10 @@ proptest! {
         for (namespace, name, entry) in names {
             let owner = OwnerRef::new(Kind::AccessGrant, namespace.clone(), name.clone());
             for scope in &scopes {
-                prop_assert!(legal(&scope.account(&owner)) && legal(&scope.qos(&owner, &entry)));
-                prop_assert!(seen.insert(scope.qos(&owner, &entry)));
+                prop_assert!(legal(scope.account(&owner).as_str()) && legal(scope.qos(&owner, &entry).as_str()));
+                prop_assert!(seen.insert(scope.qos(&owner, &entry).to_string()));
                 if !grants.contains(&owner) {
-                    prop_assert!(seen.insert(scope.account(&owner)));
+                    prop_assert!(seen.insert(scope.account(&owner).to_string()));
                 }
             }
             grants.insert(owner);
@@ -376,7 +376,7 @@ proptest! {
             retained_until: times[4],
             locked_at: times[5],
             after_retention: Some(AfterRetention::Delete).filter(|_| times[0].is_some()),
-            account,
+            account: account.map(AccountName::new),
             entry,
             ..Record::new(&scopes()[0], &owner("alpha"), &uid, &code, state, since)
         };
@@ -402,7 +402,7 @@ fn end(mut world: World, budgets: &[(i64, usize)]) -> World {
         body.desired = Desired::Ended { because: Reason::Deleting, message: "the grant was deleted".to_owned(), at: None };
         body.pools.iter_mut().for_each(|pool| pool.budget.device_minutes = *minutes);
         world.round(*calls, &mut |_, _, _| {});
-        world.leaving = Default::default();
+        world.removals = Default::default();
     }
     world.settle();
     world.grants.remove(&owner("alpha"));
@@ -430,7 +430,7 @@ proptest! {
             }
             world.settle();
             for user in &jobs {
-                world.cluster.submit(&key(&world.account("alpha"), USERS[*user], PARTITIONS[user % 2]));
+                world.cluster.submit(&key(world.account("alpha"), USERS[*user], PARTITIONS[user % 2]));
             }
             world
         };

@@ -22,6 +22,7 @@ use aifactory_plan::engine::site_stages::{SiteScene, SiteStages};
 use aifactory_plan::engine::tenancy::{Access, Tenancy};
 use aifactory_plan::engine::uses::{KindUse, Place};
 use aifactory_plan::engine::{self, Engines};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Body, Budget, Desired, End, GrantIntent, GrantPoolIntent, Intent, MemberIntent, SiteIntent, VERSION};
 use aifactory_plan::model::kind::{KindInfo, ObjectKind};
 use aifactory_plan::model::object::{Object, ObjectKey};
@@ -63,10 +64,10 @@ impl Engine for Toy {
     }
 
     fn grant(&self, scene: &GrantScene<'_>, stages: &mut GrantStages) {
-        let licence = ObjectKey::cluster(LICENCE, scene.namespace);
+        let licence = ObjectKey::cluster(LICENCE, scene.namespace.as_str());
         stages.fence([Object::new(licence, scene.ownership, json!({"spec": {"seats": 1}}))]);
         if scene.access == Access::Open {
-            let widget = ObjectKey::namespaced(WIDGET, scene.namespace, "mine");
+            let widget = ObjectKey::namespaced(WIDGET, scene.namespace.as_str(), "mine");
             stages.inside([Object::new(widget, scene.ownership, json!({"spec": {"size": 3}}))]);
         }
     }
@@ -98,7 +99,7 @@ impl Engine for Hasty {
     }
 
     fn grant(&self, scene: &GrantScene<'_>, stages: &mut GrantStages) {
-        let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, scene.namespace, "robot");
+        let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, scene.namespace.as_str(), "robot");
         let binding = Object::new(key, scene.ownership, json!({"roleRef": {"kind": "ClusterRole", "name": "view"}}));
         stages.fence([binding]);
     }
@@ -223,7 +224,7 @@ impl Site {
         self.version += 1;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(self.engines, key.kind, &content, HUB).unwrap());
+        self.index.put(Seen::reduce(self.engines, key.kind, &content, &HubId::new(HUB)).unwrap());
     }
 
     fn delete(&mut self, key: &ObjectKey) {

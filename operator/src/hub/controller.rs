@@ -30,6 +30,7 @@ use aifactory_plan::hub::known_sites::KnownSites;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::freshness::{Freshness, Moment};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::SiteConfig;
 use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::SiteKey;
@@ -93,7 +94,7 @@ pub struct HubSettings {
 pub struct Hub {
     settings: HubSettings,
     /// Id of the hub, known once this process leads.
-    id: String,
+    id: HubId,
     cache: Cache,
     /// The last version seen of each resource, including deleted ones until the next listing, so that a late event or answer does not bring one back.
     fresh: BTreeMap<Kind, Freshness<OwnerRef>>,
@@ -144,7 +145,7 @@ pub struct Hub {
 /// What the hub stores beside its resources.
 pub struct HubRecord {
     /// Its id.
-    pub id: String,
+    pub id: HubId,
     /// The parts of sites that may hold something of it; `None`: none was ever stored.
     pub known: Option<KnownSites>,
 }
@@ -164,7 +165,7 @@ impl Hub {
         let pending = PendingStatus::new(settings.metrics.clone());
         let hub = Self {
             settings,
-            id: String::new(),
+            id: HubId::default(),
             cache: Cache::default(),
             fresh: BTreeMap::new(),
             moment: Moment::default(),
@@ -236,7 +237,7 @@ impl Hub {
                     self.begun = Instant::now();
                     leading = true;
                     self.settings.metrics.set_leader(true);
-                    tracing::info!(hub = self.id, "Leading");
+                    tracing::info!(hub = self.id.as_str(), "Leading");
                 }
                 Some(event) = seen.recv() => {
                     self.observe(event);

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use aifactory_api::labels;
+use aifactory_plan::model::id::HubId;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -31,13 +32,13 @@ pub enum HubIdError {
 }
 
 /// Reads the hub id, and makes it where there is none.
-pub async fn hub_id(client: &Client, namespace: &str) -> Result<String, HubIdError> {
+pub async fn hub_id(client: &Client, namespace: &str) -> Result<HubId, HubIdError> {
     let api: Api<Tolerant<ConfigMap>> = Api::namespaced(client.clone(), namespace);
     let failed = |source: kube::Error| HubIdError::Api { namespace: namespace.to_owned(), source: Box::new(source) };
     for _ in 0..3 {
         if let Some(found) = api.get_opt(labels::HUB_CONFIG).await.map_err(failed)? {
             let id = found.into_result().ok().and_then(|found| found.data).unwrap_or_default().remove("id").filter(|id| !id.is_empty());
-            return id.ok_or_else(|| HubIdError::Empty { namespace: namespace.to_owned() });
+            return id.map(HubId::new).ok_or_else(|| HubIdError::Empty { namespace: namespace.to_owned() });
         }
         let random = |_| RandomState::new().build_hasher().finish();
         let id = format!("{:016x}", (0..2).map(random).fold(0, |sum: u64, part| sum.rotate_left(32) ^ part));
@@ -45,7 +46,7 @@ pub async fn hub_id(client: &Client, namespace: &str) -> Result<String, HubIdErr
         // Without force, under a name of its own: whoever comes second gets a conflict and reads the first one's id.
         let manager = format!("{}-{id}", labels::HUB_MANAGER);
         match taken(api.patch(labels::HUB_CONFIG, &PatchParams::apply(&manager), &Patch::Apply(&object)).await) {
-            Ok(_) => return Ok(id),
+            Ok(_) => return Ok(HubId::new(id)),
             Err(kube::Error::Api(status)) if status.is_conflict() => {}
             Err(error) => return Err(failed(error)),
         }

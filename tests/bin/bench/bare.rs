@@ -6,6 +6,7 @@ use std::time::Instant;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::Object;
 use aifactory_plan::model::plan::{Action, ObservedObjects};
@@ -90,7 +91,7 @@ fn rendered(site: &str, grants: usize) -> Result<Vec<Vec<Object>>, Failure> {
         let now = jiff::Timestamp::now();
         let projection = project::grant(&world, &owner, &std::collections::BTreeSet::new(), now).ok_or("no projection")?;
         let intent = projection.sites.get(&key).ok_or("no intent")?;
-        let site_intent = project::site(&world, "no-hub", &key, None).ok_or("no site")?;
+        let site_intent = project::site(&world, &HubId::new("no-hub"), &key, None).ok_or("no site")?;
         let Body::Grant(body) = &intent.body else { return Err("not a grant".into()) };
         let (objects, policy) = (ObservedObjects::new(), SitePolicy::default());
         let view = GrantView::of(&objects, &policy);

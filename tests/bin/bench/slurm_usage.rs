@@ -10,6 +10,7 @@ use aifactory_operator::lease::WriteGate;
 use aifactory_operator::site::slurm::client::{Api, SlurmClient};
 use aifactory_operator::site::slurm::token::Token;
 use aifactory_operator::site::slurm::usage::Usage;
+use aifactory_plan::model::id::{AccountName, ClusterName};
 use aifactory_tests::eventually;
 use aifactory_tests::slurm::{Cluster, Node, Options, unavailable};
 use http_body_util::BodyExt as _;
@@ -46,16 +47,16 @@ pub async fn records(table: &mut Table) -> Result<(), Failure> {
     let settings = ClientSettings { gate: WriteGate::always_open(), addresses: Some(here), requests: None };
     let client = SlurmClient::new(&rest, token, &settings)?;
     let now = Timestamp::now() + SignedDuration::from_secs(1);
-    let accounts = BTreeMap::from([(ACCOUNT.to_owned(), since)]);
+    let (cluster, accounts) = (ClusterName::new(slurm.cluster_name()), BTreeMap::from([(AccountName::new(ACCOUNT), since)]));
     // Once without a clock: connections, and slurmrestd's own memory.
-    Usage::new().cycle(&client, slurm.cluster_name(), &accounts, now).await;
+    Usage::new().cycle(&client, &cluster, &accounts, now).await;
     let served = server_memory()?;
     std::fs::write("/proc/self/clear_refs", "5")?;
     let at_rest = own_memory("VmRSS:")?;
     let mut ours = Duration::MAX;
     for _ in 0..ROUNDS {
         let begun = Instant::now();
-        let cycle = Usage::new().cycle(&client, slurm.cluster_name(), &accounts, now).await;
+        let cycle = Usage::new().cycle(&client, &cluster, &accounts, now).await;
         ours = ours.min(begun.elapsed());
         if let Some(problem) = cycle.problem {
             return Err(problem.into());

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use aifactory_operator::site::slurm::read::answer;
+use aifactory_plan::model::id::AccountName;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = answer::tres(found.clone());
     let _ = answer::clusters(found.clone());
     let _ = answer::partitions(found.clone(), found.clone());
-    let ours = BTreeSet::from(["grant-a".to_owned()]);
+    let ours = BTreeSet::from([AccountName::new("grant-a")]);
     let _ = answer::associations(found.clone(), &ours);
     // One element of ours that can not be read makes the whole answer an error.
     let broken = found.as_object().is_none_or(|element| !element.contains_key("lineage"));

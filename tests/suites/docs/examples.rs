@@ -7,6 +7,7 @@ use std::sync::Arc;
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::hub::cache::{Cache, pools_of_grant};
 use aifactory_plan::hub::project;
+use aifactory_plan::model::id::{HubId, TenantNamespace};
 use jiff::{SignedDuration, Timestamp};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -197,9 +198,9 @@ fn no_range_of_an_example_stays_closed() {
         let projection = project::grant(&world, owner, &BTreeSet::new(), now).unwrap();
         for (key, intent) in &projection.sites {
             let aifactory_plan::model::intent::Body::Grant(body) = &intent.body else { continue };
-            let site = project::site(&world, "hub", key, None).unwrap();
-            let ownership = aifactory_plan::model::object::Ownership::new("hub", owner, "uid");
-            let rendered = aifactory_plan::engine::network::policies(&site, body, "aif-example", &ownership);
+            let site = project::site(&world, &HubId::new("hub"), key, None).unwrap();
+            let ownership = aifactory_plan::model::object::Ownership::new(&HubId::new("hub"), owner, "uid");
+            let rendered = aifactory_plan::engine::network::policies(&site, body, &TenantNamespace::new("aif-example"), &ownership);
             complaints.extend(rendered.findings.into_iter().map(|finding| format!("{owner} at {key}: {finding}")));
             let members = grant.spec.members.iter().filter(|member| member.state == aifactory_api::grant::MemberState::Active).count();
             let subjects = body.members.iter().filter(|member| member.subject.is_some()).count();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::engine::tenancy::{Access, Strangers, lets_work};
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{GrantIntent, MemberIntent, SiteIntent};
 use crate::model::kind::ObjectKind;
 use crate::model::object::{Object, ObjectKey, Ownership};
@@ -33,7 +34,7 @@ pub struct GrantScene<'a> {
     /// The grant, in which pools are closed whose budget is used up.
     pub grant: &'a GrantIntent,
     /// Its namespace.
-    pub namespace: &'a str,
+    pub namespace: &'a TenantNamespace,
     /// Who owns its objects.
     pub ownership: &'a Ownership,
     /// What members may do.

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{CrossSiteIntent, EgressIntent, GrantIntent, SiteIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 
@@ -56,7 +57,7 @@ pub struct Rendered {
 }
 
 /// The NetworkPolicies of a grant in its namespace at a site. Whatever can not be read stays closed and is reported.
-pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownership: &Ownership) -> Rendered {
+pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &TenantNamespace, ownership: &Ownership) -> Rendered {
     let closed = Closed::of(&site.protected);
     let mut findings = BTreeSet::new();
     let policy = |name: &str, spec: Value| policy(name, spec, namespace, ownership);
@@ -87,18 +88,18 @@ pub fn policies(site: &SiteIntent, grant: &GrantIntent, namespace: &str, ownersh
 }
 
 /// The policy that closes both directions. It needs to know nothing of site and grant.
-pub fn default_deny(namespace: &str, ownership: &Ownership) -> Object {
+pub fn default_deny(namespace: &TenantNamespace, ownership: &Ownership) -> Object {
     policy(DEFAULT_DENY, json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}), namespace, ownership)
 }
 
-fn policy(name: &str, mut spec: Value, namespace: &str, ownership: &Ownership) -> Object {
+fn policy(name: &str, mut spec: Value, namespace: &TenantNamespace, ownership: &Ownership) -> Object {
     // Written also where it is empty, so that applying the policy removes rules that others have added.
     if let Value::Object(spec) = &mut spec {
         for direction in ["ingress", "egress"] {
             spec.entry(direction).or_insert_with(|| json!([]));
         }
     }
-    Object::new(ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, namespace, name), ownership, json!({"spec": spec}))
+    Object::new(ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, namespace.as_str(), name), ownership, json!({"spec": spec}))
 }
 
 /// A grant's own address range in canonical form, or why it can not be one: it must be a range, and stay clear of everything that

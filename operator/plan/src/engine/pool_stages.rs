@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::engine::nodes::PoolNodes;
+use crate::model::id::PartitionName;
 use crate::model::intent::{PoolIntent, SiteIntent};
 use crate::model::kind::ObjectKind;
 use crate::model::object::{Object, Ownership};
@@ -50,7 +51,7 @@ pub struct PoolStages {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
     /// Its name.
-    pub name: String,
+    pub name: PartitionName,
     /// Its state, as status shows it.
     pub state: String,
     /// The finding about it where nothing is left to do; `None`: it is as it should be.

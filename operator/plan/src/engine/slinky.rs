@@ -52,7 +52,7 @@ pub fn node_set(site: &SiteIntent, pool_name: &str, pool: &PoolIntent, replicas:
         return Err(refuse(Reason::InvalidSpec, format!("{replicas} replicas are more than a NodeSet can have")));
     }
     let namespace = Namespace::parse(&slinky.namespace).map_err(illegal)?;
-    let partition = Partition::parse(partition).map_err(illegal)?;
+    let partition = Partition::parse(partition.as_str()).map_err(illegal)?;
     let resource = Resource::parse(&pool.accelerator.resource_name).map_err(illegal)?;
     let parts = Parts {
         controller: Some(Controller::parse(slinky.controller()).map_err(illegal)?),

@@ -13,6 +13,7 @@ use aifactory_api::labels;
 use aifactory_api::name::member_binding;
 use serde_json::{Map, Value, json};
 
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{GrantIntent, GrantPoolIntent, MemberIntent, SiteIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use crate::model::quantity;
@@ -45,7 +46,7 @@ pub struct Mark {
 }
 
 /// The namespace.
-pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Access, mark: &Mark, ownership: &Ownership) -> Object {
+pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &TenantNamespace, access: Access, mark: &Mark, ownership: &Ownership) -> Object {
     let mut more = namespace_labels(site, access);
     let mut annotations = Map::new();
     annotations.insert(labels::CODE.to_owned(), json!(grant.code));
@@ -69,16 +70,16 @@ pub fn namespace(site: &SiteIntent, grant: &GrantIntent, name: &str, access: Acc
         }
         Access::Paused | Access::Locked => {}
     }
-    Object::with_metadata(ObjectKey::cluster(ObjectKind::NAMESPACE, name), ownership, more, annotations, Value::Null)
+    Object::with_metadata(ObjectKey::cluster(ObjectKind::NAMESPACE, name.as_str()), ownership, more, annotations, Value::Null)
 }
 
 /// A locked namespace whose grant is gone: with the annotations that it has, and those of `mark`.
-pub fn locked_namespace(site: &SiteIntent, name: &str, known: &BTreeMap<String, String>, mark: &Mark, ownership: &Ownership) -> Object {
+pub fn locked_namespace(site: &SiteIntent, name: &TenantNamespace, known: &BTreeMap<String, String>, mark: &Mark, ownership: &Ownership) -> Object {
     let of_living = [labels::POOL, labels::POOL_RESOURCE, labels::CANCEL_PODS];
     let kept = known.iter().filter(|(key, _)| !of_living.contains(&key.as_str())).chain(&mark.annotations);
     let annotations = kept.map(|(key, value)| (key.clone(), json!(value))).collect();
     Object::with_metadata(
-        ObjectKey::cluster(ObjectKind::NAMESPACE, name),
+        ObjectKey::cluster(ObjectKind::NAMESPACE, name.as_str()),
         ownership,
         namespace_labels(site, Access::Locked),
         annotations,
@@ -117,13 +118,13 @@ fn namespace_labels(site: &SiteIntent, access: Access) -> Map<String, Value> {
 pub fn limits(
     site: &SiteIntent,
     grant: &GrantIntent,
-    namespace: &str,
+    namespace: &TenantNamespace,
     access: Access,
     held: &BTreeMap<String, i64>,
     ownership: &Ownership,
 ) -> Vec<Object> {
     let hard = hard_limits(site, grant, access, held);
-    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace, name);
+    let key = |kind, name: &str| ObjectKey::namespaced(kind, namespace.as_str(), name);
     vec![
         Object::new(key(ObjectKind::RESOURCE_QUOTA, "aifactory"), ownership, json!({"spec": {"hard": hard}})),
         // A small Pod with anti-affinity over all namespaces would keep others off its nodes.
@@ -201,29 +202,29 @@ fn share<'a>(site: &'a SiteIntent, grant: &'a GrantIntent, access: Access, held:
 }
 
 /// A quota under which nothing starts, for a namespace whose grant is not known any more.
-pub fn closed_quota(site: &SiteIntent, namespace: &str, ownership: &Ownership) -> Object {
+pub fn closed_quota(site: &SiteIntent, namespace: &TenantNamespace, ownership: &Ownership) -> Object {
     let accelerators = KNOWN_ACCELERATORS.iter().copied().chain(site.accelerators.iter().map(String::as_str));
     let mut hard: Map<String, Value> = accelerators.map(|name| (format!("requests.{name}"), json!("0"))).collect();
     hard.extend(["pods", "requests.cpu", "requests.memory", "count/jobs.batch"].map(|name| (name.to_owned(), json!("0"))));
-    let key = ObjectKey::namespaced(ObjectKind::RESOURCE_QUOTA, namespace, "aifactory");
+    let key = ObjectKey::namespaced(ObjectKind::RESOURCE_QUOTA, namespace.as_str(), "aifactory");
     Object::new(key, ownership, json!({"spec": {"hard": hard}}))
 }
 
 /// The ServiceAccount of members' workloads. It is bound to nothing.
-pub fn service_account(namespace: &str, ownership: &Ownership) -> Object {
-    let key = ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace, "aifactory");
+pub fn service_account(namespace: &TenantNamespace, ownership: &Ownership) -> Object {
+    let key = ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace.as_str(), "aifactory");
     Object::new(key, ownership, json!({"automountServiceAccountToken": false}))
 }
 
 /// One RoleBinding a member, so that revoking one never touches another.
-pub fn bindings(members: &[MemberIntent], namespace: &str, access: Access, ownership: &Ownership) -> Vec<Object> {
+pub fn bindings(members: &[MemberIntent], namespace: &TenantNamespace, access: Access, ownership: &Ownership) -> Vec<Object> {
     let bound = members.iter().filter_map(|member| binding_of(member, role(access, member.role), None, namespace, ownership));
     by_key(bound)
 }
 
 /// The same in a locked namespace in which work with accelerators goes on: every member is a reader, and an annotation names the binding by which a
 /// lead may copy data out later.
-pub fn bindings_beside_work(members: &[MemberIntent], namespace: &str, ownership: &Ownership) -> Vec<Object> {
+pub fn bindings_beside_work(members: &[MemberIntent], namespace: &TenantNamespace, ownership: &Ownership) -> Vec<Object> {
     let bound = members.iter().filter_map(|member| {
         let later = (role(Access::Locked, member.role) == "keeper").then(|| binding_name("keeper", member)).flatten();
         binding_of(member, "reader", later, namespace, ownership)
@@ -232,7 +233,7 @@ pub fn bindings_beside_work(members: &[MemberIntent], namespace: &str, ownership
 }
 
 /// The binding that takes the place of one of [`bindings_beside_work`].
-pub fn binding_after_work(name: &str, before: &BindingView, namespace: &str, ownership: &Ownership) -> Object {
+pub fn binding_after_work(name: &str, before: &BindingView, namespace: &TenantNamespace, ownership: &Ownership) -> Object {
     let subjects = before.subjects.iter().map(|subject| rbac_subject(&subject.kind, &subject.name)).collect();
     binding(name, "keeper", subjects, Map::new(), namespace, ownership)
 }
@@ -253,7 +254,7 @@ fn binding_name(role: &str, member: &MemberIntent) -> Option<String> {
     Some(member_binding(role, &member.id, &format!("{}:{}", subject.kind.as_str(), subject.name)))
 }
 
-fn binding_of(member: &MemberIntent, role: &str, becomes: Option<String>, namespace: &str, ownership: &Ownership) -> Option<Object> {
+fn binding_of(member: &MemberIntent, role: &str, becomes: Option<String>, namespace: &TenantNamespace, ownership: &Ownership) -> Option<Object> {
     let subject = member.subject.as_ref()?;
     let annotations = becomes.map(|name| (labels::BECOMES.to_owned(), json!(name))).into_iter().collect();
     let subjects = vec![rbac_subject(subject.kind.as_str(), &subject.name)];
@@ -264,9 +265,16 @@ fn rbac_subject(kind: &str, name: &str) -> Value {
     json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name})
 }
 
-fn binding(name: &str, role: &str, subjects: Vec<Value>, annotations: Map<String, Value>, namespace: &str, ownership: &Ownership) -> Object {
+fn binding(
+    name: &str,
+    role: &str,
+    subjects: Vec<Value>,
+    annotations: Map<String, Value>,
+    namespace: &TenantNamespace,
+    ownership: &Ownership,
+) -> Object {
     let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": format!("aifactory-{role}")});
-    let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, namespace, name);
+    let key = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, namespace.as_str(), name);
     Object::with_metadata(key, ownership, Map::new(), annotations, json!({"roleRef": role, "subjects": subjects}))
 }
 
@@ -279,7 +287,7 @@ fn by_key(objects: impl Iterator<Item = Object>) -> Vec<Object> {
 pub fn access_note(
     site: &SiteIntent,
     grant: &GrantIntent,
-    namespace: &str,
+    namespace: &TenantNamespace,
     access: Access,
     used_up: &BTreeSet<&str>,
     ownership: &Ownership,
@@ -302,7 +310,7 @@ pub fn access_note(
     put("site", Some(site.site.clone()));
     put("grant", Some(format!("{}/{}", ownership.owner.namespace, ownership.owner.name)));
     put("code", Some(grant.code.clone()));
-    put("namespace", Some(namespace.to_owned()));
+    put("namespace", Some(namespace.to_string()));
     put("expires", Some(grant.not_after.to_string()));
     put("server", site.access.api_server.clone());
     put("loginHosts", Some(site.access.login_hosts.join(",")));
@@ -314,5 +322,5 @@ pub fn access_note(
     };
     let pools: Vec<String> = grant.pools.iter().filter(|pool| pool.max_gpus > 0).map(pool).collect();
     put("pools", Some(pools.join("\n")));
-    Object::new(ObjectKey::namespaced(ObjectKind::CONFIG_MAP, namespace, "aifactory-access"), ownership, json!({"data": data}))
+    Object::new(ObjectKey::namespaced(ObjectKind::CONFIG_MAP, namespace.as_str(), "aifactory-access"), ownership, json!({"data": data}))
 }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::budget;
+use crate::model::id::{HubId, PartitionName, UserName};
 
 /// Version of these types on the wire.
 pub const VERSION: u32 = 1;
@@ -21,7 +22,7 @@ pub struct SiteIntent {
     /// [`VERSION`].
     pub version: u32,
     /// Id of the hub.
-    pub hub: String,
+    pub hub: HubId,
     /// The factory.
     pub factory: OwnerRef,
     /// The factory's UID.
@@ -67,7 +68,7 @@ impl SiteIntent {
     pub fn bare(hub: &str, factory: OwnerRef, factory_uid: &str, site: &str) -> Self {
         Self {
             version: VERSION,
-            hub: hub.to_owned(),
+            hub: HubId::new(hub),
             factory,
             factory_uid: factory_uid.to_owned(),
             site: site.to_owned(),
@@ -95,7 +96,7 @@ pub struct SiteConfig {
     /// ConfigMap `aifactory-site-policy`, as it is.
     pub policy: BTreeMap<String, String>,
     /// ConfigMap `aifactory-slurm-users`: member id to local user.
-    pub users: BTreeMap<String, String>,
+    pub users: BTreeMap<String, UserName>,
 }
 
 /// The desired state of one pool or grant at one site.
@@ -183,7 +184,7 @@ pub enum PoolEngine {
     /// As a Slurm partition.
     Slurm {
         /// The partition's name at this site.
-        partition: String,
+        partition: PartitionName,
         /// Longest run time in minutes.
         max_wall_minutes: Option<u32>,
         /// Its place among the site's partitions.
@@ -282,7 +283,7 @@ pub struct MemberIntent {
     /// The member's subject at Kubernetes sites; `None`: the member waits.
     pub subject: Option<KubernetesSubject>,
     /// The member's user in Slurm, unless the site's own map has another; `None`: the member waits.
-    pub slurm_user: Option<String>,
+    pub slurm_user: Option<UserName>,
 }
 
 /// A granted pool at one site.
@@ -303,7 +304,7 @@ pub struct GrantPoolIntent {
     /// What the site may still let the grant use, of which the hub keeps account.
     pub budget: Budget,
     /// The Slurm partition; `None`: the pool is used through Kubernetes.
-    pub partition: Option<String>,
+    pub partition: Option<PartitionName>,
 }
 
 impl GrantIntent {

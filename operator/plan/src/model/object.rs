@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::model::digest::{Digest, planned_digest};
+use crate::model::id::HubId;
 pub use crate::model::kind::{Effect, KindInfo, ObjectKind, Removal};
 
 /// Identity of an object on a site.
@@ -97,7 +98,7 @@ impl Object {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
     /// Id of the hub.
-    pub hub: String,
+    pub hub: HubId,
     /// The owner.
     pub owner: OwnerRef,
     /// The owner's UID.
@@ -108,7 +109,7 @@ pub struct Ownership {
 
 impl Ownership {
     /// Ownership by this resource of this hub.
-    pub fn new(hub: &str, owner: &OwnerRef, uid: &str) -> Self {
-        Self { hub: hub.to_owned(), owner: owner.clone(), uid: uid.to_owned(), label: owner_label(hub, owner) }
+    pub fn new(hub: &HubId, owner: &OwnerRef, uid: &str) -> Self {
+        Self { hub: hub.clone(), owner: owner.clone(), uid: uid.to_owned(), label: owner_label(hub.as_str(), owner) }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::model::digest::Digest;
+use crate::model::id::TenantNamespace;
 use crate::model::object::{Object, ObjectKey, ObjectKind};
 use crate::model::report::{Detail, Finding, SitePhase};
 
@@ -81,12 +82,12 @@ pub enum Action {
     /// Order the end of all work in a namespace.
     EndWork {
         /// The namespace.
-        namespace: String,
+        namespace: TenantNamespace,
     },
     /// Order the end of a Pod.
     EndPod {
         /// Its namespace.
-        namespace: String,
+        namespace: TenantNamespace,
         /// Its name.
         name: String,
         /// Seconds that it has to end.

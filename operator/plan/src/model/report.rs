@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::digest::Digest;
+use crate::model::id::{AccountName, ClusterName, PartitionName, QosName, TenantNamespace};
 use crate::model::intent::SiteConfig;
 
 /// The state of one resource at a site.
@@ -98,14 +99,14 @@ pub struct PoolDetail {
     /// GPUs that Pods of grants hold; `None` where quotas do not tell pools apart.
     pub allocated: Option<i64>,
     /// The Slurm partition and its state.
-    pub partition: Option<(String, String)>,
+    pub partition: Option<(PartitionName, String)>,
 }
 
 /// A grant at a site.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrantDetail {
-    /// Its namespace.
-    pub namespace: String,
+    /// Its namespace; empty: it has none.
+    pub namespace: TenantNamespace,
     /// Active members.
     pub members_wanted: i32,
     /// Those with access.
@@ -128,9 +129,9 @@ pub struct GrantDetail {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlurmDetail {
     /// ClusterName.
-    pub cluster: String,
+    pub cluster: ClusterName,
     /// The account.
-    pub account: String,
+    pub account: AccountName,
     /// QOS and partition by name of the grant's entry.
     pub entries: BTreeMap<String, SlurmEntry>,
 }
@@ -139,9 +140,9 @@ pub struct SlurmDetail {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlurmEntry {
     /// The QOS.
-    pub qos: String,
+    pub qos: QosName,
     /// The partition.
-    pub partition: String,
+    pub partition: PartitionName,
     /// The budget that was read there, in device-minutes; `None`: no QOS of ours was read there.
     pub limit: Option<i64>,
 }

@@ -12,12 +12,12 @@ mod staged;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 
 use crate::engine::tenancy::{Access, has_our_name, lets_work};
 use crate::engine::{self, Engines, network};
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{Desired, GrantIntent, Intent, MemberIntent, Refusal, SiteIntent};
 use crate::model::lifecycle::{Ended, Life, Marks, Order, Work};
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};
@@ -43,7 +43,7 @@ pub struct GrantView<'a> {
     pub objects: &'a ObservedObjects,
     /// Role bindings and network policies of others in its namespace.
     pub strangers: &'a Strangers,
-    /// The site's own word.
+    /// The site's own configuration.
     pub policy: &'a SitePolicy,
     /// The site's refusal of this grant.
     pub refused: Option<&'a Refusal>,
@@ -138,7 +138,7 @@ impl NamespaceView {
 /// Plans a grant at a site.
 pub fn plan(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view: &GrantView<'_>, now: Timestamp) -> Plan {
     let ownership = Ownership::new(&site.hub, &intent.owner, &intent.uid);
-    let namespace = tenant_namespace(&site.hub, &intent.owner);
+    let namespace = TenantNamespace::of(&site.hub, &intent.owner);
     let planner = Planner { site, grant, view, now, ownership, namespace };
     planner.plan(&intent.uid)
 }
@@ -168,7 +168,7 @@ struct Planner<'a> {
     view: &'a GrantView<'a>,
     now: Timestamp,
     ownership: Ownership,
-    namespace: String,
+    namespace: TenantNamespace,
 }
 
 impl Planner<'_> {
@@ -222,7 +222,7 @@ impl Planner<'_> {
 
     /// Whether something of this grant is in a namespace that does not say any more whose it is.
     fn remains(&self) -> bool {
-        let inside = |key: &ObjectKey| key.kind.gives_access() || key.namespace == self.namespace;
+        let inside = |key: &ObjectKey| key.kind.gives_access() || key.namespace == self.namespace.as_str();
         self.view.objects.keys().any(inside) || self.view.strangers.keys().any(|key| has_our_name(&key.name))
     }
 
@@ -259,9 +259,9 @@ impl Planner<'_> {
     }
 
     fn detail(&self, bound: BoundMembers, access_removed: bool, present: bool) -> Detail {
-        let deny = ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, self.namespace.clone(), network::DEFAULT_DENY);
+        let deny = ObjectKey::namespaced(ObjectKind::NETWORK_POLICY, self.namespace.as_str(), network::DEFAULT_DENY);
         Detail::Grant(GrantDetail {
-            namespace: if present { self.namespace.clone() } else { String::new() },
+            namespace: if present { self.namespace.clone() } else { TenantNamespace::default() },
             members_wanted: i32::try_from(self.grant.members.len()).unwrap_or(i32::MAX),
             members_bound: bound.all,
             members_reading: bound.reading,

@@ -11,6 +11,7 @@ use crate::engine::tenancy::BindingView;
 use crate::engine::uses::Care;
 use crate::model::digest::owned_digest;
 use crate::model::freshness::{Freshness, Incarnation, Moment};
+use crate::model::id::{HubId, TenantNamespace};
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Observed, ObservedObjects};
 use crate::model::quantity;
@@ -112,7 +113,7 @@ impl QuotaView {
 
 impl Seen {
     /// Reduces an object. An object is ours if it has the annotations of this hub; a role binding must also refer to the role that its name contains.
-    pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &str) -> Option<Self> {
+    pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &HubId) -> Option<Self> {
         let metadata = object.get("metadata")?;
         let text = |path: &str| metadata.pointer(path).and_then(Value::as_str);
         let key = ObjectKey { kind, namespace: text("/namespace").unwrap_or_default().to_owned(), name: text("/name")?.to_owned() };
@@ -120,7 +121,7 @@ impl Seen {
         let annotation = |name: &str| annotations?.get(name)?.as_str();
         let binding = (kind == ObjectKind::ROLE_BINDING).then(|| BindingView::from_json(object));
         let as_named = binding.as_ref().is_none_or(|binding| binding.is_as_named(&key.name));
-        let ours = as_named && annotation(labels::HUB) == Some(hub);
+        let ours = as_named && annotation(labels::HUB) == Some(hub.as_str());
         let owner = ours.then(|| annotation(labels::OWNER).and_then(OwnerRef::parse)).flatten();
         let extra = match kind {
             ObjectKind::NAMESPACE => Extra::Namespace(NamespaceView {
@@ -177,15 +178,15 @@ pub struct Index {
     fresh_nodes: Freshness<String>,
     /// UIDs of Namespaces whose deletion we have ordered.
     ordered: BTreeSet<String>,
-    namespaces: BTreeMap<String, NamespaceView>,
+    namespaces: BTreeMap<TenantNamespace, NamespaceView>,
     /// Namespaces with our prefix and without an owner.
-    occupied: BTreeSet<String>,
-    quotas: BTreeMap<String, QuotaView>,
+    occupied: BTreeSet<TenantNamespace>,
+    quotas: BTreeMap<TenantNamespace, QuotaView>,
     /// What engines have read.
     views: Views,
     /// Objects of which an engine reads all, whoever owns them.
     of_any: BTreeSet<ObjectKey>,
-    strangers: BTreeMap<String, Strangers>,
+    strangers: BTreeMap<TenantNamespace, Strangers>,
     /// Role bindings of ours that are to be replaced by others, see [`BindingView::becomes`].
     becoming: BTreeMap<ObjectKey, BindingView>,
     nodes: BTreeMap<String, NodeView>,
@@ -233,16 +234,16 @@ impl Index {
         }
         match extra {
             Extra::Namespace(view) if owner.is_some() => {
-                self.occupied.remove(&key.name);
-                self.namespaces.insert(key.name.clone(), view);
+                self.occupied.remove(key.name.as_str());
+                self.namespaces.insert(TenantNamespace::new(&key.name), view);
             }
             Extra::Namespace(_) if key.name.starts_with(labels::PREFIX) => {
-                self.occupied.insert(key.name.clone());
+                self.occupied.insert(TenantNamespace::new(&key.name));
                 change.due.extend(self.inside(&key.name));
             }
             // The other quota only forbids affinity across namespaces.
             Extra::Quota(view) if owner.is_some() && key.name == QUOTA => {
-                self.quotas.insert(key.namespace.clone(), view);
+                self.quotas.insert(TenantNamespace::new(&key.namespace), view);
             }
             Extra::View(view) => {
                 self.views.put(key.clone(), view);
@@ -275,7 +276,7 @@ impl Index {
         if !key.namespace.starts_with(labels::PREFIX) {
             return BTreeSet::new();
         }
-        self.strangers.entry(key.namespace.clone()).or_default().insert(key.clone(), Stranger { uid: observed.uid.clone(), binding });
+        self.strangers.entry(TenantNamespace::new(&key.namespace)).or_default().insert(key.clone(), Stranger { uid: observed.uid.clone(), binding });
         self.inside(&key.namespace)
     }
 
@@ -284,8 +285,8 @@ impl Index {
         let same = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)) == Some(observed);
         same && match extra {
             Extra::None | Extra::Widening => true,
-            Extra::Namespace(view) => self.namespaces.get(&key.name) == Some(view),
-            Extra::Quota(view) => key.name != QUOTA || self.quotas.get(&key.namespace) == Some(view),
+            Extra::Namespace(view) => self.namespaces.get(key.name.as_str()) == Some(view),
+            Extra::Quota(view) => key.name != QUOTA || self.quotas.get(key.namespace.as_str()) == Some(view),
             Extra::View(view) | Extra::ViewOfAny(view) => self.views.is_known(key, view),
             Extra::Binding(view) => self.becoming.get(key) == Some(view).filter(|view| view.becomes.is_some()),
         }
@@ -293,13 +294,13 @@ impl Index {
 
     /// Whether another Namespace has this name now, so that what was in the former one is gone.
     fn is_another(&self, key: &ObjectKey, uid: &str) -> bool {
-        key.kind == ObjectKind::NAMESPACE && self.namespaces.get(&key.name).is_some_and(|known| known.uid != uid)
+        key.kind == ObjectKind::NAMESPACE && self.namespaces.get(key.name.as_str()).is_some_and(|known| known.uid != uid)
     }
 
     /// The deletion of an object was ordered and taken; it goes when its finalizers have.
     pub fn ordered_deletion(&mut self, key: &ObjectKey) {
         if key.kind == ObjectKind::NAMESPACE
-            && let Some(known) = self.namespaces.get(&key.name)
+            && let Some(known) = self.namespaces.get(key.name.as_str())
         {
             self.ordered.insert(known.uid.clone());
         }
@@ -308,7 +309,7 @@ impl Index {
     /// Forgets an object that we have just deleted by a request that was begun at this moment; the watch may still show it.
     pub fn deleted(&mut self, key: &ObjectKey, asked: Moment) -> Change {
         let ours = self.owner_of.get(key).and_then(|owner| self.owners.get(owner)?.get(key)).map(|found| &found.uid);
-        let uid = ours.or_else(|| Some(&self.strangers.get(&key.namespace)?.get(key)?.uid)).cloned();
+        let uid = ours.or_else(|| Some(&self.strangers.get(key.namespace.as_str())?.get(key)?.uid)).cloned();
         match uid {
             Some(uid) if self.fresh.entry(key.kind).or_default().deleted(key, &uid, asked) => {
                 self.ordered_deletion(key);
@@ -336,7 +337,7 @@ impl Index {
             return change;
         }
         let ours = self.by_namespace.get(&namespace.name).into_iter().flatten();
-        let known = ours.chain(self.strangers.get(&namespace.name).into_iter().flat_map(BTreeMap::keys));
+        let known = ours.chain(self.strangers.get(namespace.name.as_str()).into_iter().flat_map(BTreeMap::keys));
         let inside: Vec<ObjectKey> = self.visits.of(known).cloned().collect();
         for key in inside {
             self.fresh.entry(key.kind).or_default().mark_gone(&key);
@@ -349,7 +350,7 @@ impl Index {
     pub fn retain(&mut self, kind: ObjectKind, seen: &BTreeSet<ObjectKey>) -> Change {
         let fresh = self.fresh.entry(kind).or_default();
         let occupied: Vec<ObjectKey> = match kind {
-            ObjectKind::NAMESPACE => self.occupied.iter().map(|name| ObjectKey::cluster(kind, name)).collect(),
+            ObjectKind::NAMESPACE => self.occupied.iter().map(|name| ObjectKey::cluster(kind, name.as_str())).collect(),
             _ => Vec::new(),
         };
         self.views.set_listed(kind);
@@ -383,8 +384,8 @@ impl Index {
         }
         match key.kind {
             ObjectKind::NAMESPACE => {
-                self.occupied.remove(&key.name);
-                if let Some(view) = self.namespaces.remove(&key.name) {
+                self.occupied.remove(key.name.as_str());
+                if let Some(view) = self.namespaces.remove(key.name.as_str()) {
                     let ordered = self.ordered.remove(&view.uid);
                     if gone && !ordered && view.state != labels::STATE_LOCKED {
                         change.lost.extend(change.due.iter().cloned());
@@ -393,7 +394,7 @@ impl Index {
                 change.due.extend(self.inside(&key.name));
             }
             ObjectKind::RESOURCE_QUOTA if key.name == QUOTA => {
-                self.quotas.remove(&key.namespace);
+                self.quotas.remove(key.namespace.as_str());
             }
             ObjectKind::ROLE_BINDING => {
                 self.becoming.remove(key);
@@ -409,10 +410,10 @@ impl Index {
     }
 
     fn remove_stranger(&mut self, key: &ObjectKey) -> bool {
-        let Some(known) = self.strangers.get_mut(&key.namespace) else { return false };
+        let Some(known) = self.strangers.get_mut(key.namespace.as_str()) else { return false };
         let removed = known.remove(key).is_some();
         if known.is_empty() {
-            self.strangers.remove(&key.namespace);
+            self.strangers.remove(key.namespace.as_str());
         }
         removed
     }
@@ -487,53 +488,49 @@ impl Index {
     }
 
     /// A tenant's namespace.
-    pub fn namespace(&self, name: &str) -> Option<&NamespaceView> {
+    pub fn namespace(&self, name: &TenantNamespace) -> Option<&NamespaceView> {
         self.namespaces.get(name)
     }
 
     /// The namespace that this owner has, whatever its name.
-    pub fn namespace_of(&self, owner: &OwnerRef) -> Option<(&str, &NamespaceView)> {
-        self.owners
-            .get(owner)?
-            .keys()
-            .find(|key| key.kind == ObjectKind::NAMESPACE)
-            .and_then(|key| self.namespaces.get_key_value(&key.name).map(|(name, view)| (name.as_str(), view)))
+    pub fn namespace_of(&self, owner: &OwnerRef) -> Option<(&TenantNamespace, &NamespaceView)> {
+        self.owners.get(owner)?.keys().find(|key| key.kind == ObjectKind::NAMESPACE).and_then(|key| self.namespaces.get_key_value(key.name.as_str()))
     }
 
     /// Whether a Namespace of this name exists without an owner.
-    pub fn is_occupied(&self, namespace: &str) -> bool {
+    pub fn is_occupied(&self, namespace: &TenantNamespace) -> bool {
         self.occupied.contains(namespace)
     }
 
     /// Foreign objects in a namespace that may widen a grant.
-    pub fn strangers(&self, namespace: &str) -> Option<&Strangers> {
+    pub fn strangers(&self, namespace: &TenantNamespace) -> Option<&Strangers> {
         self.strangers.get(namespace)
     }
 
     /// Role bindings of ours in a namespace that others take the place of.
-    pub fn becoming(&self, namespace: &str) -> BTreeMap<ObjectKey, BindingView> {
-        let first = ObjectKey { kind: ObjectKind::ROLE_BINDING, namespace: namespace.to_owned(), name: String::new() };
-        let inside = self.visits.of(self.becoming.range(first..)).take_while(|(key, _)| key.namespace == namespace);
+    pub fn becoming(&self, namespace: &TenantNamespace) -> BTreeMap<ObjectKey, BindingView> {
+        let first = ObjectKey { kind: ObjectKind::ROLE_BINDING, namespace: namespace.to_string(), name: String::new() };
+        let inside = self.visits.of(self.becoming.range(first..)).take_while(|(key, _)| key.namespace == namespace.as_str());
         inside.map(|(key, view)| (key.clone(), view.clone())).collect()
     }
 
     /// Whether the quota of a namespace counts Pods that hold or wait for accelerators.
-    pub fn uses_accelerators(&self, namespace: &str) -> bool {
+    pub fn uses_accelerators(&self, namespace: &TenantNamespace) -> bool {
         self.used(namespace).is_some_and(|used| used.keys().any(|resource| resource.contains('/')))
     }
 
     /// Amounts in use in a namespace, by resource name.
-    pub fn used(&self, namespace: &str) -> Option<&BTreeMap<String, i64>> {
+    pub fn used(&self, namespace: &TenantNamespace) -> Option<&BTreeMap<String, i64>> {
         self.quotas.get(namespace).map(|quota| &quota.used)
     }
 
     /// When a namespace's quota moved last.
-    pub fn moved(&self, namespace: &str) -> Option<Timestamp> {
+    pub fn moved(&self, namespace: &TenantNamespace) -> Option<Timestamp> {
         self.quotas.get(namespace)?.moved
     }
 
     /// Every tenant's namespace.
-    pub fn namespaces(&self) -> impl Iterator<Item = (&String, &NamespaceView)> {
+    pub fn namespaces(&self) -> impl Iterator<Item = (&TenantNamespace, &NamespaceView)> {
         self.namespaces.iter()
     }
 

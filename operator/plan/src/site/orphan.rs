@@ -2,6 +2,7 @@
 //! `pool` removes them.
 
 use crate::engine::tenancy;
+use crate::model::id::TenantNamespace;
 use crate::model::intent::SiteIntent;
 use crate::model::object::{ObjectKind, Ownership};
 use crate::model::plan::{Action, ObservedObjects, Plan, Purpose, applies, deletes};
@@ -12,7 +13,7 @@ pub fn lock(site: &SiteIntent, ownership: &Ownership, objects: &ObservedObjects)
     let mut plan = Plan::nothing(SitePhase::Locked, Detail::None);
     plan.step(Purpose::RemoveAccess, remove_access(objects));
     let namespaces = objects.iter().filter(|(key, found)| key.kind == ObjectKind::NAMESPACE && !found.terminating);
-    let quotas = namespaces.map(|(key, _)| tenancy::closed_quota(site, &key.name, ownership)).collect();
+    let quotas = namespaces.map(|(key, _)| tenancy::closed_quota(site, &TenantNamespace::new(&key.name), ownership)).collect();
     plan.step(Purpose::Establish, applies(quotas, objects));
     plan
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::Engines;
 use crate::engine::nodes::{self, PoolNodes};
 use crate::engine::slinky::NodeSetView;
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{Body, GrantIntent, Intent, PoolIntent, Refusal, SiteIntent, VERSION};
 use crate::model::kind::ObjectKind;
 use crate::model::object::Ownership;
@@ -15,7 +16,6 @@ use crate::site::grant::{self, GrantView, Retained};
 use crate::site::policy::SitePolicy;
 use crate::site::pool::{self, PoolView};
 use aifactory_api::factory::OrphanPolicy;
-use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, labels};
 use jiff::Timestamp;
 
@@ -89,7 +89,7 @@ impl Reconciler<'_> {
     }
 
     /// Whether Pods with accelerators wait or run in a namespace: as Pods are seen, and as the quota counts them.
-    fn accelerators_in_use(&self, namespace: &str) -> bool {
+    fn accelerators_in_use(&self, namespace: &TenantNamespace) -> bool {
         self.hours.any_living(namespace) || self.index.uses_accelerators(namespace)
     }
 
@@ -123,7 +123,7 @@ impl Reconciler<'_> {
 
     fn grant(&self, intent: &Intent, grant: &GrantIntent) -> Plan {
         let none = ObservedObjects::new();
-        let namespace = tenant_namespace(&self.site.hub, &intent.owner);
+        let namespace = TenantNamespace::of(&self.site.hub, &intent.owner);
         let view = GrantView {
             engines: self.engines,
             served: self.served,
@@ -175,7 +175,8 @@ impl Reconciler<'_> {
             // Most grants use nothing at a time.
             let namespaces =
                 self.index.objects(grantee).into_iter().flat_map(|objects| objects.keys()).filter(|key| key.kind == ObjectKind::NAMESPACE);
-            let used: Vec<_> = namespaces.filter_map(|key| self.index.used(&key.name)).filter(|used| !used.is_empty()).collect();
+            let used: Vec<_> =
+                namespaces.filter_map(|key| self.index.used(&TenantNamespace::new(&key.name))).filter(|used| !used.is_empty()).collect();
             if used.is_empty() {
                 continue;
             }

@@ -5,6 +5,7 @@ pub mod pod_time;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::budget::PERIOD;
+use crate::model::id::TenantNamespace;
 use crate::model::intent::{GrantIntent, GrantPoolIntent};
 use crate::model::report::EntryUsage;
 use crate::model::time::whole_seconds;
@@ -51,14 +52,14 @@ struct Known {
 /// The accounts of a site.
 #[derive(Debug, Default)]
 pub struct Accounts {
-    pods: BTreeMap<String, BTreeMap<String, Known>>,
-    accounts: BTreeMap<String, Account>,
+    pods: BTreeMap<TenantNamespace, BTreeMap<String, Known>>,
+    accounts: BTreeMap<TenantNamespace, Account>,
     /// Since when the watch on Pods may have missed something.
     unwatched: Option<Timestamp>,
     /// Up to when figures were reported while the watch was complete.
     counted: Option<Timestamp>,
     /// Namespaces with Pods that ended while the watch was down.
-    vanished: BTreeSet<String>,
+    vanished: BTreeSet<TenantNamespace>,
     /// What keeps Pods from being seen.
     blind: Option<String>,
 }
@@ -81,7 +82,7 @@ impl Accounts {
     }
 
     /// A listing is complete; returns the namespaces of Pods that ended while the watch was down.
-    pub fn listed(&mut self, seen: &BTreeSet<String>, now: Timestamp) -> BTreeSet<String> {
+    pub fn listed(&mut self, seen: &BTreeSet<String>, now: Timestamp) -> BTreeSet<TenantNamespace> {
         self.blind = None;
         // The Pod ran when the watch broke; how much longer is not known.
         let at = self.unwatched.unwrap_or(now);
@@ -134,14 +135,14 @@ impl Accounts {
     }
 
     /// Counts a namespace's Pods up to now, and makes a checkpoint where one is due.
-    pub fn count(&mut self, namespace: &str, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
+    pub fn count(&mut self, namespace: &TenantNamespace, index: &Index, grant: Option<&GrantIntent>, now: Timestamp) {
         if self.unwatched.is_none() {
             self.counted = Some(now);
         }
         let (single, seen) = (single(namespace, index), self.seen(now));
         let account = self
             .accounts
-            .entry(namespace.to_owned())
+            .entry(namespace.clone())
             .or_insert_with(|| index.namespace(namespace).map(|view| Account::of(view, now)).unwrap_or_default());
         if let Some(pods) = self.pods.get_mut(namespace) {
             for (uid, known) in pods.iter() {
@@ -168,7 +169,7 @@ impl Accounts {
     }
 
     /// When a namespace is to be counted again without an event: after a period while Pods run, and when they will have used up their budget.
-    pub fn wake(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
+    pub fn wake(&self, namespace: &TenantNamespace, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
         let account = self.accounts.get(namespace)?;
         let report = if account.tally.running(None, now) { now.checked_add(SignedDuration::from_secs(PERIOD)).ok() } else { None };
         let seen = self.seen(now);
@@ -184,7 +185,7 @@ impl Accounts {
     }
 
     /// The usage for planning.
-    pub fn hours(&self, namespace: &str, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
+    pub fn hours(&self, namespace: &TenantNamespace, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
         let now = self.seen(now);
@@ -221,13 +222,13 @@ impl Accounts {
     }
 
     /// Whether a Pod that asks for accelerators waits or runs in a namespace, as far as Pods can be seen.
-    pub fn any_living(&self, namespace: &str) -> bool {
+    pub fn any_living(&self, namespace: &TenantNamespace) -> bool {
         let here = self.pods.get(namespace).into_iter().flat_map(BTreeMap::values);
         here.into_iter().any(|known| known.removed.is_none() && known.view.ended.is_none())
     }
 
     /// The namespace is gone with its account.
-    pub fn forget(&mut self, namespace: &str) {
+    pub fn forget(&mut self, namespace: &TenantNamespace) {
         self.pods.remove(namespace);
         self.accounts.remove(namespace);
     }
@@ -243,7 +244,7 @@ fn due(account: &Account, moved: Option<Timestamp>, now: Timestamp) -> Option<Ti
 }
 
 /// The only pool that a namespace's Pods can use now, by its annotation.
-fn single<'a>(namespace: &str, index: &'a Index) -> Option<&'a str> {
+fn single<'a>(namespace: &TenantNamespace, index: &'a Index) -> Option<&'a str> {
     index.namespace(namespace)?.annotations.get(labels::POOL).map(String::as_str)
 }
 

@@ -3,6 +3,7 @@
 use aifactory_api::factory::{Dns, NetworkPort, NetworkService, Protocol};
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network::{self, CROSS_SITE, EGRESS, Rendered};
+use aifactory_plan::model::id::{HubId, TenantNamespace};
 use aifactory_plan::model::intent::{CrossSiteIntent, EgressIntent};
 use aifactory_plan::model::object::Ownership;
 use serde_json::json;
@@ -16,7 +17,7 @@ fn texts(texts: &[&str]) -> Vec<String> {
 }
 
 fn ownership() -> Ownership {
-    Ownership::new(HUB, &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
+    Ownership::new(&HubId::new(HUB), &OwnerRef::new(Kind::AccessGrant, "example", "alpha"), "uid")
 }
 
 fn rendered(protected: &[&str], egress: Vec<EgressIntent>, peers: &[(&str, &[&str])]) -> Rendered {
@@ -28,7 +29,7 @@ fn rendered(protected: &[&str], egress: Vec<EgressIntent>, peers: &[(&str, &[&st
     ];
     let peers = peers.iter().map(|(site, cidrs)| ((*site).to_owned(), texts(cidrs))).collect();
     let grant = grant_intent(egress, Some(CrossSiteIntent { own: Vec::new(), peers }));
-    network::policies(&site_intent("bissen", texts(protected), Dns::default(), services), &grant, "aif-x", &ownership())
+    network::policies(&site_intent("bissen", texts(protected), Dns::default(), services), &grant, &TenantNamespace::new("aif-x"), &ownership())
 }
 
 fn range(cidr: &str) -> EgressIntent {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::name::tenant_namespace;
 use aifactory_api::{OwnerRef, labels};
+use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, Intent, Refusal, SiteIntent};
 use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use aifactory_plan::model::plan::{Action, Observed, ObservedObjects, Plan};
@@ -23,7 +23,7 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     pub fn namespace(&self, site: &SiteIntent, owner: &OwnerRef) -> Option<NamespaceView> {
-        let (uid, object) = self.objects.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, tenant_namespace(&site.hub, owner)))?;
+        let (uid, object) = self.objects.get(&ObjectKey::cluster(ObjectKind::NAMESPACE, TenantNamespace::of(&site.hub, owner).as_str()))?;
         let metadata = &object.content["metadata"];
         Some(NamespaceView {
             uid: uid.to_string(),
@@ -48,7 +48,7 @@ impl Kubernetes {
 
     /// The plan for what is left of a grant that is gone from the hub.
     pub fn plan_gone(&self, site: &SiteIntent, owner: &OwnerRef, policy: &SitePolicy, now: Timestamp) -> Plan {
-        let name = tenant_namespace(&site.hub, owner);
+        let name = TenantNamespace::of(&site.hub, owner);
         match self.namespace(site, owner) {
             None => Plan::nothing(SitePhase::Gone, Detail::None),
             Some(view) if view.retained() => {

@@ -7,6 +7,7 @@ use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::known_sites::KnownSite;
 use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -233,6 +234,6 @@ fn network(wish: &scene::Wish) -> Value {
 }
 
 /// The id under which sites know this hub.
-pub fn id() -> &'static str {
-    HUB
+pub fn id() -> HubId {
+    HubId::new(HUB)
 }

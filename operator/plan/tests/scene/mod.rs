@@ -10,6 +10,7 @@ use aifactory_api::grant::{AfterRetention, RunningWork};
 use aifactory_api::name::tenant_namespace;
 use aifactory_api::reference::{Kind, OwnerRef};
 use aifactory_plan::engine::network::{self, Rendered};
+use aifactory_plan::model::id::{HubId, TenantNamespace};
 use aifactory_plan::model::intent::{CrossSiteIntent, Desired, EgressIntent, End, GrantIntent, SiteIntent};
 use aifactory_plan::model::object::Ownership;
 use proptest::prelude::*;
@@ -92,8 +93,8 @@ impl Scene {
     }
 
     pub fn render(&self, grant: usize, site: usize) -> Rendered {
-        let ownership = Ownership::new(HUB, &self.owner(grant), "uid");
-        network::policies(&self.site(site), &self.grant(grant, site), &self.namespace(grant), &ownership)
+        let ownership = Ownership::new(&HubId::new(HUB), &self.owner(grant), "uid");
+        network::policies(&self.site(site), &self.grant(grant, site), &TenantNamespace::new(self.namespace(grant)), &ownership)
     }
 
     /// A site with both grants' policies.

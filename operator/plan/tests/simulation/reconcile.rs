@@ -9,6 +9,7 @@ use aifactory_plan::hub::aggregate::{self, Outcome};
 use aifactory_plan::hub::project;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Intent, SiteConfig};
 use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::{Part, SiteKey};
@@ -89,7 +90,7 @@ impl Controller {
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource, now: Ms) {
-        let Some(intent) = project::site(&self.cache, HUB, key, self.site_config_for(key)) else { return };
+        let Some(intent) = project::site(&self.cache, &HubId::new(HUB), key, self.site_config_for(key)) else { return };
         let before = self.sites.get(key).map(|worked| worked.source.clone());
         if before.as_ref() != Some(source) {
             self.stop(key);

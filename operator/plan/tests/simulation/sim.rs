@@ -635,7 +635,7 @@ impl Sim {
                 }
                 Ok(Done::Deleted(deletion))
             }
-            Action::EndWork { namespace } => self.sites[site].end_work(namespace).map(|()| Done::Nothing),
+            Action::EndWork { namespace } => self.sites[site].end_work(namespace.as_str()).map(|()| Done::Nothing),
             Action::PatchNode(patch) => Ok(match self.sites[site].patch_node(patch)? {
                 Some((node, version)) => Done::Node(Box::new(node), version),
                 None => Done::Changed(patch.node.clone()),

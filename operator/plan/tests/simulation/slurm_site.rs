@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::{Call, RowKey, SlurmScope};
+use aifactory_plan::model::id::{AccountName, ClusterName, HubId};
 use aifactory_plan::model::report::Finding;
 
 use super::cast::{self, HUB, SITES, SLURM};
@@ -23,8 +24,8 @@ pub struct Round {
 
 /// The names of the cluster.
 pub fn scope() -> SlurmScope {
-    let name = SITES[SLURM].to_owned();
-    SlurmScope { hub: HUB.to_owned(), factory: cast::factory(0), site: name.clone(), cluster: name }
+    let name = SITES[SLURM];
+    SlurmScope { hub: HubId::new(HUB), factory: cast::factory(0), site: name.to_owned(), cluster: ClusterName::new(name) }
 }
 
 impl Sim {
@@ -55,7 +56,7 @@ impl Sim {
             Ok((contact, claim)) => {
                 worker.contacted(contact);
                 if let Some(claim) = claim {
-                    self.slurm.account(&claim.account(), "eu-aif", &claim.render());
+                    self.slurm.account(&claim.account(), &AccountName::new("eu-aif"), &claim.render());
                     self.last_write = self.now;
                 }
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, Claim, HeldAccount, Leaving, Snapshot, Standing};
+use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, Claim, HeldAccount, RemovalProgress, Snapshot, Standing};
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::AccountName;
 use aifactory_plan::model::intent::{Body, Intent, PoolEngine, Presence, SiteIntent};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, Held, PoolDetail, Report, SitePhase, SiteReport};
 use aifactory_plan::site::policy::SitePolicy;
@@ -52,7 +53,7 @@ pub struct SlurmWorker {
     plans: BTreeMap<OwnerRef, AccountPlan>,
     failures: BTreeMap<OwnerRef, Vec<Finding>>,
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
-    leaving: Leaving,
+    removals: RemovalProgress,
     dirty: bool,
     resync_at: Ms,
     passing: bool,
@@ -213,7 +214,7 @@ impl SlurmWorker {
                 users: config.as_ref().map(|config| &config.users),
                 refused: refusals.get(&owner),
                 busy: &nobody,
-                leaving: &self.leaving,
+                removals: &self.removals,
             };
             let plan = match self.passed.get(&owner).map(|intent| (intent, &intent.body)) {
                 Some((intent, Body::Grant(grant))) => slurm_accounts::plan_grant(&site, intent, grant, &view, time(now)),
@@ -254,7 +255,7 @@ impl SlurmWorker {
     }
 
     pub fn made(&mut self, call: &Call) {
-        self.leaving.made(call);
+        self.removals.record(call);
     }
 
     pub fn refused(&mut self, owner: &OwnerRef, number: i32) {
@@ -262,7 +263,7 @@ impl SlurmWorker {
     }
 
     /// The pass is over. Gives the account of the claim where it is to be given up.
-    pub fn pass_ended(&mut self, now: Ms) -> Option<String> {
+    pub fn pass_ended(&mut self, now: Ms) -> Option<AccountName> {
         self.passing = false;
         let failed: Vec<OwnerRef> = self.failures.keys().cloned().collect();
         failed.into_iter().for_each(|owner| {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Moment;
+use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
@@ -335,8 +335,10 @@ impl Worker {
                 self.changed(change);
             }
             Observation::Removed(key, uid, version) => {
-                if key.kind == ObjectKind::NAMESPACE && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
-                    self.hours.forget(&key.name);
+                if key.kind == ObjectKind::NAMESPACE
+                    && self.index.namespace(&TenantNamespace::new(&key.name)).is_none_or(|view| view.state == labels::STATE_LOCKED)
+                {
+                    self.hours.forget(&TenantNamespace::new(&key.name));
                 }
                 let change = self.index.remove(&key, &uid, version);
                 self.changed(change);
@@ -489,7 +491,7 @@ impl Worker {
 
     fn count(&mut self, owner: &OwnerRef, now: Ms) {
         let Some(site) = self.site.as_ref().filter(|_| owner.kind == Kind::AccessGrant && self.synced()) else { return };
-        let namespace = tenant_namespace(&site.hub, owner);
+        let namespace = TenantNamespace::of(&site.hub, owner);
         let grant = self.intents.get(owner).and_then(|intent| grant_of(intent));
         self.hours.count(&namespace, &self.index, grant, time(now));
         if let Some(wake) = grant.and_then(|grant| self.hours.wake(&namespace, &self.index, grant, time(now))) {

@@ -32,7 +32,7 @@ pub type Sites = BTreeMap<SiteKey, Site>;
 
 impl Site {
     fn observed(&self, owner: &OwnerRef) -> ObservedObjects {
-        let label = owner_label(hub::id(), owner);
+        let label = owner_label(hub::id().as_str(), owner);
         let ours = self.objects.iter().filter(|(_, (_, object))| object.content["metadata"]["labels"][labels::OWNER] == *label);
         ours.map(|(key, (uid, object))| {
             let found = Observed { uid: uid.to_string(), digest: Some(object.digest()), terminating: false };
@@ -53,7 +53,7 @@ impl Site {
     /// Plans what an intent means here now.
     pub fn plan(&self, site: &SiteIntent, intent: &Intent, now: Timestamp) -> Plan {
         let Body::Grant(grant) = &intent.body else { panic!("a grant's intent") };
-        let name = aifactory_api::name::tenant_namespace(&site.hub, &intent.owner);
+        let name = aifactory_api::name::tenant_namespace(site.hub.as_str(), &intent.owner);
         let (namespace, objects) = (self.namespace(&name), self.observed(&intent.owner));
         let view = GrantView { namespace: namespace.as_ref(), ..GrantView::of(&objects, &self.policy) };
         grant::plan(site, intent, grant, &view, now)
@@ -79,11 +79,11 @@ impl Site {
                     }
                 }
                 Action::EndWork { namespace } => {
-                    let state = self.namespace(namespace).map(|found| found.state);
+                    let state = self.namespace(namespace.as_str()).map(|found| found.state);
                     assert_eq!(state.as_deref(), Some(labels::STATE_LOCKED), "work ends in locked namespaces only");
                 }
                 Action::EndPod { namespace, .. } => {
-                    let marked = self.namespace(namespace).is_some_and(|found| found.annotations.contains_key(labels::CANCEL_PODS));
+                    let marked = self.namespace(namespace.as_str()).is_some_and(|found| found.annotations.contains_key(labels::CANCEL_PODS));
                     assert!(marked, "Pods end where the namespace says so only");
                 }
                 Action::PatchNode(_) => panic!("a grant patches no node"),
@@ -133,7 +133,7 @@ pub fn reconcile_all(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(
     for owner in &owners {
         let Some(projection) = project::grant(world, owner, &holders(sites, owner), now) else { continue };
         for (key, intent) in &projection.sites {
-            let Some(site) = project::site(world, hub::id(), key, None) else { continue };
+            let Some(site) = project::site(world, &hub::id(), key, None) else { continue };
             let here = sites.entry(key.clone()).or_default();
             let plan = here.plan(&site, intent, now);
             here.apply(&plan);

@@ -6,7 +6,8 @@ use aifactory_api::grant::{AfterRetention, MemberRole, RunningWork};
 use aifactory_api::pool::PerGpu;
 use aifactory_api::slurm::{SiteSlurm, SlurmRest};
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, Leaving, SlurmScope, held, plan_gone, plan_grant, scope};
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, AccountView, Call, RemovalProgress, SlurmScope, held, plan_gone, plan_grant, scope};
+use aifactory_plan::model::id::{AccountName, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::*;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::{SignedDuration, Timestamp};
@@ -46,12 +47,12 @@ pub fn pool(entry: &str, partition: &str, minutes: i64) -> GrantPoolIntent {
         open: true,
         entry: entry.to_owned(),
         budget: Budget { device_minutes: minutes, ..Budget::default() },
-        partition: Some(partition.to_owned()),
+        partition: Some(PartitionName::new(partition)),
     }
 }
 
 pub fn member(id: &str, user: Option<&str>) -> MemberIntent {
-    MemberIntent { id: id.to_owned(), role: MemberRole::Member, subject: None, slurm_user: user.map(str::to_owned) }
+    MemberIntent { id: id.to_owned(), role: MemberRole::Member, subject: None, slurm_user: user.map(UserName::new) }
 }
 
 pub fn grant() -> GrantIntent {
@@ -82,11 +83,11 @@ pub struct World {
     pub cluster: Cluster,
     pub site: SiteIntent,
     pub policy: SitePolicy,
-    pub users: Option<BTreeMap<String, String>>,
+    pub users: Option<BTreeMap<String, UserName>>,
     pub refused: BTreeMap<OwnerRef, Refusal>,
     pub grants: BTreeMap<OwnerRef, (String, GrantIntent)>,
     /// Lost with every restart.
-    pub leaving: Leaving,
+    pub removals: RemovalProgress,
     pub now: Timestamp,
 }
 
@@ -99,7 +100,7 @@ impl World {
             users: Some(BTreeMap::new()),
             refused: BTreeMap::new(),
             grants: grants.into_iter().map(|(name, grant)| (owner(name), ("uid-1".to_owned(), grant))).collect(),
-            leaving: Leaving::default(),
+            removals: RemovalProgress::default(),
             now: "2026-11-21T09:00:00Z".parse().expect("a time"),
         }
     }
@@ -112,11 +113,11 @@ impl World {
         scope(&self.site)
     }
 
-    pub fn account(&self, name: &str) -> String {
+    pub fn account(&self, name: &str) -> AccountName {
         self.scope().account(&owner(name))
     }
 
-    pub fn qos(&self, name: &str, entry: &str) -> String {
+    pub fn qos(&self, name: &str, entry: &str) -> QosName {
         self.scope().qos(&owner(name), entry)
     }
 
@@ -139,7 +140,7 @@ impl World {
                 users: self.users.as_ref(),
                 refused: self.refused.get(owner),
                 busy: &busy,
-                leaving: &self.leaving,
+                removals: &self.removals,
             };
             match self.grants.get(owner) {
                 Some((uid, grant)) => {
@@ -170,7 +171,7 @@ impl World {
             if let Err(error) = self.cluster.apply(call) {
                 panic!("{owner}: {call} was refused with {error}");
             }
-            self.leaving.made(call);
+            self.removals.record(call);
             check(owner, call, &self.cluster);
         }
         Some(())

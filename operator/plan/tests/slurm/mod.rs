@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_plan::engine::slurm_accounts::{Account, Call, Limit, Qos, Row, RowKey, Snapshot};
+use aifactory_plan::model::id::{AccountName, PartitionName, QosName, UserName};
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub key: RowKey,
-    pub qos: String,
+    pub qos: QosName,
     pub running: bool,
 }
 
@@ -19,42 +20,44 @@ pub struct Cluster {
     pub jobs: Vec<Job>,
 }
 
-pub fn key(account: &str, user: &str, partition: &str) -> RowKey {
-    RowKey { account: account.to_owned(), user: user.to_owned(), partition: partition.to_owned() }
+pub fn key(account: impl AsRef<str>, user: &str, partition: &str) -> RowKey {
+    RowKey { account: AccountName::new(account.as_ref()), user: UserName::new(user), partition: PartitionName::new(partition) }
 }
 
-pub fn set(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|name| (*name).to_owned()).collect()
+/// Names of one kind, for example `set(&["alice"], UserName::new)`.
+pub fn set<'a, T: Ord>(names: &[&'a str], new: impl Fn(&'a str) -> T) -> BTreeSet<T> {
+    names.iter().copied().map(new).collect()
 }
 
 impl Cluster {
     pub fn new() -> Self {
         let mut cluster = Self::default();
-        cluster.state.tres = set(&["cpu", "mem", "node", "billing", "gres/gpu"]);
-        cluster.state.partitions = set(&["gpua", "gpub"]);
-        cluster.state.qos.insert("normal".to_owned(), Qos::default());
+        cluster.state.tres = set(&["cpu", "mem", "node", "billing", "gres/gpu"], str::to_owned);
+        cluster.state.partitions = set(&["gpua", "gpub"], PartitionName::new);
+        cluster.state.qos.insert(QosName::new("normal"), Qos::default());
         for (name, parent) in [("root", ""), ("eu-aif", "root"), ("nat", "root")] {
-            cluster.account(name, parent, "the site's own");
+            cluster.account(&AccountName::new(name), &AccountName::new(parent), "the site's own");
         }
         cluster
     }
 
     /// An account that somebody made.
-    pub fn account(&mut self, name: &str, parent: &str, description: &str) {
-        self.state.accounts.insert(name.to_owned(), Account { description: description.to_owned(), organization: String::new() });
+    pub fn account(&mut self, name: &AccountName, parent: &AccountName, description: &str) {
+        self.state.accounts.insert(name.clone(), Account { description: description.to_owned(), organization: String::new() });
         let above = self.state.rows.get(&RowKey::account(parent)).map_or("/".to_owned(), |row| row.lineage.clone());
-        let lineage = if name == "root" { "/".to_owned() } else { format!("{above}{name}/") };
-        let row = Row { qos: set(&["normal"]), default_qos: "normal".to_owned(), parent: parent.to_owned(), lineage, ..Row::default() };
+        let lineage = if name.as_str() == "root" { "/".to_owned() } else { format!("{above}{name}/") };
+        let row = Row { qos: set(&["normal"], QosName::new), default_qos: QosName::new("normal"), parent: parent.clone(), lineage, ..Row::default() };
         self.state.rows.insert(RowKey::account(name), row);
     }
 
     /// An association that somebody made.
-    pub fn row(&mut self, account: &str, user: &str, partition: &str) -> &mut Row {
+    pub fn row(&mut self, key: RowKey) -> &mut Row {
+        let RowKey { account, user, partition } = &key;
         let lineage =
             format!("{}0-{user}/{partition}{}", self.state.rows[&RowKey::account(account)].lineage, if partition.is_empty() { "" } else { "/" });
-        let is_default = !self.state.rows.keys().any(|other| other.user == user);
-        let row = Row { qos: set(&["normal"]), default_qos: "normal".to_owned(), lineage, is_default, ..Row::default() };
-        self.state.rows.entry(key(account, user, partition)).or_insert(row)
+        let is_default = !self.state.rows.keys().any(|other| other.user == *user);
+        let row = Row { qos: set(&["normal"], QosName::new), default_qos: QosName::new("normal"), lineage, is_default, ..Row::default() };
+        self.state.rows.entry(key).or_insert(row)
     }
 
     /// What a pass reads.
@@ -66,8 +69,8 @@ impl Cluster {
         snapshot
     }
 
-    pub fn busy(&self, account: &str) -> BTreeSet<String> {
-        self.jobs.iter().filter(|job| job.key.account == account).map(|job| job.key.user.clone()).collect()
+    pub fn busy(&self, account: &AccountName) -> BTreeSet<UserName> {
+        self.jobs.iter().filter(|job| job.key.account == *account).map(|job| job.key.user.clone()).collect()
     }
 
     /// Submits a job as a member would; whether Slurm takes it.
@@ -113,11 +116,7 @@ impl Cluster {
                 assert!(self.state.rows.contains_key(&RowKey::account(&key.account)), "an association without its account: {call:?}");
                 assert_eq!(parent.is_some(), key.user.is_empty());
                 let made = !self.state.rows.contains_key(key);
-                let row = if key.user.is_empty() {
-                    self.state.rows.get_mut(key).expect("the account's association")
-                } else {
-                    self.row(&key.account, &key.user, &key.partition)
-                };
+                let row = if key.user.is_empty() { self.state.rows.get_mut(key).expect("the account's association") } else { self.row(key.clone()) };
                 row.qos = qos.clone();
                 row.default_qos = default_qos.clone();
                 // Written when the association is made, and never again.
@@ -160,7 +159,7 @@ impl Cluster {
                 if self.jobs.iter().any(|job| job.key.account == *name) {
                     return Err(7001);
                 }
-                let elsewhere = |user: &str| self.state.rows.keys().any(|key| key.user == user && key.account != *name);
+                let elsewhere = |user: &UserName| self.state.rows.keys().any(|key| key.user == *user && key.account != *name);
                 if self.state.rows.iter().any(|(key, row)| key.account == *name && row.is_default && elsewhere(&key.user)) {
                     return Err(7009);
                 }
@@ -178,22 +177,22 @@ impl Cluster {
     }
 
     /// An association whose QOS goes falls back to `normal`.
-    pub fn delete_qos(&mut self, name: &str) {
+    pub fn delete_qos(&mut self, name: &QosName) {
         self.state.qos.remove(name);
         for row in self.state.rows.values_mut().filter(|row| row.qos.contains(name)) {
             row.qos.remove(name);
             if row.qos.is_empty() {
-                row.qos = set(&["normal"]);
+                row.qos = set(&["normal"], QosName::new);
             }
-            if row.default_qos == name {
-                row.default_qos = "Unknown".to_owned();
+            if row.default_qos == *name {
+                row.default_qos = QosName::new("Unknown");
             }
         }
     }
 
-    fn relink(&mut self, account: &str, parent: &str) {
+    fn relink(&mut self, account: &AccountName, parent: &AccountName) {
         let above = self.state.rows.get(&RowKey::account(parent)).map_or("/".to_owned(), |row| row.lineage.clone());
-        for (key, row) in self.state.rows.iter_mut().filter(|(key, _)| key.account == account) {
+        for (key, row) in self.state.rows.iter_mut().filter(|(key, _)| key.account == *account) {
             row.lineage = match key.user.as_str() {
                 "" => format!("{above}{account}/"),
                 user => format!("{above}{account}/0-{user}/{}/", key.partition),
@@ -202,20 +201,20 @@ impl Cluster {
     }
 
     /// Associations through which somebody could run without a budget of ours.
-    pub fn without_budget(&self, account: &str) -> Vec<String> {
-        let bad = |name: &String| match self.state.qos.get(name) {
-            Some(qos) => name == "normal" || !qos.flags.contains("NO_DECAY") || !qos.limits.contains_key(&Limit::GpuMinutes),
+    pub fn without_budget(&self, account: &AccountName) -> Vec<String> {
+        let bad = |name: &QosName| match self.state.qos.get(name) {
+            Some(qos) => name.as_str() == "normal" || !qos.flags.contains("NO_DECAY") || !qos.limits.contains_key(&Limit::GpuMinutes),
             None => true,
         };
-        let rows = self.state.rows.iter().filter(|(key, _)| key.account == account && !key.user.is_empty());
+        let rows = self.state.rows.iter().filter(|(key, _)| key.account == *account && !key.user.is_empty());
         rows.filter(|(_, row)| row.qos.is_empty() || row.qos.iter().any(bad)).map(|(key, row)| format!("{key}: {:?}", row.qos)).collect()
     }
 
     /// What is not ours.
-    pub fn foreign(&self, ours: &BTreeSet<String>) -> (BTreeMap<String, Account>, BTreeMap<RowKey, Row>, BTreeMap<String, Qos>) {
+    pub fn foreign(&self, ours: &BTreeSet<AccountName>) -> (BTreeMap<AccountName, Account>, BTreeMap<RowKey, Row>, BTreeMap<QosName, Qos>) {
         let accounts = self.state.accounts.iter().filter(|(name, _)| !ours.contains(*name));
         let rows = self.state.rows.iter().filter(|(key, _)| !ours.contains(&key.account));
-        let qos = self.state.qos.iter().filter(|(name, _)| !name.starts_with("grant-"));
+        let qos = self.state.qos.iter().filter(|(name, _)| !name.as_str().starts_with("grant-"));
         let unmoved = |row: &Row| Row { is_default: false, ..row.clone() };
         (
             accounts.map(|(name, account)| (name.clone(), account.clone())).collect(),
@@ -228,8 +227,8 @@ impl Cluster {
 /// One database with several clusters: accounts and QOS are common to all of them, associations and jobs are each cluster's own.
 #[derive(Clone, Debug, Default)]
 pub struct Database {
-    pub accounts: BTreeMap<String, Account>,
-    pub qos: BTreeMap<String, Qos>,
+    pub accounts: BTreeMap<AccountName, Account>,
+    pub qos: BTreeMap<QosName, Qos>,
 }
 
 impl Database {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use aifactory_api::labels;
 use aifactory_plan::hub::known_sites::KnownSites;
+use aifactory_plan::model::id::HubId;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -133,7 +134,7 @@ async fn run(server: &Arc<Server>, leads: bool, time: Duration) {
         if !leads {
             std::future::pending::<()>().await;
         }
-        Ok::<_, Infallible>(HubRecord { id: "hub".to_owned(), known: Some(KnownSites::default()) })
+        Ok::<_, Infallible>(HubRecord { id: HubId::new("hub"), known: Some(KnownSites::default()) })
     };
     let mut running = pin!(hub.run(lead, tokio::time::sleep(time)));
     let mut polls = 0;

@@ -10,6 +10,7 @@ use aifactory_api::{OwnerRef, Reason, labels};
 use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::model::digest::differences;
+use aifactory_plan::model::id::{HubId, TenantNamespace};
 use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::NodePatch;
 use aifactory_plan::model::plan::{Action, Purpose, Step};
@@ -81,13 +82,13 @@ pub struct Applier {
     cap: Arc<Semaphore>,
     /// Slots for requests that remove access, so that these never wait for slow answers to others.
     reserved: Arc<Semaphore>,
-    hub: Arc<str>,
+    hub: HubId,
 }
 
 impl Applier {
     /// A writer with at most `cap` requests at a time.
-    pub fn new(client: Client, hub: &str, cap: usize) -> Self {
-        Self { client, cap: Arc::new(Semaphore::new(cap)), reserved: Arc::new(Semaphore::new(RESERVED)), hub: hub.into() }
+    pub fn new(client: Client, hub: &HubId, cap: usize) -> Self {
+        Self { client, cap: Arc::new(Semaphore::new(cap)), reserved: Arc::new(Semaphore::new(RESERVED)), hub: hub.clone() }
     }
 
     /// Carries out the steps in order; the actions of one step run side by side.
@@ -202,7 +203,7 @@ impl Applier {
             && found.meta().labels.as_ref().and_then(|labels| labels.get(labels::MANAGED)).map(String::as_str) != Some("true")
         {
             let place = if key.namespace.is_empty() { String::new() } else { format!(" -n {}", key.namespace) };
-            let ours = found.meta().annotations.as_ref().and_then(|found| found.get(labels::HUB)).is_some_and(|hub| **hub == *self.hub);
+            let ours = found.meta().annotations.as_ref().and_then(|found| found.get(labels::HUB)).is_some_and(|hub| hub == self.hub.as_str());
             let why = if ours {
                 "has lost our label, and the site does not let us put it back"
             } else {
@@ -231,7 +232,7 @@ impl Applier {
         }
     }
 
-    async fn end_work(&self, namespace: &str) -> Result<Done, Failure> {
+    async fn end_work(&self, namespace: &TenantNamespace) -> Result<Done, Failure> {
         let what = |plural: &str| format!("the end of all {plural} in Namespace {namespace}");
         // Controllers are deleted before Pods, so that they do not replace them. A kind that can not be deleted does not keep the others from being
         // tried.
@@ -247,7 +248,7 @@ impl Applier {
             let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
             let resource =
                 ApiResource { group: group.to_owned(), version: version.to_owned(), api_version, kind: kind.to_owned(), plural: plural.to_owned() };
-            let api: Api<Tolerant<DynamicObject>> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+            let api: Api<Tolerant<DynamicObject>> = Api::namespaced_with(self.client.clone(), namespace.as_str(), &resource);
             match tokio::time::timeout(WRITE, api.delete_collection(&DeleteParams::background(), &ListParams::default())).await.map(taken) {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => failed = failed.or_else(|| Some(failure(&what(plural), &error))),
@@ -258,8 +259,8 @@ impl Applier {
     }
 
     /// As a delete of a collection that selects one Pod: the operator has no right to delete Pods by name.
-    async fn end_pod(&self, namespace: &str, name: &str, grace: u32) -> Result<Done, Failure> {
-        let api: Api<Tolerant<Pod>> = Api::namespaced(self.client.clone(), namespace);
+    async fn end_pod(&self, namespace: &TenantNamespace, name: &str, grace: u32) -> Result<Done, Failure> {
+        let api: Api<Tolerant<Pod>> = Api::namespaced(self.client.clone(), namespace.as_str());
         let what = format!("the end of Pod {name} in Namespace {namespace}");
         let params = DeleteParams { grace_period_seconds: Some(grace), ..DeleteParams::background() };
         let one = ListParams::default().fields(&format!("metadata.name={name}"));

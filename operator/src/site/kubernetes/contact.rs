@@ -238,7 +238,7 @@ async fn claim(client: &Client, intent: &SiteIntent, written: bool) -> Result<bo
                 "data": wanted.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
             });
             // Server-side apply without force, with a field manager for each claimant: the second claimant gets a conflict.
-            let manager = format!("{}-{}", labels::SITE_MANAGER, digest(&[&intent.hub, &factory, &intent.site], 16));
+            let manager = format!("{}-{}", labels::SITE_MANAGER, digest(&[intent.hub.as_str(), &factory, &intent.site], 16));
             match tokio::time::timeout(CALL, api.patch(labels::CLAIM, &PatchParams::apply(&manager), &Patch::Apply(&object))).await {
                 Ok(Ok(made)) => made,
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() => call(api.get(labels::CLAIM)).await?,

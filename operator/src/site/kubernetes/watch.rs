@@ -6,6 +6,7 @@ use std::sync::Arc;
 use aifactory_api::labels;
 use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::text::shorten;
 use aifactory_plan::site::index::Seen;
@@ -91,14 +92,14 @@ fn version(metadata: &ObjectMeta) -> u64 {
 pub fn watch(
     client: &Client,
     metrics: &Arc<Metrics>,
-    hub: &str,
+    hub: &HubId,
     kinds: &BTreeSet<ObjectKind>,
     to: &mpsc::Sender<(u64, Observation)>,
     session: u64,
 ) -> JoinSet<()> {
     let mut watches = Watches { tasks: JoinSet::new(), client, metrics, to, session };
     for kind in kinds.iter().copied() {
-        let hub = hub.to_owned();
+        let hub = hub.clone();
         watches.begin(move |client, to, session| watch_kind(client, kind, hub.clone(), to, session));
     }
     watches.begin(watch_nodes);
@@ -156,7 +157,7 @@ fn warn_unreadable(what: &str, meta: &ObjectMeta) {
     tracing::warn!(what, namespace, name, "Can not be decoded");
 }
 
-async fn watch_kind(client: Client, kind: ObjectKind, hub: String, to: mpsc::Sender<(u64, Observation)>, session: u64) {
+async fn watch_kind(client: Client, kind: ObjectKind, hub: HubId, to: mpsc::Sender<(u64, Observation)>, session: u64) {
     let api: Api<Tolerant<DynamicObject>> = Api::all_with(client, &api_resource(kind));
     // By name, and never by label: what lost our label is still ours, and what others put into tenants' namespaces is to be seen.
     let Some(used) = engine::ALL.use_of(kind) else { return };

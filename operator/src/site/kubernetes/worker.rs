@@ -13,10 +13,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aifactory_api::name::tenant_namespace;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine;
 use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, Intent, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Plan, Purpose};
@@ -298,7 +298,7 @@ impl KubernetesDriver {
     /// Counts the GPU time of a grant's Pods up to now, and queues the grant for when its budget will be used up.
     fn count(&mut self, owner: &OwnerRef) {
         let Some(site) = self.core.site.as_ref().filter(|_| owner.kind == Kind::AccessGrant && self.synced()) else { return };
-        let namespace = tenant_namespace(&site.hub, owner);
+        let namespace = TenantNamespace::of(&site.hub, owner);
         let grant = self.core.intents.get(owner).and_then(|intent| match &intent.body {
             Body::Grant(grant) => Some(grant.as_ref()),
             Body::Pool(_) => None,

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 use aifactory_api::Reason;
 use aifactory_plan::engine::slurm_accounts::{Account, Claim, Snapshot, Standing, held, scope, standing};
+use aifactory_plan::model::id::AccountName;
 use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::report::Finding;
 use serde_json::json;
@@ -91,7 +92,7 @@ async fn make(client: &SlurmClient, site: &SiteIntent, claim: &Claim) -> Result<
 }
 
 /// Gives the claim up; the accounts as they were read after it.
-pub async fn give_up(client: &SlurmClient, site: &SiteIntent) -> Result<BTreeMap<String, Account>, SlurmError> {
+pub async fn give_up(client: &SlurmClient, site: &SiteIntent) -> Result<BTreeMap<AccountName, Account>, SlurmError> {
     let claim = Claim::of(site, "");
     write::delete_account(client, &claim.scope.cluster, &claim.account()).await?;
     read::accounts(client).await

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aifactory_api::name::{SLURM_CLAIM_PREFIX, SLURM_PREFIX};
 use aifactory_api::slurm::SlurmRest;
+use aifactory_plan::engine::slurm_accounts::{SLURM_CLAIM_PREFIX, SLURM_PREFIX};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::Timestamp;

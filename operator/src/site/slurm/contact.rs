@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aifactory_api::Reason;
 use aifactory_api::slurm::SlurmRest;
+use aifactory_plan::model::id::{AccountName, ClusterName};
 use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::report::Finding;
 use serde_json::Value;
@@ -31,16 +32,16 @@ pub struct Contact {
 
 /// Makes contact: looks at the cluster, and claims it for this site.
 pub async fn contact(client: &SlurmClient, site: &SiteIntent) -> Result<Contact, Finding> {
-    let Some((rest, cluster)) = site.slurm.as_ref().and_then(|slurm| Some((slurm.rest.as_ref()?, slurm.cluster_name.as_str()))) else {
+    let Some((rest, cluster)) = site.slurm.as_ref().and_then(|slurm| Some((slurm.rest.as_ref()?, ClusterName::new(&slurm.cluster_name)))) else {
         return Err(Finding::note(Reason::NotApplicable, "the site names no slurm.rest"));
     };
-    let version = look(client, rest, cluster).await?;
+    let version = look(client, rest, &cluster).await?;
     let claim = tokio::time::timeout(CLAIM, claim(client, site)).await.unwrap_or(Err(SlurmError::DatabaseDown.into()));
     Ok(Contact { version, claim: claim.map_err(|problem| problem.finding())? })
 }
 
 /// Whether it is the cluster that is meant, and can keep a budget; its release.
-async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<String, Finding> {
+async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &ClusterName) -> Result<String, Finding> {
     let answer = match client.get(Api::Slurm, "ping/", &[]).await {
         Err(SlurmError::UnknownVersion(_)) => return Err(SlurmError::UnknownVersion(served(client).await).finding()),
         answer => answer.map_err(|error| error.finding())?,
@@ -50,7 +51,7 @@ async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<S
     }
     let text = |path: &str| answer.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let found = text("/meta/slurm/cluster");
-    if found != cluster {
+    if found != cluster.as_str() {
         return Err(Finding::stalled(
             Reason::SlurmClusterMismatch,
             format!(
@@ -62,7 +63,7 @@ async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<S
     client.get(Api::Slurm, "partitions/", &[]).await.map_err(|error| error.finding())?;
     let clusters = database(client.get(Api::Slurmdb, "clusters/", &[])).await?;
     let registered = clusters.get("clusters").and_then(Value::as_array).into_iter().flatten();
-    if !registered.clone().any(|known| known.get("name").and_then(Value::as_str) == Some(cluster)) {
+    if !registered.clone().any(|known| known.get("name").and_then(Value::as_str) == Some(cluster.as_str())) {
         return Err(Finding::stalled(
             Reason::SlurmClusterMismatch,
             format!("cluster {cluster} is not registered in its accounting database; slurmctld does that when it reaches slurmdbd"),
@@ -77,14 +78,12 @@ async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &str) -> Result<S
             "Slurm does not count GPUs, so no budget holds; write into slurm.conf: AccountingStorageTRES=gres/gpu",
         ));
     }
-    let parents = database(read::rows(client, cluster, &[rest.parent_account.clone()].into(), &BTreeSet::new())).await?.0;
-    if !parents.keys().any(|key| key.account == rest.parent_account && key.user.is_empty()) {
+    let parent = AccountName::new(&rest.parent_account);
+    let parents = database(read::rows(client, cluster, &[parent.clone()].into(), &BTreeSet::new())).await?.0;
+    if !parents.keys().any(|key| key.account == parent && key.user.is_empty()) {
         return Err(Finding::stalled(
             Reason::ParentAccountMissing,
-            format!(
-                "there is no account {parent} in cluster {cluster}; make it: sacctmgr add account {parent} cluster={cluster}",
-                parent = rest.parent_account
-            ),
+            format!("there is no account {parent} in cluster {cluster}; make it: sacctmgr add account {parent} cluster={cluster}"),
         ));
     }
     Ok(text("/meta/slurm/release"))

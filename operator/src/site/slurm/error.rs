@@ -2,6 +2,7 @@
 
 use aifactory_api::Reason;
 use aifactory_plan::engine::slurm_accounts::Call;
+use aifactory_plan::model::id::{AccountName, ClusterName};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::text::shorten;
 
@@ -33,9 +34,9 @@ pub enum SlurmError {
     #[error("cluster {cluster} has associations of account {account}; they go first: sacctmgr delete account {account} where cluster={cluster}")]
     UsedElsewhere {
         /// The account.
-        account: String,
+        account: AccountName,
         /// The other cluster.
-        cluster: String,
+        cluster: ClusterName,
     },
     /// The API version is not served.
     #[error("slurmrestd serves no v0.0.44, which Slurm 25.11 and later have: {0}")]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use aifactory_api::slurm::SlurmRest;
+use aifactory_plan::model::id::UserName;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ type Signed = (Arc<SecretString>, Timestamp);
 #[derive(Clone)]
 enum Kind {
     Fixed { token: Arc<SecretString>, expires: Option<Timestamp> },
-    Key { key: Arc<SecretSlice<u8>>, user: String, last: Arc<Mutex<Option<Signed>>> },
+    Key { key: Arc<SecretSlice<u8>>, user: UserName, last: Arc<Mutex<Option<Signed>>> },
 }
 
 /// Why a Secret holds no token.
@@ -47,7 +48,7 @@ impl Token {
             if secret.expose_secret().len() < 16 {
                 return Err(TokenError::NoKey);
             }
-            Kind::Key { key: Arc::new(secret.clone()), user: rest.user.clone(), last: Arc::default() }
+            Kind::Key { key: Arc::new(secret.clone()), user: UserName::new(&rest.user), last: Arc::default() }
         } else {
             let text = std::str::from_utf8(secret.expose_secret()).map_err(|_| TokenError::NoToken)?.trim();
             let text = text.strip_prefix("SLURM_JWT=").unwrap_or(text);
@@ -100,7 +101,7 @@ fn claims(token: &str) -> Option<Value> {
 }
 
 /// RFC 7519 with HS256, as Slurm's auth/jwt reads it: `sun` is the user.
-fn sign(key: &[u8], user: &str, now: Timestamp) -> String {
+fn sign(key: &[u8], user: &UserName, now: Timestamp) -> String {
     let at = now.as_second();
     let claims = json!({"iat": at, "exp": at + LIFETIME, "sun": user}).to_string();
     let head = format!("{}.{}", URL_SAFE_NO_PAD.encode(br#"{"alg":"HS256","typ":"JWT"}"#), URL_SAFE_NO_PAD.encode(claims));

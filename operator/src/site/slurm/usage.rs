@@ -10,6 +10,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_plan::engine::slurm_accounts::usage::{Completeness, EntryKey, Part, Slice, Tally};
+use aifactory_plan::model::id::{AccountName, ClusterName, QosName, UserName};
 use aifactory_plan::model::report::EntryUsage;
 use futures::StreamExt as _;
 use http_body_util::BodyExt as _;
@@ -32,7 +33,7 @@ const STALE: i64 = 90;
 /// What job records say about accounts.
 #[derive(Debug)]
 pub struct Usage {
-    cluster: String,
+    cluster: ClusterName,
     tally: Tally,
     looks: Completeness,
     complete_through: Option<i64>,
@@ -43,9 +44,9 @@ pub struct Usage {
 #[derive(Debug, Default)]
 pub struct Cycle {
     /// Device-time by account and QOS; empty when something could not be read.
-    pub used: BTreeMap<(String, String), EntryUsage>,
+    pub used: BTreeMap<EntryKey, EntryUsage>,
     /// The accounts that were read: those of which `used` says nothing have used nothing.
-    pub read: BTreeSet<String>,
+    pub read: BTreeSet<AccountName>,
     /// The figure of an account that was read, without any job.
     pub none: EntryUsage,
     /// Why something could not be read.
@@ -54,8 +55,8 @@ pub struct Cycle {
 
 impl Cycle {
     /// What an account used with a QOS; `None`: it was not read.
-    pub fn of(&self, account: &str, qos: &str) -> Option<&EntryUsage> {
-        let known = self.used.get(&(account.to_owned(), qos.to_owned()));
+    pub fn of(&self, account: &AccountName, qos: &QosName) -> Option<&EntryUsage> {
+        let known = self.used.get(&(account.clone(), qos.clone()));
         known.or_else(|| self.read.contains(account).then_some(&self.none))
     }
 }
@@ -69,13 +70,13 @@ impl Default for Usage {
 impl Usage {
     /// Nothing counted yet.
     pub fn new() -> Self {
-        Self { cluster: String::new(), tally: Tally::default(), looks: Completeness::default(), complete_through: None, span: FIRST }
+        Self { cluster: ClusterName::default(), tally: Tally::default(), looks: Completeness::default(), complete_through: None, span: FIRST }
     }
 
     /// Reads what is not settled yet, of accounts and the moments from which they count.
-    pub async fn cycle(&mut self, client: &SlurmClient, cluster: &str, accounts: &BTreeMap<String, Timestamp>, now: Timestamp) -> Cycle {
-        if self.cluster != cluster {
-            *self = Self { cluster: cluster.to_owned(), ..Self::new() };
+    pub async fn cycle(&mut self, client: &SlurmClient, cluster: &ClusterName, accounts: &BTreeMap<AccountName, Timestamp>, now: Timestamp) -> Cycle {
+        if self.cluster != *cluster {
+            *self = Self { cluster: cluster.clone(), ..Self::new() };
         }
         match self.read(client, accounts).await {
             Ok(()) => self.found(accounts, now),
@@ -87,11 +88,11 @@ impl Usage {
     }
 
     /// The users of each account who have jobs, pending ones too.
-    pub fn busy(&self) -> BTreeMap<String, BTreeSet<String>> {
+    pub fn busy(&self) -> BTreeMap<AccountName, BTreeSet<UserName>> {
         self.tally.busy().clone()
     }
 
-    fn found(&self, accounts: &BTreeMap<String, Timestamp>, now: Timestamp) -> Cycle {
+    fn found(&self, accounts: &BTreeMap<AccountName, Timestamp>, now: Timestamp) -> Cycle {
         let complete_through = self.complete_through.and_then(|at| Timestamp::from_second(at).ok());
         let stale = self.complete_through.is_none_or(|at| now.as_second().saturating_sub(at) > STALE);
         let none = EntryUsage { complete_through, stale, ..EntryUsage::default() };
@@ -99,7 +100,7 @@ impl Usage {
         Cycle { used: self.tally.usage().iter().map(with_time).collect(), read: accounts.keys().cloned().collect(), none, problem: None }
     }
 
-    async fn read(&mut self, client: &SlurmClient, accounts: &BTreeMap<String, Timestamp>) -> Result<(), SlurmError> {
+    async fn read(&mut self, client: &SlurmClient, accounts: &BTreeMap<AccountName, Timestamp>) -> Result<(), SlurmError> {
         // What was queued is asked first: then the records that are read afterwards hold everything up to that moment, on slurmctld's own clock.
         let (at, queued) = queue(client).await?;
         let settle = self.looks.looked(at, queued == 0).unwrap_or(i64::MIN);
@@ -144,10 +145,10 @@ async fn queue(client: &SlurmClient) -> Result<(i64, i64), SlurmError> {
 }
 
 /// A window; with records and bytes of its longest answer.
-async fn read_slice(client: &SlurmClient, cluster: &str, slice: &Slice) -> Result<(Part, (usize, usize)), SlurmError> {
+async fn read_slice(client: &SlurmClient, cluster: &ClusterName, slice: &Slice) -> Result<(Part, (usize, usize)), SlurmError> {
     let mut part = Part::new(slice.window);
     let mut size = (0, 0);
-    let accounts: Vec<&str> = slice.accounts.iter().map(String::as_str).collect();
+    let accounts: Vec<&str> = slice.accounts.iter().map(AccountName::as_str).collect();
     for chunk in accounts.chunks(ACCOUNTS) {
         let before = part.len();
         let bytes;
@@ -157,12 +158,18 @@ async fn read_slice(client: &SlurmClient, cluster: &str, slice: &Slice) -> Resul
     Ok((part, size))
 }
 
-async fn read_answer(client: &SlurmClient, cluster: &str, accounts: &[&str], slice: &Slice, mut part: Part) -> Result<(Part, usize), SlurmError> {
+async fn read_answer(
+    client: &SlurmClient,
+    cluster: &ClusterName,
+    accounts: &[&str],
+    slice: &Slice,
+    mut part: Part,
+) -> Result<(Part, usize), SlurmError> {
     let (from, to) = (slice.window.from.to_string(), slice.window.to.to_string());
     // With just these two flags Slurm shows every run of a job, and cuts its times to the window, suspended time as well.
     let query = [
         ("account", accounts.join(",")),
-        ("cluster", cluster.to_owned()),
+        ("cluster", cluster.to_string()),
         ("start_time", from),
         ("end_time", to),
         ("skip_steps", "1".to_owned()),

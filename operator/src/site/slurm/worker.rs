@@ -3,9 +3,9 @@
 //! Slurm tells nobody what changes, so the worker looks: at what an intent concerns as soon as the hub says it, at everything every [`RESYNC`].
 
 mod driver;
-mod own_word;
 mod reports;
 mod session;
+mod site_config;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -16,8 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, Leaving};
+use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
+use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, RemovalProgress};
 use aifactory_plan::model::credential_source::CredentialSource;
+use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, UserName};
 use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
 use aifactory_plan::model::report::{EntryUsage, Finding};
 use aifactory_plan::model::site_key::SiteKey;
@@ -30,8 +32,8 @@ use crate::credential::reader::CredentialReader;
 use crate::site::controller::{self, Core};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, SiteSender, WorkerSender};
-use own_word::OwnWord;
 use session::Session;
+use site_config::OwnConfig;
 use sync::{Pass, Scope};
 
 /// How often everything is read anew: what somebody else has changed is back after that.
@@ -52,7 +54,7 @@ pub fn start(key: SiteKey, source: CredentialSource, reader: CredentialReader, h
 
 struct SlurmDriver {
     core: Core<Self>,
-    own_word: OwnWord,
+    own_config: OwnConfig,
     /// Why the last pass failed, though there is contact.
     trouble: Option<Finding>,
     /// Owners whose accounts are to be looked at.
@@ -68,18 +70,18 @@ struct SlurmDriver {
     plans: BTreeMap<OwnerRef, AccountPlan>,
     failures: BTreeMap<OwnerRef, Vec<Finding>>,
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
-    partitions: Option<BTreeMap<String, PartitionView>>,
+    partitions: Option<BTreeMap<PartitionName, PartitionView>>,
     wake: BTreeMap<OwnerRef, Instant>,
     /// How far the removal of associations is.
-    leaving: Leaving,
+    removals: RemovalProgress,
     usage: Option<Usage>,
     /// The users of each account who had jobs when records were last read.
-    busy: BTreeMap<String, BTreeSet<String>>,
+    busy: BTreeMap<AccountName, BTreeSet<UserName>>,
     usage_at: Instant,
     /// Device-time by account and QOS.
-    used: BTreeMap<(String, String), EntryUsage>,
+    used: BTreeMap<EntryKey, EntryUsage>,
     /// Accounts and QOS whose limit was lowered since records were read: running jobs may have reserved more.
-    lowered: BTreeSet<(String, String)>,
+    lowered: BTreeSet<EntryKey>,
     released: bool,
     /// The id of the claim that was given up: the hub may still expect it.
     given_up: Option<String>,
@@ -97,7 +99,7 @@ impl SlurmDriver {
         let now = Instant::now();
         Self {
             core,
-            own_word: OwnWord::default(),
+            own_config: OwnConfig::default(),
             trouble: None,
             dirty: BTreeSet::new(),
             dirty_at: None,
@@ -111,7 +113,7 @@ impl SlurmDriver {
             held: None,
             partitions: None,
             wake: BTreeMap::new(),
-            leaving: Leaving::default(),
+            removals: RemovalProgress::default(),
             usage: Some(Usage::default()),
             busy: BTreeMap::new(),
             usage_at: now,
@@ -139,16 +141,17 @@ impl SlurmDriver {
         }
     }
 
-    /// The site's own word; `None` while it was not read.
-    fn word(&self) -> Option<SiteConfig> {
-        let mut word = self.core.site.as_ref()?.config.clone()?;
-        let own = self.own_word.known()?;
-        for (from, to) in [(&own.policy, &mut word.policy), (&own.users, &mut word.users)] {
-            for (key, value) in from {
-                to.entry(key.clone()).or_insert_with(|| value.clone());
-            }
+    /// The site's own configuration; `None` while it was not read.
+    fn config(&self) -> Option<SiteConfig> {
+        let mut config = self.core.site.as_ref()?.config.clone()?;
+        let own = self.own_config.known()?;
+        for (key, value) in &own.policy {
+            config.policy.entry(key.clone()).or_insert_with(|| value.clone());
         }
-        Some(word)
+        for (member, user) in &own.users {
+            config.users.entry(member.clone()).or_insert_with(|| user.clone());
+        }
+        Some(config)
     }
 
     /// A pass has panicked: everything is read again later.
@@ -195,9 +198,9 @@ impl SlurmDriver {
             scope,
             site.clone(),
             DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
-            self.word(),
+            self.config(),
             self.busy.clone(),
-            self.leaving.clone(),
+            self.removals.clone(),
             claim,
         );
         let Some(id) = self.core.connection.id() else { return };
@@ -210,7 +213,8 @@ impl SlurmDriver {
         let Some(held) = self.held.as_ref().filter(|_| self.usage_due() <= Instant::now()) else { return };
         let Some(mut usage) = self.usage.take() else { return };
         let since = held.values().map(|held| (held.account.clone(), held.record.since)).collect();
-        let cluster = self.core.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| slurm.cluster_name.clone()).unwrap_or_default();
+        let cluster =
+            self.core.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| ClusterName::new(&slurm.cluster_name)).unwrap_or_default();
         let client = session.client.clone();
         self.core.spawn(Event::UsagePanicked, async move {
             let cycle = usage.cycle(&client, &cluster, &since, Timestamp::now()).await;

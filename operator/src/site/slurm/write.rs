@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::OwnerRef;
 use aifactory_plan::engine::slurm_accounts::{Call, Limit, RowKey};
+use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, QosName, UserName};
 use serde_json::{Map, Value, json};
 
 use super::client::{Api, SlurmClient, named};
@@ -20,7 +21,7 @@ pub type Failure = (OwnerRef, Call, SlurmError);
 
 /// Makes calls, stage by stage. What an owner asks for after a failure of its own is left out, except for what takes access away. An error of
 /// the way to Slurm is everybody's.
-pub async fn execute(client: &SlurmClient, cluster: &str, mut calls: Vec<(OwnerRef, Call)>) -> Vec<Failure> {
+pub async fn execute(client: &SlurmClient, cluster: &ClusterName, mut calls: Vec<(OwnerRef, Call)>) -> Vec<Failure> {
     calls.sort_by_key(|(_, call)| call.stage());
     let mut failures: Vec<Failure> = Vec::new();
     let mut rest = calls.into_iter().peekable();
@@ -40,7 +41,7 @@ pub async fn execute(client: &SlurmClient, cluster: &str, mut calls: Vec<(OwnerR
 }
 
 /// Calls of one stage: those of a kind together, and one by one where that fails, so that one item harms no other.
-async fn stage(client: &SlurmClient, cluster: &str, calls: Vec<(OwnerRef, Call)>) -> Vec<Failure> {
+async fn stage(client: &SlurmClient, cluster: &ClusterName, calls: Vec<(OwnerRef, Call)>) -> Vec<Failure> {
     let mut kinds: BTreeMap<(u8, String), Vec<(OwnerRef, Call)>> = BTreeMap::new();
     for (owner, call) in calls {
         kinds.entry(kind(&call)).or_default().push((owner, call));
@@ -71,80 +72,95 @@ async fn stage(client: &SlurmClient, cluster: &str, calls: Vec<(OwnerRef, Call)>
 fn kind(call: &Call) -> (u8, String) {
     match call {
         Call::Qos { .. } => (0, String::new()),
-        Call::Account { parent, .. } => (1, parent.clone()),
+        Call::Account { parent, .. } => (1, parent.to_string()),
         Call::Describe { .. } => (2, String::new()),
         Call::Row { .. } => (3, String::new()),
         // One request each.
-        Call::Default { user, .. } => (4, user.clone()),
+        Call::Default { user, .. } => (4, user.to_string()),
         Call::EndJobs { account, user, partition, .. } => (5, format!("{account} {user:?} {partition:?}")),
         Call::DeleteRow(key) => (6, key.to_string()),
-        Call::DeleteAccount(name) => (7, name.clone()),
-        Call::DeleteQos(name) => (8, name.clone()),
+        Call::DeleteAccount(name) => (7, name.to_string()),
+        Call::DeleteQos(name) => (8, name.to_string()),
     }
 }
 
 /// Sends calls of one kind.
-async fn send(client: &SlurmClient, cluster: &str, calls: &[&Call]) -> Result<(), SlurmError> {
+async fn send(client: &SlurmClient, cluster: &ClusterName, calls: &[&Call]) -> Result<(), SlurmError> {
     let Some(first) = calls.first() else { return Ok(()) };
     match first {
         Call::Qos { .. } => post(client, "qos/", json!({"qos": calls.iter().filter_map(|call| qos(call)).collect::<Vec<_>>()})).await,
-        Call::Account { parent, .. } => {
-            // The account with its own description first: what a crash leaves behind says whose it is.
-            post(client, "accounts/", accounts(calls)).await?;
-            let names: Vec<&String> = calls.iter().filter_map(|call| if let Call::Account { name, .. } = call { Some(name) } else { None }).collect();
-            let condition = json!({"accounts": names, "clusters": [cluster], "association": {"parent": parent, "fairshare": 1}});
-            post(
-                client,
-                "accounts_association/",
-                json!({"association_condition": condition, "account": {"description": "grant", "organization": "grant"}}),
-            )
-            .await
-        }
+        Call::Account { parent, .. } => create_accounts(client, cluster, parent, calls).await,
         Call::Describe { .. } => post(client, "accounts/", accounts(calls)).await,
-        Call::Row { .. } => {
-            let users: BTreeSet<&str> =
-                calls.iter().filter_map(|call| if let Call::Row { key, .. } = call { Some(key.user.as_str()) } else { None }).collect();
-            let users: Vec<Value> = users.into_iter().filter(|user| !user.is_empty()).map(|user| json!({"name": user})).collect();
-            if !users.is_empty() {
-                // An association alone makes no user; a user who is there already stays as it is.
-                post(client, "users/", json!({"users": users})).await?;
-            }
-            post(client, "associations/", json!({"associations": calls.iter().filter_map(|call| row(cluster, call)).collect::<Vec<_>>()})).await
-        }
+        Call::Row { .. } => write_rows(client, cluster, calls).await,
         Call::Default { user, account } => default_account::set(client, cluster, user, account).await,
         Call::EndJobs { account, user, partition, pending } => {
             // With a filter that Slurm does not understand it ends nothing; with an empty one it may end everybody's.
             if account.is_empty() {
-                return Err(SlurmError::Name(account.clone()));
+                return Err(SlurmError::Name(account.to_string()));
             }
-            let mut filter = Map::from_iter([("account".to_owned(), json!(account))]);
-            let texts = [("user_name", user), ("partition", partition)];
-            filter.extend(texts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), json!(value.as_ref()?)))));
-            if *pending {
-                filter.insert("job_state".to_owned(), json!(["PENDING"]));
-            }
-            client.delete(Api::Slurm, "jobs/", &[], Some(&Value::Object(filter))).await.and_then(|answer| ended(&answer))
+            let filter = job_filter(account, user.as_ref(), partition.as_ref(), *pending);
+            client.delete(Api::Slurm, "jobs/", &[], Some(&filter)).await.and_then(|answer| ended(&answer))
         }
-        Call::DeleteRow(RowKey { account, user, partition }) => {
-            let mut query = vec![("cluster", cluster), ("account", account.as_str()), ("user", user.as_str())];
-            if !partition.is_empty() {
-                query.push(("partition", partition));
-            }
-            if account.is_empty() || user.is_empty() {
-                return Err(SlurmError::Name(String::new()));
-            }
-            client.delete(Api::Slurmdb, "associations/", &query, None).await.map(|_| ())
-        }
+        Call::DeleteRow(key) => delete_row(client, cluster, key).await,
         Call::DeleteAccount(name) => delete_account(client, cluster, name).await,
-        Call::DeleteQos(name) => client.delete(Api::Slurmdb, &format!("qos/{}", named(name)?), &[], None).await.map(|_| ()),
+        Call::DeleteQos(name) => client.delete(Api::Slurmdb, &format!("qos/{}", named(name.as_str())?), &[], None).await.map(|_| ()),
     }
 }
 
+/// Makes accounts below one parent, with their own associations.
+async fn create_accounts(client: &SlurmClient, cluster: &ClusterName, parent: &AccountName, calls: &[&Call]) -> Result<(), SlurmError> {
+    // The account with its own description first: what a crash leaves behind says whose it is.
+    post(client, "accounts/", accounts(calls)).await?;
+    let names: Vec<&AccountName> = calls.iter().filter_map(|call| if let Call::Account { name, .. } = call { Some(name) } else { None }).collect();
+    let condition = json!({"accounts": names, "clusters": [cluster], "association": {"parent": parent, "fairshare": 1}});
+    let body = json!({"association_condition": condition, "account": {"description": "grant", "organization": "grant"}});
+    post(client, "accounts_association/", body).await
+}
+
+/// Makes or changes associations.
+async fn write_rows(client: &SlurmClient, cluster: &ClusterName, calls: &[&Call]) -> Result<(), SlurmError> {
+    let users: BTreeSet<&UserName> = calls.iter().filter_map(|call| if let Call::Row { key, .. } = call { Some(&key.user) } else { None }).collect();
+    let users: Vec<Value> = users.into_iter().filter(|user| !user.is_empty()).map(|user| json!({"name": user})).collect();
+    if !users.is_empty() {
+        // An association alone makes no user; a user who is there already stays as it is.
+        post(client, "users/", json!({"users": users})).await?;
+    }
+    post(client, "associations/", json!({"associations": calls.iter().filter_map(|call| row(cluster, call)).collect::<Vec<_>>()})).await
+}
+
+/// Which jobs are ended.
+fn job_filter(account: &AccountName, user: Option<&UserName>, partition: Option<&PartitionName>, pending: bool) -> Value {
+    let mut filter = Map::from_iter([("account".to_owned(), json!(account))]);
+    if let Some(user) = user {
+        filter.insert("user_name".to_owned(), json!(user));
+    }
+    if let Some(partition) = partition {
+        filter.insert("partition".to_owned(), json!(partition));
+    }
+    if pending {
+        filter.insert("job_state".to_owned(), json!(["PENDING"]));
+    }
+    Value::Object(filter)
+}
+
+/// Deletes a user's association. Without an account or a user the request would be about others' too.
+async fn delete_row(client: &SlurmClient, cluster: &ClusterName, key: &RowKey) -> Result<(), SlurmError> {
+    let RowKey { account, user, partition } = key;
+    if account.is_empty() || user.is_empty() {
+        return Err(SlurmError::Name(String::new()));
+    }
+    let mut query = vec![("cluster", cluster.as_str()), ("account", account.as_str()), ("user", user.as_str())];
+    if !partition.is_empty() {
+        query.push(("partition", partition.as_str()));
+    }
+    client.delete(Api::Slurmdb, "associations/", &query, None).await.map(|_| ())
+}
+
 /// Deletes an account that no other cluster of the database uses: its associations would go everywhere.
-pub async fn delete_account(client: &SlurmClient, cluster: &str, name: &str) -> Result<(), SlurmError> {
-    let path = format!("account/{}", named(name)?);
-    if let Some(other) = read::clusters_of(client, name).await?.into_iter().find(|other| other != cluster) {
-        return Err(SlurmError::UsedElsewhere { account: name.to_owned(), cluster: other });
+pub async fn delete_account(client: &SlurmClient, cluster: &ClusterName, name: &AccountName) -> Result<(), SlurmError> {
+    let path = format!("account/{}", named(name.as_str())?);
+    if let Some(other) = read::clusters_of(client, name).await?.into_iter().find(|other| *other != *cluster) {
+        return Err(SlurmError::UsedElsewhere { account: name.clone(), cluster: other });
     }
     client.delete(Api::Slurmdb, &path, &[], None).await.map(|_| ())
 }
@@ -177,10 +193,10 @@ fn accounts(calls: &[&Call]) -> Value {
     json!({"accounts": list})
 }
 
-fn row(cluster: &str, call: &Call) -> Option<Value> {
+fn row(cluster: &ClusterName, call: &Call) -> Option<Value> {
     let Call::Row { key, qos, default_qos, parent, locked, comment, .. } = call else { return None };
     // Slurm's REST ends itself on an empty name in this list.
-    if qos.is_empty() || qos.iter().any(String::is_empty) {
+    if qos.is_empty() || qos.iter().any(QosName::is_empty) {
         return None;
     }
     let jobs = if *locked { number(Some(0)) } else { number(None) };

@@ -14,6 +14,7 @@ use aifactory_operator::lease::WriteGate;
 use aifactory_operator::telemetry::event_recorder::EventRecorder;
 use aifactory_operator::telemetry::events::Events;
 use aifactory_operator::telemetry::metrics::Metrics;
+use aifactory_plan::model::id::HubId;
 use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 
@@ -57,7 +58,7 @@ impl Controller {
             let _ = found.send(std::fs::read_link("/proc/thread-self"));
             runtime.block_on(async move {
                 let (hub, _) = Hub::with_workers(settings(&client), Box::new(sites));
-                let lead = async { Ok::<_, Infallible>(HubRecord { id: "0123456789abcdef".to_owned(), known }) };
+                let lead = async { Ok::<_, Infallible>(HubRecord { id: HubId::new("0123456789abcdef"), known }) };
                 let stop = async {
                     let _ = stopped.await;
                 };

@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use super::{ControllerView, Controllers, MIN_JOB_AGE, NodeSetView, RemovalStep, configuration, node_set, partition_state, removal};
 use crate::engine::pool_stages::{Partition, PoolScene, PoolStages};
 use crate::model::duration;
+use crate::model::id::PartitionName;
 use crate::model::intent::{PoolEngine, Presence};
 use crate::model::kind::ObjectKind;
 use crate::model::object::ObjectKey;
@@ -84,16 +85,16 @@ fn remove(scene: &PoolScene<'_>, stages: &mut PoolStages, wanted: &[ObjectKey]) 
     }
 }
 
-fn state(scene: &PoolScene<'_>, name: &str) -> Partition {
+fn state(scene: &PoolScene<'_>, name: &PartitionName) -> Partition {
     let active = scene.pool.presence == Presence::Active;
-    let mut node_sets = scene.observed.keys().filter(|key| key.kind == ObjectKind::NODE_SET && key.name == *name);
+    let mut node_sets = scene.observed.keys().filter(|key| key.kind == ObjectKind::NODE_SET && key.name == name.as_str());
     let report = partition_state(node_sets.find_map(|key| scene.views.get(key)));
     let trouble = (active && !report.is_up()).then(|| Finding::note(Reason::PartitionNotReady, format!("partition {name}: {}", report.message)));
     // Jobs may run all the same, but nothing bounds them.
     let slinky = scene.site.slurm.as_ref().and_then(|slurm| slurm.slinky.as_ref()).filter(|_| active);
     let configured = slinky.zip(controllers(scene)).and_then(|(slinky, controllers)| configuration(slinky, &controllers));
     Partition {
-        name: name.to_owned(),
+        name: name.clone(),
         state: report.state.as_str().to_owned(),
         trouble,
         findings: configured.map(|message| Finding::note(Reason::SlurmConfiguration, message)).into_iter().collect(),

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::model::id::{HubId, PartitionName};
 use crate::model::intent::{NodeSource, Rank};
 
 const IMAGE: &str = "ghcr.io/slinkyproject/slurmd:26.05-ubuntu26.04";
@@ -40,12 +41,12 @@ fn pool() -> PoolIntent {
         per_gpu: PerGpu { cpus: 16, memory_gib: 128 },
         wanted: None,
         nodes: NodeSource::Adopt { selector: BTreeMap::from([("gpu".to_owned(), "h100".to_owned())]) },
-        engine: PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: Some(24 * 60), rank: Rank::default() },
+        engine: PoolEngine::Slurm { partition: PartitionName::new("gpu-h100"), max_wall_minutes: Some(24 * 60), rank: Rank::default() },
     }
 }
 
 fn ownership() -> Ownership {
-    Ownership::new("hub", &OwnerRef::new(Kind::GPUPool, "example", "h100"), "2")
+    Ownership::new(&HubId::new("hub"), &OwnerRef::new(Kind::GPUPool, "example", "h100"), "2")
 }
 
 fn rendered(pool: &PoolIntent, replicas: u32) -> Object {
@@ -91,12 +92,12 @@ fn one_node_set_with_its_partition() {
     );
     let mut draining = pool();
     draining.presence = Presence::Draining;
-    draining.engine = PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: None, rank: Rank::default() };
+    draining.engine = PoolEngine::Slurm { partition: PartitionName::new("gpu-h100"), max_wall_minutes: None, rank: Rank::default() };
     assert_eq!(rendered(&draining, 16).content["spec"]["partition"]["config"], "State=DRAIN MaxTime=UNLIMITED");
     let mut ranked = draining.clone();
     ranked.presence = Presence::Active;
     let rank = Rank { default: true, priority_tier: Some(65533), preemption: Some(Preemption::Requeue) };
-    ranked.engine = PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: Some(90), rank };
+    ranked.engine = PoolEngine::Slurm { partition: PartitionName::new("gpu-h100"), max_wall_minutes: Some(90), rank };
     let object = rendered(&ranked, 16);
     let line = "MaxTime=01:30:00 Default=YES PriorityTier=65533 PreemptMode=REQUEUE";
     assert_eq!(object.content["spec"]["partition"]["config"], format!("State=UP {line}"));
@@ -105,8 +106,11 @@ fn one_node_set_with_its_partition() {
         panic!("the way out begins with a drain");
     };
     assert_eq!(drained.content["spec"]["partition"]["config"], format!("State=DRAIN {line}"));
-    ranked.engine =
-        PoolEngine::Slurm { partition: "gpu-h100".into(), max_wall_minutes: None, rank: Rank { priority_tier: Some(65534), ..Rank::default() } };
+    ranked.engine = PoolEngine::Slurm {
+        partition: PartitionName::new("gpu-h100"),
+        max_wall_minutes: None,
+        rank: Rank { priority_tier: Some(65534), ..Rank::default() },
+    };
     assert!(node_set(&site(), "h100", &ranked, 1, &ownership()).unwrap_err().message.contains("priorityTier"));
 }
 
@@ -143,7 +147,7 @@ fn what_is_not_legal_is_refused_with_its_field() {
         site.slurm.as_mut().unwrap().slinky.as_mut().unwrap()
     }
     fn partition(pool: &mut PoolIntent, name: &str) {
-        pool.engine = PoolEngine::Slurm { partition: name.into(), max_wall_minutes: None, rank: Rank::default() };
+        pool.engine = PoolEngine::Slurm { partition: PartitionName::new(name), max_wall_minutes: None, rank: Rank::default() };
     }
     let cases: [(Change, Reason, &str); 15] = [
         (|_, pool| partition(pool, "default"), Reason::InvalidSpec, "partition \"default\""),
@@ -327,7 +331,7 @@ proptest! {
             intent.accelerator.per_node = per_node;
             intent.per_gpu = PerGpu { cpus, memory_gib: memory };
         }
-        intent.engine = PoolEngine::Slurm { partition: partition.clone(), max_wall_minutes: minutes, rank: Rank::default() };
+        intent.engine = PoolEngine::Slurm { partition: PartitionName::new(&partition), max_wall_minutes: minutes, rank: Rank::default() };
         let Ok(object) = node_set(&site, &pool_name, &intent, replicas & 0x7fff_ffff, &ownership()) else { return Ok(()) };
         let spec = &object.content["spec"];
         let (extra, config) = (spec["extraConf"].as_str().unwrap(), spec["partition"]["config"].as_str().unwrap());

@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::state::{Limit, RowKey};
 use crate::engine::grant_stages::GrantStage;
+use crate::model::id::{AccountName, PartitionName, QosName, UserName};
 
 /// When a call is made: calls of one stage go together, stages one after the other. What takes access away comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,7 +75,7 @@ pub enum Call {
         /// When.
         stage: Stage,
         /// Its name.
-        name: String,
+        name: QosName,
         /// Its description.
         description: String,
         /// All of its flags.
@@ -85,9 +86,9 @@ pub enum Call {
     /// Makes an account with its own association.
     Account {
         /// Its name.
-        name: String,
+        name: AccountName,
         /// The account above.
-        parent: String,
+        parent: AccountName,
         /// Its description.
         description: String,
         /// Its organisation.
@@ -96,7 +97,7 @@ pub enum Call {
     /// Changes what an account says about itself.
     Describe {
         /// Its name.
-        name: String,
+        name: AccountName,
         /// Its description.
         description: String,
         /// Its organisation.
@@ -109,11 +110,11 @@ pub enum Call {
         /// Which.
         key: RowKey,
         /// All of its QOS; never empty.
-        qos: BTreeSet<String>,
+        qos: BTreeSet<QosName>,
         /// The default of them.
-        default_qos: String,
+        default_qos: QosName,
         /// The account above, for an account's own row.
-        parent: Option<String>,
+        parent: Option<AccountName>,
         /// Whether it is locked: no new jobs, and pending ones are held.
         locked: bool,
         /// Its comment.
@@ -122,27 +123,27 @@ pub enum Call {
     /// Ends jobs.
     EndJobs {
         /// Of this account.
-        account: String,
+        account: AccountName,
         /// Of this user only.
-        user: Option<String>,
+        user: Option<UserName>,
         /// Of this partition only.
-        partition: Option<String>,
+        partition: Option<PartitionName>,
         /// Only those that have not begun.
         pending: bool,
     },
     /// Makes another account a user's default.
     Default {
         /// The user.
-        user: String,
+        user: UserName,
         /// The account.
-        account: String,
+        account: AccountName,
     },
     /// Deletes an association.
     DeleteRow(RowKey),
     /// Deletes an account with all of its associations.
-    DeleteAccount(String),
+    DeleteAccount(AccountName),
     /// Deletes a QOS.
-    DeleteQos(String),
+    DeleteQos(QosName),
 }
 
 impl Call {

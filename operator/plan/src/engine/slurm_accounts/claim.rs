@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use aifactory_api::name::{SlurmScope, slurm_claim};
 use aifactory_api::{Reason, labels};
 
 use super::decide::scope;
+use super::names::{SlurmScope, claim_account};
 use super::record::{line, pairs, scope_of, scope_pairs};
 use super::state::Account;
+use crate::model::id::{AccountName, ClusterName};
 use crate::model::intent::SiteIntent;
 use crate::model::report::Finding;
 use crate::model::text::shorten;
@@ -55,15 +56,15 @@ impl Claim {
     }
 
     /// The account that says it.
-    pub fn account(&self) -> String {
-        slurm_claim(&self.scope.cluster)
+    pub fn account(&self) -> AccountName {
+        claim_account(&self.scope.cluster)
     }
 }
 
 /// Where this site stands, as the accounts of the database say. `holds`: QOS or accounts say that this site has something in the cluster.
-pub fn standing(site: &SiteIntent, accounts: &BTreeMap<String, Account>, holds: bool) -> Standing {
+pub fn standing(site: &SiteIntent, accounts: &BTreeMap<AccountName, Account>, holds: bool) -> Standing {
     let scope = scope(site);
-    let name = slurm_claim(&scope.cluster);
+    let name = claim_account(&scope.cluster);
     let accepted = |id: &str| site.expected_uid.as_deref().is_none_or(|expected| expected == id) || site.accepted_uid.as_deref() == Some(id);
     let Some(account) = accounts.get(&name) else {
         return match &site.expected_uid {
@@ -88,7 +89,7 @@ pub fn standing(site: &SiteIntent, accounts: &BTreeMap<String, Account>, holds: 
     }
 }
 
-fn held_by(cluster: &str, account: &str, holder: &SlurmScope) -> Finding {
+fn held_by(cluster: &ClusterName, account: &AccountName, holder: &SlurmScope) -> Finding {
     let SlurmScope { hub, factory, site, cluster: _ } = holder;
     let message = format!(
         "cluster {cluster} belongs to site {site} of AIFactory {}/{} of hub {hub}, as account {account} says. Nothing is written there. Release it \
@@ -104,7 +105,7 @@ fn another(site: &SiteIntent, found: &str) -> Finding {
     Finding::stalled(Reason::SiteIdentityChanged, message)
 }
 
-fn lost(site: &SiteIntent, account: &str, expected: &str) -> Finding {
+fn lost(site: &SiteIntent, account: &AccountName, expected: &str) -> Finding {
     let message = format!(
         "account {account} with this site's claim {expected} is not there, and nothing else of it: this is another database. {}",
         accept(site, expected)

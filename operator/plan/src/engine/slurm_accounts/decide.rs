@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::factory::OrphanPolicy;
-use aifactory_api::name::SlurmScope;
 use aifactory_api::{OwnerRef, Reason, labels};
 use jiff::Timestamp;
 
 use super::call::Call;
 use super::found::{Found, HeldAccount, Place};
+use super::names::SlurmScope;
 use super::record::{Record, State};
 use super::state::Limit;
 use super::view::{AccountPlan, AccountView};
 use crate::model::digest::digest_of;
+use crate::model::id::{ClusterName, QosName, TenantNamespace};
 use crate::model::intent::{Desired, End, GrantIntent, Intent, Refusal, SiteIntent};
 use crate::model::lifecycle::{Cause, Ended, Life, Marks, Order};
 use crate::model::report::{Finding, GrantDetail, SitePhase, SlurmDetail, SlurmEntry};
@@ -202,22 +203,22 @@ impl<'a> Planner<'a> {
         let ended = self.phase == SitePhase::Locked || self.phase == SitePhase::Refused || self.phase == SitePhase::Gone;
         let strays = self.found.rows(self.view.snapshot, &self.scope, self.owner).any(|(_, row)| self.found.strays(row) && !row.locked());
         // What the grant does not say now, associations show.
-        let shown = |qos: &str| {
+        let shown = |qos: &QosName| {
             let mut rows = self.view.snapshot.rows_of(&self.found.account).filter(|(_, row)| row.qos.contains(qos));
             rows.find_map(|(key, _)| Some(key.partition.clone()).filter(|partition| !partition.is_empty()))
         };
-        let partition = |entry: &str, qos: &str| {
+        let partition = |entry: &str, qos: &QosName| {
             let pool = grant.and_then(|grant| grant.pools.iter().find(|pool| pool.entry == entry));
             pool.and_then(|pool| pool.partition.clone()).or_else(|| shown(qos)).unwrap_or_default()
         };
         let entries = self.found.qos.iter().filter_map(|(name, (qos, record))| {
             let entry = record.entry.clone()?;
             let limit = qos.limits.get(&Limit::GpuMinutes).copied();
-            Some((entry.clone(), SlurmEntry { qos: (*name).to_owned(), partition: partition(&entry, name), limit }))
+            Some((entry.clone(), SlurmEntry { qos: (*name).clone(), partition: partition(&entry, name), limit }))
         });
         let held = self.found.record.is_some();
         GrantDetail {
-            namespace: String::new(),
+            namespace: TenantNamespace::default(),
             members_wanted: grant.map_or(0, |grant| i32::try_from(grant.members.len()).unwrap_or(i32::MAX)),
             members_bound: i32::try_from(self.members_bound).unwrap_or(i32::MAX),
             members_reading: 0,
@@ -236,6 +237,6 @@ pub fn scope(site: &SiteIntent) -> SlurmScope {
         hub: site.hub.clone(),
         factory: site.factory.clone(),
         site: site.site.clone(),
-        cluster: site.slurm.as_ref().map(|slurm| slurm.cluster_name.clone()).unwrap_or_default(),
+        cluster: site.slurm.as_ref().map(|slurm| ClusterName::new(&slurm.cluster_name)).unwrap_or_default(),
     }
 }

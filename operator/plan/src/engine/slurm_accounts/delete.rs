@@ -63,7 +63,7 @@ impl Planner<'_> {
     }
 
     fn delete_qos(&mut self) {
-        for name in self.found.qos.keys().map(|name| (*name).to_owned()).collect::<Vec<_>>() {
+        for name in self.found.qos.keys().map(|name| (*name).clone()).collect::<Vec<_>>() {
             let used = self.view.snapshot.rows.iter().find(|(_, row)| row.qos.contains(&name) || row.default_qos == name);
             match used {
                 Some((key, _)) => {

@@ -8,6 +8,7 @@ use super::found::Place;
 use super::record::{Record, State};
 use super::state::RowKey;
 use super::target::{self, Ceiling, Target};
+use crate::model::id::AccountName;
 use crate::model::intent::{GrantIntent, Intent};
 use crate::model::lifecycle::Ended;
 
@@ -53,7 +54,7 @@ impl Planner<'_> {
         for (name, (qos, said)) in &self.found.qos {
             let entry = said.entry.clone().unwrap_or_default();
             let description = record.for_qos(&self.found.account, &entry).render();
-            let target = Target { name: (*name).to_owned(), description, limits: target::lock(&qos.limits), locked: true };
+            let target = Target { name: (*name).clone(), description, limits: target::lock(&qos.limits), locked: true };
             calls.extend(target.call(Some(qos)));
         }
         calls.extend(self.describe(record));
@@ -107,13 +108,13 @@ impl Planner<'_> {
     /// What the accounts above allow.
     pub fn ceiling(&self) -> Ceiling {
         let parent = self.parent();
-        let account = if self.found.place == Place::Adopted { self.found.account.as_str() } else { parent };
+        let account = if self.found.place == Place::Adopted { &self.found.account } else { &parent };
         Ceiling::read(self.view.snapshot, account)
     }
 
     /// The account that ours are made below.
-    pub fn parent(&self) -> &str {
+    pub fn parent(&self) -> AccountName {
         let rest = self.site.slurm.as_ref().and_then(|slurm| slurm.rest.as_ref());
-        rest.map_or("root", |rest| rest.parent_account.as_str())
+        AccountName::new(rest.map_or("root", |rest| rest.parent_account.as_str()))
     }
 }

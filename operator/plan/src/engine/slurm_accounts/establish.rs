@@ -11,6 +11,7 @@ use super::members::{Members, member_hash};
 use super::record::{Record, RowMark, State};
 use super::state::{Row, RowKey};
 use super::target::{self, Target};
+use crate::model::id::{PartitionName, QosName};
 use crate::model::intent::{GrantIntent, GrantPoolIntent, Intent, Refusal};
 use crate::model::lifecycle::Work;
 use crate::model::report::{Finding, SitePhase};
@@ -19,13 +20,13 @@ use crate::model::text::{bounded, shorten};
 /// A granted pool at this site, as Slurm sees it.
 struct Entry<'p> {
     pool: &'p GrantPoolIntent,
-    partition: &'p str,
+    partition: &'p PartitionName,
     target: Target,
 }
 
 /// An association that is wanted.
 struct Wanted {
-    qos: String,
+    qos: QosName,
     member: String,
 }
 
@@ -49,9 +50,9 @@ impl Planner<'_> {
         let blocked = self.blocked(&entries);
 
         self.qos(&entries, &record);
-        let ready = |entry: &&Entry<'_>| self.found.qos.get(entry.target.name.as_str()).is_some_and(|(qos, _)| entry.target.holds(qos));
+        let ready = |entry: &&Entry<'_>| self.found.qos.get(&entry.target.name).is_some_and(|(qos, _)| entry.target.holds(qos));
         let all_ready = !entries.is_empty() && entries.iter().all(|entry| ready(&entry));
-        let names: Vec<String> = entries.iter().filter(ready).map(|entry| entry.target.name.clone()).collect();
+        let names: Vec<QosName> = entries.iter().filter(ready).map(|entry| entry.target.name.clone()).collect();
         let usable = match self.found.place {
             Place::Ours | Place::Absent => self.account(grant, &record, &names, all_ready),
             Place::Adopted => all_ready && self.view.snapshot.rows.contains_key(&RowKey::account(&self.found.account)),
@@ -68,7 +69,7 @@ impl Planner<'_> {
         let ceiling = self.ceiling();
         let mut entries: Vec<Entry<'p>> = Vec::new();
         for pool in &grant.pools {
-            let Some(partition) = pool.partition.as_deref() else { continue };
+            let Some(partition) = pool.partition.as_ref() else { continue };
             if let Some(other) = entries.iter().find(|entry| entry.partition == partition) {
                 let message =
                     format!("pools {:?} and {:?} are both partition {partition} here; the first one is given", other.pool.entry, pool.entry);
@@ -78,7 +79,7 @@ impl Planner<'_> {
             let name = self.scope.qos(self.owner, &pool.entry);
             let locked = !open || !pool.open;
             // What drains is not made for it.
-            if !pool.open && !self.found.qos.contains_key(name.as_str()) {
+            if !pool.open && !self.found.qos.contains_key(&name) {
                 continue;
             }
             if ceiling.lowers(pool) {
@@ -100,7 +101,7 @@ impl Planner<'_> {
     fn foreign(&mut self, intent: &Intent, grant: &GrantIntent) -> bool {
         let account = self.found.account.clone();
         let adopt = adopt_mark(&grant.code);
-        if self.found.place == Place::Adopted && !adoptable(self.view.snapshot, &grant.code).any(|name| name == account) {
+        if self.found.place == Place::Adopted && !adoptable(self.view.snapshot, &grant.code).any(|name| *name == account) {
             let message = format!("account {account} does not say {adopt} any more: the site has taken it back. Put it into its description again");
             self.refuse(intent, grant, &Refusal { reason: Reason::RefusedBySite, message });
             return true;
@@ -113,7 +114,7 @@ impl Planner<'_> {
         }
         for pool in grant.pools.iter().filter(|pool| pool.partition.is_some()) {
             let name = self.scope.qos(self.owner, &pool.entry);
-            if self.view.snapshot.qos.contains_key(&name) && !self.found.qos.contains_key(name.as_str()) {
+            if self.view.snapshot.qos.contains_key(&name) && !self.found.qos.contains_key(&name) {
                 let record = Record::new(&self.scope, self.owner, &intent.uid, &grant.code, State::Paused, intent.created);
                 let text = record.for_qos(&account, &pool.entry).render();
                 messages.push(format!(
@@ -140,7 +141,7 @@ impl Planner<'_> {
             self.findings.push(Finding::stalled(Reason::PartitionNotReady, message));
         }
         let parent = self.parent();
-        if self.found.place == Place::Absent && !entries.is_empty() && !snapshot.accounts.contains_key(parent) {
+        if self.found.place == Place::Absent && !entries.is_empty() && !snapshot.accounts.contains_key(&parent) {
             let message = format!("account {parent}, below which grants' accounts are made, is not there. Make it: sacctmgr add account {parent}");
             self.findings.push(Finding::stalled(Reason::ParentAccountMissing, message));
         }
@@ -150,7 +151,7 @@ impl Planner<'_> {
     fn qos(&mut self, entries: &[Entry<'_>], record: &Record) {
         let mut calls = Vec::new();
         for entry in entries {
-            let found = self.found.qos.get(entry.target.name.as_str()).map(|(qos, _)| *qos);
+            let found = self.found.qos.get(&entry.target.name).map(|(qos, _)| *qos);
             // A paused site gives nothing, and is given less all the same.
             match found.filter(|_| self.view.policy.paused).and_then(|found| entry.target.lowered(found)) {
                 Some(call) => self.note_down(call),
@@ -159,21 +160,21 @@ impl Planner<'_> {
         }
         // An entry that was dropped: its QOS stays, locked, for what was used of it.
         for (name, (qos, said)) in &self.found.qos {
-            if entries.iter().any(|entry| entry.target.name == *name) {
+            if entries.iter().any(|entry| entry.target.name == **name) {
                 continue;
             }
             let description = record.for_qos(&self.found.account, said.entry.as_deref().unwrap_or_default()).render();
-            let target = Target { name: (*name).to_owned(), description, limits: target::lock(&qos.limits), locked: true };
+            let target = Target { name: (*name).clone(), description, limits: target::lock(&qos.limits), locked: true };
             calls.extend(target.call(Some(qos)));
         }
         calls.into_iter().for_each(|call| self.ask(call));
     }
 
     /// Makes the account and its own association; whether both were read as they shall be.
-    fn account(&mut self, grant: &GrantIntent, record: &Record, names: &[String], all_ready: bool) -> bool {
+    fn account(&mut self, grant: &GrantIntent, record: &Record, names: &[QosName], all_ready: bool) -> bool {
         let (snapshot, account) = (self.view.snapshot, self.found.account.clone());
         let key = RowKey::account(&account);
-        let parent = self.parent().to_owned();
+        let parent = self.parent();
         let organization: String = shorten(&grant.organisation, 200).chars().filter(|c| !c.is_control() && !matches!(c, '"' | '\'' | '\\')).collect();
         let Some(row) = snapshot.rows.get(&key).filter(|_| self.found.place == Place::Ours) else {
             if all_ready && snapshot.accounts.contains_key(&parent) {
@@ -186,7 +187,7 @@ impl Planner<'_> {
         {
             self.ask(Call::Describe { name: account, description: record.render(), organization });
         }
-        let qos: BTreeSet<String> = names.iter().cloned().collect();
+        let qos: BTreeSet<QosName> = names.iter().cloned().collect();
         let Some(default_qos) = names.first().filter(|_| all_ready).cloned() else { return false };
         if row.qos == qos && row.default_qos == default_qos && row.parent == parent && row.submitted_jobs.is_none() && row.running_jobs.is_none() {
             return true;
@@ -199,35 +200,48 @@ impl Planner<'_> {
     /// Makes members' associations once all that they refer to was read, and removes what is not wanted.
     fn rows(&mut self, grant: &GrantIntent, entries: &[Entry<'_>], usable: bool) {
         let members = Members::read(grant, self.view.users, self.view.policy);
-        self.say(&members);
-        let snapshot = self.view.snapshot;
-        let account = self.found.account.clone();
-        let mut wanted: BTreeMap<RowKey, Wanted> = BTreeMap::new();
+        self.report_members(&members);
+        let wanted = self.wanted_rows(&members, entries);
+        let ours: BTreeMap<RowKey, Row> =
+            self.found.rows(self.view.snapshot, &self.scope, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
+        let (mended, missing) = self.make_rows(&wanted, &ours, usable);
+        let any_open = entries.iter().any(|entry| entry.pool.open);
+        self.members_bound = members.users.keys().filter(|id| any_open && !missing.contains(member_hash(id).as_str())).count();
+        self.lock_strays(&mended);
+        self.remove_unwanted_rows(grant, entries, ours.iter().filter(|(key, _)| !wanted.contains_key(key)));
+    }
+
+    /// The associations that members need: one for each open pool.
+    fn wanted_rows(&self, members: &Members, entries: &[Entry<'_>]) -> BTreeMap<RowKey, Wanted> {
+        let mut wanted = BTreeMap::new();
         for (id, user) in &members.users {
             for entry in entries.iter().filter(|entry| entry.pool.open) {
-                let key = RowKey { account: account.clone(), user: user.clone(), partition: entry.partition.to_owned() };
+                let key = RowKey { account: self.found.account.clone(), user: user.clone(), partition: entry.partition.clone() };
                 wanted.insert(key, Wanted { qos: entry.target.name.clone(), member: member_hash(id) });
             }
         }
-        let ours: BTreeMap<RowKey, Row> = self.found.rows(snapshot, &self.scope, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
+        wanted
+    }
+
+    /// Makes or corrects what is wanted; those associations, and the members who lack one so far.
+    fn make_rows<'w>(
+        &mut self,
+        wanted: &'w BTreeMap<RowKey, Wanted>,
+        ours: &BTreeMap<RowKey, Row>,
+        usable: bool,
+    ) -> (BTreeSet<RowKey>, BTreeSet<&'w str>) {
         let mut mended = BTreeSet::new();
-        let mut missing: BTreeSet<&str> = BTreeSet::new();
-        for (key, wanted) in &wanted {
+        let mut missing = BTreeSet::new();
+        for (key, wanted) in wanted {
             match ours.get(key) {
-                None if snapshot.rows.contains_key(key) => {
+                Some(row) if wanted.is_met(key, row) && has_lineage(key, row) => continue,
+                Some(row) if wanted.is_met(key, row) => {
+                    let message = format!("{key} was made with the wrong lineage {:?}; delete it with sacctmgr, and it is made anew", row.lineage);
+                    self.findings.push(Finding::stalled(Reason::NotWritten, message));
+                }
+                None if self.view.snapshot.rows.contains_key(key) => {
                     let message = format!("{key} is the site's own and stays as it is; delete it there, and the grant gets one of its own");
                     self.findings.push(Finding::stalled(Reason::ForeignObject, message));
-                    missing.insert(&wanted.member);
-                    continue;
-                }
-                Some(row) if self.right(key, row, wanted) => {
-                    if !lineage(key, row) {
-                        let message =
-                            format!("{key} was made with the wrong lineage {:?}; delete it with sacctmgr, and it is made anew", row.lineage);
-                        self.findings.push(Finding::stalled(Reason::NotWritten, message));
-                        missing.insert(&wanted.member);
-                    }
-                    continue;
                 }
                 // Until the site's map is read it may be that another user is meant.
                 None if self.view.users.is_none() => {}
@@ -235,27 +249,19 @@ impl Planner<'_> {
                 _ => {
                     mended.insert(key.clone());
                     let comment = RowMark::new(&self.scope, self.owner, Some(wanted.member.clone())).render();
-                    let qos = BTreeSet::from([wanted.qos.clone()]);
-                    let call = Call::Row {
-                        stage: Stage::Rows,
-                        key: key.clone(),
-                        qos,
-                        default_qos: wanted.qos.clone(),
-                        parent: None,
-                        locked: false,
-                        comment,
-                    };
-                    self.ask(call);
+                    self.ask(wanted.call(key, comment));
                 }
             }
-            missing.insert(&wanted.member);
+            missing.insert(wanted.member.as_str());
         }
-        let any_open = entries.iter().any(|entry| entry.pool.open);
-        self.members_bound = members.users.keys().filter(|id| any_open && !missing.contains(member_hash(id).as_str())).count();
-        self.lock_strays(&mended);
+        (mended, missing)
+    }
+
+    /// Removes associations of ours that nobody is to have any more.
+    fn remove_unwanted_rows<'r>(&mut self, grant: &GrantIntent, entries: &[Entry<'_>], unwanted: impl Iterator<Item = (&'r RowKey, &'r Row)>) {
         let ids: BTreeSet<String> = grant.members.iter().map(|member| member_hash(&member.id)).collect();
-        for (key, row) in ours.iter().filter(|(key, _)| !wanted.contains_key(key)) {
-            let open = entries.iter().any(|entry| entry.pool.open && entry.partition == key.partition);
+        for (key, row) in unwanted {
+            let open = entries.iter().any(|entry| entry.pool.open && *entry.partition == key.partition);
             let unsure = self.view.users.is_none() && RowMark::parse(&row.comment).and_then(|mark| mark.member).is_some_and(|id| ids.contains(&id));
             // One that strays and is open was locked above.
             let locked_first = self.found.strays(row) && !row.locked();
@@ -266,16 +272,8 @@ impl Planner<'_> {
         }
     }
 
-    fn right(&self, key: &RowKey, row: &Row, wanted: &Wanted) -> bool {
-        row.qos.len() == 1
-            && row.qos.contains(&wanted.qos)
-            && row.default_qos == wanted.qos
-            && row.submitted_jobs.is_none()
-            && row.running_jobs.is_none()
-            && !key.partition.is_empty()
-    }
-
-    fn say(&mut self, members: &Members) {
+    /// Says which members have no user here that can be theirs.
+    fn report_members(&mut self, members: &Members) {
         for (ids, text) in [
             (&members.waiting, "have no user in this Slurm; the site names it in aifactory-slurm-users (member id: user)"),
             (&members.taken, "have the user of another member, who has it; the site names another in aifactory-slurm-users"),
@@ -288,7 +286,33 @@ impl Planner<'_> {
     }
 }
 
-fn lineage(key: &RowKey, row: &Row) -> bool {
+impl Wanted {
+    /// Whether an association is what is wanted, and open.
+    fn is_met(&self, key: &RowKey, row: &Row) -> bool {
+        row.qos.len() == 1
+            && row.qos.contains(&self.qos)
+            && row.default_qos == self.qos
+            && row.submitted_jobs.is_none()
+            && row.running_jobs.is_none()
+            && !key.partition.is_empty()
+    }
+
+    /// The call that makes it.
+    fn call(&self, key: &RowKey, comment: String) -> Call {
+        Call::Row {
+            stage: Stage::Rows,
+            key: key.clone(),
+            qos: BTreeSet::from([self.qos.clone()]),
+            default_qos: self.qos.clone(),
+            parent: None,
+            locked: false,
+            comment,
+        }
+    }
+}
+
+/// Whether Slurm has put an association where its key says.
+fn has_lineage(key: &RowKey, row: &Row) -> bool {
     row.lineage.ends_with(&format!("/{}/0-{}/{}/", key.account, key.user, key.partition))
 }
 

@@ -7,6 +7,7 @@ use super::decide::Planner;
 use super::members::{Members, member_hash};
 use super::record::{Record, RowMark, State};
 use super::state::{Row, RowKey};
+use crate::model::id::UserName;
 use crate::model::intent::GrantIntent;
 use crate::model::lifecycle::Work;
 
@@ -24,10 +25,10 @@ impl Planner<'_> {
     fn hold_members(&mut self, grant: &GrantIntent) {
         let members = Members::read(grant, self.view.users, self.view.policy);
         let listed: BTreeSet<String> = grant.members.iter().map(|member| member_hash(&member.id)).collect();
-        let users: BTreeSet<&String> = members.users.values().collect();
+        let users: BTreeSet<&UserName> = members.users.values().collect();
         let rows: Vec<(RowKey, Row)> =
             self.found.rows(self.view.snapshot, &self.scope, self.owner).map(|(key, row)| (key.clone(), row.clone())).collect();
-        let mut working: BTreeSet<&str> = BTreeSet::new();
+        let mut working: BTreeSet<&UserName> = BTreeSet::new();
         for (key, row) in &rows {
             // Until the site's map is read it may be that another user is meant.
             let unsure =
@@ -40,6 +41,6 @@ impl Planner<'_> {
                 self.remove_row(key, row);
             }
         }
-        self.members_bound = members.users.values().filter(|user| working.contains(user.as_str())).count();
+        self.members_bound = members.users.values().filter(|user| working.contains(user)).count();
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::name::digest;
 
+use crate::model::id::UserName;
 use crate::model::intent::{GrantIntent, MemberIntent};
 use crate::site::policy::SitePolicy;
 
@@ -43,7 +44,7 @@ const RESERVED: [&str; 28] = [
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     /// Users by member id.
-    pub users: BTreeMap<String, String>,
+    pub users: BTreeMap<String, UserName>,
     /// Members who have no user here.
     pub waiting: Vec<String>,
     /// Members whose user is another member's.
@@ -53,7 +54,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    pub fn read(grant: &GrantIntent, users: Option<&BTreeMap<String, String>>, policy: &SitePolicy) -> Self {
+    pub fn read(grant: &GrantIntent, users: Option<&BTreeMap<String, UserName>>, policy: &SitePolicy) -> Self {
         let mut members = Self::default();
         let mut seen = BTreeSet::new();
         let sorted: BTreeMap<&str, &MemberIntent> = grant.members.iter().map(|member| (member.id.as_str(), member)).collect();
@@ -61,14 +62,14 @@ impl Members {
             if policy.refuse_members.contains(id) {
                 continue;
             }
-            let user = users.and_then(|users| users.get(id)).map(|user| user.trim()).or(member.slurm_user.as_deref());
+            let user = users.and_then(|users| users.get(id)).map(|user| user.as_str().trim()).or(member.slurm_user.as_ref().map(UserName::as_str));
             match user {
                 None | Some("") => members.waiting.push(id.to_owned()),
                 Some(user) if policy.refuse_members.contains(user) => {}
                 Some(user) if !fit(user) => members.unfit.push(id.to_owned()),
                 Some(user) if !seen.insert(user.to_owned()) => members.taken.push(id.to_owned()),
                 Some(user) => {
-                    members.users.insert(id.to_owned(), user.to_owned());
+                    members.users.insert(id.to_owned(), UserName::new(user));
                 }
             }
         }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use aifactory_api::OwnerRef;
 use aifactory_api::grant::AfterRetention;
-use aifactory_api::name::SlurmScope;
 use jiff::Timestamp;
 
+use super::names::SlurmScope;
+use crate::model::id::{AccountName, ClusterName, HubId};
 use crate::model::lifecycle::{Ended, Marks, after_retention};
 
 pub use crate::model::lifecycle::State;
@@ -47,7 +48,7 @@ pub struct Record {
     /// What happens then.
     pub after_retention: Option<AfterRetention>,
     /// On a QOS: the account that uses it.
-    pub account: Option<String>,
+    pub account: Option<AccountName>,
     /// On a QOS: the grant's entry.
     pub entry: Option<String>,
 }
@@ -76,8 +77,8 @@ impl Record {
     }
 
     /// As the QOS of one entry says it.
-    pub fn for_qos(&self, account: &str, entry: &str) -> Self {
-        Self { account: Some(account.to_owned()), entry: Some(entry.to_owned()), ..self.clone() }
+    pub fn for_qos(&self, account: &AccountName, entry: &str) -> Self {
+        Self { account: Some(account.clone()), entry: Some(entry.to_owned()), ..self.clone() }
     }
 
     /// [`Marks::retained`], for which no other mark needs to be read.
@@ -180,7 +181,7 @@ impl Record {
             ("code", Some(code.clone())),
             ("state", Some(state.as_str().to_owned())),
             ("since", Some(since.to_string())),
-            ("account", account.clone()),
+            ("account", account.as_ref().map(AccountName::to_string)),
             ("entry", entry.clone()),
             ("ended-at", time(ended_at)),
             ("ended-because", ended_because.clone()),
@@ -212,7 +213,7 @@ impl Record {
             cancelled_at: time("cancelled-at"),
             retained_until: time("retained-until"),
             after_retention: pairs.get("after-retention").and_then(|text| after_retention(text)),
-            account: pairs.get("account").cloned(),
+            account: pairs.get("account").map(AccountName::new),
             entry: pairs.get("entry").cloned(),
         })
     }
@@ -282,16 +283,16 @@ impl RowMark {
 /// A hub's factory with its site and cluster, as each line of ours says them.
 pub(super) fn scope_pairs(scope: &SlurmScope) -> [(&'static str, Option<String>); 4] {
     let SlurmScope { hub, factory, site, cluster } = scope;
-    [("hub", Some(hub.clone())), ("factory", Some(factory.to_string())), ("site", Some(site.clone())), ("cluster", Some(cluster.clone()))]
+    [("hub", Some(hub.to_string())), ("factory", Some(factory.to_string())), ("site", Some(site.clone())), ("cluster", Some(cluster.to_string()))]
 }
 
 /// The inverse of [`scope_pairs`].
 pub(super) fn scope_of(pairs: &BTreeMap<&str, String>) -> Option<SlurmScope> {
     Some(SlurmScope {
-        hub: pairs.get("hub")?.clone(),
+        hub: HubId::new(pairs.get("hub")?),
         factory: OwnerRef::parse(pairs.get("factory")?)?,
         site: pairs.get("site")?.clone(),
-        cluster: pairs.get("cluster")?.clone(),
+        cluster: ClusterName::new(pairs.get("cluster")?),
     })
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use aifactory_api::Reason;
-use aifactory_api::name::SLURM_PREFIX;
 
 use super::call::{Call, Stage};
 use super::decide::Planner;
+use super::names::SLURM_PREFIX;
 use super::record::{Record, RowMark};
 use super::state::{Row, RowKey};
+use crate::model::id::{AccountName, QosName, UserName};
 use crate::model::lifecycle::{Ended, cancel_at};
 use crate::model::report::Finding;
 
@@ -48,15 +49,15 @@ impl Planner<'_> {
 
     /// What is known of an association that is on its way out.
     pub fn mark(&self, key: &RowKey, row: &Row) -> RowMark {
-        let known = self.view.leaving.of(key).cloned();
+        let known = self.view.removals.of(key).cloned();
         known.or_else(|| RowMark::parse(&row.comment)).unwrap_or_else(|| RowMark::new(&self.scope, self.owner, None))
     }
 
     /// Locks an association, on QOS of ours alone if there is one.
     pub fn lock_row(&self, key: &RowKey, row: &Row, mark: &RowMark, stage: Stage) -> Option<Call> {
-        let mut qos: BTreeSet<String> = row.qos.iter().filter(|name| self.found.qos.contains_key(name.as_str())).cloned().collect();
+        let mut qos: BTreeSet<QosName> = row.qos.iter().filter(|name| self.found.qos.contains_key(*name)).cloned().collect();
         if qos.is_empty() {
-            qos.extend(self.found.qos.keys().next().map(|name| (*name).to_owned()));
+            qos.extend(self.found.qos.keys().next().map(|name| (*name).clone()));
         }
         if qos.is_empty() {
             qos.extend(row.qos.iter().filter(|name| !name.is_empty()).cloned());
@@ -87,11 +88,11 @@ impl Planner<'_> {
     }
 
     /// Which other account can be a user's default, a site's own if there is one.
-    pub fn other_default(&self, user: &str) -> Other {
+    pub fn other_default(&self, user: &UserName) -> Other {
         let accounts = self.view.snapshot.accounts_of.get(user);
-        let others: BTreeSet<&String> = accounts.into_iter().flatten().filter(|name| **name != self.found.account).collect();
+        let others: BTreeSet<&AccountName> = accounts.into_iter().flatten().filter(|name| **name != self.found.account).collect();
         let stay = others.iter().filter(|name| !self.goes(name, user));
-        match stay.min_by_key(|name| (name.starts_with(SLURM_PREFIX), **name)) {
+        match stay.min_by_key(|name| (name.as_str().starts_with(SLURM_PREFIX), **name)) {
             Some(name) => Other::Account((*name).clone()),
             None if others.is_empty() => Other::None,
             None => Other::Going,
@@ -100,14 +101,14 @@ impl Planner<'_> {
 
     /// Whether an account of ours is about to lose this user. It must not become the default: it could not go, and two would hand the user to
     /// each other for ever. The one that is the default waits for the other.
-    fn goes(&self, account: &str, user: &str) -> bool {
+    fn goes(&self, account: &AccountName, user: &UserName) -> bool {
         let record = self.view.snapshot.accounts.get(account).and_then(|account| Record::parse(&account.description));
-        if !account.starts_with(SLURM_PREFIX) || record.is_none() {
+        if !account.as_str().starts_with(SLURM_PREFIX) || record.is_none() {
             return false;
         }
         let over = |record: Record| Ended::retained(&record.marks(), self.now).map_or(record.cancelled_at.is_some(), |ended| ended.over(self.now));
         let deleted = record.is_some_and(over);
-        let mut rows = self.view.snapshot.rows_of(account).filter(|(key, _)| key.user == user).map(|(_, row)| row).peekable();
+        let mut rows = self.view.snapshot.rows_of(account).filter(|(key, _)| key.user == *user).map(|(_, row)| row).peekable();
         deleted || (rows.peek().is_some() && rows.all(Row::locked))
     }
 }
@@ -115,7 +116,7 @@ impl Planner<'_> {
 /// What else may be a user's default account.
 pub(super) enum Other {
     /// This one.
-    Account(String),
+    Account(AccountName),
     /// Only accounts that go themselves.
     Going,
     /// The user has no other.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::model::id::{AccountName, PartitionName, QosName, UserName};
+
 /// A number that Slurm enforces on a QOS, and that the operator owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Limit {
@@ -71,17 +73,17 @@ pub struct Account {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowKey {
     /// The account.
-    pub account: String,
+    pub account: AccountName,
     /// The user; empty: the account's own row.
-    pub user: String,
+    pub user: UserName,
     /// The partition; empty: any.
-    pub partition: String,
+    pub partition: PartitionName,
 }
 
 impl RowKey {
     /// The own association of an account.
-    pub fn account(account: impl Into<String>) -> Self {
-        Self { account: account.into(), user: String::new(), partition: String::new() }
+    pub fn account(account: &AccountName) -> Self {
+        Self { account: account.clone(), user: UserName::default(), partition: PartitionName::default() }
     }
 }
 
@@ -102,11 +104,11 @@ impl fmt::Display for RowKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The QOS that may be used.
-    pub qos: BTreeSet<String>,
+    pub qos: BTreeSet<QosName>,
     /// The default of them.
-    pub default_qos: String,
+    pub default_qos: QosName,
     /// The account above; on an account's own row only.
-    pub parent: String,
+    pub parent: AccountName,
     /// The path of accounts, for example `/eu-aif/grant-x/0-alice/h100/`.
     pub lineage: String,
     /// Whether it is the user's default account.
@@ -141,22 +143,22 @@ impl Row {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Every account of the database.
-    pub accounts: BTreeMap<String, Account>,
+    pub accounts: BTreeMap<AccountName, Account>,
     /// Every QOS of the database.
-    pub qos: BTreeMap<String, Qos>,
+    pub qos: BTreeMap<QosName, Qos>,
     /// The associations, in this cluster, of every account that is ours or that an intent names, and of the accounts above them.
     pub rows: BTreeMap<RowKey, Row>,
     /// All accounts of each user who has one of our accounts as default, in this cluster.
-    pub accounts_of: BTreeMap<String, BTreeSet<String>>,
+    pub accounts_of: BTreeMap<UserName, BTreeSet<AccountName>>,
     /// What the cluster counts: `cpu`, `mem`, `gres/gpu` and so on.
     pub tres: BTreeSet<String>,
     /// The partitions of the cluster.
-    pub partitions: BTreeSet<String>,
+    pub partitions: BTreeSet<PartitionName>,
 }
 
 impl Snapshot {
     /// The associations of an account, its own among them.
-    pub fn rows_of<'a>(&'a self, account: &'a str) -> impl Iterator<Item = (&'a RowKey, &'a Row)> {
-        self.rows.range(RowKey::account(account)..).take_while(move |(key, _)| key.account == account)
+    pub fn rows_of<'a>(&'a self, account: &'a AccountName) -> impl Iterator<Item = (&'a RowKey, &'a Row)> {
+        self.rows.range(RowKey::account(account)..).take_while(move |(key, _)| key.account == *account)
     }
 }

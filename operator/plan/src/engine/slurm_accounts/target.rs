@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::call::{Call, Stage};
 use super::state::{Limit, Limits, Qos, RowKey, Snapshot};
+use crate::model::id::{AccountName, QosName};
 use crate::model::intent::{GrantPoolIntent, MemberCaps};
 
 /// Flags of every QOS of ours: minutes that are used stay used, and what can never run is refused at once.
@@ -12,7 +13,7 @@ const FLAGS: [&str; 2] = ["NO_DECAY", "DENY_LIMIT"];
 /// What a QOS shall be.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    pub name: String,
+    pub name: QosName,
     pub description: String,
     /// Limits of ours; one that is not named here is left as it is.
     pub limits: BTreeMap<Limit, Option<i64>>,
@@ -28,7 +29,7 @@ pub(super) struct Ceiling {
 
 impl Ceiling {
     /// Of this account and those above it.
-    pub fn read(snapshot: &Snapshot, account: &str) -> Self {
+    pub fn read(snapshot: &Snapshot, account: &AccountName) -> Self {
         let mut ceiling = Self::default();
         let mut seen = BTreeSet::new();
         let mut name = account;
@@ -36,7 +37,7 @@ impl Ceiling {
             let Some(row) = snapshot.rows.get(&RowKey::account(name)) else { break };
             ceiling.gpus = lower(ceiling.gpus, row.gpus);
             ceiling.gpu_minutes = lower(ceiling.gpu_minutes, row.gpu_minutes);
-            name = row.parent.as_str();
+            name = &row.parent;
         }
         ceiling
     }

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::model::id::{AccountName, ClusterName, QosName, UserName};
 use crate::model::report::EntryUsage;
 
 /// What Slurm takes for a job without a time limit.
@@ -60,7 +61,7 @@ impl RunState {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunKey {
     /// The cluster.
-    pub cluster: String,
+    pub cluster: ClusterName,
     /// The job.
     pub job: i64,
     /// When it was submitted.
@@ -73,11 +74,11 @@ pub struct RunRecord {
     /// Which run.
     pub key: RunKey,
     /// Its account.
-    pub account: String,
+    pub account: AccountName,
     /// Its QOS.
-    pub qos: String,
+    pub qos: QosName,
     /// Its user.
-    pub user: String,
+    pub user: UserName,
     /// Where it stands.
     pub state: RunState,
     /// When it began; 0: not yet.
@@ -95,7 +96,7 @@ pub struct RunRecord {
 }
 
 /// Account and QOS.
-pub type EntryKey = (String, String);
+pub type EntryKey = (AccountName, QosName);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seconds {
@@ -116,7 +117,7 @@ pub struct Part {
 #[derive(Clone, Debug)]
 struct Living {
     entry: EntryKey,
-    user: String,
+    user: UserName,
     state: RunState,
     gpus: i64,
     limit: i64,
@@ -201,7 +202,7 @@ pub struct Slice {
     /// The window.
     pub window: Window,
     /// The accounts of which it was not read yet.
-    pub accounts: BTreeSet<String>,
+    pub accounts: BTreeSet<AccountName>,
     /// Whether nothing in it can change any more.
     pub settled: bool,
 }
@@ -215,25 +216,25 @@ struct Mark {
 /// What was counted so far: a settled part, and what was read after it the last time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    marks: BTreeMap<String, Mark>,
+    marks: BTreeMap<AccountName, Mark>,
     settled: BTreeMap<EntryKey, Seconds>,
     /// What runs had used by the end of the settled part, of those that go on.
-    carried: BTreeMap<RunKey, (String, i64)>,
+    carried: BTreeMap<RunKey, (AccountName, i64)>,
     open: BTreeMap<EntryKey, EntryUsage>,
-    busy: BTreeMap<String, BTreeSet<String>>,
+    busy: BTreeMap<AccountName, BTreeSet<UserName>>,
 }
 
 impl Tally {
     /// Begins to read up to a moment; nothing after `settle` counts as settled. An account whose begin is another one now is counted anew.
-    pub fn sweep<'a>(&'a mut self, accounts: &BTreeMap<String, i64>, settle: i64, to: i64) -> Sweep<'a> {
-        let kept: BTreeMap<String, Mark> = accounts
+    pub fn sweep<'a>(&'a mut self, accounts: &BTreeMap<AccountName, i64>, settle: i64, to: i64) -> Sweep<'a> {
+        let kept: BTreeMap<AccountName, Mark> = accounts
             .iter()
             .map(|(account, since)| {
                 let known = self.marks.get(account).copied().filter(|mark| mark.since == *since);
                 (account.clone(), known.unwrap_or(Mark { since: *since, settled: *since }))
             })
             .collect();
-        let same = |account: &str| kept.get(account).is_some_and(|mark| self.marks.get(account) == Some(mark));
+        let same = |account: &AccountName| kept.get(account).is_some_and(|mark| self.marks.get(account) == Some(mark));
         self.settled.retain(|(account, _), _| same(account));
         self.carried.retain(|_, (account, _)| same(account));
         self.open.retain(|(account, _), _| same(account));
@@ -249,7 +250,7 @@ impl Tally {
     }
 
     /// The users of each account who have jobs, pending ones too, as of the last sweep that came to its end.
-    pub fn busy(&self) -> &BTreeMap<String, BTreeSet<String>> {
+    pub fn busy(&self) -> &BTreeMap<AccountName, BTreeSet<UserName>> {
         &self.busy
     }
 }
@@ -258,11 +259,11 @@ impl Tally {
 #[derive(Debug)]
 pub struct Sweep<'a> {
     tally: &'a mut Tally,
-    at: BTreeMap<String, i64>,
+    at: BTreeMap<AccountName, i64>,
     settle: i64,
     to: i64,
     /// Accounts that are not settled further this time.
-    held: BTreeSet<String>,
+    held: BTreeSet<AccountName>,
     open: BTreeMap<EntryKey, Seconds>,
     living: BTreeMap<RunKey, Living>,
 }
@@ -286,7 +287,7 @@ impl Sweep<'_> {
             self.at.insert(account.clone(), slice.window.to);
         }
         let Self { tally, held, .. } = self;
-        let settled = |account: &str| slice.settled && !held.contains(account);
+        let settled = |account: &AccountName| slice.settled && !held.contains(account);
         for account in slice.accounts.iter().filter(|account| settled(account)) {
             if let Some(mark) = tally.marks.get_mut(account) {
                 mark.settled = slice.window.to;
@@ -321,7 +322,7 @@ impl Sweep<'_> {
             usage.used = usage.used.saturating_add(sum.used);
             usage.surcharge = usage.surcharge.saturating_add(sum.surcharge);
         }
-        let mut busy: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut busy: BTreeMap<AccountName, BTreeSet<UserName>> = BTreeMap::new();
         for (key, run) in self.living {
             busy.entry(run.entry.0.clone()).or_default().insert(run.user);
             if run.state.begun() {

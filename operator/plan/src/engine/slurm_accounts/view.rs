@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::call::Call;
-use super::leaving::Leaving;
+use super::removal_progress::RemovalProgress;
 use super::state::Snapshot;
 use crate::model::digest::Digest;
+use crate::model::id::UserName;
 use crate::model::intent::Refusal;
 use crate::model::report::{Finding, GrantDetail, SitePhase};
 use crate::site::policy::SitePolicy;
@@ -17,16 +18,16 @@ use crate::site::policy::SitePolicy;
 pub struct AccountView<'a> {
     /// What was read.
     pub snapshot: &'a Snapshot,
-    /// The site's own word.
+    /// The site's own configuration.
     pub policy: &'a SitePolicy,
     /// The site's own map from member id to user. `None`: not read yet; then nobody is added, and nobody removed because of it.
-    pub users: Option<&'a BTreeMap<String, String>>,
+    pub users: Option<&'a BTreeMap<String, UserName>>,
     /// The site's refusal of this grant.
     pub refused: Option<&'a Refusal>,
     /// Users with jobs of this grant's account.
-    pub busy: &'a BTreeSet<String>,
-    /// What is remembered of associations that are on their way out.
-    pub leaving: &'a Leaving,
+    pub busy: &'a BTreeSet<UserName>,
+    /// How far the removal of associations is.
+    pub removals: &'a RemovalProgress,
 }
 
 /// What is to be done about one grant.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::binding::{BindingView, has_our_name, lets_work};
 use super::strangers::Strangers;
 use crate::model::digest::Digest;
+use crate::model::id::TenantNamespace;
 use crate::model::object::{Object, ObjectKey, ObjectKind};
 use crate::model::plan::{Action, Deletion, ObservedObjects, deletes};
 
@@ -54,7 +55,7 @@ fn digest(observed: &ObservedObjects, key: &ObjectKey) -> Option<Digest> {
 /// Deletes the ServiceAccounts, so that tokens which members may have copied stop to work; both are created again. This comes before the bindings:
 /// after a crash in between, the bindings are still there, and the deletion is planned again. By name, since a ServiceAccount that has lost our label
 /// still has tokens.
-pub fn tokens(namespace: &str) -> [Deletion; 2] {
-    let account = |name: &str| ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace, name);
+pub fn tokens(namespace: &TenantNamespace) -> [Deletion; 2] {
+    let account = |name: &str| ObjectKey::namespaced(ObjectKind::SERVICE_ACCOUNT, namespace.as_str(), name);
     ["default", "aifactory"].map(|name| Deletion { key: account(name), uid: None })
 }

@@ -9,6 +9,7 @@ use aifactory_api::{OwnerRef, Reason};
 use super::site::has;
 use crate::hub::cache::{Cache, created, factory_of_pool};
 use crate::model::duration;
+use crate::model::id::PartitionName;
 use crate::model::intent::{Body, Intent, NodeSource, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
@@ -149,7 +150,7 @@ fn body(cache: &Cache, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<Po
     let nodes = nodes.unwrap_or(NodeSource::Adopt { selector: BTreeMap::new() });
     let engine = match &pool.spec.slurm {
         Some(slurm) => PoolEngine::Slurm {
-            partition: placed.and_then(|placed| placed.slurm.as_ref()).map_or(&slurm.partition, |own| &own.partition).clone(),
+            partition: PartitionName::new(placed.and_then(|placed| placed.slurm.as_ref()).map_or(&slurm.partition, |own| &own.partition)),
             max_wall_minutes: slurm.max_wall_time.as_deref().and_then(duration::seconds).and_then(|seconds| u32::try_from(seconds / 60).ok()),
             rank: Rank { default: slurm.default, priority_tier: slurm.priority_tier, preemption: slurm.preemption },
         },

@@ -7,12 +7,13 @@ use aifactory_api::factory::{Dns, Site, SiteAccess, Stage};
 use aifactory_api::{AIFactory, labels};
 
 use crate::hub::cache::{Cache, SiteHardware};
+use crate::model::id::HubId;
 use crate::model::intent::{SiteConfig, SiteIntent, VERSION};
 use crate::model::site_key::{Part, SiteKey};
 
 /// The intent for a part of a site: as its factory names it, or as the hub remembers it; `None` where neither does. `config` is the configuration
 /// from the site's Kubernetes for its Slurm; it is empty for a Slurm alone, whose controller reads its own beside the credential.
-pub fn site(cache: &Cache, hub: &str, key: &SiteKey, config: Option<SiteConfig>) -> Option<SiteIntent> {
+pub fn site(cache: &Cache, hub: &HubId, key: &SiteKey, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let factory = cache.factory(&key.factory);
     let named = factory.and_then(|factory| Some((factory, factory.spec.sites.iter().find(|site| site.name == key.site && has(site, key.part))?)));
     match named {
@@ -29,14 +30,14 @@ pub(super) fn has(site: &Site, part: Part) -> bool {
     }
 }
 
-fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactory, &Site), config: Option<SiteConfig>) -> SiteIntent {
+fn as_named(cache: &Cache, hub: &HubId, key: &SiteKey, (factory, site): (&AIFactory, &Site), config: Option<SiteConfig>) -> SiteIntent {
     let row = factory.status.as_ref().and_then(|status| status.sites.iter().find(|row| row.name == key.site));
     let in_status = row.and_then(|row| row.cluster_uid.clone()).filter(|_| key.part == Part::Kubernetes);
     let release = factory.metadata.deletion_timestamp.is_some() || site.stage == Stage::Decommissioned;
     let hardware = cache.hardware(key);
     SiteIntent {
         version: VERSION,
-        hub: hub.to_owned(),
+        hub: hub.clone(),
         factory: key.factory.clone(),
         factory_uid: factory.metadata.uid.clone().unwrap_or_default(),
         site: key.site.clone(),
@@ -60,7 +61,7 @@ fn as_named(cache: &Cache, hub: &str, key: &SiteKey, (factory, site): (&AIFactor
 
 /// A part that its factory does not name, or of which the factory can not be read: it is contacted as before, so that access can be removed there,
 /// and released only where the factory can be read and does not name it.
-fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFactory>, config: Option<SiteConfig>) -> Option<SiteIntent> {
+fn as_remembered(cache: &Cache, hub: &HubId, key: &SiteKey, factory: Option<&AIFactory>, config: Option<SiteConfig>) -> Option<SiteIntent> {
     let known = cache.known.get(key)?;
     let hardware = cache.hardware(key);
     // Where the site has a Kubernetes too, the map of Slurm users is there; until that is read, it is not known.
@@ -68,7 +69,7 @@ fn as_remembered(cache: &Cache, hub: &str, key: &SiteKey, factory: Option<&AIFac
     let config = if has_kubernetes { config } else { Some(config.unwrap_or_default()) };
     Some(SiteIntent {
         version: VERSION,
-        hub: hub.to_owned(),
+        hub: hub.clone(),
         factory: key.factory.clone(),
         factory_uid: factory.and_then(|factory| factory.metadata.uid.clone()).unwrap_or_default(),
         site: key.site.clone(),

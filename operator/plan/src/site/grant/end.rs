@@ -36,7 +36,7 @@ impl Planner<'_> {
         }
         let over = ended.over(self.now) && !removes;
         if over && !self.view.policy.keep_namespaces {
-            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, self.namespace.clone());
+            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, self.namespace.as_str());
             plan.step(Purpose::Establish, self.outside());
             plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(found.uid.clone()) }]);
             self.within_bounds(&mut plan);

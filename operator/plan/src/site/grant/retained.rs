@@ -7,6 +7,7 @@ use jiff::Timestamp;
 
 use crate::engine::network;
 use crate::engine::tenancy::{self, BindingView, Mark};
+use crate::model::id::TenantNamespace;
 use crate::model::intent::SiteIntent;
 use crate::model::lifecycle::Ended;
 use crate::model::object::{ObjectKey, ObjectKind, Ownership};
@@ -21,7 +22,7 @@ use super::{NamespaceView, access, marks, staged};
 #[derive(Clone, Copy, Debug)]
 pub struct Retained<'a> {
     /// Its name.
-    pub name: &'a str,
+    pub name: &'a TenantNamespace,
     /// What it says.
     pub view: &'a NamespaceView,
     /// What of ours is in it, the namespace among them.
@@ -48,7 +49,7 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
     plan.wake = ended.deadline(now);
     if ended.over(now) && access_gone {
         if !policy.keep_namespaces {
-            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, name);
+            let key = ObjectKey::cluster(ObjectKind::NAMESPACE, name.as_str());
             plan.step(Purpose::Establish, staged::outside(objects));
             plan.step(Purpose::Establish, vec![Action::Delete { key, uid: Some(view.uid.clone()) }]);
             return plan;
@@ -62,14 +63,20 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
         after_work(name, becoming, objects, ownership, &mut plan);
     }
     if ended.cancels(now) {
-        plan.step(Purpose::Establish, vec![Action::EndWork { namespace: name.to_owned() }]);
+        plan.step(Purpose::Establish, vec![Action::EndWork { namespace: name.clone() }]);
         plan.step(Purpose::Establish, vec![Action::Apply(lock(&ended.cancelled(now)))]);
     }
     plan
 }
 
 /// Those who may copy data out do so from now on.
-fn after_work(namespace: &str, becoming: &BTreeMap<ObjectKey, BindingView>, objects: &ObservedObjects, ownership: &Ownership, plan: &mut Plan) {
+fn after_work(
+    namespace: &TenantNamespace,
+    becoming: &BTreeMap<ObjectKey, BindingView>,
+    objects: &ObservedObjects,
+    ownership: &Ownership,
+    plan: &mut Plan,
+) {
     let named = becoming.iter().filter_map(|(key, view)| Some((key, view, view.becomes.as_ref()?)));
     let (mut keepers, mut readers) = (Vec::new(), Vec::new());
     for (key, view, becomes) in named {
@@ -80,7 +87,7 @@ fn after_work(namespace: &str, becoming: &BTreeMap<ObjectKey, BindingView>, obje
     plan.step(Purpose::Establish, readers);
 }
 
-pub(super) fn kept_by_site(namespace: &str) -> Finding {
+pub(super) fn kept_by_site(namespace: &TenantNamespace) -> Finding {
     Finding::note(
         Reason::RefusedBySite,
         format!("Namespace {namespace} is kept: the site's ConfigMap {} says allowDeletion: \"false\"", labels::SITE_POLICY),

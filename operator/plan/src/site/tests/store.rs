@@ -10,6 +10,7 @@ use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
+use crate::model::id::HubId;
 use crate::model::intent::{Body, Budget, Desired, End, GrantIntent, GrantPoolIntent, Intent, MemberCaps, MemberIntent, SiteIntent, VERSION};
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Action, Plan, Purpose};
@@ -242,7 +243,7 @@ impl Site {
         content["metadata"]["uid"] = uid;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(crate::engine::ALL, key.kind, &content, HUB).unwrap());
+        self.index.put(Seen::reduce(crate::engine::ALL, key.kind, &content, &HubId::new(HUB)).unwrap());
     }
 
     /// Somebody edits an object.

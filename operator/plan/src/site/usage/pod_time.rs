@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use serde::{Deserialize, Serialize};
 
 use crate::model::budget::GRACE;
+use crate::model::id::TenantNamespace;
 
 /// Prefixes of the resource names that a pool may have.
 const ACCELERATORS: [&str; 5] = ["nvidia.com/gpu", "nvidia.com/mig-", "amd.com/gpu", "gpu.intel.com/", "habana.ai/gaudi"];
@@ -23,7 +24,7 @@ pub struct PodView {
     /// UID.
     pub uid: String,
     /// Namespace.
-    pub namespace: String,
+    pub namespace: TenantNamespace,
     /// Name.
     pub name: String,
     /// The pool that it selects; `None`: the only one of its namespace.
@@ -53,7 +54,7 @@ impl PodView {
         let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
         Some(Self {
             uid: pod.metadata.uid.clone()?,
-            namespace: namespace.clone(),
+            namespace: TenantNamespace::new(namespace),
             name: pod.metadata.name.clone()?,
             pool: spec.node_selector.as_ref().and_then(|selector| selector.get(labels::POOL)).cloned(),
             devices,

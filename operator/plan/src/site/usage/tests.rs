@@ -7,12 +7,17 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::Accounts;
+use crate::model::id::{HubId, TenantNamespace};
 use crate::model::intent::GrantIntent;
 use crate::model::object::ObjectKind;
 use crate::site::index::{Index, Seen};
 use crate::site::usage::pod_time::{Checkpoint, PodView};
 
 const NAMESPACE: &str = "aif-alpha-0123456789";
+
+fn namespace() -> TenantNamespace {
+    TenantNamespace::new(NAMESPACE)
+}
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_800_000_000 + seconds).unwrap()
@@ -29,8 +34,8 @@ fn index(moved: i64, used: Option<&str>) -> Index {
     quota["metadata"]["namespace"] = json!(NAMESPACE);
     quota["metadata"]["managedFields"] = json!([{"manager": "kube-controller-manager", "subresource": "status", "time": at(moved).to_string()}]);
     let mut index = Index::default();
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), "hub").unwrap());
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, "hub").unwrap());
+    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), &HubId::new("hub")).unwrap());
+    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, &HubId::new("hub")).unwrap());
     index
 }
 
@@ -38,7 +43,7 @@ fn pod(uid: &str, gpus: i64) -> PodView {
     let devices = BTreeMap::from([("nvidia.com/gpu".to_owned(), gpus)]);
     PodView {
         uid: uid.to_owned(),
-        namespace: NAMESPACE.to_owned(),
+        namespace: namespace(),
         name: uid.to_owned(),
         pool: Some("h100".to_owned()),
         devices,
@@ -64,7 +69,7 @@ fn begun() -> Accounts {
     accounts.put(pod("stays", 1));
     accounts.listed(&BTreeSet::from(["gone".to_owned(), "stays".to_owned()]), at(1));
     accounts.synced(&index(0, None), None, at(1));
-    accounts.count(NAMESPACE, &index(0, None), None, at(1));
+    accounts.count(&namespace(), &index(0, None), None, at(1));
     accounts
 }
 
@@ -74,10 +79,10 @@ fn a_pod_that_went_during_a_cut_counts_until_the_cut_and_the_gap_is_reported() {
     accounts.unwatched(at(100));
     // Days later the list comes back, with the Pod that is still there first.
     accounts.put(pod("stays", 1));
-    assert_eq!(accounts.listed(&BTreeSet::from(["stays".to_owned()]), at(1000)), BTreeSet::from([NAMESPACE.to_owned()]));
+    assert_eq!(accounts.listed(&BTreeSet::from(["stays".to_owned()]), at(1000)), BTreeSet::from([namespace()]));
     let index = index(105, None);
     accounts.synced(&index, None, at(1000));
-    accounts.count(NAMESPACE, &index, None, at(1000));
+    accounts.count(&namespace(), &index, None, at(1000));
     assert_eq!(seconds(&accounts, 1000), 8 * 100 + 1000);
     assert_eq!(gaps(&accounts), [(at(100), at(1000))]);
     // Another such listing reports no new gap.
@@ -94,17 +99,17 @@ fn a_cut_in_which_nothing_moved_is_no_gap() {
     accounts.put(pod("stays", 1));
     accounts.listed(&BTreeSet::from(["gone".to_owned(), "stays".to_owned()]), at(1000));
     accounts.synced(&index(0, None), None, at(1000));
-    accounts.count(NAMESPACE, &index(0, None), None, at(1000));
+    accounts.count(&namespace(), &index(0, None), None, at(1000));
     assert_eq!((seconds(&accounts, 1000), gaps(&accounts).len()), (9000, 0));
 }
 
 #[test]
 fn an_account_goes_on_from_what_is_written_also_after_it_was_forgotten() {
     let mut accounts = begun();
-    accounts.count(NAMESPACE, &index(0, None), None, at(100));
+    accounts.count(&namespace(), &index(0, None), None, at(100));
     let kept = accounts.accounts[NAMESPACE].written.clone().unwrap();
-    accounts.forget(NAMESPACE);
-    accounts.count(NAMESPACE, &index(0, Some(&kept.text())), None, at(200));
+    accounts.forget(&namespace());
+    accounts.count(&namespace(), &index(0, Some(&kept.text())), None, at(200));
     assert_eq!(accounts.accounts[NAMESPACE].tally.through(at(200)), kept.milliseconds);
 }
 
@@ -124,7 +129,7 @@ fn a_clock_that_was_ahead_stops_nothing() {
     accounts.put(pod("one", 1));
     accounts.listed(&BTreeSet::from(["one".to_owned()]), at(100));
     accounts.synced(&index, None, at(100));
-    accounts.count(NAMESPACE, &index, None, at(160));
+    accounts.count(&namespace(), &index, None, at(160));
     assert_eq!(seconds(&accounts, 160), 1 + 60);
 }
 
@@ -147,15 +152,15 @@ fn grant() -> GrantIntent {
 fn of_a_time_in_which_nobody_may_look_nothing_is_guessed_and_no_figure_goes_back() {
     let mut accounts = begun();
     let (index, grant) = (index(0, None), grant());
-    let used = |accounts: &Accounts, now: i64| accounts.hours(NAMESPACE, &index, &grant, at(now)).used["h100"].used;
-    accounts.count(NAMESPACE, &index, Some(&grant), at(50));
+    let used = |accounts: &Accounts, now: i64| accounts.hours(&namespace(), &index, &grant, at(now)).used["h100"].used;
+    accounts.count(&namespace(), &index, Some(&grant), at(50));
     assert_eq!(used(&accounts, 50), 450);
     // The event is seen ten seconds after it happened.
     accounts.unwatched(at(40));
     accounts.blind("pods is forbidden".to_owned());
     for now in [60, 4000, 400_000] {
-        accounts.count(NAMESPACE, &index, Some(&grant), at(now));
+        accounts.count(&namespace(), &index, Some(&grant), at(now));
         assert_eq!(used(&accounts, now), 450, "{now}");
-        assert!(accounts.wake(NAMESPACE, &index, &grant, at(now)).unwrap() > at(now), "nobody turns in a circle");
+        assert!(accounts.wake(&namespace(), &index, &grant, at(now)).unwrap() > at(now), "nobody turns in a circle");
     }
 }

@@ -8,6 +8,7 @@ use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Incarnation;
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::{Detail, GrantDetail, Report, SitePhase};
 use aifactory_plan::model::site_key::SiteKey;
@@ -94,7 +95,7 @@ impl World {
         );
         let known = known_sites::load(&client, "aifactory-system").await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let lead = async move { Ok::<_, std::convert::Infallible>(HubRecord { id: "0123456789abcdef".to_owned(), known }) };
+        let lead = async move { Ok::<_, std::convert::Infallible>(HubRecord { id: HubId::new("0123456789abcdef"), known }) };
         tokio::spawn(hub.run_on(receiver, lead, async move {
             let _ = stopped.await;
         }));

@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future;
 
 use aifactory_api::{Kind, OwnerRef};
+use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind, Ownership};
 use aifactory_plan::model::plan::{Action, Purpose, Step};
 use http::{Method, Request, Response};
@@ -27,7 +28,7 @@ fn binding(index: usize) -> ObjectKey {
 }
 
 fn give(index: usize) -> Step {
-    let object = Object::new(binding(index), &Ownership::new("hub", &owner(), "u-1"), json!({}));
+    let object = Object::new(binding(index), &Ownership::new(&HubId::new("hub"), &owner(), "u-1"), json!({}));
     Step { purpose: Purpose::Establish, actions: vec![Action::Apply(object)] }
 }
 
@@ -42,7 +43,7 @@ async fn the_end_of_access_does_not_wait_until_other_requests_are_answered() {
         sent.send(request.method().clone()).unwrap();
         future::pending::<Result<Response<Body>, Infallible>>()
     });
-    let applier = Applier::new(Client::new(service, "default"), "hub", CAP);
+    let applier = Applier::new(Client::new(service, "default"), &HubId::new("hub"), CAP);
     let begin = |step: Step| {
         let applier = applier.clone();
         tokio::spawn(async move { applier.execute(&owner(), vec![step]).await })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::model::freshness::Moment;
+use aifactory_plan::model::id::{TenantNamespace, UserName};
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::report::Finding;
@@ -53,7 +54,7 @@ impl KubernetesDriver {
             Observation::PodsUnwatched(since) => self.hours.unwatched(since),
             Observation::Policy(data) => self.set_policy(data.unwrap_or_default()),
             Observation::SlurmUsers(data) => {
-                self.site_config.users = data.unwrap_or_default();
+                self.site_config.users = data.unwrap_or_default().into_iter().map(|(member, user)| (member, UserName::new(user))).collect();
                 self.site_dirty = true;
             }
             Observation::Failed(why) => {
@@ -69,7 +70,7 @@ impl KubernetesDriver {
 
     fn object_put(&mut self, seen: Seen) {
         if let Extra::Quota(quota) = &seen.extra
-            && self.index.used(&seen.key.namespace).unwrap_or(&BTreeMap::new()) != &quota.used
+            && self.index.used(&TenantNamespace::new(&seen.key.namespace)).unwrap_or(&BTreeMap::new()) != &quota.used
         {
             self.pools_of_tenant_soon(&seen.key.namespace);
         }
@@ -82,8 +83,10 @@ impl KubernetesDriver {
 
     fn object_removed(&mut self, gone: &Gone<ObjectKey>) {
         let key = &gone.key;
-        if key.kind == ObjectKind::NAMESPACE && self.index.namespace(&key.name).is_none_or(|view| view.state == labels::STATE_LOCKED) {
-            self.hours.forget(&key.name);
+        if key.kind == ObjectKind::NAMESPACE
+            && self.index.namespace(&TenantNamespace::new(&key.name)).is_none_or(|view| view.state == labels::STATE_LOCKED)
+        {
+            self.hours.forget(&TenantNamespace::new(&key.name));
         }
         let change = self.index.remove(key, &gone.uid, gone.version);
         self.changed(change);
@@ -176,8 +179,8 @@ impl KubernetesDriver {
     }
 
     /// Queues the grant of a namespace whose Pods have changed, with a delay, so that Pods that begin or end together are counted in one reconcile.
-    fn pods_moved(&mut self, namespace: &str) {
-        if let Some(owner) = self.index.tenant(namespace).cloned() {
+    fn pods_moved(&mut self, namespace: &TenantNamespace) {
+        if let Some(owner) = self.index.tenant(namespace.as_str()).cloned() {
             self.schedule.add_at(owner, Instant::now() + Duration::from_millis(500));
         }
     }

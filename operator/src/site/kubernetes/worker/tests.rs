@@ -83,7 +83,10 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
     let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
     let binding = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, "aif-alpha", "aif-lead-0123456789");
     plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);
-    plan.step(Purpose::Establish, vec![aifactory_plan::model::plan::Action::EndWork { namespace: "aif-alpha".to_owned() }]);
+    plan.step(
+        Purpose::Establish,
+        vec![aifactory_plan::model::plan::Action::EndWork { namespace: aifactory_plan::model::id::TenantNamespace::new("aif-alpha") }],
+    );
     worker.withhold(&OwnerRef::new(Kind::AccessGrant, "team", "alpha"), &mut plan);
     assert_eq!(plan.steps.iter().map(|step| step.purpose).collect::<Vec<_>>(), [Purpose::RemoveAccess]);
 }
@@ -99,7 +102,13 @@ async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_w
     let owner = grant(Desired::Bound).owner.clone();
     let namespace = serde_json::json!({"metadata": {"name": "aif-alpha", "uid": "1", "resourceVersion": "1",
         "annotations": {aifactory_api::labels::HUB: "hub", aifactory_api::labels::OWNER: owner.to_string()}}});
-    let seen = aifactory_plan::site::index::Seen::reduce(aifactory_plan::engine::ALL, ObjectKind::NAMESPACE, &namespace, "hub").unwrap();
+    let seen = aifactory_plan::site::index::Seen::reduce(
+        aifactory_plan::engine::ALL,
+        ObjectKind::NAMESPACE,
+        &namespace,
+        &aifactory_plan::model::id::HubId::new("hub"),
+    )
+    .unwrap();
     let mut changes = |driver: &mut KubernetesDriver| {
         driver.report_held();
         let mut held = Vec::new();

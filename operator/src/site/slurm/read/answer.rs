@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::name::{SLURM_CLAIM_PREFIX, SLURM_PREFIX};
-use aifactory_plan::engine::slurm_accounts::{Account, Limit, Limits, Qos, Row, RowKey};
+use aifactory_plan::engine::slurm_accounts::{Account, Limit, Limits, Qos, Row, RowKey, SLURM_CLAIM_PREFIX, SLURM_PREFIX};
+use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, QosName, UserName};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -77,10 +77,10 @@ fn saturating<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Erro
 }
 
 /// Every account, by name.
-pub fn accounts(answer: Value) -> Result<BTreeMap<String, Account>, SlurmError> {
+pub fn accounts(answer: Value) -> Result<BTreeMap<AccountName, Account>, SlurmError> {
     #[derive(Deserialize)]
     struct Read {
-        name: String,
+        name: AccountName,
         description: String,
         organization: String,
     }
@@ -89,86 +89,92 @@ pub fn accounts(answer: Value) -> Result<BTreeMap<String, Account>, SlurmError> 
 }
 
 /// Every QOS, by name.
-pub fn qos(answer: Value) -> Result<BTreeMap<String, Qos>, SlurmError> {
-    #[derive(Deserialize)]
-    struct Read {
-        name: String,
-        description: String,
-        flags: BTreeSet<String>,
-        limits: ReadLimits,
+pub fn qos(answer: Value) -> Result<BTreeMap<QosName, Qos>, SlurmError> {
+    let list: Vec<ReadQos> = decode("qos", answer, "qos", is_named_otherwise)?;
+    Ok(list.into_iter().map(ReadQos::into_qos).collect())
+}
+
+#[derive(Deserialize)]
+struct ReadQos {
+    name: QosName,
+    description: String,
+    flags: BTreeSet<String>,
+    limits: QosLimits,
+}
+
+#[derive(Deserialize)]
+struct QosLimits {
+    max: QosMax,
+    min: QosMin,
+}
+
+#[derive(Deserialize)]
+struct QosMax {
+    tres: QosMaxTres,
+    wall_clock: Per<Job<Number>>,
+    jobs: QosJobs,
+    active_jobs: Count,
+}
+
+#[derive(Deserialize)]
+struct QosMaxTres {
+    total: Vec<Tres>,
+    minutes: Total,
+    per: User<Vec<Tres>>,
+}
+
+#[derive(Deserialize)]
+struct QosJobs {
+    count: Number,
+    active_jobs: Per<User<Number>>,
+}
+
+#[derive(Deserialize)]
+struct QosMin {
+    tres: Per<Job<Vec<Tres>>>,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: Number,
+}
+
+#[derive(Deserialize)]
+struct Total {
+    total: Vec<Tres>,
+}
+
+#[derive(Deserialize)]
+struct Per<T> {
+    per: T,
+}
+
+#[derive(Deserialize)]
+struct User<T> {
+    user: T,
+}
+
+#[derive(Deserialize)]
+struct Job<T> {
+    job: T,
+}
+
+impl ReadQos {
+    fn into_qos(self) -> (QosName, Qos) {
+        let limits = self.limits.read();
+        (self.name, Qos { description: self.description, flags: self.flags, limits })
     }
-    #[derive(Deserialize)]
-    struct ReadLimits {
-        max: Max,
-        min: Min,
-    }
-    #[derive(Deserialize)]
-    struct Max {
-        tres: MaxTres,
-        wall_clock: WallClock,
-        jobs: Jobs,
-        active_jobs: ActiveJobs,
-    }
-    #[derive(Deserialize)]
-    struct MaxTres {
-        total: Vec<Tres>,
-        minutes: Minutes,
-        per: PerUser,
-    }
-    #[derive(Deserialize)]
-    struct Minutes {
-        total: Vec<Tres>,
-    }
-    #[derive(Deserialize)]
-    struct PerUser {
-        user: Vec<Tres>,
-    }
-    #[derive(Deserialize)]
-    struct WallClock {
-        per: PerJobNumber,
-    }
-    #[derive(Deserialize)]
-    struct PerJobNumber {
-        job: Number,
-    }
-    #[derive(Deserialize)]
-    struct Jobs {
-        count: Number,
-        active_jobs: ActivePer,
-    }
-    #[derive(Deserialize)]
-    struct ActivePer {
-        per: PerUserNumber,
-    }
-    #[derive(Deserialize)]
-    struct PerUserNumber {
-        user: Number,
-    }
-    #[derive(Deserialize)]
-    struct ActiveJobs {
-        count: Number,
-    }
-    #[derive(Deserialize)]
-    struct Min {
-        tres: MinTres,
-    }
-    #[derive(Deserialize)]
-    struct MinTres {
-        per: PerJob,
-    }
-    #[derive(Deserialize)]
-    struct PerJob {
-        job: Vec<Tres>,
-    }
-    let list: Vec<Read> = decode("qos", answer, "qos", is_named_otherwise)?;
-    let limits = |read: &ReadLimits| -> Limits {
-        let max = &read.max;
+}
+
+impl QosLimits {
+    fn read(&self) -> Limits {
+        let Self { max, min } = self;
         let found = [
             (Limit::GpuMinutes, count(&max.tres.minutes.total, "gres", "gpu")),
             (Limit::Gpus, count(&max.tres.total, "gres", "gpu")),
             (Limit::Cpus, count(&max.tres.total, "cpu", "")),
             (Limit::MemoryMib, count(&max.tres.total, "mem", "")),
-            (Limit::MinGpusPerJob, count(&read.min.tres.per.job, "gres", "gpu")),
+            (Limit::MinGpusPerJob, count(&min.tres.per.job, "gres", "gpu")),
             (Limit::GpusPerUser, count(&max.tres.per.user, "gres", "gpu")),
             (Limit::JobsPerUser, max.jobs.active_jobs.per.user.limit()),
             (Limit::WallMinutes, max.wall_clock.per.job.limit()),
@@ -176,26 +182,19 @@ pub fn qos(answer: Value) -> Result<BTreeMap<String, Qos>, SlurmError> {
             (Limit::RunningJobs, max.active_jobs.count.limit()),
         ];
         found.into_iter().filter_map(|(limit, value)| Some((limit, value?))).collect()
-    };
-    Ok(list
-        .into_iter()
-        .map(|read| {
-            let limits = limits(&read.limits);
-            (read.name, Qos { description: read.description, flags: read.flags, limits })
-        })
-        .collect())
+    }
 }
 
 #[derive(Deserialize)]
 struct ReadRow {
-    account: String,
-    user: String,
+    account: AccountName,
+    user: UserName,
     #[serde(default)]
-    partition: Option<String>,
-    qos: BTreeSet<String>,
+    partition: Option<PartitionName>,
+    qos: BTreeSet<QosName>,
     default: Default_,
     #[serde(default)]
-    parent_account: Option<String>,
+    parent_account: Option<AccountName>,
     lineage: String,
     is_default: bool,
     #[serde(default)]
@@ -206,7 +205,7 @@ struct ReadRow {
 #[derive(Deserialize)]
 struct Default_ {
     #[serde(default)]
-    qos: Option<String>,
+    qos: Option<QosName>,
 }
 
 #[derive(Deserialize)]
@@ -233,7 +232,7 @@ struct RowGroup {
 }
 
 /// Associations, in the order of the answer. One that can not be decoded is an error unless it is in an account that is not one of `accounts`.
-pub fn associations(answer: Value, accounts: &BTreeSet<String>) -> Result<Vec<(RowKey, Row)>, SlurmError> {
+pub fn associations(answer: Value, accounts: &BTreeSet<AccountName>) -> Result<Vec<(RowKey, Row)>, SlurmError> {
     let in_another = |element: &Value| element.get("account").and_then(Value::as_str).is_some_and(|name| !accounts.contains(name));
     let list: Vec<ReadRow> = decode("associations", answer, "associations", in_another)?;
     Ok(list.into_iter().map(ReadRow::into_row).collect())
@@ -259,10 +258,10 @@ impl ReadRow {
 }
 
 /// The clusters of associations.
-pub fn clusters(answer: Value) -> Result<BTreeSet<String>, SlurmError> {
+pub fn clusters(answer: Value) -> Result<BTreeSet<ClusterName>, SlurmError> {
     #[derive(Deserialize)]
     struct Read {
-        cluster: String,
+        cluster: ClusterName,
     }
     let list: Vec<Read> = decode("associations", answer, "associations", |_| false)?;
     Ok(list.into_iter().map(|read| read.cluster).collect())
@@ -282,7 +281,7 @@ pub fn tres(answer: Value) -> Result<BTreeSet<String>, SlurmError> {
 
 #[derive(Deserialize)]
 struct ReadPartition {
-    name: String,
+    name: PartitionName,
     partition: ReadState,
 }
 
@@ -296,17 +295,17 @@ fn partition_list(answer: Value) -> Result<Vec<ReadPartition>, SlurmError> {
 }
 
 /// The names of all partitions.
-pub fn partition_names(answer: Value) -> Result<BTreeSet<String>, SlurmError> {
+pub fn partition_names(answer: Value) -> Result<BTreeSet<PartitionName>, SlurmError> {
     Ok(partition_list(answer)?.into_iter().map(|read| read.name).collect())
 }
 
 /// Every partition with its nodes.
-pub fn partitions(partitions: Value, nodes: Value) -> Result<BTreeMap<String, PartitionView>, SlurmError> {
+pub fn partitions(partitions: Value, nodes: Value) -> Result<BTreeMap<PartitionName, PartitionView>, SlurmError> {
     #[derive(Deserialize)]
     struct Node {
         name: String,
         state: BTreeSet<String>,
-        partitions: BTreeSet<String>,
+        partitions: BTreeSet<PartitionName>,
         #[serde(default)]
         reason: String,
         #[serde(default)]
@@ -314,7 +313,7 @@ pub fn partitions(partitions: Value, nodes: Value) -> Result<BTreeMap<String, Pa
         #[serde(default)]
         tres_used: String,
     }
-    let mut found: BTreeMap<String, PartitionView> = partition_list(partitions)?
+    let mut found: BTreeMap<PartitionName, PartitionView> = partition_list(partitions)?
         .into_iter()
         .map(|read| (read.name, PartitionView { states: read.partition.state, ..PartitionView::default() }))
         .collect();
@@ -351,7 +350,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::{BTreeSet, Deserialize, Number, Value, associations, decode, is_named_otherwise, partition_list};
+    use super::{AccountName, BTreeSet, Deserialize, Number, Value, associations, decode, is_named_otherwise, partition_list};
 
     #[derive(Debug, Deserialize)]
     struct Named {
@@ -395,7 +394,7 @@ mod tests {
     #[test]
     fn a_broken_association_of_an_account_that_we_use_is_an_error_whatever_its_name() {
         let broken = |account: Value| json!({"associations": [{"account": account, "user": "mallory"}]});
-        let ours = BTreeSet::from(["vision".to_owned()]);
+        let ours = BTreeSet::from([AccountName::new("vision")]);
         assert!(associations(broken(json!("vision")), &ours).is_err());
         assert!(associations(broken(json!(7)), &ours).is_err(), "it may be ours");
         assert!(associations(broken(json!("physics")), &ours).unwrap().is_empty());

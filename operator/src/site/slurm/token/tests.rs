@@ -32,7 +32,7 @@ fn a_signed_token_is_one_that_slurm_takes_and_is_made_anew_in_time() {
 
 #[test]
 fn a_token_of_a_secret_says_when_it_expires() {
-    let signed = sign(&[1; 32], "root", "2026-11-21T09:00:00Z".parse().unwrap());
+    let signed = sign(&[1; 32], &UserName::new("root"), "2026-11-21T09:00:00Z".parse().unwrap());
     for text in [signed.clone(), format!("SLURM_JWT={signed}\n")] {
         let token = Token::new(&rest(false), &secret(text.as_bytes())).unwrap();
         assert_eq!(token.expires_at(), Some("2026-11-21T09:05:00Z".parse().unwrap()));

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::marker::PhantomData;
 
 use aifactory_plan::engine::slurm_accounts::usage::{RunKey, RunRecord, RunState};
+use aifactory_plan::model::id::{AccountName, ClusterName, QosName, UserName};
 use bytes::{Buf as _, Bytes};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -341,10 +342,10 @@ impl Job {
             }
         }
         Some(RunRecord {
-            key: RunKey { cluster: self.cluster.0?, job: self.id.0?, submission: time.submission.0? },
-            account: self.account.0?,
-            qos: self.qos.0.unwrap_or_default(),
-            user: self.user.0.unwrap_or_default(),
+            key: RunKey { cluster: ClusterName::new(self.cluster.0?), job: self.id.0?, submission: time.submission.0? },
+            account: AccountName::new(self.account.0?),
+            qos: QosName::new(self.qos.0.unwrap_or_default()),
+            user: UserName::new(self.user.0.unwrap_or_default()),
             state: RunState::of(states.iter().map(String::as_str)),
             start: time.start.0?,
             end: time.end.0?,

@@ -9,8 +9,8 @@ use aifactory_plan::model::report::Finding;
 use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::own_word::{KEYS, ReadWord, seen};
 use super::session::{Found, connect};
+use super::site_config::{KEYS, ReadConfig, seen};
 use super::{Event, GATHER, Session, SlurmDriver};
 use crate::credential::Fingerprint;
 use crate::credential::reader::Look;
@@ -22,7 +22,7 @@ impl Driver for SlurmDriver {
     type Session = Session;
     type Found = Found;
     type NoContact = Finding;
-    type Beside = Option<ReadWord>;
+    type Beside = Option<ReadConfig>;
     type Observation = ();
     type Event = Event;
 
@@ -31,18 +31,18 @@ impl Driver for SlurmDriver {
     }
 
     /// The site's own maps are read where they have changed.
-    fn look(&mut self) -> BoxFuture<'static, (Look, Option<ReadWord>)> {
-        let (reader, source, known) = (self.core.reader.clone(), self.core.source.clone(), self.own_word.fingerprints());
+    fn look(&mut self) -> BoxFuture<'static, (Look, Option<ReadConfig>)> {
+        let (reader, source, known) = (self.core.reader.clone(), self.core.source.clone(), self.own_config.fingerprints());
         Box::pin(async move {
             let look = reader.look(&source).await;
             let moved = look.fingerprint(&source).is_ok() && known.is_some_and(|known| known != seen(&look));
             let read = if moved { reader.secret(&source, &KEYS).await.ok() } else { None };
-            (look, read.map(|(_, texts)| ReadWord::of(&texts)))
+            (look, read.map(|(_, texts)| ReadConfig::of(&texts)))
         })
     }
 
-    fn on_look(&mut self, word: Option<ReadWord>) {
-        if word.is_some_and(|word| self.own_word.learn(word)) {
+    fn on_look(&mut self, config: Option<ReadConfig>) {
+        if config.is_some_and(|config| self.own_config.learn(config)) {
             self.resync_at = Instant::now();
         }
     }
@@ -57,7 +57,7 @@ impl Driver for SlurmDriver {
     }
 
     fn begin(&mut self, _: u64, _: &SiteIntent, found: Found) -> (Session, Fingerprint) {
-        self.own_word.learn(found.word);
+        self.own_config.learn(found.config);
         self.resync_at = Instant::now();
         self.usage_at = Instant::now();
         (found.session, found.fingerprint)

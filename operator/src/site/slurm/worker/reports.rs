@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine::slurm_accounts::AccountPlan;
+use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
 use aifactory_plan::model::digest::digest_of;
+use aifactory_plan::model::id::PartitionName;
 use aifactory_plan::model::intent::{Body, PoolEngine, PoolIntent, Presence};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, Held, PoolDetail, Report, SitePhase, SiteReport};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::sync::{Found, Pass, Scope};
-use super::{AGAIN, SlurmDriver, USAGE};
+use super::{AGAIN, PartitionView, SlurmDriver, USAGE};
 use crate::site::clock::Now;
 use crate::site::controller;
 use crate::site::slurm::claim::NoClaim;
@@ -21,7 +23,7 @@ use crate::site::slurm::usage::{Cycle, Usage};
 impl SlurmDriver {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {
         self.passing = false;
-        self.leaving = pass.leaving;
+        self.removals = pass.removals;
         if !self.core.connection.is(session) {
             self.resync_at = Instant::now();
             return;
@@ -112,7 +114,7 @@ impl SlurmDriver {
             return;
         }
         let known = self.plans.values().filter_map(|plan| plan.detail.slurm.as_ref());
-        let keys: BTreeSet<(String, String)> =
+        let keys: BTreeSet<EntryKey> =
             known.flat_map(|slurm| slurm.entries.values().map(|entry| (slurm.account.clone(), entry.qos.clone()))).collect();
         self.used.retain(|key, _| keys.contains(key));
         self.lowered.retain(|key| keys.contains(key));
@@ -152,8 +154,8 @@ impl SlurmDriver {
         }
         let mut findings = self.failures.get(owner).cloned().unwrap_or_default();
         findings.extend(plan.findings.iter().cloned());
-        if self.word().is_none() {
-            findings.push(Finding::note(Reason::Pending, "the site's own word has not been read yet: nothing new is given"));
+        if self.config().is_none() {
+            findings.push(Finding::note(Reason::Pending, "the site's own configuration has not been read yet: nothing new is given"));
         }
         let done = plan.calls.is_empty() && !self.failures.contains_key(owner);
         let mut detail = plan.detail.clone();
@@ -212,12 +214,12 @@ impl SlurmDriver {
         let orphans =
             kept.iter().filter(|(owner, held)| **held == Held::Live && self.core.gone.contains(*owner)).map(|(owner, _)| owner.clone()).collect();
         let connected = self.core.connection.session();
-        let word = self.word();
+        let config = self.config();
         let report = SiteReport {
             reachable: connected.is_some() && self.trouble.is_none(),
             synced,
             problem: problem.or_else(|| {
-                let paused = word.as_ref().is_some_and(|word| aifactory_plan::site::policy::SitePolicy::parse(&word.policy).paused);
+                let paused = config.as_ref().is_some_and(|config| aifactory_plan::site::policy::SitePolicy::parse(&config.policy).paused);
                 paused.then(|| Finding::note(Reason::PausedBySite, "the site says paused in aifactory-site-policy"))
             }),
             cluster_uid: connected.and_then(|session| session.contact.claim.clone()),
@@ -229,7 +231,7 @@ impl SlurmDriver {
             credential_expires: connected.and_then(|session| session.expires),
             held: kept,
             orphans,
-            policy_problems: self.own_word.problem().map(str::to_owned).into_iter().collect(),
+            policy_problems: self.own_config.problem().map(str::to_owned).into_iter().collect(),
             released: self.released,
             ..SiteReport::default()
         };
@@ -238,7 +240,7 @@ impl SlurmDriver {
 }
 
 /// What a partition is, as slurmctld says.
-fn observe(pool: &PoolIntent, partitions: &BTreeMap<String, super::PartitionView>) -> (SitePhase, Vec<Finding>, PoolDetail) {
+fn observe(pool: &PoolIntent, partitions: &BTreeMap<PartitionName, PartitionView>) -> (SitePhase, Vec<Finding>, PoolDetail) {
     let PoolEngine::Slurm { partition, .. } = &pool.engine else { return (SitePhase::Gone, Vec::new(), PoolDetail::default()) };
     let phase = match pool.presence {
         Presence::Active => SitePhase::Bound,

@@ -6,7 +6,7 @@ use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::report::Finding;
 use jiff::Timestamp;
 
-use super::own_word::{KEYS, ReadWord};
+use super::site_config::{KEYS, ReadConfig};
 use crate::credential::Fingerprint;
 use crate::credential::reader::CredentialReader;
 use crate::site::slurm::client::SlurmClient;
@@ -24,7 +24,7 @@ pub(super) struct Session {
 pub(super) struct Found {
     pub session: Session,
     pub fingerprint: Fingerprint,
-    pub word: ReadWord,
+    pub config: ReadConfig,
 }
 
 /// Makes contact.
@@ -38,5 +38,5 @@ pub(super) async fn connect(reader: &CredentialReader, source: &CredentialSource
     let client =
         SlurmClient::new(rest, token, &reader.settings).map_err(|error| Finding::stalled(Reason::InvalidSpec, format!("slurm.rest: {error}")))?;
     let contact = contact(&client, site).await?;
-    Ok(Found { session: Session { client, contact, expires }, fingerprint, word: ReadWord::of(&texts) })
+    Ok(Found { session: Session { client, contact, expires }, fingerprint, config: ReadConfig::of(&texts) })
 }

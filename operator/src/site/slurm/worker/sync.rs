@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::slurm_accounts::{self, AccountPlan, AccountView, Call, HeldAccount, Leaving, SlurmScope, Snapshot, Stage, Standing};
-use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig, SiteIntent};
+use aifactory_plan::engine::slurm_accounts::{
+    self, AccountPlan, AccountView, Call, HeldAccount, RemovalProgress, SlurmScope, Snapshot, Stage, Standing,
+};
+use aifactory_plan::model::id::{AccountName, PartitionName, UserName};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, Refusal, SiteConfig, SiteIntent};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::site::policy::SitePolicy;
 use jiff::Timestamp;
@@ -34,10 +37,10 @@ pub(super) struct Pass {
     scope: SlurmScope,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
-    word: Option<SiteConfig>,
+    config: Option<SiteConfig>,
     policy: SitePolicy,
-    busy: BTreeMap<String, BTreeSet<String>>,
-    pub leaving: Leaving,
+    busy: BTreeMap<AccountName, BTreeSet<UserName>>,
+    pub removals: RemovalProgress,
     /// The id of the claim under which it writes; `None`: it only reads.
     claim: Option<String>,
     pub result: Result<Found, NoClaim>,
@@ -53,7 +56,7 @@ pub(super) struct Found {
     /// Whose plans wait for the next pass.
     pub unfinished: BTreeSet<OwnerRef>,
     /// Read with everything only.
-    pub partitions: Option<BTreeMap<String, read::partition::PartitionView>>,
+    pub partitions: Option<BTreeMap<PartitionName, read::partition::PartitionView>>,
     /// A budget was changed: what is used is worth a look.
     pub budgets_changed: bool,
     /// The claim was given up, or was nobody's of ours.
@@ -65,17 +68,17 @@ impl Pass {
         about: Scope,
         site: SiteIntent,
         desired: DesiredSet,
-        word: Option<SiteConfig>,
-        busy: BTreeMap<String, BTreeSet<String>>,
-        leaving: Leaving,
+        config: Option<SiteConfig>,
+        busy: BTreeMap<AccountName, BTreeSet<UserName>>,
+        removals: RemovalProgress,
         claim: Option<String>,
     ) -> Self {
-        let mut policy = word.as_ref().map(|word| SitePolicy::parse(&word.policy)).unwrap_or_default();
-        // Until the site's word is read it may be that nothing is to be given.
-        policy.paused |= word.is_none();
+        let mut policy = config.as_ref().map(|config| SitePolicy::parse(&config.policy)).unwrap_or_default();
+        // Until the site's config is read it may be that nothing is to be given.
+        policy.paused |= config.is_none();
         let scope = slurm_accounts::scope(&site);
         let DesiredSet { intents, tombstones: gone } = desired;
-        Self { about, site, scope, intents, gone, word, policy, busy, leaving, claim, result: Ok(Found::default()) }
+        Self { about, site, scope, intents, gone, config, policy, busy, removals, claim, result: Ok(Found::default()) }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
@@ -86,7 +89,7 @@ impl Pass {
 
     async fn work(&mut self, client: &SlurmClient, news: &AtomicBool) -> Result<Found, NoClaim> {
         let Some(slurm) = &self.site.slurm else { return Ok(Found::default()) };
-        let cluster = slurm.cluster_name.as_str();
+        let parent = slurm.rest.as_ref().map(|rest| AccountName::new(&rest.parent_account)).unwrap_or_default();
         let mut found = Found::default();
         let (accounts, qos, tres, partitions) =
             tokio::try_join!(read::accounts(client), read::qos(client), read::tres(client), read::partition_names(client))?;
@@ -94,29 +97,13 @@ impl Pass {
         if matches!(self.about, Scope::Everything) {
             found.partitions = Some(read::partitions(client).await?);
         }
-        let parent = slurm.rest.as_ref().map(|rest| rest.parent_account.clone()).unwrap_or_default();
         let mut names = self.accounts(&snapshot);
         names.insert(parent);
-        self.read_rows(client, cluster, &names, &mut snapshot).await?;
+        self.read_rows(client, &names, &mut snapshot).await?;
         let refusals = self.policy.refusals(self.intents.values().map(AsRef::as_ref));
         for round in 0..=ROUNDS {
             self.check_claim(&snapshot)?;
-            found.held = slurm_accounts::held(&snapshot, &self.scope);
-            let now = Timestamp::now();
-            let mut calls = Vec::new();
-            for owner in self.owners(&found.held) {
-                let Some(plan) = self.plan(&owner, &snapshot, &found.held, &refusals, now) else { continue };
-                if self.claim.is_none() {
-                    found.plans.insert(owner, plan);
-                    continue;
-                }
-                if !found.failures.contains_key(&owner) && round < ROUNDS {
-                    calls.extend(plan.calls.iter().cloned().map(|call| (owner.clone(), call)));
-                } else if !plan.calls.is_empty() {
-                    found.failures.entry(owner.clone()).or_insert_with(|| vec![not_written(&plan.calls)]);
-                }
-                found.plans.insert(owner, plan);
-            }
+            let calls = self.plan_round(round, &snapshot, &refusals, &mut found);
             if calls.is_empty() {
                 break;
             }
@@ -127,33 +114,71 @@ impl Pass {
             let stages: BTreeSet<Stage> = calls.iter().map(|(_, call)| call.stage()).collect();
             found.budgets_changed |= stages.contains(&Stage::Qos) || stages.contains(&Stage::Lock);
             names.extend(calls.iter().filter_map(|(_, call)| account_of(call)));
-            let failures = write::execute(client, cluster, calls.clone()).await;
-            for (_, call) in
-                calls.iter().filter(|(owner, call)| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage()))
-            {
-                self.leaving.made(call);
-            }
-            for (owner, call, error) in failures {
-                if error.is_transport() {
-                    return Err(error.into());
-                }
-                found.failures.entry(owner).or_default().push(error.about(&call));
-            }
-            if stages.iter().any(|stage| matches!(stage, Stage::Lock | Stage::Qos | Stage::DeleteQos)) {
-                snapshot.qos = read::qos(client).await?;
-            }
-            if stages.iter().any(|stage| matches!(stage, Stage::Accounts | Stage::Describe | Stage::DeleteAccounts)) {
-                snapshot.accounts = read::accounts(client).await?;
-            }
-            if stages.iter().any(|stage| !matches!(stage, Stage::Lock | Stage::Qos | Stage::DeleteQos | Stage::Describe | Stage::EndJobs)) {
-                self.read_rows(client, cluster, &names, &mut snapshot).await?;
-            }
+            self.make(client, calls, &mut found).await?;
+            self.read_changed(client, &stages, &names, &mut snapshot).await?;
         }
         if matches!(self.about, Scope::Everything) {
-            self.leaving.retain(&snapshot);
+            self.removals.retain(&snapshot);
         }
         found.released = self.release(client, &found, &snapshot).await?;
         Ok(found)
+    }
+
+    /// Plans everybody's next calls from what was read. After the last round whoever has calls left has failed.
+    fn plan_round(&self, round: usize, snapshot: &Snapshot, refusals: &BTreeMap<OwnerRef, Refusal>, found: &mut Found) -> Vec<(OwnerRef, Call)> {
+        found.held = slurm_accounts::held(snapshot, &self.scope);
+        let now = Timestamp::now();
+        let mut calls = Vec::new();
+        for owner in self.owners(&found.held) {
+            let Some(plan) = self.plan(&owner, snapshot, &found.held, refusals, now) else { continue };
+            if self.claim.is_none() {
+                found.plans.insert(owner, plan);
+                continue;
+            }
+            if !found.failures.contains_key(&owner) && round < ROUNDS {
+                calls.extend(plan.calls.iter().cloned().map(|call| (owner.clone(), call)));
+            } else if !plan.calls.is_empty() {
+                found.failures.entry(owner.clone()).or_insert_with(|| vec![not_written(&plan.calls)]);
+            }
+            found.plans.insert(owner, plan);
+        }
+        calls
+    }
+
+    /// Makes the calls, and takes note of what was made and of what Slurm refused.
+    async fn make(&mut self, client: &SlurmClient, calls: Vec<(OwnerRef, Call)>, found: &mut Found) -> Result<(), SlurmError> {
+        let failures = write::execute(client, &self.scope.cluster, calls.clone()).await;
+        let made = |owner: &OwnerRef, call: &Call| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage());
+        for (_, call) in calls.iter().filter(|(owner, call)| made(owner, call)) {
+            self.removals.record(call);
+        }
+        for (owner, call, error) in failures {
+            if error.is_transport() {
+                return Err(error);
+            }
+            found.failures.entry(owner).or_default().push(error.about(&call));
+        }
+        Ok(())
+    }
+
+    /// Reads again what calls of these stages may have changed.
+    async fn read_changed(
+        &self,
+        client: &SlurmClient,
+        stages: &BTreeSet<Stage>,
+        names: &BTreeSet<AccountName>,
+        snapshot: &mut Snapshot,
+    ) -> Result<(), SlurmError> {
+        if stages.iter().any(|stage| matches!(stage, Stage::Lock | Stage::Qos | Stage::DeleteQos)) {
+            snapshot.qos = read::qos(client).await?;
+        }
+        if stages.iter().any(|stage| matches!(stage, Stage::Accounts | Stage::Describe | Stage::DeleteAccounts)) {
+            snapshot.accounts = read::accounts(client).await?;
+        }
+        if stages.iter().any(|stage| !matches!(stage, Stage::Lock | Stage::Qos | Stage::DeleteQos | Stage::Describe | Stage::EndJobs)) {
+            self.read_rows(client, names, snapshot).await?;
+        }
+        Ok(())
     }
 
     /// Whether the cluster is still this site's. Somebody may have deleted the claim, and somebody else made one.
@@ -185,18 +210,18 @@ impl Pass {
         Ok(!matches!(slurm_accounts::standing(&self.site, &accounts, false), Standing::Ours(_)))
     }
 
-    async fn read_rows(&self, client: &SlurmClient, cluster: &str, names: &BTreeSet<String>, snapshot: &mut Snapshot) -> Result<(), SlurmError> {
-        let existing: BTreeSet<String> = names.iter().filter(|name| snapshot.accounts.contains_key(*name)).cloned().collect();
+    async fn read_rows(&self, client: &SlurmClient, names: &BTreeSet<AccountName>, snapshot: &mut Snapshot) -> Result<(), SlurmError> {
+        let existing: BTreeSet<AccountName> = names.iter().filter(|name| snapshot.accounts.contains_key(*name)).cloned().collect();
         let above = snapshot.rows.values().map(|row| row.parent.clone()).filter(|parent| !parent.is_empty()).collect();
-        (snapshot.rows, snapshot.accounts_of) = read::rows(client, cluster, &existing, &above).await?;
+        (snapshot.rows, snapshot.accounts_of) = read::rows(client, &self.scope.cluster, &existing, &above).await?;
         Ok(())
     }
 
     /// The accounts whose associations are read.
-    fn accounts(&self, snapshot: &Snapshot) -> BTreeSet<String> {
+    fn accounts(&self, snapshot: &Snapshot) -> BTreeSet<AccountName> {
         let held = slurm_accounts::held(snapshot, &self.scope);
         let owners = self.owners(&held);
-        let mut names: BTreeSet<String> = owners
+        let mut names: BTreeSet<AccountName> = owners
             .iter()
             .flat_map(|owner| {
                 let known = held.get(owner).map(|held| held.account.clone());
@@ -205,7 +230,7 @@ impl Pass {
             .collect();
         for owner in &owners {
             if let Some((_, grant)) = self.grant(owner) {
-                names.extend(slurm_accounts::adoptable(snapshot, &grant.code).map(str::to_owned));
+                names.extend(slurm_accounts::adoptable(snapshot, &grant.code).cloned());
             }
         }
         names
@@ -233,7 +258,7 @@ impl Pass {
         owner: &OwnerRef,
         snapshot: &Snapshot,
         held: &BTreeMap<OwnerRef, HeldAccount>,
-        refusals: &BTreeMap<OwnerRef, aifactory_plan::model::intent::Refusal>,
+        refusals: &BTreeMap<OwnerRef, Refusal>,
         now: Timestamp,
     ) -> Option<AccountPlan> {
         let nobody = BTreeSet::new();
@@ -241,10 +266,10 @@ impl Pass {
         let view = AccountView {
             snapshot,
             policy: &self.policy,
-            users: self.word.as_ref().map(|word| &word.users),
+            users: self.config.as_ref().map(|config| &config.users),
             refused: refusals.get(owner),
             busy: self.busy.get(&account).unwrap_or(&nobody),
-            leaving: &self.leaving,
+            removals: &self.removals,
         };
         match self.grant(owner) {
             Some((intent, grant)) => Some(slurm_accounts::plan_grant(&self.site, intent, grant, &view, now)),
@@ -254,7 +279,7 @@ impl Pass {
     }
 }
 
-fn account_of(call: &Call) -> Option<String> {
+fn account_of(call: &Call) -> Option<AccountName> {
     match call {
         Call::Account { name, .. } | Call::Describe { name, .. } => Some(name.clone()),
         Call::Row { key, .. } | Call::DeleteRow(key) => Some(key.account.clone()),

@@ -8,7 +8,7 @@ use super::*;
 fn a_qos_names_untyped_gpus_sends_its_flags_whole_and_clears_by_name() {
     let call = Call::Qos {
         stage: Stage::Qos,
-        name: "grant-vision-h100-0123456789".into(),
+        name: QosName::new("grant-vision-h100-0123456789"),
         description: "ours".into(),
         flags: ["NO_DECAY".to_owned(), "DENY_LIMIT".to_owned()].into(),
         limits: [(Limit::GpuMinutes, Some(60)), (Limit::Gpus, None), (Limit::SubmittedJobs, Some(0)), (Limit::RunningJobs, None)].into(),
@@ -30,17 +30,18 @@ fn a_qos_names_untyped_gpus_sends_its_flags_whole_and_clears_by_name() {
 fn an_association_is_locked_by_numbers_and_never_without_a_qos() {
     let call = |qos: &[&str], locked| Call::Row {
         stage: Stage::Rows,
-        key: RowKey { account: "grant-a".into(), user: "alice".into(), partition: "h100".into() },
-        qos: qos.iter().map(|name| (*name).to_owned()).collect(),
-        default_qos: "grant-q".into(),
+        key: RowKey { account: AccountName::new("grant-a"), user: UserName::new("alice"), partition: PartitionName::new("h100") },
+        qos: qos.iter().map(|name| QosName::new(*name)).collect(),
+        default_qos: QosName::new("grant-q"),
         parent: None,
         locked,
         comment: String::new(),
     };
-    assert_eq!(row("bissen", &call(&["grant-q"], true)).unwrap()["max"]["jobs"]["total"]["number"], 0);
-    assert_eq!(row("bissen", &call(&["grant-q"], false)).unwrap()["max"]["jobs"]["active"]["infinite"], true);
+    let cluster = ClusterName::new("bissen");
+    assert_eq!(row(&cluster, &call(&["grant-q"], true)).unwrap()["max"]["jobs"]["total"]["number"], 0);
+    assert_eq!(row(&cluster, &call(&["grant-q"], false)).unwrap()["max"]["jobs"]["active"]["infinite"], true);
     // slurmrestd ends itself on these.
-    assert!(row("bissen", &call(&[], false)).is_none() && row("bissen", &call(&[""], false)).is_none());
+    assert!(row(&cluster, &call(&[], false)).is_none() && row(&cluster, &call(&[""], false)).is_none());
 }
 
 #[test]

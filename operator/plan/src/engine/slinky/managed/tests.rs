@@ -6,6 +6,7 @@ use aifactory_api::{Kind, OwnerRef};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::id::HubId;
 use crate::model::plan::{Observed, Plan, Step};
 use crate::model::report::{Detail, SitePhase};
 
@@ -32,7 +33,7 @@ fn site(managed: bool) -> SiteIntent {
 }
 
 fn ownership() -> Ownership {
-    Ownership::new("hub", &OwnerRef::new(Kind::AIFactory, "example", "example"), "1")
+    Ownership::new(&HubId::new("hub"), &OwnerRef::new(Kind::AIFactory, "example", "example"), "1")
 }
 
 fn planned(site: &SiteIntent, objects: &ObservedObjects, node_sets: &[NodeSetView]) -> Plan {

@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
+use crate::model::id::{AccountName, ClusterName, QosName, UserName};
+
 use super::{Completeness, Part, RunKey, RunRecord, RunState, Tally, Window};
 
 /// A run as it really was.
@@ -20,8 +22,8 @@ struct Run {
     late: i64,
 }
 
-fn account(number: usize) -> String {
-    format!("grant-{number}")
+fn account(number: usize) -> AccountName {
+    AccountName::new(format!("grant-{number}"))
 }
 
 fn overlap(a: (i64, i64), b: (i64, i64)) -> i64 {
@@ -61,10 +63,10 @@ impl Run {
             (false, _) => &["RUNNING"],
         };
         Some(RunRecord {
-            key: RunKey { cluster: "c".into(), job: self.job, submission: self.submission },
+            key: RunKey { cluster: ClusterName::new("c"), job: self.job, submission: self.submission },
             account: account(self.account),
-            qos: "q".into(),
-            user: "alice".into(),
+            qos: QosName::new("q"),
+            user: UserName::new("alice"),
             state: RunState::of(words.iter().copied()),
             start: self.start.clamp(window.from, window.to),
             end: if over { self.end.min(window.to) } else { 0 },
@@ -100,7 +102,7 @@ fn runs() -> impl Strategy<Value = Vec<Run>> {
 }
 
 /// Reads everything up to a moment.
-fn cycle(tally: &mut Tally, runs: &[Run], since: &BTreeMap<String, i64>, settle: i64, to: i64, longest: i64, known: impl Fn(&Run) -> i64) {
+fn cycle(tally: &mut Tally, runs: &[Run], since: &BTreeMap<AccountName, i64>, settle: i64, to: i64, longest: i64, known: impl Fn(&Run) -> i64) {
     let mut sweep = tally.sweep(since, settle, to);
     while let Some(slice) = sweep.next(longest) {
         let mut part = Part::new(slice.window);
@@ -115,7 +117,7 @@ fn cycle(tally: &mut Tally, runs: &[Run], since: &BTreeMap<String, i64>, settle:
     sweep.finish();
 }
 
-fn exact(runs: &[Run], to: i64) -> BTreeMap<String, i64> {
+fn exact(runs: &[Run], to: i64) -> BTreeMap<AccountName, i64> {
     let mut sums = BTreeMap::new();
     for run in runs {
         *sums.entry(account(run.account)).or_insert(0) += run.gpus * run.used(0, to);
@@ -124,11 +126,11 @@ fn exact(runs: &[Run], to: i64) -> BTreeMap<String, i64> {
     sums
 }
 
-fn counted(tally: &Tally) -> BTreeMap<String, i64> {
+fn counted(tally: &Tally) -> BTreeMap<AccountName, i64> {
     tally.usage().iter().filter(|(_, usage)| usage.used != 0).map(|((account, _), usage)| (account.clone(), usage.used)).collect()
 }
 
-fn everyone() -> BTreeMap<String, i64> {
+fn everyone() -> BTreeMap<AccountName, i64> {
     (0..3).map(|number| (account(number), 0)).collect()
 }
 
@@ -179,12 +181,12 @@ fn running_jobs_reserve_the_rest_of_their_limit() {
     let mut tally = Tally::default();
     for now in [150, 200, 400] {
         cycle(&mut tally, &runs, &everyone(), now - 20, now, 30, |_| now);
-        let usage = tally.usage().get(&(account(0), "q".to_owned())).unwrap();
+        let usage = tally.usage().get(&(account(0), QosName::new("q"))).unwrap();
         assert_eq!((usage.used, usage.reserved, usage.running), (2 * (now - 100), 2 * (1_000 - (now - 100)), true));
-        assert_eq!(tally.busy().get(&account(0)).unwrap(), &BTreeSet::from(["alice".to_owned()]));
+        assert_eq!(tally.busy().get(&account(0)).unwrap(), &BTreeSet::from([UserName::new("alice")]));
     }
     cycle(&mut tally, &runs, &everyone(), 1_000, 1_100, 30, |_| 1_100);
-    let usage = tally.usage().get(&(account(0), "q".to_owned())).unwrap();
+    let usage = tally.usage().get(&(account(0), QosName::new("q"))).unwrap();
     assert_eq!((usage.used, usage.reserved, usage.running), (1_600, 0, false));
     assert!(tally.busy().is_empty());
 }
@@ -216,7 +218,7 @@ fn suspended_time_is_no_use_but_is_charged() {
     let runs = [Run { halt: (150, 250), ..run(1, 100, 300) }];
     let mut tally = Tally::default();
     cycle(&mut tally, &runs, &everyone(), 220, 500, 30, |_| 500);
-    let usage = tally.usage().get(&(account(0), "q".to_owned())).unwrap();
+    let usage = tally.usage().get(&(account(0), QosName::new("q"))).unwrap();
     assert_eq!((usage.used, usage.surcharge), (200, 200));
 }
 

@@ -116,13 +116,13 @@ impl Merged<'_, '_> {
     fn access(&self, cache: &Cache) -> Option<GrantAccess> {
         let site = self.parts.first().and_then(|part| cache.site(part.standing.key));
         let kubernetes = self.details().find(|(part, detail)| *part == Part::Kubernetes && !detail.namespace.is_empty()).map(|(_, detail)| {
-            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.clone() }
+            KubernetesAccess { server: site.and_then(|site| site.access.api_server.clone()), namespace: detail.namespace.to_string() }
         });
         let slurm = self.details().find_map(|(_, detail)| detail.slurm.as_ref()).map(|slurm| SlurmAccess {
-            cluster: slurm.cluster.clone(),
-            account: slurm.account.clone(),
-            qos: slurm.entries.values().take(ENTRIES).map(|entry| entry.qos.clone()).collect(),
-            partitions: slurm.entries.values().take(ENTRIES).map(|entry| entry.partition.clone()).collect(),
+            cluster: slurm.cluster.to_string(),
+            account: slurm.account.to_string(),
+            qos: slurm.entries.values().take(ENTRIES).map(|entry| entry.qos.to_string()).collect(),
+            partitions: slurm.entries.values().take(ENTRIES).map(|entry| entry.partition.to_string()).collect(),
         });
         let login_hosts = site.map(|site| site.access.login_hosts.clone()).unwrap_or_default();
         (kubernetes.is_some() || slurm.is_some()).then_some(GrantAccess { kubernetes, slurm, login_hosts })

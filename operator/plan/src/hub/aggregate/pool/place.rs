@@ -83,7 +83,7 @@ impl Place<'_, '_> {
             gpus: detail.map_or(GpuCount::default(), |detail| GpuCount { capacity: detail.gpus, allocated: detail.allocated.unwrap_or_default() }),
             partition: detail
                 .and_then(|detail| detail.partition.as_ref())
-                .map(|(name, state)| PartitionStatus { name: name.clone(), state: state.clone() }),
+                .map(|(name, state)| PartitionStatus { name: name.to_string(), state: state.clone() }),
             message: message.map(|text| shorten(&text, 1000)),
         }
     }

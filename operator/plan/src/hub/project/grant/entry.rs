@@ -11,6 +11,7 @@ use super::{Scope, refusal};
 use crate::hub::cache::factory_of_pool;
 use crate::hub::project::share;
 use crate::model::budget;
+use crate::model::id::PartitionName;
 use crate::model::intent::{Budget, GrantPoolIntent, Refusal};
 use crate::model::site_key::{Part, SiteKey};
 
@@ -104,7 +105,7 @@ impl<'a> Entry<'a> {
             open: placed.state == PlacementState::Active,
             entry: self.entry.name.clone(),
             budget: Budget { device_minutes, accounting: spec.accounting, serial },
-            partition: spec.slurm.as_ref().map(|slurm| placed.slurm.as_ref().map_or(&slurm.partition, |own| &own.partition).clone()),
+            partition: spec.slurm.as_ref().map(|slurm| PartitionName::new(placed.slurm.as_ref().map_or(&slurm.partition, |own| &own.partition))),
         }
     }
 }

@@ -6,6 +6,7 @@ use aifactory_api::grant::{AccessGrant, KubernetesSubject, Member, MemberState};
 
 use crate::hub::cache::created;
 use crate::model::duration;
+use crate::model::id::UserName;
 use crate::model::intent::{Body, Desired, EgressIntent, End, GrantIntent, Intent, MemberCaps, MemberIntent, VERSION};
 
 /// The grant without pools and without addresses. `policy` is that of the site's factory; `None`: the factory can not be read.
@@ -41,7 +42,7 @@ fn member(member: &Member, policy: Option<&FactoryPolicy>) -> MemberIntent {
         id: member.id.clone(),
         role: member.role,
         subject: member.kubernetes.clone().filter(|subject| allowed(subject, policy)),
-        slurm_user: member.slurm.as_ref().map(|slurm| slurm.user.clone()),
+        slurm_user: member.slurm.as_ref().map(|slurm| UserName::new(&slurm.user)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aifactory_api::labels;
+use aifactory_plan::model::id::UserName;
 use aifactory_plan::model::intent::SiteConfig;
 
 use crate::credential::Fingerprint;
@@ -22,28 +23,28 @@ pub fn seen(look: &Look) -> Fingerprints {
 
 /// The maps as they were read once.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ReadWord {
+pub struct ReadConfig {
     fingerprints: Fingerprints,
-    word: Result<SiteConfig, String>,
+    config: Result<SiteConfig, String>,
 }
 
-impl ReadWord {
+impl ReadConfig {
     /// Decodes what was read beside the credential.
     pub fn of(texts: &BTreeMap<String, Vec<u8>>) -> Self {
-        let word = map(texts, labels::SITE_POLICY).and_then(|policy| Ok(SiteConfig { policy, users: map(texts, labels::SLURM_USERS)? }));
-        Self { fingerprints: KEYS.map(|key| texts.get(key).map(|text| Fingerprint::of(text))), word }
+        let config = map(texts, labels::SITE_POLICY).and_then(|policy| Ok(SiteConfig { policy, users: users(map(texts, labels::SLURM_USERS)?) }));
+        Self { fingerprints: KEYS.map(|key| texts.get(key).map(|text| Fingerprint::of(text))), config }
     }
 }
 
 /// The site's own maps as last read. Maps that can not be decoded leave those that were known before in force, and the credential alone.
 #[derive(Debug, Default)]
-pub struct OwnWord {
+pub struct OwnConfig {
     fingerprints: Option<Fingerprints>,
     known: Option<SiteConfig>,
     problem: Option<String>,
 }
 
-impl OwnWord {
+impl OwnConfig {
     /// The maps; `None` until some were read that can be decoded.
     pub fn known(&self) -> Option<&SiteConfig> {
         self.known.as_ref()
@@ -60,12 +61,12 @@ impl OwnWord {
     }
 
     /// Takes what was read; says whether other maps are in force now.
-    pub fn learn(&mut self, read: ReadWord) -> bool {
+    pub fn learn(&mut self, read: ReadConfig) -> bool {
         self.fingerprints = Some(read.fingerprints);
-        match read.word {
-            Ok(word) => {
+        match read.config {
+            Ok(config) => {
                 self.problem = None;
-                self.known.replace(word) != self.known
+                self.known.replace(config) != self.known
             }
             Err(problem) => {
                 self.problem = Some(problem);
@@ -73,6 +74,11 @@ impl OwnWord {
             }
         }
     }
+}
+
+/// Member id to user, as [`SiteConfig::users`].
+fn users(map: BTreeMap<String, String>) -> BTreeMap<String, UserName> {
+    map.into_iter().map(|(member, user)| (member, UserName::new(user))).collect()
 }
 
 fn map(texts: &BTreeMap<String, Vec<u8>>, key: &str) -> Result<BTreeMap<String, String>, String> {
@@ -89,22 +95,22 @@ fn map(texts: &BTreeMap<String, Vec<u8>>, key: &str) -> Result<BTreeMap<String, 
 mod tests {
     use super::*;
 
-    fn read(policy: &[u8], users: &[u8]) -> ReadWord {
-        ReadWord::of(&BTreeMap::from([(labels::SITE_POLICY.to_owned(), policy.to_vec()), (labels::SLURM_USERS.to_owned(), users.to_vec())]))
+    fn read(policy: &[u8], users: &[u8]) -> ReadConfig {
+        ReadConfig::of(&BTreeMap::from([(labels::SITE_POLICY.to_owned(), policy.to_vec()), (labels::SLURM_USERS.to_owned(), users.to_vec())]))
     }
 
     #[test]
     fn a_typo_leaves_what_was_known_in_force_and_says_where_it_is() {
-        let mut own = OwnWord::default();
+        let mut own = OwnConfig::default();
         assert!(!own.learn(read(b"", b"- a list")));
         assert_eq!(own.known(), None, "nothing is known before something can be decoded");
         assert!(own.learn(read(b"paused: \"true\"", b"p-1: u1")));
         for bad in [&b"p-1: [u1"[..], b"\xff", b"a: &a [b]\nc: *a", &[b'a'; 100 << 10]] {
             assert!(!own.learn(read(b"", bad)));
-            assert_eq!(own.known().map(|word| &word.users), Some(&BTreeMap::from([("p-1".to_owned(), "u1".to_owned())])));
+            assert_eq!(own.known().map(|config| &config.users), Some(&BTreeMap::from([("p-1".to_owned(), UserName::new("u1"))])));
             assert!(own.problem().is_some_and(|problem| problem.contains(labels::SLURM_USERS)));
         }
-        assert!(own.learn(ReadWord::of(&BTreeMap::new())));
+        assert!(own.learn(ReadConfig::of(&BTreeMap::new())));
         assert_eq!((own.known(), own.problem()), (Some(&SiteConfig::default()), None));
     }
 }

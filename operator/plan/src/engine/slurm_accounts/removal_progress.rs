@@ -9,15 +9,15 @@ use super::call::Call;
 use super::record::RowMark;
 use super::state::{RowKey, Snapshot};
 
-/// What is remembered of associations that are on their way out.
+/// How far the removal of each association is, as far as it is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leaving {
+pub struct RemovalProgress {
     marks: BTreeMap<RowKey, RowMark>,
 }
 
-impl Leaving {
+impl RemovalProgress {
     /// Takes note of a call that was made.
-    pub fn made(&mut self, call: &Call) {
+    pub fn record(&mut self, call: &Call) {
         match call {
             Call::Row { key, locked: true, comment, .. } => {
                 if let Some(mark) = RowMark::parse(comment) {
