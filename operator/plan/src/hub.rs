@@ -9,4 +9,5 @@ pub mod known_sites;
 pub mod ledger;
 pub mod project;
 pub mod reports;
+pub mod sent;
 pub mod urgency;

@@ -839,3 +839,76 @@ fn nodes_of_a_site_that_never_reported_do_not_count_as_ready() {
     let nodes = status.conditions.iter().find(|found| found.type_ == "NodesReady").expect("the condition");
     assert_eq!((nodes.status.as_str(), nodes.message.as_str()), ("Unknown", "bissen: SiteClaimed: the site belongs to AIFactory other/other"));
 }
+
+/// A factory that is being deleted lets its sites go one after the other: what is given then is given where nobody may look any more.
+#[test]
+fn a_factory_that_is_being_deleted_gives_nothing_new() {
+    let mut hub = Hub::new();
+    hub.factory.as_mut().unwrap()["metadata"]["deletionTimestamp"] = json!("2026-12-15T11:00:00Z");
+    let intent = intent_at(&hub, &bissen());
+    assert_eq!(intent.only_if_held.as_ref().map(|refusal| refusal.reason), Some(Reason::Draining));
+    assert_eq!(intent.desired, Desired::Bound, "what is held stays");
+}
+
+/// Those who get no access are named to the site all the same: a binding of others by which one of them works is found by them.
+#[test]
+fn members_who_are_barred_are_looked_for() {
+    let mut hub = Hub::new();
+    hub.factory.as_mut().unwrap()["spec"]["policy"]["subjectPrefixes"] = json!(["sso:"]);
+    hub.spec()["members"][1]["state"] = json!("Suspended");
+    let intent = intent_at(&hub, &bissen());
+    assert_eq!(members(&intent), [("p-1", None)]);
+    let barred: Vec<_> = intent.barred.iter().map(|member| (member.id.as_str(), member.subject.as_ref().unwrap().name.as_str())).collect();
+    assert_eq!(barred, [("p-1", "oidc:1"), ("p-2", "oidc:2")]);
+    hub.factory = None;
+    hub.undecodable = true;
+    let barred: Vec<_> = intent_at(&hub, &bissen()).barred.into_iter().map(|member| member.id).collect();
+    assert_eq!(barred, ["p-2"], "nobody knows whom the factory allows");
+}
+
+/// A label of a pool on a node of another factory's site takes no node there.
+#[test]
+fn a_pool_is_not_placed_at_a_site_of_another_factory_with_the_same_name() {
+    use aifactory_plan::model::intent::Presence;
+    let hub = Hub::new();
+    let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
+    let other = SiteKey::new(OwnerRef::new(Kind::AIFactory, "example", "south"), "bissen");
+    let projection = project::pool(&hub.world(), &pool_ref, &BTreeSet::from([other.clone()]));
+    match &projection.sites[&other].body {
+        Body::Pool(pool) => assert_eq!(pool.presence, Presence::Absent),
+        Body::Grant(_) => panic!("a grant"),
+    }
+}
+
+/// The longest names that the definitions allow.
+#[test]
+fn the_longest_names_of_sites_fit_into_status() {
+    let (namespace, name, site) = ("n".repeat(63), "f".repeat(63), "s".repeat(40));
+    let mut hub = Hub::new();
+    let mut south = hub.factory.clone().expect("a factory");
+    (south["metadata"]["namespace"], south["metadata"]["name"]) = (json!(namespace), json!(name));
+    south["spec"]["sites"][0]["name"] = json!(site);
+    hub.others.push(south);
+    let mut pool = pool("far", json!({"kubernetes": {}}), json!([{"name": site}]));
+    pool["metadata"]["namespace"] = json!(namespace);
+    pool["spec"]["factoryRef"]["name"] = json!(name);
+    pool["spec"]["consumers"] = json!([{"name": "example", "namespaces": {"names": ["example"]}}]);
+    hub.pools.push(pool);
+    let mut entry = entry("far");
+    entry["poolRef"]["namespace"] = json!(namespace);
+    hub.grants[0] = grant(json!([entry]));
+    let key = SiteKey::new(OwnerRef::new(Kind::AIFactory, &namespace, &name), &site);
+    hub.sites.insert(key.clone(), SiteReport { reachable: true, synced: true, ..SiteReport::default() });
+    let status = hub.settled().status;
+    assert_eq!(status.sites.iter().map(|row| row.name.len()).max(), Some(168));
+    assert_eq!(schema::complaints("AccessGrant", &serde_json::to_value(status).unwrap()), [] as [String; 0]);
+    // A pool is shown at a site of another factory while something of it is there.
+    let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
+    let world = hub.world();
+    let projection = project::pool(&world, &pool_ref, &BTreeSet::from([key.clone()]));
+    hub.sites.get_mut(&key).unwrap().held.insert(pool_ref.clone(), Held::Live);
+    let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &hub.abandoned };
+    let status = aggregate::pool(&world, world.pool(&pool_ref).unwrap(), &projection, &reports, &ReportIndex::default(), now()).status;
+    assert_eq!(status.sites.iter().map(|row| row.name.len()).max(), Some(168));
+    assert_eq!(schema::complaints("GPUPool", &serde_json::to_value(status).unwrap()), [] as [String; 0]);
+}

@@ -61,6 +61,7 @@ impl Both {
             uid: uid.clone(),
             generation: 1,
             created: Timestamp::UNIX_EPOCH,
+            serial: 0,
             body: Body::Grant(Box::new(grant.clone())),
         };
         self.kubernetes.plan(site, &intent, refused.get(&owner), policy, *now)

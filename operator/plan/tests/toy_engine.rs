@@ -164,7 +164,8 @@ impl Site {
 
     fn ask(&mut self, name: &str, desired: Desired) {
         let body = Body::Grant(Box::new(GrantIntent { desired, ..grant() }));
-        let intent = Intent { version: VERSION, owner: named(name), uid: format!("uid-of-{name}"), generation: 1, created: self.now, body };
+        let intent =
+            Intent { version: VERSION, owner: named(name), uid: format!("uid-of-{name}"), generation: 1, created: self.now, serial: 0, body };
         self.intents.insert(named(name), Arc::new(intent));
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use aifactory_api::factory::{Site, SiteKubernetes};
 use aifactory_api::slurm::SlurmRest;
 use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::hub::sent::Sent;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::digest::{Digest, digest_of};
 use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::site_key::{Part, SiteKey};
@@ -26,7 +26,7 @@ struct Worked {
     incarnation: Incarnation,
     sender: SiteSender,
     site: Option<SiteIntent>,
-    intents: BTreeMap<OwnerRef, (Digest, Arc<Intent>)>,
+    intents: BTreeMap<OwnerRef, Sent>,
     tombstones: BTreeSet<OwnerRef>,
 }
 
@@ -103,6 +103,13 @@ impl Sites {
         Worked { source: source.clone(), incarnation, sender, site: None, intents: BTreeMap::new(), tombstones: BTreeSet::new() }
     }
 
+    /// Gives intents the serials under which they were sent, or are to be sent.
+    pub fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
+        for (key, intent) in intents {
+            Sent::number(self.sites.get(key).and_then(|worked| worked.intents.get(&intent.owner)), intent);
+        }
+    }
+
     /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
     pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
@@ -121,12 +128,12 @@ impl Sites {
 
     fn put(&mut self, key: &SiteKey, intent: &Intent) {
         let Some(worked) = self.sites.get_mut(key) else { return };
-        let digest = digest_of(intent);
-        if worked.intents.get(&intent.owner).is_some_and(|(told, _)| *told == digest) {
+        if worked.intents.get(&intent.owner).is_some_and(|sent| *sent.intent == *intent) {
             return;
         }
-        let intent = Arc::new(intent.clone());
-        worked.intents.insert(intent.owner.clone(), (digest, intent.clone()));
+        let sent = Sent::new(intent);
+        let intent = sent.intent.clone();
+        worked.intents.insert(intent.owner.clone(), sent);
         worked.tombstones.remove(&intent.owner);
         self.recipients.entry(intent.owner.clone()).or_default().insert(key.clone());
         let _ = worked.sender.send(ToSite::Put(intent));
@@ -160,7 +167,7 @@ impl Sites {
     /// Sends a part the whole desired set again, so that nothing depends on a message that was sent once.
     pub fn resend(&self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
-        let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
+        let intents = worked.intents.iter().map(|(owner, sent)| (owner.clone(), sent.intent.clone())).collect();
         let _ = worked.sender.send(ToSite::Everything(Box::new(DesiredSet { intents, tombstones: worked.tombstones.clone() })));
     }
 

@@ -85,7 +85,8 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
         Write::Conditions(conditions) => {
             // No apply: the API server refuses one on an object that is of another type than its schema says.
             let params = PatchParams { field_manager: Some(labels::CONDITIONS_MANAGER.to_owned()), ..PatchParams::default() };
-            let patch = json!({"metadata": {"uid": meta.uid}, "status": {"conditions": conditions}});
+            // Only on what was read, since all conditions are written.
+            let patch = json!({"metadata": {"resourceVersion": meta.resource_version}, "status": {"conditions": conditions}});
             answered(owner, api.patch_status(&owner.name, &params, &Patch::Merge(patch))).await
         }
         Write::AddFinalizer | Write::RemoveFinalizer => {

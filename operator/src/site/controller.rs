@@ -182,6 +182,11 @@ impl<D: Driver> Core<D> {
         new
     }
 
+    /// The last report about a pool or grant.
+    pub fn reported(&self, owner: &OwnerRef) -> Option<&Report> {
+        self.reported.get(owner)
+    }
+
     /// The last report about the site.
     pub fn site_reported(&self) -> Option<&SiteReport> {
         self.site_reported.as_ref()

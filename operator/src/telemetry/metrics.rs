@@ -213,7 +213,7 @@ impl Metrics {
         );
         registry.register(
             "undecodable_objects",
-            "Objects in lists, watches and answers that this release could not decode; each is sample in the log, and where it is ours, in its status",
+            "Objects in lists, watches and answers that this release could not decode; each is named in the log, and where it is ours, in its status",
             BROKEN.clone(),
         );
         registry.register("leader_election_master_status", "1 while this process leads, 0 while it waits", self.leader.clone());

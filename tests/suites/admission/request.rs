@@ -63,14 +63,9 @@ impl Request {
         Self::new("DELETE", path, "application/json", None)
     }
 
-    /// Whether it changes nothing in any case.
-    pub fn reads(&self) -> bool {
-        self.method == "GET"
-    }
-
-    /// The same as a dry run.
+    /// The same as a dry run; a read stays what it is.
     pub fn dry_run(mut self) -> Self {
-        if self.path.contains("dryRun=") {
+        if self.method == "GET" || self.path.contains("dryRun=") {
             return self;
         }
         let joint = if self.path.contains('?') { '&' } else { '?' };

@@ -117,7 +117,7 @@ pub struct GrantSummary {
 #[serde(rename_all = "camelCase")]
 pub struct GrantSiteStatus {
     /// The site's name.
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Where the grant stands at this site.
     pub phase: SiteRowPhase,

@@ -63,7 +63,7 @@ pub struct PoolGpuHours {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolSiteStatus {
     /// The site's name.
-    #[schemars(length(min = 1, max = 40))]
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// Pending, Ready, Degraded, Draining, Gone or Unknown.
     #[schemars(length(max = 32))]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::OwnerRef;
 
 use super::cache::Cache;
-use crate::model::report::Report;
+use crate::model::report::{Detail, Report};
 use crate::model::site_key::SiteKey;
 use crate::model::visits::Visits;
 use awaited::Awaited;
@@ -97,6 +97,12 @@ impl ReportIndex {
     /// The reports about a resource.
     pub fn about(&self, owner: &OwnerRef) -> impl Iterator<Item = (&SiteKey, &Report)> {
         self.visits.of(self.by_owner.get(owner).into_iter().flatten())
+    }
+
+    /// Whether a report of a part says that members of some grant still have access there.
+    pub fn any_access(&self, key: &SiteKey) -> bool {
+        let owners = self.visits.of(self.by_part.get(key).into_iter().flatten());
+        owners.filter_map(|owner| self.get(owner, key)).any(|report| matches!(&report.detail, Detail::Grant(detail) if !detail.access_removed))
     }
 
     /// The sums over the pools and grants at a site, in all its parts.

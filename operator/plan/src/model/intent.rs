@@ -112,6 +112,8 @@ pub struct Intent {
     pub generation: i64,
     /// When the resource was created: where a cap is short, earlier ones come first.
     pub created: Timestamp,
+    /// How often the part was sent another intent for this resource before.
+    pub serial: i64,
     /// What is wanted.
     pub body: Body,
 }
@@ -226,6 +228,10 @@ pub struct GrantIntent {
     pub keep: bool,
     /// Active members only.
     pub members: Vec<MemberIntent>,
+    /// Those who are to have no access, with their subjects: suspended members, and members whom the factory does not allow. They are given nothing; a
+    /// binding of others by which one of them can work is found by them.
+    #[serde(default)]
+    pub barred: Vec<MemberIntent>,
     /// The granted pools at this site.
     pub pools: Vec<GrantPoolIntent>,
     /// Caps for each member, where Slurm runs the work.

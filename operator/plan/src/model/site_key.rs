@@ -52,7 +52,7 @@ impl SiteKey {
         let OwnerRef { kind: _, namespace, name } = &self.factory;
         if self.factory == *home {
             self.site.clone()
-        } else if namespace == name && home.namespace != *namespace {
+        } else if namespace == name {
             format!("{namespace}/{}", self.site)
         } else {
             format!("{namespace}/{name}/{}", self.site)

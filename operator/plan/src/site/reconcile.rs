@@ -103,6 +103,7 @@ impl Reconciler<'_> {
             uid: uid.unwrap_or_default(),
             generation: 0,
             created: self.now,
+            serial: 0,
             body: Body::Pool(absent.clone()),
         };
         self.pool(&intent, &absent)

@@ -116,7 +116,7 @@ mod tests {
             partition: None,
         });
         let (owner, created) = (owner(index), Timestamp::UNIX_EPOCH + SignedDuration::from_secs(created.into()));
-        Intent { version: VERSION, owner, uid: "1".to_owned(), generation: 1, created, body: Body::Grant(Box::new(grant)) }
+        Intent { version: VERSION, owner, uid: "1".to_owned(), generation: 1, created, serial: 0, body: Body::Grant(Box::new(grant)) }
     }
 
     proptest! {

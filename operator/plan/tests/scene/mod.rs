@@ -159,6 +159,7 @@ pub fn grant_intent(egress: Vec<EgressIntent>, cross_site: Option<CrossSiteInten
         desired: Desired::Bound,
         only_if_held: None,
         keep: false,
+        barred: Vec::new(),
         members: Vec::new(),
         pools: Vec::new(),
         caps: aifactory_plan::model::intent::MemberCaps::default(),

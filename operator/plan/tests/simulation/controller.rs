@@ -1,7 +1,6 @@
 //! The hub's controller around the pure core, as the operator drives it: caches, schedule, what sites were sent and what they report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use aifactory_api::{AIFactory, Kind, OwnerRef, Reason, labels};
 use aifactory_plan::hub::aggregate::Reports;
@@ -11,10 +10,10 @@ use aifactory_plan::hub::holders::Holders;
 use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::reports::ReportIndex;
+use aifactory_plan::hub::sent::Sent;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::digest::Digest;
 use aifactory_plan::model::freshness::{Freshness, Incarnation, Moment};
-use aifactory_plan::model::intent::{Intent, SiteConfig, SiteIntent};
+use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
 use aifactory_plan::model::report::{Held, SiteReport};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
@@ -44,7 +43,7 @@ pub struct Worked {
     pub worker: WorkerId,
     pub source: CredentialSource,
     pub site: Option<SiteIntent>,
-    pub intents: BTreeMap<OwnerRef, (Digest, Arc<Intent>)>,
+    pub intents: BTreeMap<OwnerRef, Sent>,
     pub tombstones: BTreeSet<OwnerRef>,
 }
 
@@ -321,8 +320,9 @@ impl Controller {
     /// Takes in what a report of a part about itself means for the set of known sites.
     fn learn_of(&mut self, key: &SiteKey, report: &SiteReport) {
         let waits = !report.reachable && report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Pending);
-        let met = report.reachable && !report.released;
-        let over = report.released && report.synced && report.held.values().all(|held| *held == Held::Retained);
+        let live = report.held.values().any(|held| *held != Held::Retained);
+        let met = report.reachable && (!report.released || live);
+        let over = report.released && report.synced && !live && !self.reports.any_access(key);
         let identity = report.cluster_uid.clone();
         if over {
             self.known.remove(key);

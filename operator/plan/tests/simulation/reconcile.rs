@@ -1,14 +1,15 @@
 //! The hub's controller reconciles one resource: projects it, sends intents to sites, and aggregates reports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use aifactory_api::factory::{Site, SiteKubernetes};
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::hub::aggregate::{self, Outcome};
+use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
+use aifactory_plan::hub::project::GrantProjection;
+use aifactory_plan::hub::sent::Sent;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Intent, SiteConfig};
 use aifactory_plan::model::report::SiteReport;
@@ -127,6 +128,18 @@ impl Controller {
         }
     }
 
+    fn project_grant(&self, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, ledger: &mut Ledger, now: Ms) -> Option<GrantProjection> {
+        let mut projection = project::grant_within(&self.cache, owner, holders, Some(ledger), time(now))?;
+        self.number(&mut projection.sites);
+        Some(projection)
+    }
+
+    fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
+        for (key, intent) in intents {
+            Sent::number(self.sites.get(key).and_then(|worked| worked.intents.get(&intent.owner)), intent);
+        }
+    }
+
     /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
     fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
@@ -142,12 +155,12 @@ impl Controller {
 
     fn send(&mut self, key: &SiteKey, intent: &Intent) {
         let Some(worked) = self.sites.get_mut(key) else { return };
-        let digest = digest_of(intent);
-        if worked.intents.get(&intent.owner).is_some_and(|(sent, _)| *sent == digest) {
+        if worked.intents.get(&intent.owner).is_some_and(|sent| *sent.intent == *intent) {
             return;
         }
-        let intent = Arc::new(intent.clone());
-        worked.intents.insert(intent.owner.clone(), (digest, intent.clone()));
+        let sent = Sent::new(intent);
+        let intent = sent.intent.clone();
+        worked.intents.insert(intent.owner.clone(), sent);
         worked.tombstones.remove(&intent.owner);
         self.out.push(Out::Tell(worked.worker, ToSite::Put(intent)));
     }
@@ -163,7 +176,7 @@ impl Controller {
     /// Sends a part the whole desired set again.
     pub fn resend(&mut self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
-        let intents = worked.intents.iter().map(|(owner, (_, intent))| (owner.clone(), intent.clone())).collect();
+        let intents = worked.intents.iter().map(|(owner, sent)| (owner.clone(), sent.intent.clone())).collect();
         self.out.push(Out::Tell(worked.worker, ToSite::Everything(intents, worked.tombstones.clone())));
     }
 
@@ -178,7 +191,8 @@ impl Controller {
     fn pool(&mut self, owner: &OwnerRef, pool: &GPUPool, now: Ms) -> Option<Write> {
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
-        let projection = project::pool(&self.cache, owner, &holders);
+        let mut projection = project::pool(&self.cache, owner, &holders);
+        self.number(&mut projection.sites);
         self.assign(owner, &projection.sites);
         let outcome = aggregate::pool(&self.cache, pool, &projection, &self.about(owner), &self.reports, time(now));
         if outcome.finished {
@@ -197,9 +211,9 @@ impl Controller {
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
-        let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), time(now));
+        let mut projection = self.project_grant(owner, &holders, &mut ledger, now);
         if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
-            projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), time(now));
+            projection = self.project_grant(owner, &holders, &mut ledger, now);
         }
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);

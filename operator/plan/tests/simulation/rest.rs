@@ -250,6 +250,10 @@ impl Sim {
             .collect()
     }
 
+    fn factory_is_being_deleted(&self) -> bool {
+        matches!(self.decodable(&cast::factory(0)), Some(Resource::Factory(factory)) if factory.metadata.deletion_timestamp.is_some())
+    }
+
     fn factory_site(&self, site: usize) -> Option<Site> {
         match self.decodable(&cast::factory(0)) {
             Some(Resource::Factory(factory)) => factory.spec.sites.iter().find(|known| known.name == SITES[site]).cloned(),
@@ -287,7 +291,9 @@ impl Sim {
             let counts: Option<Vec<i64>> = pool.spec.sites.iter().map(|known| known.count.map(i64::from)).collect();
             let fits = counts.is_none_or(|counts| entry.max_gpus <= counts.iter().sum::<i64>() * 4);
             let stages = pool.spec.stage.admits(grant.spec.early_access) && of_factory.stage.admits(grant.spec.early_access);
-            let new = fits && stages && here.state == PlacementState::Active && pool.metadata.deletion_timestamp.is_none();
+            // "They get nothing new", says docs/src/operations/delete.md of what is being deleted.
+            let stays = pool.metadata.deletion_timestamp.is_none() && !self.factory_is_being_deleted();
+            let new = fits && stages && here.state == PlacementState::Active && stays;
             placed = placed.max(if !consumer || !(residency.is_empty() || residency.iter().any(inside)) {
                 Placed::Refused
             } else if new {

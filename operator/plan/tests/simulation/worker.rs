@@ -10,7 +10,7 @@ use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
-use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::model::report::{Detail, Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use aifactory_plan::site::index::{Change, Index, Seen};
 use aifactory_plan::site::policy::SitePolicy;
@@ -568,6 +568,7 @@ impl Worker {
         };
         if self.reported.get(owner) != Some(&report) {
             self.reported.insert(owner.clone(), report.clone());
+            self.site_dirty = true;
             if self.lost.remove(owner) {
                 self.schedule.add_at(owner.clone(), now + 30 * SECOND);
             }
@@ -579,7 +580,9 @@ impl Worker {
         let owners = self.index.owners(&self.key.factory).into_iter();
         owners
             .map(|owner| {
-                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained());
+                let lets_work =
+                    self.reported.get(&owner).is_some_and(|report| matches!(&report.detail, Detail::Grant(detail) if !detail.access_removed));
+                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained()) && !lets_work;
                 (owner, if retained { Held::Retained } else { Held::Live })
             })
             .collect()

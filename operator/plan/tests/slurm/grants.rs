@@ -62,6 +62,7 @@ pub fn grant() -> GrantIntent {
         desired: Desired::Bound,
         only_if_held: None,
         keep: false,
+        barred: Vec::new(),
         members: vec![member("m1", Some("alice")), member("m2", Some("bob"))],
         pools: vec![pool("h100", "gpua", 600), pool("a100", "gpub", 60)],
         caps: MemberCaps { max_gpus: Some(2), max_jobs: None, max_wall_minutes: Some(120) },
@@ -146,7 +147,7 @@ impl World {
                 Some((uid, grant)) => {
                     let body = Body::Grant(Box::new(grant.clone()));
                     let created = Timestamp::UNIX_EPOCH;
-                    let intent = Intent { version: VERSION, owner: owner.clone(), uid: uid.clone(), generation: 1, created, body };
+                    let intent = Intent { version: VERSION, owner: owner.clone(), uid: uid.clone(), generation: 1, created, serial: 0, body };
                     plan_grant(&self.site, &intent, grant, &view, self.now)
                 }
                 None => plan_gone(&self.site, owner, &held[owner], &view, self.now),

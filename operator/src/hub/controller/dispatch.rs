@@ -64,6 +64,7 @@ impl Hub {
                     });
                 }
                 Err(_) => {
+                    self.pending.remove(&owner);
                     tracing::error!(%owner, "Reconciling panicked");
                     self.settings.metrics.panicked(owner.kind);
                     self.broken(owner);

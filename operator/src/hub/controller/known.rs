@@ -48,8 +48,9 @@ impl Hub {
         let Some(report) = self.site_reports.get(key) else { return };
         // The worker has made contact, and waits before it writes.
         let waits = !report.reachable && report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Pending);
-        let met = report.reachable && !report.released;
-        let over = report.released && report.synced && report.held.values().all(|held| *held == Held::Retained);
+        let live = report.held.values().any(|held| *held != Held::Retained);
+        let met = report.reachable && (!report.released || live);
+        let over = report.released && report.synced && !live && !self.reports.any_access(key);
         let identity = report.cluster_uid.clone();
         // Two that found the cluster free at the same time were both stored; whom it refuses has never been let in.
         let claimed = report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::SiteClaimed);

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, Reason, labels};
+use aifactory_plan::hub::ledger::Ledger;
+use aifactory_plan::hub::project::GrantProjection;
 use aifactory_plan::hub::{aggregate, project};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use jiff::Timestamp;
@@ -101,7 +103,8 @@ impl Hub {
         // A pool that is not being deleted need not wait for parts that have not reported: what they hold is known as soon as they answer.
         let deleting = pool.metadata.deletion_timestamp.is_some();
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
-        let projection = project::pool(&self.cache, owner, &holders);
+        let mut projection = project::pool(&self.cache, owner, &holders);
+        self.sites.number(&mut projection.sites);
         self.assign(owner, &projection.sites);
         let outcome = aggregate::pool(&self.cache, pool, &projection, &self.about(owner), &self.reports, Timestamp::now());
         if outcome.finished {
@@ -133,10 +136,10 @@ impl Hub {
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
-        let mut projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
+        let mut projection = self.project_grant(owner, &holders, &mut ledger, now);
         if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
             // Budget that one site has released can be assigned to another now.
-            projection = project::grant_within(&self.cache, owner, &holders, Some(&mut ledger), now);
+            projection = self.project_grant(owner, &holders, &mut ledger, now);
         }
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
@@ -166,6 +169,12 @@ impl Hub {
             }
             aggregate::strip(status, &growing);
         })
+    }
+
+    fn project_grant(&self, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, ledger: &mut Ledger, now: Timestamp) -> Option<GrantProjection> {
+        let mut projection = project::grant_within(&self.cache, owner, holders, Some(ledger), now)?;
+        self.sites.number(&mut projection.sites);
+        Some(projection)
     }
 
     /// The parts that may hold something of a resource.

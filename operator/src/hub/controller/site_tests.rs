@@ -7,8 +7,9 @@ mod fake;
 use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::model::intent::{Body, Desired};
-use aifactory_plan::model::report::{Finding, Held, HeldChange, SiteReport};
+use aifactory_plan::model::id::TenantNamespace;
+use aifactory_plan::model::intent::{Body, Desired, Intent};
+use aifactory_plan::model::report::{Detail, Finding, GrantDetail, Held, HeldChange, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use serde_json::json;
 
@@ -241,4 +242,63 @@ async fn what_a_site_held_when_contact_was_lost_is_not_forgotten() {
     world.put(grant(json!({})));
     let intent = tokio::time::timeout(Duration::from_secs(60), site.intent_of(&voxelia())).await.unwrap();
     assert!(matches!(&intent.body, Body::Grant(grant) if grant.keep), "{intent:?}");
+}
+
+/// A site may have acted on the intent in between, so that a report from before it says nothing of the intent that came back.
+#[tokio::test(start_paused = true)]
+async fn a_report_does_not_answer_an_intent_that_came_back_after_another() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.put(pool(json!({})));
+    world.put(grant(json!({})));
+    world.listed();
+    let mut site = recorded(&world).await;
+    site.send(FromSite::Site(Box::new(holding(&[]))));
+    let first = site.intent_of(&voxelia()).await;
+    site.send(FromSite::About(Box::new(fake::gone(&first))));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let may_give = |world: &World| world.object(&voxelia()).unwrap()["status"]["mayGiveAccess"].clone();
+    assert_eq!(may_give(&world), json!(false));
+    world.put(factory(json!({"spec": {"policy": {"subjectPrefixes": ["sso:"]}}})));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put(factory(json!({})));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let last = site.last_intent_of(&voxelia()).unwrap();
+    assert_eq!((last.serial, &last.body), (2, &first.body));
+    assert_eq!(may_give(&world), json!(true), "nobody knows what the site did in between");
+    site.send(FromSite::About(Box::new(fake::gone(&last))));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(may_give(&world), json!(false));
+}
+
+/// A namespace that is kept says nothing of who can work in it.
+#[tokio::test(start_paused = true)]
+async fn a_part_at_which_a_member_can_still_work_is_not_let_go() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.put(pool(json!({})));
+    world.put(grant(json!({"spec": {"state": "Revoked"}})));
+    world.listed();
+    let mut site = recorded(&world).await;
+    let retained = SiteReport { held: [(voxelia(), Held::Retained)].into(), ..holding(&[]) };
+    site.send(FromSite::Site(Box::new(retained.clone())));
+    let intent = site.intent_of(&voxelia()).await;
+    let open = |intent: &Intent| {
+        let mut report = fake::gone(intent);
+        report.phase = SitePhase::Locked;
+        report.detail =
+            Detail::Grant(GrantDetail { namespace: TenantNamespace::new("aif-voxelia"), access_removed: false, ..GrantDetail::default() });
+        FromSite::About(Box::new(report))
+    };
+    site.send(open(&intent));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put(factory(json!({"spec": {"sites": []}})));
+    while !site.site_intent().await.release {}
+    if let Some(intent) = site.last_intent_of(&voxelia()) {
+        site.send(open(&intent));
+    }
+    site.send(FromSite::Site(Box::new(SiteReport { released: true, ..retained })));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_ne!(world.config_map("aifactory-known-sites").unwrap()["data"], json!({}), "the part still lets somebody work");
+    assert!(!site.ended());
 }

@@ -268,6 +268,7 @@ fn intent(name: &str, generation: i64) -> Arc<Intent> {
         uid: name.to_owned(),
         generation,
         created: Timestamp::UNIX_EPOCH,
+        serial: 0,
         body: Body::Pool(PoolIntent {
             presence: Presence::Active,
             accelerator: Accelerator {

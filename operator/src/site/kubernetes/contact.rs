@@ -14,6 +14,7 @@ use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::report::Finding;
+use aifactory_plan::model::text::shorten;
 use jiff::Timestamp;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -115,14 +116,17 @@ impl Served {
     }
 }
 
+/// As long as status may say what a site calls its version and its cluster.
+const TEXT: usize = 63;
+
 /// Makes contact. There is a session where the cluster is the expected one and not claimed by others; access is given in it only where the site's
 /// policies are in force.
 pub async fn connect(reader: &CredentialReader, source: &CredentialSource, intent: &SiteIntent) -> Result<Session, NoContact> {
     let found = reader.connect(source).await?;
     let client = &found.clients.rpc;
-    let version = call(client.apiserver_version()).await?.git_version;
+    let version = shorten(&call(client.apiserver_version()).await?.git_version, TEXT);
     let namespaces: Api<Tolerant<Namespace>> = Api::all(client.clone());
-    let cluster_uid = call(namespaces.get("kube-system")).await?.uid().unwrap_or_default();
+    let cluster_uid = shorten(&call(namespaces.get("kube-system")).await?.uid().unwrap_or_default(), TEXT);
     check_identity(intent, &cluster_uid)?;
     if !intent.recorded {
         // The claim is only read here: a cluster of another factory is not recorded by the hub.

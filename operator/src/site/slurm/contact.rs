@@ -8,6 +8,7 @@ use aifactory_api::slurm::SlurmRest;
 use aifactory_plan::model::id::{AccountName, ClusterName};
 use aifactory_plan::model::intent::SiteIntent;
 use aifactory_plan::model::report::Finding;
+use aifactory_plan::model::text::shorten;
 use serde_json::Value;
 
 use super::claim::claim;
@@ -86,7 +87,8 @@ async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &ClusterName) -> 
             format!("there is no account {parent} in cluster {cluster}; make it: sacctmgr add account {parent} cluster={cluster}"),
         ));
     }
-    Ok(text("/meta/slurm/release"))
+    // As long as status may say it.
+    Ok(shorten(&text("/meta/slurm/release"), 63))
 }
 
 /// Whether slurmctld and the database answer.

@@ -217,7 +217,7 @@ impl Wanted {
             slot.get_or_insert_with(|| denied.refusal.clone());
         }
         match (site, broken) {
-            (Some(site), None) => placement.restrict(scope.grant, entry.pool, site, placed),
+            (Some(site), None) => placement.restrict(scope.grant, (entry.factory, entry.pool), site, placed),
             (_, broken) => placement.broken = placement.broken.take().or(broken),
         }
     }

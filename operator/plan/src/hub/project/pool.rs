@@ -36,13 +36,14 @@ pub fn pool(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
     let left = cache.known.iter().map(|known| &known.key).filter(|key| key.factory == factory_ref && named(cache, key).is_none());
     keys.extend(left.filter(|key| could_use(pool, key.part) && pool.spec.sites.iter().any(|placed| placed.name == key.site)).cloned());
     for key in keys {
-        if let Some(body) = body(cache, pool, &key, absent) {
+        if let Some(body) = body(cache, pool, (&factory_ref, &key), absent) {
             let intent = Intent {
                 version: VERSION,
                 owner: owner.clone(),
                 uid: pool.metadata.uid.clone().unwrap_or_default(),
                 generation: pool.metadata.generation.unwrap_or_default(),
                 created: created(&pool.metadata),
+                serial: 0,
                 body: Body::Pool(body),
             };
             projection.sites.insert(key, intent);
@@ -128,8 +129,9 @@ fn nodes(pool: &GPUPool, placed: Option<&PoolSite>) -> Option<NodeSource> {
     }
 }
 
-fn body(cache: &Cache, pool: &GPUPool, key: &SiteKey, absent: bool) -> Option<PoolIntent> {
-    let placed = pool.spec.sites.iter().find(|placed| placed.name == key.site);
+fn body(cache: &Cache, pool: &GPUPool, (factory, key): (&OwnerRef, &SiteKey), absent: bool) -> Option<PoolIntent> {
+    // Another factory may have a site of the same name.
+    let placed = pool.spec.sites.iter().find(|placed| placed.name == key.site && key.factory == *factory);
     let used = match named(cache, key) {
         Some(site) => parts(pool, site).contains(&key.part),
         None => could_use(pool, key.part),

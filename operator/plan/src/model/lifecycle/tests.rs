@@ -19,6 +19,7 @@ fn grant(desired: Desired) -> GrantIntent {
         desired,
         only_if_held: None,
         keep: false,
+        barred: Vec::new(),
         members: Vec::new(),
         pools: Vec::new(),
         caps: MemberCaps::default(),

@@ -17,9 +17,10 @@ use super::Planner;
 impl Planner<'_> {
     /// Members who can still do more than read, by role bindings of others.
     pub(super) fn widened(&self) -> Vec<(&ObjectKey, &BindingView, Vec<&MemberIntent>)> {
+        let members = || self.grant.members.iter().chain(&self.grant.barred);
         let foreign = self.view.strangers.iter().filter(|(key, _)| !has_our_name(&key.name));
         let wide = foreign.filter_map(|(key, found)| Some((key, found.binding.as_ref().filter(|binding| binding.is_more_than_reading())?)));
-        wide.map(|(key, binding)| (key, binding, self.grant.members.iter().filter(|member| binding.binds(member)).collect::<Vec<_>>()))
+        wide.map(|(key, binding)| (key, binding, members().filter(|member| binding.binds(member)).collect::<Vec<_>>()))
             .filter(|(_, _, members)| !members.is_empty())
             .collect()
     }

@@ -148,6 +148,18 @@ fn a_member_keeps_access_by_a_binding_of_somebody_else() {
 }
 
 #[test]
+fn a_member_who_is_barred_keeps_access_by_a_binding_of_somebody_else() {
+    let mut site = Site::bound();
+    site.bind("debug", "edit", json!({"kind": "User", "name": "oidc:lead"}));
+    let lead = site.grant.members.remove(0);
+    site.grant.barred = vec![lead];
+    site.grant.desired = ended();
+    let plan = site.settle();
+    assert!(!removed(&plan));
+    assert!(finding(&plan, Reason::ForeignBinding).message.contains("members lead"), "{:?}", plan.findings);
+}
+
+#[test]
 fn access_is_gone_before_the_namespace_can_be_locked() {
     let mut site = Site::bound();
     site.grant.desired = ended();

@@ -72,6 +72,7 @@ pub fn grant() -> GrantIntent {
         desired: Desired::Bound,
         only_if_held: None,
         keep: false,
+        barred: Vec::new(),
         members: vec![member("lead", MemberRole::Lead), member("member", MemberRole::Member), member("reader", MemberRole::Reader)],
         pools: vec![pool("main", "h100")],
         caps: MemberCaps::default(),
@@ -160,6 +161,7 @@ impl Site {
             uid: self.uid.clone(),
             generation: 1,
             created: begin(),
+            serial: 0,
             body: Body::Grant(Box::new(self.grant.clone())),
         }
     }

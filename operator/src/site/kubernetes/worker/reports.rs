@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::model::plan::Plan;
-use aifactory_plan::model::report::{Finding, Held, HeldChange, Report, SitePhase, SiteReport};
+use aifactory_plan::engine::tenancy::{self, Strangers};
+use aifactory_plan::model::plan::{ObservedObjects, Plan};
+use aifactory_plan::model::report::{Detail, Finding, Held, HeldChange, Report, SitePhase, SiteReport};
 use aifactory_plan::site::altered::AlteredObjects;
 use tokio::time::Instant;
 
@@ -38,7 +39,11 @@ impl KubernetesDriver {
             findings,
             detail: plan.detail.clone(),
         };
-        if self.core.send_report(report) && self.lost.remove(owner) {
+        let is_new = self.core.send_report(report);
+        if is_new {
+            self.held_dirty.insert(owner.clone());
+        }
+        if is_new && self.lost.remove(owner) {
             // A loss of data is reported once; the next report omits it.
             self.schedule.add_at(owner.clone(), Instant::now() + Duration::from_secs(30));
         }
@@ -50,7 +55,20 @@ impl KubernetesDriver {
 
     fn held_of(&self, owner: &OwnerRef) -> Held {
         let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_what_stays_is_left(owner);
-        if retained { Held::Retained } else { Held::Live }
+        if retained && !self.lets_work(owner) { Held::Retained } else { Held::Live }
+    }
+
+    /// Whether a member of a grant may still work there, as was reported last, or where the grant is gone, by bindings of ours.
+    fn lets_work(&self, owner: &OwnerRef) -> bool {
+        match self.core.reported(owner).map(|report| &report.detail) {
+            Some(Detail::Grant(detail)) => !detail.access_removed,
+            Some(Detail::Pool(_) | Detail::None) => false,
+            None => {
+                let (no_objects, no_strangers) = (ObservedObjects::new(), Strangers::new());
+                let strangers = self.index.namespace_of(owner).and_then(|(namespace, _)| self.index.strangers(namespace)).unwrap_or(&no_strangers);
+                !tenancy::none_lets_work(self.index.objects(owner).unwrap_or(&no_objects), strangers)
+            }
+        }
     }
 
     /// What the site holds of an owner now.

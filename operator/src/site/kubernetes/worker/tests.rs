@@ -50,6 +50,7 @@ fn grant(desired: Desired) -> Arc<Intent> {
         uid: "1".to_owned(),
         generation: 1,
         created: Timestamp::UNIX_EPOCH,
+        serial: 0,
         body: Body::Grant(Box::new(body.unwrap())),
     })
 }

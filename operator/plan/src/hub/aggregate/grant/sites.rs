@@ -122,7 +122,7 @@ impl Merged<'_, '_> {
             cluster: slurm.cluster.to_string(),
             account: slurm.account.to_string(),
             qos: slurm.entries.values().take(ENTRIES).map(|entry| entry.qos.to_string()).collect(),
-            partitions: slurm.entries.values().take(ENTRIES).map(|entry| entry.partition.to_string()).collect(),
+            partitions: slurm.entries.values().take(ENTRIES).map(|entry| shorten(entry.partition.as_str(), 40)).collect(),
         });
         let login_hosts = site.map(|site| site.access.login_hosts.clone()).unwrap_or_default();
         (kubernetes.is_some() || slurm.is_some()).then_some(GrantAccess { kubernetes, slurm, login_hosts })

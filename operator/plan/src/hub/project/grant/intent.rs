@@ -19,6 +19,7 @@ pub fn skeleton(grant: &AccessGrant, policy: Option<&FactoryPolicy>, desired: De
         only_if_held: None,
         // Without the factory the members can not be checked, so that no member gets more than he has.
         keep: policy.is_none(),
+        barred: spec.members.iter().filter(|member| is_barred(member, policy)).map(as_named).collect(),
         members: spec.members.iter().filter(|member| member.state == MemberState::Active).map(|active| member(active, policy)).collect(),
         pools: Vec::new(),
         caps: caps(grant),
@@ -38,12 +39,23 @@ pub fn skeleton(grant: &AccessGrant, policy: Option<&FactoryPolicy>, desired: De
 
 /// A member, without a subject that the factory does not allow: every list of members passes through here.
 fn member(member: &Member, policy: Option<&FactoryPolicy>) -> MemberIntent {
+    MemberIntent { subject: member.kubernetes.clone().filter(|subject| allowed(subject, policy)), ..as_named(member) }
+}
+
+/// A member as the grant names him.
+fn as_named(member: &Member) -> MemberIntent {
     MemberIntent {
         id: member.id.clone(),
         role: member.role,
-        subject: member.kubernetes.clone().filter(|subject| allowed(subject, policy)),
+        subject: member.kubernetes.clone(),
         slurm_user: member.slurm.as_ref().map(|slurm| UserName::new(&slurm.user)),
     }
+}
+
+/// Whether a member who has a subject gets no access by it. Where the factory can not be read nobody knows.
+fn is_barred(member: &Member, policy: Option<&FactoryPolicy>) -> bool {
+    let refused = || policy.is_some() && member.kubernetes.as_ref().is_some_and(|subject| !allowed(subject, policy));
+    member.state != MemberState::Active || refused()
 }
 
 fn allowed(subject: &KubernetesSubject, policy: Option<&FactoryPolicy>) -> bool {
@@ -90,6 +102,7 @@ pub fn make(owner: &OwnerRef, grant: &AccessGrant, body: GrantIntent) -> Intent 
         uid: grant.metadata.uid.clone().unwrap_or_default(),
         generation: grant.metadata.generation.unwrap_or_default(),
         created: created(&grant.metadata),
+        serial: 0,
         body: Body::Grant(Box::new(body)),
     }
 }

@@ -1,7 +1,7 @@
 //! What a grant is given at one part of a site that it names.
 
 use aifactory_api::Reason;
-use aifactory_api::factory::Site;
+use aifactory_api::factory::{AIFactory, Site};
 use aifactory_api::grant::AccessGrant;
 use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 
@@ -26,7 +26,7 @@ pub struct Placement {
 
 impl Placement {
     /// Adds the restrictions of residency, stages and a drained placement.
-    pub fn restrict(&mut self, grant: &AccessGrant, pool: &GPUPool, site: &Site, placed: &PoolSite) {
+    pub fn restrict(&mut self, grant: &AccessGrant, (factory, pool): (&AIFactory, &GPUPool), site: &Site, placed: &PoolSite) {
         if !residency::allows(&grant.spec.data.residency, &site.country) {
             self.refused.get_or_insert_with(|| {
                 refusal(
@@ -35,7 +35,7 @@ impl Placement {
                 )
             });
         }
-        if let Some(refusal) = not_new(grant, pool, site, placed) {
+        if let Some(refusal) = not_new(grant, (factory, pool), site, placed) {
             self.only_if_held.get_or_insert(refusal);
         }
     }
@@ -60,7 +60,11 @@ impl Placement {
 }
 
 /// Why no new grant may be placed here.
-fn not_new(grant: &AccessGrant, pool: &GPUPool, site: &Site, placed: &PoolSite) -> Option<Refusal> {
+fn not_new(grant: &AccessGrant, (factory, pool): (&AIFactory, &GPUPool), site: &Site, placed: &PoolSite) -> Option<Refusal> {
+    if factory.metadata.deletion_timestamp.is_some() {
+        let name = factory.metadata.name.as_deref().unwrap_or_default();
+        return Some(refusal(Reason::Draining, format!("AIFactory {name} is being deleted, and lets its sites go")));
+    }
     let name = pool.metadata.name.as_deref().unwrap_or_default();
     let early = grant.spec.early_access;
     if placed.state == PlacementState::Draining || pool.metadata.deletion_timestamp.is_some() {
