@@ -27,14 +27,37 @@ pub struct KnownSite {
     pub entered: bool,
 }
 
+impl KnownSite {
+    /// Bytes that it takes in the ConfigMap, its key there included.
+    fn size(&self) -> usize {
+        serde_json::to_string(self).map_or(OF_FACTORY, |text| text.len() + 253)
+    }
+}
+
 /// Every part of a site that may hold something of this hub.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KnownSites(BTreeMap<SiteKey, KnownSite>);
 
+/// The most that is remembered of all parts, in bytes: a ConfigMap holds 1 MiB. That is some 2,000 parts without certificates.
+const ALL: usize = 900 << 10;
+/// The most that is remembered of the parts of one factory, so that one team's long `caBundle`s leave room for others.
+const OF_FACTORY: usize = 256 << 10;
+
 impl KnownSites {
-    /// Adds a part, or replaces what is remembered of it.
-    pub fn insert(&mut self, known: KnownSite) {
-        self.0.insert(known.key.clone(), known);
+    /// Adds a part, or replaces what is remembered of it; whether there is room for it. Of a part that is in the set the former `slurm` is kept where there is
+    /// no room for another.
+    pub fn insert(&mut self, known: KnownSite) -> bool {
+        let others = || self.0.values().filter(|other| other.key != known.key);
+        let of_factory: usize = others().filter(|other| other.key.factory == known.key.factory).map(KnownSite::size).sum();
+        let fits = of_factory + known.size() <= OF_FACTORY && others().map(KnownSite::size).sum::<usize>() + known.size() <= ALL;
+        match self.0.get_mut(&known.key) {
+            Some(before) if !fits => *before = KnownSite { slurm: before.slurm.take(), ..known },
+            None if !fits => return false,
+            Some(_) | None => {
+                self.0.insert(known.key.clone(), known);
+            }
+        }
+        true
     }
 
     /// Forgets a part.
@@ -61,5 +84,60 @@ impl KnownSites {
 impl FromIterator<KnownSite> for KnownSites {
     fn from_iter<I: IntoIterator<Item = KnownSite>>(known: I) -> Self {
         Self(known.into_iter().map(|known| (known.key.clone(), known)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use aifactory_api::{Kind, OwnerRef};
+    use serde_json::json;
+
+    use super::*;
+
+    fn site(factory: &str, site: usize, bundle: usize) -> KnownSite {
+        let rest = json!({"url": "https://slurm.example.org", "tokenSecretRef": {"name": "t", "key": "t"}, "caBundle": "x".repeat(bundle)});
+        KnownSite {
+            key: SiteKey::slurm(OwnerRef::new(Kind::AIFactory, factory, factory), format!("site-{site}")),
+            credential: CredentialSource::Local,
+            slurm: Some(serde_json::from_value(json!({"clusterName": "c", "rest": rest})).unwrap()),
+            identity: None,
+            entered: false,
+        }
+    }
+
+    fn bytes(known: &KnownSites) -> usize {
+        known.iter().map(|known| serde_json::to_string(known).unwrap().len() + 253).sum()
+    }
+
+    #[test]
+    fn the_long_certificates_of_one_team_leave_room_for_others() {
+        let mut known = KnownSites::default();
+        let taken = (0..64).filter(|index| known.insert(site("greedy", *index, 16_384))).count();
+        assert!((10..64).contains(&taken), "{taken}");
+        for factory in 0..20 {
+            assert!((0..10).all(|index| known.insert(site(&format!("f{factory}"), index, 2_000))), "{factory}");
+        }
+        assert!(bytes(&known) < 1 << 20);
+        for factory in 0..10 {
+            (0..64).for_each(|index| {
+                known.insert(site(&format!("g{factory}"), index, 16_384));
+            });
+        }
+        assert!(bytes(&known) <= ALL);
+    }
+
+    #[test]
+    fn a_part_that_is_in_the_set_stays_and_keeps_what_there_was_room_for() {
+        let mut known = KnownSites::default();
+        (0..64).for_each(|index| assert!(known.insert(site("greedy", index, 10))));
+        for index in 0..64 {
+            let longer = KnownSite { entered: true, ..site("greedy", index, 16_384) };
+            assert!(known.insert(longer.clone()));
+            assert!(known.get(&longer.key).unwrap().entered);
+        }
+        assert_eq!(known.get(&site("greedy", 63, 0).key).unwrap().slurm, site("greedy", 63, 10).slurm);
+        assert!(bytes(&known) <= OF_FACTORY);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aifactory_api::{AIFactory, OwnerRef, Reason};
 use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
-use aifactory_plan::model::report::Held;
+use aifactory_plan::model::report::{Finding, Held};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use tokio::time::Instant;
 
@@ -13,6 +13,9 @@ use super::Hub;
 use super::outcome::Finished;
 use crate::hub::known_sites::{self, KnownSitesError};
 
+/// Why nothing is given at a site that can not be stored.
+const NO_ROOM: &str = "the hub has no room to remember this site, so that nothing is given there. Shorten slurm.rest.caBundle of the factory's sites to the \
+                       certificates that are needed, or take sites out that are not used";
 /// Pause before storing the set is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -72,7 +75,10 @@ impl Hub {
         let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
         let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
         let entered = entered || before.is_some_and(|known| known.entered);
-        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity, entered });
+        let stored = self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity, entered });
+        if let Some(report) = self.site_reports.get_mut(key).filter(|_| !stored) {
+            report.problem = Some(Finding::note(Reason::Pending, NO_ROOM));
+        }
     }
 
     /// Forgets a part that a person has given up and that no spec names.
