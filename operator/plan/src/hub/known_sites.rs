@@ -120,8 +120,8 @@ mod tests {
             assert!((0..10).all(|index| known.insert(site(&format!("f{factory}"), index, 2_000))), "{factory}");
         }
         assert!(bytes(&known) < 1 << 20);
-        for factory in 0..10 {
-            (0..64).for_each(|index| {
+        for factory in 0..5 {
+            (0..20).for_each(|index| {
                 known.insert(site(&format!("g{factory}"), index, 16_384));
             });
         }
