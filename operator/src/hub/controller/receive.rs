@@ -106,7 +106,7 @@ impl Hub {
             }
         }
         self.learn_of(key);
-        self.schedule.add(key.factory.clone());
+        self.recount(key.factory.clone());
     }
 
     /// Sends a part a tombstone of what it holds, if there is no such resource.

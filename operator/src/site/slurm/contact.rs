@@ -22,6 +22,10 @@ const PROBE: Duration = Duration::from_secs(4);
 /// Longest wait for the claim, which takes a write and three reads.
 const CLAIM: Duration = Duration::from_secs(15);
 
+/// How long a slurmctld may take, in seconds, to register with a slurmdbd that was started after it. What is changed in the database before that never
+/// reaches slurmctld: a user whose association was removed goes on submitting jobs.
+const REGISTRATION: i64 = 20;
+
 /// A Slurm that answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {
@@ -29,6 +33,8 @@ pub struct Contact {
     pub version: String,
     /// The id of this site's claim there; `None`: it was given up, and nothing is written.
     pub claim: Option<String>,
+    /// When its slurmdbd was started, in seconds since 1970 by its own clock; `None`: it does not say so.
+    pub database_started: Option<i64>,
 }
 
 /// Makes contact: looks at the cluster, and claims it for this site.
@@ -37,8 +43,9 @@ pub async fn contact(client: &SlurmClient, site: &SiteIntent) -> Result<Contact,
         return Err(Finding::note(Reason::NotApplicable, "the site names no slurm.rest"));
     };
     let version = look(client, rest, &cluster).await?;
+    let database_started = registered(client).await?;
     let claim = tokio::time::timeout(CLAIM, claim(client, site)).await.unwrap_or(Err(SlurmError::DatabaseDown.into()));
-    Ok(Contact { version, claim: claim.map_err(|problem| problem.finding())? })
+    Ok(Contact { version, claim: claim.map_err(|problem| problem.finding())?, database_started })
 }
 
 /// Whether it is the cluster that is meant, and can keep a budget; its release.
@@ -70,8 +77,6 @@ async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &ClusterName) -> 
             format!("cluster {cluster} is not registered in its accounting database; slurmctld does that when it reaches slurmdbd"),
         ));
     }
-    // Everybody may read everything but this.
-    database(client.get(Api::Slurmdb, "diag/", &[])).await?;
     let tres = database(read::tres(client)).await?;
     if !tres.contains("gres/gpu") {
         return Err(Finding::stalled(
@@ -91,19 +96,52 @@ async fn look(client: &SlurmClient, rest: &SlurmRest, cluster: &ClusterName) -> 
     Ok(shorten(&text("/meta/slurm/release"), 63))
 }
 
-/// Whether slurmctld and the database answer.
-pub async fn probe(client: &SlurmClient) -> Result<(), Finding> {
+/// Whether slurmctld hears of what is changed in the database; when slurmdbd was started.
+async fn registered(client: &SlurmClient) -> Result<Option<i64>, Finding> {
+    // Everybody may read everything but this, so that it shows that the token is an administrator's.
+    let database = database(client.get(Api::Slurmdb, "diag/", &[])).await?;
+    let controller = client.get(Api::Slurm, "diag/", &[]).await.map_err(|error| error.finding())?;
+    if may_not_be_registered(&database, &controller) { Err(restarted()) } else { Ok(started(&database)) }
+}
+
+/// Whether slurmdbd was started after slurmctld, and so lately that slurmctld may not have registered with it again.
+fn may_not_be_registered(database: &Value, controller: &Value) -> bool {
+    let of_controller = |name: &str| number(controller.pointer(&format!("/statistics/{name}"))?);
+    let Some(started) = started(database) else { return false };
+    let (Some(since), Some(now)) = (of_controller("req_time_start"), of_controller("req_time")) else { return false };
+    started > since && now.saturating_sub(started) < REGISTRATION
+}
+
+fn started(database: &Value) -> Option<i64> {
+    number(database.pointer("/statistics/time_start")?)
+}
+
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.get("number")?.as_i64())
+}
+
+fn restarted() -> Finding {
+    let text = format!(
+        "slurmdbd was started lately; slurmctld does not hear of changes until it has registered there, so nothing is changed for {REGISTRATION} s"
+    );
+    Finding::note(Reason::SlurmDatabaseDown, text)
+}
+
+/// Whether slurmctld and the database answer, and slurmdbd is still the process that it was at contact.
+pub async fn probe(client: &SlurmClient, contact: &Contact) -> Result<(), Finding> {
     let controller = tokio::time::timeout(PROBE, client.get(Api::Slurm, "ping/", &[]));
     // A ping that slurmdbd answers by itself says nothing of a database that hangs.
     let database = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "clusters/", &[]));
-    let (controller, database) = futures::join!(controller, database);
+    let diagnostics = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "diag/", &[]));
+    let (controller, database, diagnostics) = futures::join!(controller, database, diagnostics);
     let controller = controller.unwrap_or_else(|_| Err(SlurmError::NoAnswer("nothing in time".to_owned())));
     if !responds(&controller.map_err(|error| error.finding())?) {
         return Err(controller_or_token(client).await);
     }
     // slurmrestd waits for ever for a database that hangs.
     database.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())?;
-    Ok(())
+    let now = diagnostics.ok().and_then(Result::ok).and_then(|diagnostics| started(&diagnostics));
+    if now.is_some() && now != contact.database_started { Err(restarted()) } else { Ok(()) }
 }
 
 /// slurmrestd waits for ever for a database that hangs.
@@ -131,4 +169,25 @@ async fn served(client: &SlurmClient) -> String {
     let versions: std::collections::BTreeSet<&str> =
         paths.filter_map(|(path, _)| path.split('/').nth(2)).filter(|part| part.starts_with("v0.0.")).collect();
     format!("it serves {}", versions.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_slurmdbd_that_was_started_after_slurmctld_is_given_time() {
+        let waits = |database: i64, controller: i64, now: i64| {
+            let number = |number: i64| json!({"set": true, "infinite": false, "number": number});
+            let diagnostics = json!({"statistics": {"req_time_start": number(controller), "req_time": number(now)}});
+            may_not_be_registered(&json!({"statistics": {"time_start": database}}), &diagnostics)
+        };
+        assert!(!waits(1_000, 1_001, 1_002), "both have just started, slurmctld last");
+        assert!(waits(2_000, 1_001, 2_001));
+        assert!(waits(2_000, 1_001, 2_019));
+        assert!(!waits(2_000, 1_001, 2_020));
+        assert!(!may_not_be_registered(&json!({}), &json!({})), "what it does not say holds up nothing");
+    }
 }

@@ -64,8 +64,8 @@ impl Driver for SlurmDriver {
     }
 
     fn probe(session: &Session) -> BoxFuture<'static, Result<(), Finding>> {
-        let client = session.client.clone();
-        Box::pin(async move { contact::probe(&client).await })
+        let (client, contact) = (session.client.clone(), session.contact.clone());
+        Box::pin(async move { contact::probe(&client, &contact).await })
     }
 
     fn on_transition(&mut self, transition: Transition<Session>) {
