@@ -114,9 +114,9 @@ mod tests {
     #[test]
     fn the_long_certificates_of_one_team_leave_room_for_others() {
         let mut known = KnownSites::default();
-        let taken = (0..64).filter(|index| known.insert(site("greedy", *index, 16_384))).count();
-        assert!((10..64).contains(&taken), "{taken}");
-        for factory in 0..20 {
+        let taken = (0..20).filter(|index| known.insert(site("greedy", *index, 16_384))).count();
+        assert!((10..20).contains(&taken), "{taken}");
+        for factory in 0..5 {
             assert!((0..10).all(|index| known.insert(site(&format!("f{factory}"), index, 2_000))), "{factory}");
         }
         assert!(bytes(&known) < 1 << 20);

@@ -132,14 +132,15 @@ pub async fn probe(client: &SlurmClient, contact: &Contact) -> Result<(), Findin
     let controller = tokio::time::timeout(PROBE, client.get(Api::Slurm, "ping/", &[]));
     // A ping that slurmdbd answers by itself says nothing of a database that hangs.
     let database = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "clusters/", &[]));
-    let diagnostics = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "diag/", &[]));
-    let (controller, database, diagnostics) = futures::join!(controller, database, diagnostics);
+    let (controller, database) = futures::join!(controller, database);
     let controller = controller.unwrap_or_else(|_| Err(SlurmError::NoAnswer("nothing in time".to_owned())));
     if !responds(&controller.map_err(|error| error.finding())?) {
         return Err(controller_or_token(client).await);
     }
     // slurmrestd waits for ever for a database that hangs.
     database.unwrap_or(Err(SlurmError::DatabaseDown)).map_err(|error| error.finding())?;
+    // Only of a database that answers: each request to one that hangs takes a thread of slurmrestd for ever.
+    let diagnostics = tokio::time::timeout(PROBE, client.get(Api::Slurmdb, "diag/", &[])).await;
     let now = diagnostics.ok().and_then(Result::ok).and_then(|diagnostics| started(&diagnostics));
     if now.is_some() && now != contact.database_started { Err(restarted()) } else { Ok(()) }
 }
