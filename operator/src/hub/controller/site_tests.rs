@@ -9,7 +9,7 @@ use std::time::Duration;
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, Desired, Intent};
-use aifactory_plan::model::report::{Detail, Finding, GrantDetail, Held, HeldChange, SitePhase, SiteReport};
+use aifactory_plan::model::report::{Detail, Finding, GrantDetail, Held, HeldChange, PoolDetail, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use serde_json::json;
 
@@ -301,4 +301,46 @@ async fn a_part_at_which_a_member_can_still_work_is_not_let_go() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_ne!(world.config_map("aifactory-known-sites").unwrap()["data"], json!({}), "the part still lets somebody work");
     assert!(!site.ended());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_writes_no_status() {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    world.put(pool(json!({})));
+    world.put(grant(json!({})));
+    world.listed();
+    let bound = |intent: &Intent| {
+        let mut report = fake::gone(intent);
+        report.phase = SitePhase::Bound;
+        report.detail = match &intent.body {
+            Body::Grant(_) => Detail::Grant(GrantDetail { members_wanted: 1, members_bound: 1, isolated: true, ..GrantDetail::default() }),
+            Body::Pool(_) => Detail::Pool(PoolDetail { wanted: 4, ready: 4, gpus: 16, allocated: Some(8), ..PoolDetail::default() }),
+        };
+        FromSite::About(Box::new(report))
+    };
+    let h100 = OwnerRef::new(Kind::GPUPool, "ardenne", "h100");
+    let mut site = recorded(&world).await;
+    site.send(FromSite::Site(Box::new(holding(&[h100.clone(), voxelia()]))));
+    for owner in [&h100, &voxelia()] {
+        let intent = site.intent_of(owner).await;
+        site.send(bound(&intent));
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let status = |world: &World| [&h100, &voxelia()].map(|owner| world.object(owner).unwrap()["status"].clone());
+    let before = (status(&world), world.requests("/status"));
+    let stored = [&bissen().factory, &h100, &voxelia()].map(|owner| world.object(owner).unwrap());
+    let mut again = world.restart().await;
+    stored.into_iter().for_each(|object| again.put(object));
+    again.listed();
+    let mut site = again.worker(&bissen()).await;
+    while !site.site_intent().await.recorded {}
+    site.send(FromSite::Site(Box::new(holding(&[h100.clone(), voxelia()]))));
+    for owner in [&h100, &voxelia()] {
+        let intent = site.intent_of(owner).await;
+        site.send(bound(&intent));
+    }
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(status(&again), before.0);
+    assert_eq!(again.requests("/status"), before.1, "status writes after a restart");
 }
