@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aifactory_api::factory::{Site, SiteKubernetes};
 use aifactory_api::slurm::SlurmRest;
 use aifactory_api::{OwnerRef, Reason};
-use aifactory_plan::hub::sent::Sent;
+use aifactory_plan::hub::sent::SentSet;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::Finding;
@@ -26,8 +26,7 @@ struct Worked {
     incarnation: Incarnation,
     sender: SiteSender,
     site: Option<SiteIntent>,
-    intents: BTreeMap<OwnerRef, Sent>,
-    tombstones: BTreeSet<OwnerRef>,
+    sent: SentSet,
 }
 
 /// Starts the workers of parts of sites; tests have an implementation of their own.
@@ -100,13 +99,15 @@ impl Sites {
         self.started += 1;
         let incarnation = Incarnation(self.started);
         let sender = self.workers.start(key.clone(), source.clone(), self.hub.of(key.clone(), incarnation));
-        Worked { source: source.clone(), incarnation, sender, site: None, intents: BTreeMap::new(), tombstones: BTreeSet::new() }
+        Worked { source: source.clone(), incarnation, sender, site: None, sent: SentSet::default() }
     }
 
     /// Gives intents the serials under which they were sent, or are to be sent.
     pub fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
-            Sent::number(self.sites.get(key).and_then(|worked| worked.intents.get(&intent.owner)), intent);
+            if let Some(worked) = self.sites.get(key) {
+                worked.sent.number(intent);
+            }
         }
     }
 
@@ -118,7 +119,7 @@ impl Sites {
         let withdrawn: Vec<SiteKey> = self.recipients.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
         for key in withdrawn {
             if let Some(worked) = self.sites.get_mut(&key)
-                && worked.intents.remove(owner).is_some()
+                && worked.sent.withdraw(owner)
             {
                 let _ = worked.sender.send(ToSite::Withdraw(owner.clone()));
             }
@@ -128,13 +129,7 @@ impl Sites {
 
     fn put(&mut self, key: &SiteKey, intent: &Intent) {
         let Some(worked) = self.sites.get_mut(key) else { return };
-        if worked.intents.get(&intent.owner).is_some_and(|sent| *sent.intent == *intent) {
-            return;
-        }
-        let sent = Sent::new(intent);
-        let intent = sent.intent.clone();
-        worked.intents.insert(intent.owner.clone(), sent);
-        worked.tombstones.remove(&intent.owner);
+        let Some(intent) = worked.sent.put(intent) else { return };
         self.recipients.entry(intent.owner.clone()).or_default().insert(key.clone());
         let _ = worked.sender.send(ToSite::Put(intent));
     }
@@ -142,8 +137,7 @@ impl Sites {
     /// Sends a part a tombstone: the resource is in none of the hub's caches.
     pub fn gone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         let Some(worked) = self.sites.get_mut(key) else { return };
-        if worked.tombstones.insert(owner.clone()) {
-            worked.intents.remove(owner);
+        if worked.sent.bury(owner) {
             let _ = worked.sender.send(ToSite::Gone(owner.clone()));
         }
         self.forget_recipient(owner, key);
@@ -153,22 +147,22 @@ impl Sites {
     /// held, and gets a tombstone again.
     pub fn forget_tombstones(&mut self, key: &SiteKey, held: &BTreeSet<OwnerRef>) {
         if let Some(worked) = self.sites.get_mut(key) {
-            worked.tombstones.retain(|owner| held.contains(owner));
+            worked.sent.retain_tombstones(|owner| held.contains(owner));
         }
     }
 
     /// Forgets the tombstone of a resource that a part has reported as not held.
     pub fn forget_tombstone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         if let Some(worked) = self.sites.get_mut(key) {
-            worked.tombstones.remove(owner);
+            worked.sent.retain_tombstones(|known| known != owner);
         }
     }
 
     /// Sends a part the whole desired set again, so that nothing depends on a message that was sent once.
     pub fn resend(&self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
-        let intents = worked.intents.iter().map(|(owner, sent)| (owner.clone(), sent.intent.clone())).collect();
-        let _ = worked.sender.send(ToSite::Everything(Box::new(DesiredSet { intents, tombstones: worked.tombstones.clone() })));
+        let set = DesiredSet { intents: worked.sent.intents(), tombstones: worked.sent.tombstones().clone() };
+        let _ = worked.sender.send(ToSite::Everything(Box::new(set)));
     }
 
     /// Whether a message is from the worker that the part has now.
@@ -188,7 +182,7 @@ impl Sites {
 
     /// The resources that a part was sent something about.
     pub fn owners(&self, key: &SiteKey) -> Vec<OwnerRef> {
-        self.sites.get(key).map(|worked| worked.intents.keys().cloned().collect()).unwrap_or_default()
+        self.sites.get(key).map(|worked| worked.sent.owners().cloned().collect()).unwrap_or_default()
     }
 
     /// The parts of a factory's sites that have a worker.
@@ -199,7 +193,7 @@ impl Sites {
     /// Ends a part's worker; returns where its credential is.
     pub fn remove(&mut self, key: &SiteKey) -> Option<CredentialSource> {
         let worked = self.sites.remove(key)?;
-        for owner in worked.intents.keys() {
+        for owner in worked.sent.owners() {
             self.forget_recipient(owner, key);
         }
         Some(worked.source)

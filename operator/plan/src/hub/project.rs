@@ -12,4 +12,4 @@ pub use authorise::living;
 pub use grant::{Asked, GrantProjection, grant, grant_within};
 pub use may_hold::may_hold;
 pub use pool::{PoolProjection, pool};
-pub use site::{abandoned, site};
+pub use site::{abandoned, site, site_config};

@@ -1,30 +1,85 @@
-//! What a part of a site was sent last of a resource, and which report answers it.
+//! What a part of a site was sent last: the desired set, of which only changes are sent.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use aifactory_api::OwnerRef;
 
 use crate::model::digest::{Digest, digest_of};
 use crate::model::intent::Intent;
 
-/// An intent that was sent.
-#[derive(Clone, Debug)]
-pub struct Sent {
-    /// The digest of the intent without its serial.
-    content: Digest,
-    /// The intent.
-    pub intent: Arc<Intent>,
+/// The intents and tombstones that a part was sent.
+#[derive(Clone, Debug, Default)]
+pub struct SentSet {
+    intents: BTreeMap<OwnerRef, Sent>,
+    tombstones: BTreeSet<OwnerRef>,
 }
 
-impl Sent {
-    /// The intent as it is sent.
-    pub fn new(intent: &Intent) -> Self {
-        Self { content: digest_of(&Intent { serial: 0, ..intent.clone() }), intent: Arc::new(intent.clone()) }
-    }
+/// An intent that was sent.
+#[derive(Clone, Debug)]
+struct Sent {
+    /// The digest of the intent without its serial.
+    content: Digest,
+    intent: Arc<Intent>,
+}
 
+impl SentSet {
     /// Gives an intent without a serial the one under which it was sent, or is to be sent: an intent that comes back after another one is not answered
     /// by a report from before, since the part may have acted on the one in between.
-    pub fn number(last: Option<&Self>, intent: &mut Intent) {
-        let Some(last) = last else { return };
+    pub fn number(&self, intent: &mut Intent) {
+        let Some(last) = self.intents.get(&intent.owner) else { return };
         let same = last.content == digest_of(intent);
         intent.serial = last.intent.serial + i64::from(!same);
+    }
+
+    /// Takes in an intent; gives it where it is to be sent, since the part was sent another one or a tombstone.
+    pub fn put(&mut self, intent: &Intent) -> Option<Arc<Intent>> {
+        if self.intents.get(&intent.owner).is_some_and(|sent| *sent.intent == *intent) {
+            return None;
+        }
+        let sent = Arc::new(intent.clone());
+        let content = digest_of(&Intent { serial: 0, ..intent.clone() });
+        self.intents.insert(intent.owner.clone(), Sent { content, intent: sent.clone() });
+        self.tombstones.remove(&intent.owner);
+        Some(sent)
+    }
+
+    /// Forgets the intent of a resource; whether there was one.
+    pub fn withdraw(&mut self, owner: &OwnerRef) -> bool {
+        self.intents.remove(owner).is_some()
+    }
+
+    /// Replaces the intent of a resource by a tombstone; whether that is new.
+    pub fn bury(&mut self, owner: &OwnerRef) -> bool {
+        let is_new = self.tombstones.insert(owner.clone());
+        if is_new {
+            self.intents.remove(owner);
+        }
+        is_new
+    }
+
+    /// Forgets the tombstones of resources that are not held.
+    pub fn retain_tombstones(&mut self, is_held: impl Fn(&OwnerRef) -> bool) {
+        self.tombstones.retain(is_held);
+    }
+
+    /// Whether the part has an intent of this resource.
+    pub fn contains(&self, owner: &OwnerRef) -> bool {
+        self.intents.contains_key(owner)
+    }
+
+    /// The resources that the part has an intent of.
+    pub fn owners(&self) -> impl Iterator<Item = &OwnerRef> {
+        self.intents.keys()
+    }
+
+    /// All intents.
+    pub fn intents(&self) -> BTreeMap<OwnerRef, Arc<Intent>> {
+        self.intents.iter().map(|(owner, sent)| (owner.clone(), sent.intent.clone())).collect()
+    }
+
+    /// All tombstones.
+    pub fn tombstones(&self) -> &BTreeSet<OwnerRef> {
+        &self.tombstones
     }
 }

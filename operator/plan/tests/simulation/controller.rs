@@ -10,7 +10,7 @@ use aifactory_plan::hub::holders::Holders;
 use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::reports::ReportIndex;
-use aifactory_plan::hub::sent::Sent;
+use aifactory_plan::hub::sent::SentSet;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::freshness::{Freshness, Incarnation, Moment};
 use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
@@ -43,8 +43,7 @@ pub struct Worked {
     pub worker: WorkerId,
     pub source: CredentialSource,
     pub site: Option<SiteIntent>,
-    pub intents: BTreeMap<OwnerRef, Sent>,
-    pub tombstones: BTreeSet<OwnerRef>,
+    pub sent: SentSet,
 }
 
 /// Since when a resource is in progress, and when its status was written last.
@@ -246,8 +245,7 @@ impl Controller {
         self.pace.remove(owner);
         self.ledgers.remove(owner);
         self.reports.remove(owner);
-        let recipients: Vec<SiteKey> =
-            self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()).collect();
+        let recipients: Vec<SiteKey> = self.sites.iter().filter(|(_, worked)| worked.sent.contains(owner)).map(|(key, _)| key.clone()).collect();
         recipients.iter().for_each(|key| self.send_tombstone(key, owner));
         self.schedule.add(owner.clone());
     }
@@ -299,7 +297,7 @@ impl Controller {
         }
         self.learn_of(&key, &report);
         if moved {
-            let owners: Vec<OwnerRef> = self.sites.get(&key).map(|worked| worked.intents.keys().cloned().collect()).unwrap_or_default();
+            let owners: Vec<OwnerRef> = self.sites.get(&key).map(|worked| worked.sent.owners().cloned().collect()).unwrap_or_default();
             owners.into_iter().for_each(|owner| self.schedule.add(owner));
         }
         self.schedule.add(key.factory);
@@ -313,7 +311,7 @@ impl Controller {
             }
         }
         if let Some(worked) = self.sites.get_mut(key) {
-            worked.tombstones.retain(|owner| report.held.contains_key(owner));
+            worked.sent.retain_tombstones(|owner| report.held.contains_key(owner));
         }
     }
 

@@ -8,10 +8,10 @@ use aifactory_plan::hub::aggregate::{self, Outcome};
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
 use aifactory_plan::hub::project::GrantProjection;
-use aifactory_plan::hub::sent::Sent;
+use aifactory_plan::hub::sent::SentSet;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::id::HubId;
-use aifactory_plan::model::intent::{Intent, SiteConfig};
+use aifactory_plan::model::intent::Intent;
 use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
@@ -91,13 +91,15 @@ impl Controller {
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource, now: Ms) {
-        let Some(intent) = project::site(&self.cache, &HubId::new(HUB), key, self.site_config_for(key)) else { return };
+        let Some(intent) = project::site(&self.cache, &HubId::new(HUB), key, project::site_config(&self.cache, &self.known, &self.site_configs, key))
+        else {
+            return;
+        };
         let before = self.sites.get(key).map(|worked| worked.source.clone());
         if before.as_ref() != Some(source) {
             self.stop(key);
             let worker = self.start(key);
-            let (intents, tombstones) = (BTreeMap::new(), BTreeSet::new());
-            self.sites.insert(key.clone(), Worked { worker, source: source.clone(), site: None, intents, tombstones });
+            self.sites.insert(key.clone(), Worked { worker, source: source.clone(), site: None, sent: SentSet::default() });
         }
         if let Some(worked) = self.sites.get_mut(key).filter(|worked| worked.site.as_ref() != Some(&intent)) {
             worked.site = Some(intent.clone());
@@ -119,15 +121,6 @@ impl Controller {
         }
     }
 
-    fn site_config_for(&self, key: &SiteKey) -> Option<SiteConfig> {
-        let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
-        match key.part {
-            Part::Kubernetes => None,
-            Part::Slurm if !kubernetes => Some(SiteConfig::default()),
-            Part::Slurm => self.site_configs.get(&key.other()).cloned(),
-        }
-    }
-
     fn project_grant(&self, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, ledger: &mut Ledger, now: Ms) -> Option<GrantProjection> {
         let mut projection = project::grant_within(&self.cache, owner, holders, Some(ledger), time(now))?;
         self.number(&mut projection.sites);
@@ -136,7 +129,9 @@ impl Controller {
 
     fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
-            Sent::number(self.sites.get(key).and_then(|worked| worked.intents.get(&intent.owner)), intent);
+            if let Some(worked) = self.sites.get(key) {
+                worked.sent.number(intent);
+            }
         }
     }
 
@@ -146,29 +141,22 @@ impl Controller {
             self.send(key, intent);
         }
         for (_, worked) in self.sites.iter_mut().filter(|(key, _)| !intents.contains_key(*key)) {
-            if worked.intents.remove(owner).is_some() {
+            if worked.sent.withdraw(owner) {
                 self.out.push(Out::Tell(worked.worker, ToSite::Withdraw(owner.clone())));
             }
         }
-        self.reports.expect(owner, self.sites.iter().filter(|(_, worked)| worked.intents.contains_key(owner)).map(|(key, _)| key.clone()));
+        self.reports.expect(owner, self.sites.iter().filter(|(_, worked)| worked.sent.contains(owner)).map(|(key, _)| key.clone()));
     }
 
     fn send(&mut self, key: &SiteKey, intent: &Intent) {
         let Some(worked) = self.sites.get_mut(key) else { return };
-        if worked.intents.get(&intent.owner).is_some_and(|sent| *sent.intent == *intent) {
-            return;
-        }
-        let sent = Sent::new(intent);
-        let intent = sent.intent.clone();
-        worked.intents.insert(intent.owner.clone(), sent);
-        worked.tombstones.remove(&intent.owner);
+        let Some(intent) = worked.sent.put(intent) else { return };
         self.out.push(Out::Tell(worked.worker, ToSite::Put(intent)));
     }
 
     pub fn send_tombstone(&mut self, key: &SiteKey, owner: &OwnerRef) {
         let Some(worked) = self.sites.get_mut(key) else { return };
-        if worked.tombstones.insert(owner.clone()) {
-            worked.intents.remove(owner);
+        if worked.sent.bury(owner) {
             self.out.push(Out::Tell(worked.worker, ToSite::Gone(owner.clone())));
         }
     }
@@ -176,8 +164,7 @@ impl Controller {
     /// Sends a part the whole desired set again.
     pub fn resend(&mut self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
-        let intents = worked.intents.iter().map(|(owner, sent)| (owner.clone(), sent.intent.clone())).collect();
-        self.out.push(Out::Tell(worked.worker, ToSite::Everything(intents, worked.tombstones.clone())));
+        self.out.push(Out::Tell(worked.worker, ToSite::Everything(worked.sent.intents(), worked.sent.tombstones().clone())));
     }
 
     /// Ends the worker of a part that its factory does not name any more.
@@ -244,7 +231,7 @@ impl Controller {
         now - self.begun > REPORT_GRACE
             || keys.iter().all(|key| {
                 self.site_reports.get(key).is_some_and(|report| {
-                    let knows = self.sites.get(key).is_some_and(|worked| worked.intents.contains_key(owner));
+                    let knows = self.sites.get(key).is_some_and(|worked| worked.sent.contains(owner));
                     let about = !knows || self.reports.get(owner, key).is_some();
                     !report.reachable || (report.synced && about) || report.problem.is_some()
                 })

@@ -43,6 +43,16 @@ async fn recorded(world: &World) -> FakeSite {
     site
 }
 
+/// A hub with a factory and these resources, and its site once it may write.
+async fn connected(resources: impl IntoIterator<Item = serde_json::Value>) -> (World, FakeSite) {
+    let mut world = World::start(None).await;
+    world.put(factory(json!({})));
+    resources.into_iter().for_each(|resource| world.put(resource));
+    world.listed();
+    let site = recorded(&world).await;
+    (world, site)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_part_is_stored_before_its_worker_may_write() {
     let mut world = World::start(None).await;
@@ -75,10 +85,7 @@ async fn while_the_set_can_not_be_stored_nothing_may_be_written_and_it_is_tried_
 
 #[tokio::test(start_paused = true)]
 async fn a_part_that_left_the_spec_keeps_its_worker_until_it_reports_that_nothing_is_left() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([]).await;
     site.send(FromSite::Site(Box::new(holding(&[]))));
     world.put(factory(json!({"spec": {"sites": []}})));
     let sent = site.site_intent().await;
@@ -92,10 +99,7 @@ async fn a_part_that_left_the_spec_keeps_its_worker_until_it_reports_that_nothin
 
 #[tokio::test(start_paused = true)]
 async fn after_a_restart_without_its_factory_a_part_is_asked_all_the_same() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.listed();
-    let _site = recorded(&world).await;
+    let (world, _site) = connected([]).await;
 
     let mut again = world.restart().await;
     again.listed();
@@ -106,11 +110,7 @@ async fn after_a_restart_without_its_factory_a_part_is_asked_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn reports_of_a_former_worker_are_dropped() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.put(pool(json!({})));
-    world.listed();
-    let former = recorded(&world).await;
+    let (mut world, former) = connected([pool(json!({}))]).await;
     world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
     world.put(factory(json!({"spec": {"sites": [{"kubernetes": {"push": {"kubeconfigSecretRef": {"name": "other", "key": "kubeconfig"}}}}]}})));
     let mut present = world.worker(&bissen()).await;
@@ -128,12 +128,7 @@ async fn reports_of_a_former_worker_are_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_site_is_sent_the_whole_desired_set_at_each_session_tombstones_included() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.put(pool(json!({})));
-    world.put(grant(json!({})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([pool(json!({})), grant(json!({}))]).await;
     let intent = site.intent_of(&voxelia()).await;
     assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Bound)));
     world.vanish(&voxelia());
@@ -167,12 +162,7 @@ async fn an_order_is_withdrawn_from_a_site_that_no_projection_names_any_more() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_site_holds_otherwise_is_known_without_the_whole_of_it() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.put(pool(json!({})));
-    world.put(grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (world, mut site) = connected([pool(json!({})), grant(json!({"metadata": {"deletionTimestamp": "2026-11-01T00:00:00Z"}}))]).await;
     let changed = |owner: &OwnerRef, held: Option<Held>| FromSite::Held(vec![HeldChange { owner: owner.clone(), held, orphan: false }]);
     site.send(FromSite::Site(Box::new(holding(&[]))));
     let stranger = OwnerRef::new(Kind::AccessGrant, "ardenne", "forgotten");
@@ -193,10 +183,7 @@ async fn what_a_site_holds_otherwise_is_known_without_the_whole_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_places_it_there() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([]).await;
     site.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(site.received().iter().any(|message| matches!(message, ToSite::Gone(owner) if *owner == voxelia())));
@@ -212,10 +199,7 @@ async fn a_grant_that_comes_back_is_known_where_it_was_held_though_nothing_place
 /// A site has reported what it holds, and becomes unreachable; a resource that is made or repaired then waits for it all the same.
 #[tokio::test(start_paused = true)]
 async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not_forgotten() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([]).await;
     site.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
@@ -229,10 +213,7 @@ async fn what_a_lost_site_was_known_to_hold_of_a_grant_that_was_not_there_is_not
 /// What a site came to hold since its last report is only in the report that contact was lost.
 #[tokio::test(start_paused = true)]
 async fn what_a_site_held_when_contact_was_lost_is_not_forgotten() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([]).await;
     site.send(FromSite::Site(Box::new(holding(&[]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
@@ -247,12 +228,7 @@ async fn what_a_site_held_when_contact_was_lost_is_not_forgotten() {
 /// A site may have acted on the intent in between, so that a report from before it says nothing of the intent that came back.
 #[tokio::test(start_paused = true)]
 async fn a_report_does_not_answer_an_intent_that_came_back_after_another() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.put(pool(json!({})));
-    world.put(grant(json!({})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([pool(json!({})), grant(json!({}))]).await;
     site.send(FromSite::Site(Box::new(holding(&[]))));
     let first = site.intent_of(&voxelia()).await;
     site.send(FromSite::About(Box::new(fake::gone(&first))));
@@ -274,12 +250,7 @@ async fn a_report_does_not_answer_an_intent_that_came_back_after_another() {
 /// A namespace that is kept says nothing of who can work in it.
 #[tokio::test(start_paused = true)]
 async fn a_part_at_which_a_member_can_still_work_is_not_let_go() {
-    let mut world = World::start(None).await;
-    world.put(factory(json!({})));
-    world.put(pool(json!({})));
-    world.put(grant(json!({"spec": {"state": "Revoked"}})));
-    world.listed();
-    let mut site = recorded(&world).await;
+    let (mut world, mut site) = connected([pool(json!({})), grant(json!({"spec": {"state": "Revoked"}}))]).await;
     let retained = SiteReport { held: [(voxelia(), Held::Retained)].into(), ..holding(&[]) };
     site.send(FromSite::Site(Box::new(retained.clone())));
     let intent = site.intent_of(&voxelia()).await;

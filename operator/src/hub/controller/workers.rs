@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::OwnerRef;
 use aifactory_plan::hub::project;
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{Intent, SiteConfig};
+use aifactory_plan::model::intent::Intent;
 use aifactory_plan::model::report::{Finding, SiteReport};
-use aifactory_plan::model::site_key::{Part, SiteKey};
+use aifactory_plan::model::site_key::SiteKey;
 
 use super::Hub;
 use crate::hub::sites::{parts, source};
@@ -56,7 +56,8 @@ impl Hub {
     }
 
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
-        let Some(intent) = project::site(&self.cache, &self.id, key, self.site_config_for(key)) else { return };
+        let config = project::site_config(&self.cache, &self.known, &self.site_configs, key);
+        let Some(intent) = project::site(&self.cache, &self.id, key, config) else { return };
         let before = self.sites.source(key).cloned();
         if self.sites.ensure(key, source, intent) {
             // A new worker has no intents yet, and the credential of the former one may not be needed any more.
@@ -67,16 +68,6 @@ impl Hub {
             if self.known.contains(key) {
                 self.join(key, None, false);
             }
-        }
-    }
-
-    /// For a site's Slurm: the configuration that the site's admin keeps on its Kubernetes.
-    fn site_config_for(&self, key: &SiteKey) -> Option<SiteConfig> {
-        let kubernetes = self.cache.site(key).map_or_else(|| self.known.contains(&key.other()), |site| site.kubernetes.is_some());
-        match key.part {
-            Part::Kubernetes => None,
-            Part::Slurm if !kubernetes => Some(SiteConfig::default()),
-            Part::Slurm => self.site_configs.get(&key.other()).cloned(),
         }
     }
 

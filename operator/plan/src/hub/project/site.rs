@@ -1,12 +1,13 @@
 //! The intents for sites themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::factory::{Dns, Site, SiteAccess, Stage};
 use aifactory_api::{AIFactory, labels};
 
 use crate::hub::cache::{Cache, SiteHardware};
+use crate::hub::known_sites::KnownSites;
 use crate::model::id::HubId;
 use crate::model::intent::{SiteConfig, SiteIntent, VERSION};
 use crate::model::site_key::{Part, SiteKey};
@@ -23,6 +24,17 @@ pub fn site(cache: &Cache, hub: &HubId, key: &SiteKey, config: Option<SiteConfig
 }
 
 /// Whether a site names the part.
+/// The configuration that the intent for a part carries: for a site's Slurm, what the site keeps on its Kubernetes, as far as it was read. `configs` holds
+/// that by the Kubernetes.
+pub fn site_config(cache: &Cache, known: &KnownSites, configs: &BTreeMap<SiteKey, SiteConfig>, key: &SiteKey) -> Option<SiteConfig> {
+    let kubernetes = cache.site(key).map_or_else(|| known.contains(&key.other()), |site| site.kubernetes.is_some());
+    match key.part {
+        Part::Kubernetes => None,
+        Part::Slurm if !kubernetes => Some(SiteConfig::default()),
+        Part::Slurm => configs.get(&key.other()).cloned(),
+    }
+}
+
 pub(super) fn has(site: &Site, part: Part) -> bool {
     match part {
         Part::Kubernetes => site.kubernetes.is_some(),
