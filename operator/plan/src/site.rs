@@ -3,6 +3,7 @@
 pub mod altered;
 pub mod factory;
 pub mod grant;
+pub mod held;
 pub mod index;
 pub mod orphan;
 pub mod policy;

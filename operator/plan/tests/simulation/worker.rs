@@ -10,8 +10,9 @@ use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
-use aifactory_plan::model::report::{Detail, Finding, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
+use aifactory_plan::site::held::held;
 use aifactory_plan::site::index::{Change, Index, Seen};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::pools::Pools;
@@ -578,14 +579,7 @@ impl Worker {
 
     fn held(&self) -> BTreeMap<OwnerRef, Held> {
         let owners = self.index.owners(&self.key.factory).into_iter();
-        owners
-            .map(|owner| {
-                let lets_work =
-                    self.reported.get(&owner).is_some_and(|report| matches!(&report.detail, Detail::Grant(detail) if !detail.access_removed));
-                let retained = self.index.namespace_of(&owner).is_some_and(|(_, view)| view.retained()) && !lets_work;
-                (owner, if retained { Held::Retained } else { Held::Live })
-            })
-            .collect()
+        owners.map(|owner| (owner.clone(), held(&self.index, &owner, self.reported.get(&owner)))).collect()
     }
 
     fn report_site(&mut self, now: Ms) {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::engine::tenancy::{self, Strangers};
-use aifactory_plan::model::plan::{ObservedObjects, Plan};
-use aifactory_plan::model::report::{Detail, Finding, Held, HeldChange, Report, SitePhase, SiteReport};
+use aifactory_api::{OwnerRef, Reason};
+use aifactory_plan::model::plan::Plan;
+use aifactory_plan::model::report::{Finding, Held, HeldChange, Report, SitePhase, SiteReport};
 use aifactory_plan::site::altered::AlteredObjects;
+use aifactory_plan::site::held::held;
 use tokio::time::Instant;
 
 use super::{KubernetesDriver, SITE_REPORT};
@@ -54,21 +54,7 @@ impl KubernetesDriver {
     }
 
     fn held_of(&self, owner: &OwnerRef) -> Held {
-        let retained = self.index.namespace_of(owner).is_some_and(|(_, view)| view.retained()) || self.only_what_stays_is_left(owner);
-        if retained && !self.lets_work(owner) { Held::Retained } else { Held::Live }
-    }
-
-    /// Whether a member of a grant may still work there, as was reported last, or where the grant is gone, by bindings of ours.
-    fn lets_work(&self, owner: &OwnerRef) -> bool {
-        match self.core.reported(owner).map(|report| &report.detail) {
-            Some(Detail::Grant(detail)) => !detail.access_removed,
-            Some(Detail::Pool(_) | Detail::None) => false,
-            None => {
-                let (no_objects, no_strangers) = (ObservedObjects::new(), Strangers::new());
-                let strangers = self.index.namespace_of(owner).and_then(|(namespace, _)| self.index.strangers(namespace)).unwrap_or(&no_strangers);
-                !tenancy::none_lets_work(self.index.objects(owner).unwrap_or(&no_objects), strangers)
-            }
-        }
+        held(&self.index, owner, self.core.reported(owner))
     }
 
     /// What the site holds of an owner now.
@@ -86,11 +72,6 @@ impl KubernetesDriver {
         let changes = now.filter(|change| !reported.agrees_with(change) || answers(change)).collect();
         self.held_dirty.clear();
         self.core.send_held_changes(changes);
-    }
-
-    /// Whether the factory has only objects left that stay when a site is released, such as Slurm's accounting.
-    fn only_what_stays_is_left(&self, owner: &OwnerRef) -> bool {
-        owner.kind == Kind::AIFactory && self.index.objects(owner).is_some_and(|objects| objects.keys().all(|key| key.kind.stays()))
     }
 
     pub(super) fn report_site(&mut self, now: Instant) {
