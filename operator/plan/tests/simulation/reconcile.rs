@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aifactory_api::factory::{Site, SiteKubernetes};
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::hub::aggregate::{self, Outcome};
-use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
-use aifactory_plan::hub::project::GrantProjection;
 use aifactory_plan::hub::sent::SentSet;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::id::HubId;
@@ -121,12 +119,6 @@ impl Controller {
         }
     }
 
-    fn project_grant(&self, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, ledger: &mut Ledger, now: Ms) -> Option<GrantProjection> {
-        let mut projection = project::grant_within(&self.cache, owner, holders, Some(ledger), time(now))?;
-        self.number(&mut projection.sites);
-        Some(projection)
-    }
-
     fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
             if let Some(worked) = self.sites.get(key) {
@@ -198,10 +190,8 @@ impl Controller {
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
-        let mut projection = self.project_grant(owner, &holders, &mut ledger, now);
-        if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
-            projection = self.project_grant(owner, &holders, &mut ledger, now);
-        }
+        let number = |intents: &mut _| self.number(intents);
+        let projection = project::grant_after_reports(&self.cache, owner, &holders, &mut ledger, &about.about, number, time(now));
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
         let projection = projection?;

@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef, Reason, labels};
-use aifactory_plan::hub::ledger::Ledger;
-use aifactory_plan::hub::project::GrantProjection;
 use aifactory_plan::hub::{aggregate, project};
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use jiff::Timestamp;
@@ -136,11 +134,8 @@ impl Hub {
         let mut ledger = self.ledgers.remove(owner).unwrap_or_default();
         ledger.unreachable(self.site_reports.iter().filter(|(_, report)| !report.reachable).map(|(key, _)| key.clone()).collect());
         let about = self.about(owner);
-        let mut projection = self.project_grant(owner, &holders, &mut ledger, now);
-        if projection.as_ref().is_some_and(|projection| ledger.apply_reports(&projection.sites, &about.about)) {
-            // Budget that one site has released can be assigned to another now.
-            projection = self.project_grant(owner, &holders, &mut ledger, now);
-        }
+        let number = |intents: &mut _| self.sites.number(intents);
+        let projection = project::grant_after_reports(&self.cache, owner, &holders, &mut ledger, &about.about, number, now);
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
         let Some(projection) = projection else { return Outcome::Nothing };
@@ -169,12 +164,6 @@ impl Hub {
             }
             aggregate::strip(status, &growing);
         })
-    }
-
-    fn project_grant(&self, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, ledger: &mut Ledger, now: Timestamp) -> Option<GrantProjection> {
-        let mut projection = project::grant_within(&self.cache, owner, holders, Some(ledger), now)?;
-        self.sites.number(&mut projection.sites);
-        Some(projection)
     }
 
     /// The parts that may hold something of a resource.

@@ -8,9 +8,11 @@ use aifactory_api::{Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
 use super::authorise::{Denied, authorise, next_change};
+use super::wrap::wrap;
 use crate::hub::cache::{Cache, pools_of_grant};
 use crate::hub::ledger::Ledger;
-use crate::model::intent::{Desired, Intent, Refusal};
+use crate::model::intent::{Body, Desired, Intent, Refusal};
+use crate::model::report::Report;
 use crate::model::site_key::{Part, SiteKey};
 
 mod cross_site;
@@ -108,6 +110,27 @@ struct Scope<'a> {
 /// [`super::may_hold`].
 pub fn grant(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, now: Timestamp) -> Option<GrantProjection> {
     grant_within(cache, owner, holders, None, now)
+}
+
+/// Projects a grant with its account, after the account has taken in what sites report. `number` gives intents the serials under which they were sent, so
+/// that a report is recognised by the intent that it answers.
+pub fn grant_after_reports(
+    cache: &Cache,
+    owner: &OwnerRef,
+    holders: &BTreeSet<SiteKey>,
+    ledger: &mut Ledger,
+    about: &BTreeMap<SiteKey, &Report>,
+    number: impl Fn(&mut BTreeMap<SiteKey, Intent>),
+    now: Timestamp,
+) -> Option<GrantProjection> {
+    let project = |ledger: &mut Ledger| {
+        let mut projection = grant_within(cache, owner, holders, Some(ledger), now)?;
+        number(&mut projection.sites);
+        Some(projection)
+    };
+    let projection = project(ledger)?;
+    // Budget that one site has released can be assigned to another now.
+    if ledger.apply_reports(&projection.sites, about) { project(ledger) } else { Some(projection) }
 }
 
 /// Projects a grant; its account decides how much of the budget is assigned to each site. Without an account each site is assigned its part by spec.
@@ -263,7 +286,7 @@ impl Wanted {
         body.keep |= kept;
         body.only_if_held = meant.filter(|_| kept).cloned();
         body.pools = former::counted(scope.cache, scope.owner, scope.grant, key, ledger, kept);
-        intent::make(scope.owner, scope.grant, body)
+        wrap(scope.owner, &scope.grant.metadata, Body::Grant(Box::new(body)))
     }
 }
 

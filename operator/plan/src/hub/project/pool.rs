@@ -7,10 +7,11 @@ use aifactory_api::pool::{GPUPool, PlacementState, PoolSite, Source};
 use aifactory_api::{OwnerRef, Reason};
 
 use super::site::has;
-use crate::hub::cache::{Cache, created, factory_of_pool};
+use super::wrap::wrap;
+use crate::hub::cache::{Cache, factory_of_pool};
 use crate::model::duration;
 use crate::model::id::PartitionName;
-use crate::model::intent::{Body, Intent, NodeSource, PoolEngine, PoolIntent, Presence, Rank, Refusal, VERSION};
+use crate::model::intent::{Body, Intent, NodeSource, PoolEngine, PoolIntent, Presence, Rank, Refusal};
 use crate::model::site_key::{Part, SiteKey};
 
 /// A pool's intents.
@@ -37,16 +38,7 @@ pub fn pool(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>) -> Poo
     keys.extend(left.filter(|key| could_use(pool, key.part) && pool.spec.sites.iter().any(|placed| placed.name == key.site)).cloned());
     for key in keys {
         if let Some(body) = body(cache, pool, (&factory_ref, &key), absent) {
-            let intent = Intent {
-                version: VERSION,
-                owner: owner.clone(),
-                uid: pool.metadata.uid.clone().unwrap_or_default(),
-                generation: pool.metadata.generation.unwrap_or_default(),
-                created: created(&pool.metadata),
-                serial: 0,
-                body: Body::Pool(body),
-            };
-            projection.sites.insert(key, intent);
+            projection.sites.insert(key, wrap(owner, &pool.metadata, Body::Pool(body)));
         }
     }
     projection

@@ -1,13 +1,11 @@
 //! The parts of a grant's intent that do not depend on its pools.
 
-use aifactory_api::OwnerRef;
 use aifactory_api::factory::FactoryPolicy;
 use aifactory_api::grant::{AccessGrant, KubernetesSubject, Member, MemberState};
 
-use crate::hub::cache::created;
 use crate::model::duration;
 use crate::model::id::UserName;
-use crate::model::intent::{Body, Desired, EgressIntent, End, GrantIntent, Intent, MemberCaps, MemberIntent, VERSION};
+use crate::model::intent::{Desired, EgressIntent, End, GrantIntent, MemberCaps, MemberIntent};
 
 /// The grant without pools and without addresses. `policy` is that of the site's factory; `None`: the factory can not be read.
 pub fn skeleton(grant: &AccessGrant, policy: Option<&FactoryPolicy>, desired: Desired) -> GrantIntent {
@@ -92,17 +90,4 @@ pub fn egress(grant: &AccessGrant) -> Vec<EgressIntent> {
             (None, None) => None,
         })
         .collect()
-}
-
-/// Wraps a body into an intent.
-pub fn make(owner: &OwnerRef, grant: &AccessGrant, body: GrantIntent) -> Intent {
-    Intent {
-        version: VERSION,
-        owner: owner.clone(),
-        uid: grant.metadata.uid.clone().unwrap_or_default(),
-        generation: grant.metadata.generation.unwrap_or_default(),
-        created: created(&grant.metadata),
-        serial: 0,
-        body: Body::Grant(Box::new(body)),
-    }
 }

@@ -6,10 +6,11 @@ use aifactory_api::grant::AccessGrant;
 use aifactory_api::pool::{GPUPool, PlacementState, PoolSite};
 
 use super::cross_site::cross_site;
-use super::intent::{egress, make, skeleton};
+use super::intent::{egress, skeleton};
 use super::{Scope, refusal};
 use crate::hub::project::residency;
-use crate::model::intent::{Desired, GrantPoolIntent, Intent, Refusal};
+use crate::hub::project::wrap::wrap;
+use crate::model::intent::{Body, Desired, GrantPoolIntent, Intent, Refusal};
 use crate::model::site_key::{Part, SiteKey};
 
 /// One part of a site, with all that the entries of a grant place there.
@@ -55,7 +56,7 @@ impl Placement {
         body.pools = self.pools.clone();
         body.egress = egress(grant);
         body.cross_site = factory.and_then(|factory| cross_site(scope.cache, scope.owner, grant, key, factory));
-        make(scope.owner, grant, body)
+        wrap(scope.owner, &grant.metadata, Body::Grant(Box::new(body)))
     }
 }
 
