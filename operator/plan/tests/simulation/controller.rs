@@ -2,19 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aifactory_api::{AIFactory, Kind, OwnerRef, Reason, labels};
+use aifactory_api::{AIFactory, Kind, OwnerRef, labels};
 use aifactory_plan::hub::aggregate::Reports;
 use aifactory_plan::hub::cache::{Cache, pools_of_grant};
 use aifactory_plan::hub::dependents::dependents;
 use aifactory_plan::hub::holders::Holders;
-use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
+use aifactory_plan::hub::known_sites::{KnownSite, KnownSites, Membership};
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::hub::sent::SentSet;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::freshness::{Freshness, Incarnation, Moment};
 use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
-use aifactory_plan::model::report::{Held, SiteReport};
+use aifactory_plan::model::report::SiteReport;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 
 use super::clock::{Ms, Queue, SECOND, ms, time};
@@ -317,26 +317,18 @@ impl Controller {
 
     /// Takes in what a report of a part about itself means for the set of known sites.
     fn learn_of(&mut self, key: &SiteKey, report: &SiteReport) {
-        let waits = !report.reachable && report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Pending);
-        let live = report.held.values().any(|held| *held != Held::Retained);
-        let met = report.reachable && (!report.released || live);
-        let over = report.released && report.synced && !live && !self.reports.any_access(key);
-        let identity = report.cluster_uid.clone();
-        if over {
-            self.known.remove(key);
-        } else if (waits || met) && self.known.get(key).is_none_or(|known| identity.is_some() && known.identity != identity) {
-            self.join(key, identity);
+        match self.known.membership(key, report, || self.reports.any_access(key)) {
+            Membership::Leaves => self.known.remove(key),
+            Membership::Joins { entered } => self.join(key, report.cluster_uid.clone(), entered),
+            Membership::Stays => {}
         }
     }
 
     /// Adds a part to the set, or brings up to date what is remembered of it.
-    pub fn join(&mut self, key: &SiteKey, identity: Option<String>) {
+    pub fn join(&mut self, key: &SiteKey, identity: Option<String>, entered: bool) {
         let Some(credential) = self.sites.get(key).map(|worked| worked.source.clone()) else { return };
-        let spec = self.cache.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
-        let before = self.known.get(key);
-        let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
-        let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
-        self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity, entered: true });
+        let slurm = self.cache.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
+        self.known.join(KnownSite { key: key.clone(), credential, slurm, identity, entered });
     }
 
     /// The set of known sites was stored.

@@ -107,7 +107,7 @@ impl Controller {
             self.site_reports.remove(key);
             self.dependents(&key.factory, now);
             if self.known.contains(key) {
-                self.join(key, None);
+                self.join(key, None, false);
             }
         }
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aifactory_api::{AIFactory, OwnerRef, Reason};
-use aifactory_plan::hub::known_sites::{KnownSite, KnownSites};
-use aifactory_plan::model::report::{Finding, Held};
+use aifactory_plan::hub::known_sites::{KnownSite, KnownSites, Membership};
+use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use tokio::time::Instant;
 
@@ -49,33 +49,19 @@ impl Hub {
     /// Takes in what a report of a part about itself means for the set.
     pub(super) fn learn_of(&mut self, key: &SiteKey) {
         let Some(report) = self.site_reports.get(key) else { return };
-        // The worker has made contact, and waits before it writes.
-        let waits = !report.reachable && report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::Pending);
-        let live = report.held.values().any(|held| *held != Held::Retained);
-        let met = report.reachable && (!report.released || live);
-        let over = report.released && report.synced && !live && !self.reports.any_access(key);
         let identity = report.cluster_uid.clone();
-        // Two that found the cluster free at the same time were both stored; whom it refuses has never been let in.
-        let claimed = report.problem.as_ref().is_some_and(|problem| problem.reason == Reason::SiteClaimed);
-        let refused = claimed && self.known.get(key).is_some_and(|known| !known.entered);
-        if over || refused {
-            self.known.remove(key);
-        } else if (waits || met)
-            && self.known.get(key).is_none_or(|known| (identity.is_some() && known.identity != identity) || (met && !known.entered))
-        {
-            self.join(key, identity, met);
+        match self.known.membership(key, report, || self.reports.any_access(key)) {
+            Membership::Leaves => self.known.remove(key),
+            Membership::Joins { entered } => self.join(key, identity, entered),
+            Membership::Stays => {}
         }
     }
 
     /// Adds a part to the set, or brings up to date what is remembered of it. `entered`: it has let us in.
     pub(super) fn join(&mut self, key: &SiteKey, identity: Option<String>, entered: bool) {
         let Some(credential) = self.sites.source(key).cloned() else { return };
-        let spec = self.cache.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
-        let before = self.known.get(key);
-        let slurm = spec.or_else(|| before.and_then(|known| known.slurm.clone()));
-        let identity = identity.or_else(|| before.and_then(|known| known.identity.clone()));
-        let entered = entered || before.is_some_and(|known| known.entered);
-        let stored = self.known.insert(KnownSite { key: key.clone(), credential, slurm, identity, entered });
+        let slurm = self.cache.site(key).and_then(|site| site.slurm.clone()).filter(|_| key.part == Part::Slurm);
+        let stored = self.known.join(KnownSite { key: key.clone(), credential, slurm, identity, entered });
         if let Some(report) = self.site_reports.get_mut(key).filter(|_| !stored) {
             report.problem = Some(Finding::note(Reason::Pending, NO_ROOM));
         }
