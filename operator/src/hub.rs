@@ -14,4 +14,4 @@ pub use controller::{Hub, HubRecord, HubSettings};
 pub use identity::{HubIdError, hub_id};
 pub use known_sites::{KnownSitesError, load as load_known_sites};
 pub use sites::StartWorker;
-pub use watch::{AnyResource, Seen};
+pub use watch::{AnyResource, WatchEvent};

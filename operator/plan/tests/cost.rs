@@ -19,7 +19,7 @@ use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::report::{Detail, EntryUsage, GrantDetail, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
-use aifactory_plan::site::index::{Index, Seen};
+use aifactory_plan::site::index::{Index, IndexedObject};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::pools::Pools;
 use aifactory_plan::site::reconcile::Reconciler;
@@ -281,7 +281,7 @@ impl Site {
             }
             site.want(intent);
             for kind in [ObjectKind::NAMESPACE, ObjectKind::RESOURCE_QUOTA] {
-                site.index.put(seen(kind, index, 1));
+                site.index.put(indexed(kind, index, 1));
             }
         }
         site.pools.assign(&site.intents, &site.index);
@@ -318,14 +318,14 @@ impl Site {
 }
 
 /// A namespace or a quota of a grant, in which a GPU is used.
-fn seen(kind: ObjectKind, index: usize, version: u64) -> Seen {
+fn indexed(kind: ObjectKind, index: usize, version: u64) -> IndexedObject {
     let namespace = tenant_namespace(HUB, &grant_ref(index));
     let (name, inside) = if kind == ObjectKind::NAMESPACE { (namespace.as_str(), "") } else { ("aifactory", namespace.as_str()) };
     let object = json!({"metadata": {
         "name": name, "namespace": inside, "uid": format!("{kind:?}-{index}"), "resourceVersion": version.to_string(),
         "annotations": {labels::HUB: HUB, labels::OWNER: grant_ref(index).to_string()},
     }, "status": {"used": {"requests.nvidia.com/gpu": "1"}}});
-    Seen::reduce(engine::ALL, kind, &object, &HubId::new(HUB)).expect("one of ours")
+    IndexedObject::reduce(engine::ALL, kind, &object, &HubId::new(HUB)).expect("one of ours")
 }
 
 #[test]

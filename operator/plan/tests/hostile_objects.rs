@@ -11,7 +11,7 @@ use aifactory_plan::engine::slinky::ControllerView;
 use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::quantity;
-use aifactory_plan::site::index::{Extra, Index, Seen};
+use aifactory_plan::site::index::{Extra, Index, IndexedObject};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::usage::pod_time::PodView;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -114,11 +114,11 @@ proptest! {
         for kind in engine::ALL.kinds().map(|used| used.kind) {
             let mut index = Index::default();
             for object in [value.clone(), named(value.clone()), good()] {
-                if let Some(seen) = Seen::reduce(engine::ALL, kind, &object, &HubId::new("hub")) {
+                if let Some(seen) = IndexedObject::reduce(engine::ALL, kind, &object, &HubId::new("hub")) {
                     index.put(seen);
                 }
             }
-            let good = Seen::reduce(engine::ALL, kind, &good(), &HubId::new("hub")).unwrap();
+            let good = IndexedObject::reduce(engine::ALL, kind, &good(), &HubId::new("hub")).unwrap();
             let objects = index.objects(&OwnerRef::new(Kind::AccessGrant, "n", "g"));
             prop_assert!(objects.is_some_and(|objects| objects.contains_key(&good.key)), "{:?}", kind);
         }
@@ -150,7 +150,7 @@ proptest! {
     fn a_quota_out_of_range_counts_what_can_be_counted(number in "[0-9]{1,40}(k|Ki|Ei|E)?") {
         let mut quota = good();
         quota["status"] = json!({"used": {"requests.nvidia.com/gpu": 2, "requests.amd.com/gpu": number, "requests.x.com/y": "3"}});
-        let seen = Seen::reduce(engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, &HubId::new("hub")).unwrap();
+        let seen = IndexedObject::reduce(engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, &HubId::new("hub")).unwrap();
         let Extra::Quota(view) = seen.extra else { panic!("a quota") };
         prop_assert_eq!(view.used.get("x.com/y"), Some(&3));
     }

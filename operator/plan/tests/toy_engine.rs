@@ -29,7 +29,7 @@ use aifactory_plan::model::object::{Object, ObjectKey};
 use aifactory_plan::model::plan::{Action, Plan, Purpose};
 use aifactory_plan::model::report::Detail;
 use aifactory_plan::model::view::View;
-use aifactory_plan::site::index::{Index, Seen};
+use aifactory_plan::site::index::{Index, IndexedObject};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::pools::Pools;
 use aifactory_plan::site::reconcile::Reconciler;
@@ -225,7 +225,7 @@ impl Site {
         self.version += 1;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(self.engines, key.kind, &content, &HubId::new(HUB)).unwrap());
+        self.index.put(IndexedObject::reduce(self.engines, key.kind, &content, &HubId::new(HUB)).unwrap());
     }
 
     fn delete(&mut self, key: &ObjectKey) {

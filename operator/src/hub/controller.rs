@@ -42,7 +42,7 @@ use tokio::time::Instant;
 
 use super::broken::Undecodable;
 use super::sites::{SiteWorkers, Sites, StartWorker};
-use super::watch::{Seen, Watched, watch};
+use super::watch::{WatchEvent, Watched, watch};
 use crate::credential::reader::CredentialReader;
 use crate::supervise::{caught, restarted};
 use crate::telemetry::event_recorder::EventRecorder;
@@ -216,7 +216,7 @@ impl Hub {
     /// [`Hub::run`] with events from `seen` instead of watches of its own.
     pub async fn run_on<E>(
         mut self,
-        mut seen: mpsc::Receiver<Seen>,
+        mut seen: mpsc::Receiver<WatchEvent>,
         lead: impl Future<Output = Result<HubRecord, E>>,
         stop: impl Future<Output = ()>,
     ) -> Result<(), E> {
@@ -310,7 +310,7 @@ impl Hub {
         self.schedule.next_wake(now).into_iter().chain(self.releases.next_wake(now)).chain(retries).chain(end).min()
     }
 
-    fn watch<K: Watched>(&self, watches: &mut JoinSet<()>, to: &mpsc::Sender<Seen>) {
+    fn watch<K: Watched>(&self, watches: &mut JoinSet<()>, to: &mpsc::Sender<WatchEvent>) {
         let (client, metrics, to) = (self.settings.watch.clone(), self.settings.metrics.clone(), to.clone());
         watches.spawn(async move { restarted(ProcessTask::HubWatch, &metrics, || watch::<K>(client.clone(), to.clone())).await });
     }

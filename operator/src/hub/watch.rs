@@ -66,7 +66,7 @@ impl AnyResource {
 
 /// An event of a watch on the hub.
 #[derive(Debug)]
-pub enum Seen {
+pub enum WatchEvent {
     /// A resource was made or changed.
     Put(OwnerRef, AnyResource),
     /// A resource is gone, as of this version.
@@ -109,7 +109,7 @@ impl Watched for AccessGrant {
 }
 
 /// Watches a kind until the receiver is gone.
-pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
+pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<WatchEvent>) {
     let api: Api<Tolerant<K>> = Api::all(client);
     let mut stream = watcher(api, defined_watch::config()).default_backoff().boxed();
     let mut listing = BTreeSet::new();
@@ -117,7 +117,7 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
         let seen = match event {
             Ok(watcher::Event::Init) => {
                 listing.clear();
-                Seen::Listing(K::KIND)
+                WatchEvent::Listing(K::KIND)
             }
             // An object without a name can not be reconciled or named in a message.
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object) | watcher::Event::Delete(object))
@@ -127,11 +127,11 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
             }
             Ok(watcher::Event::InitApply(object)) => {
                 listing.insert(owner_of::<K>(object.meta()));
-                seen(object)
+                event_of(object)
             }
-            Ok(watcher::Event::InitDone) => Seen::Listed(K::KIND, std::mem::take(&mut listing)),
-            Ok(watcher::Event::Apply(object)) => seen(object),
-            Ok(watcher::Event::Delete(object)) => Seen::Removed(owner_of::<K>(object.meta()), incarnation(object.meta())),
+            Ok(watcher::Event::InitDone) => WatchEvent::Listed(K::KIND, std::mem::take(&mut listing)),
+            Ok(watcher::Event::Apply(object)) => event_of(object),
+            Ok(watcher::Event::Delete(object)) => WatchEvent::Removed(owner_of::<K>(object.meta()), incarnation(object.meta())),
             Err(error) => {
                 tracing::warn!(kind = %K::KIND, %error, "The watch on the hub failed");
                 continue;
@@ -144,14 +144,14 @@ pub async fn watch<K: Watched>(client: Client, to: mpsc::Sender<Seen>) {
 }
 
 /// The event for an object, whether it was listed, watched or the answer to a write.
-pub fn seen<K: Watched>(object: Tolerant<K>) -> Seen {
+pub fn event_of<K: Watched>(object: Tolerant<K>) -> WatchEvent {
     let owner = owner_of::<K>(object.meta());
     match object.into_result() {
-        Ok(object) => Seen::Put(owner, without_managed_fields(object).wrap()),
+        Ok(object) => WatchEvent::Put(owner, without_managed_fields(object).wrap()),
         Err(broken) => {
             let Broken { mut meta, why, text } = *broken;
             meta.managed_fields = None;
-            Seen::Undecodable(owner, Box::new(Undecodable { meta, conditions: conditions_of(&text), why }))
+            WatchEvent::Undecodable(owner, Box::new(Undecodable { meta, conditions: conditions_of(&text), why }))
         }
     }
 }

@@ -7,7 +7,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::call::{CallError, call};
-use super::watch::{Seen, Watched, seen};
+use super::watch::{WatchEvent, Watched, event_of};
 use crate::tolerant_decode::{Tolerant, taken};
 
 /// A write to the hub.
@@ -67,7 +67,7 @@ pub fn explain(error: &WriteError) -> String {
 
 /// Writes to the resource with this metadata. Returns the resource as the API server answered with it, or `None` where the resource is gone, needed
 /// no write, or can not be decoded at all.
-pub async fn write(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<Seen>, WriteError> {
+pub async fn write(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<WatchEvent>, WriteError> {
     match owner.kind {
         Kind::AIFactory => typed::<AIFactory>(client, owner, meta, write).await,
         Kind::GPUPool => typed::<GPUPool>(client, owner, meta, write).await,
@@ -75,7 +75,7 @@ pub async fn write(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: 
     }
 }
 
-async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<Seen>, WriteError> {
+async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta, write: Write) -> Result<Option<WatchEvent>, WriteError> {
     let api: Api<Tolerant<K>> = Api::namespaced(client.clone(), &owner.namespace);
     let result = match write {
         Write::Status(status) => {
@@ -116,7 +116,7 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
         }
     };
     match result {
-        Ok(stored) => Ok(stored.map(seen)),
+        Ok(stored) => Ok(stored.map(event_of)),
         Err(WriteError::Api { source, .. }) if matches!(&*source, kube::Error::Api(status) if status.is_not_found()) => Ok(None),
         Err(error) => Err(error),
     }

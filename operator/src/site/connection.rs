@@ -281,7 +281,7 @@ impl<S> Connection<S> {
             return Transition::Unchanged;
         }
         if self.problem() != Some(&problem) {
-            tracing::warn!(site = %self.label, reason = %problem.reason, "No contact: {}", problem.message);
+            tracing::warn!(site = %self.label, reason = %problem.reason, "Connection failed: {}", problem.message);
         }
         if self.watches && matches!(problem.reason, Reason::SecretNotFound | Reason::SecretForbidden) {
             // An earlier look may have found the Secret, so only another look can decide whether it is there.

@@ -7,7 +7,7 @@ use aifactory_plan::engine;
 use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::engine::slinky::ControllerView;
 use aifactory_plan::model::id::HubId;
-use aifactory_plan::site::index::{Index, Seen};
+use aifactory_plan::site::index::{Index, IndexedObject};
 use aifactory_plan::site::usage::pod_time::PodView;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use libfuzzer_sys::fuzz_target;
@@ -18,11 +18,11 @@ fuzz_target!(|bytes: &[u8]| {
     let good = json!({"metadata": {"name": "good", "namespace": "aif-good", "uid": "u", "resourceVersion": "7",
         "labels": {"aifactory.dev/managed": "true"}, "annotations": {"aifactory.dev/hub": "hub", "aifactory.dev/owner": "AccessGrant/n/g"}}});
     for kind in engine::ALL.kinds().map(|used| used.kind) {
-        let Some(wanted) = Seen::reduce(engine::ALL, kind, &good, &HubId::new("hub")) else { panic!("{kind:?}: a good object is not read") };
+        let Some(wanted) = IndexedObject::reduce(engine::ALL, kind, &good, &HubId::new("hub")) else { panic!("{kind:?}: a good object is not read") };
         let key = wanted.key.clone();
         let mut index = Index::default();
         index.put(wanted);
-        if let Some(seen) = Seen::reduce(engine::ALL, kind, &object, &HubId::new("hub")) {
+        if let Some(seen) = IndexedObject::reduce(engine::ALL, kind, &object, &HubId::new("hub")) {
             // One of the same name takes its place.
             let other = seen.key != key;
             index.put(seen);

@@ -56,7 +56,7 @@ impl ReportIndex {
 
     /// Forgets all reports about a resource, and that any are awaited.
     pub fn remove(&mut self, owner: &OwnerRef) {
-        self.awaited.expect(owner, BTreeSet::new());
+        self.awaited.replace(owner, BTreeSet::new());
         self.used.forget(owner);
         let keys: Vec<SiteKey> = self.visits.of(self.by_owner.get(owner).into_iter().flat_map(BTreeMap::keys)).cloned().collect();
         for key in &keys {
@@ -121,15 +121,15 @@ impl ReportIndex {
     }
 
     /// Sets which parts were sent a resource: a report of each of them is awaited until it is there.
-    pub fn expect(&mut self, owner: &OwnerRef, told: impl IntoIterator<Item = SiteKey>) {
+    pub fn await_reports(&mut self, owner: &OwnerRef, told: impl IntoIterator<Item = SiteKey>) {
         let reports = self.by_owner.get(owner);
         let silent = told.into_iter().filter(|key| !reports.is_some_and(|reports| reports.contains_key(key)));
         let silent = self.visits.of(silent).collect();
-        self.awaited.expect(owner, silent);
+        self.awaited.replace(owner, silent);
     }
 
     /// The part has a new worker, which was sent nothing yet.
-    pub fn expect_nothing_of(&mut self, key: &SiteKey) {
+    pub fn await_nothing_of(&mut self, key: &SiteKey) {
         self.awaited.forget_part(key);
     }
 

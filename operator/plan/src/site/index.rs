@@ -29,7 +29,7 @@ const QUOTA: &str = "aifactory";
 
 /// An object as seen, reduced to what the index keeps.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub struct IndexedObject {
     /// Identity.
     pub key: ObjectKey,
     /// Whose it is; `None`: not ours.
@@ -111,7 +111,7 @@ impl QuotaView {
     }
 }
 
-impl Seen {
+impl IndexedObject {
     /// Reduces an object. An object is ours if it has the annotations of this hub; a role binding must also refer to the role that its name contains.
     pub fn reduce(engines: Engines, kind: ObjectKind, object: &Value, hub: &HubId) -> Option<Self> {
         let metadata = object.get("metadata")?;
@@ -210,20 +210,20 @@ impl Index {
     }
 
     /// Stores an object from an event of the watch.
-    pub fn put(&mut self, seen: Seen) -> Change {
+    pub fn put(&mut self, seen: IndexedObject) -> Change {
         let state = seen.incarnation();
         if self.fresh.entry(seen.key.kind).or_default().shown(&seen.key, state) { self.take(seen) } else { Change::default() }
     }
 
     /// Stores an object from the answer to a write that was begun at this moment.
-    pub fn answered(&mut self, seen: Seen, asked: Moment) -> Change {
+    pub fn answered(&mut self, seen: IndexedObject, asked: Moment) -> Change {
         let state = seen.incarnation();
         if self.fresh.entry(seen.key.kind).or_default().answered(&seen.key, state, asked) { self.take(seen) } else { Change::default() }
     }
 
-    fn take(&mut self, seen: Seen) -> Change {
+    fn take(&mut self, seen: IndexedObject) -> Change {
         let mut change = Change::default();
-        let Seen { key, owner, observed, version: _, extra } = seen;
+        let IndexedObject { key, owner, observed, version: _, extra } = seen;
         let former = self.owner_of.get(&key);
         if owner.is_some() && former == owner.as_ref() && self.is_known(&key, &observed, &extra) {
             return change;

@@ -139,7 +139,7 @@ impl Accounts {
         if self.unwatched.is_none() {
             self.counted = Some(now);
         }
-        let (single, seen) = (single(namespace, index), self.seen(now));
+        let (single, seen) = (single(namespace, index), self.counted_until(now));
         let account = self
             .accounts
             .entry(namespace.clone())
@@ -164,7 +164,7 @@ impl Accounts {
     }
 
     /// Up to when Pods are counted: a gap in the watch is never estimated, and no figure gets smaller.
-    fn seen(&self, now: Timestamp) -> Timestamp {
+    fn counted_until(&self, now: Timestamp) -> Timestamp {
         self.unwatched.map_or(now, |since| self.counted.map_or(since, |counted| counted.max(since)).min(now))
     }
 
@@ -172,7 +172,7 @@ impl Accounts {
     pub fn wake(&self, namespace: &TenantNamespace, index: &Index, grant: &GrantIntent, now: Timestamp) -> Option<Timestamp> {
         let account = self.accounts.get(namespace)?;
         let report = if account.tally.running(None, now) { now.checked_add(SignedDuration::from_secs(PERIOD)).ok() } else { None };
-        let seen = self.seen(now);
+        let seen = self.counted_until(now);
         let sums = account.tally.through(seen);
         let closing = grant.pools.iter().filter_map(|entry| {
             let left = grant.closes_at(&entry.pool).saturating_mul(1000).saturating_sub(sums.get(&entry.pool).copied().unwrap_or_default());
@@ -188,7 +188,7 @@ impl Accounts {
     pub fn hours(&self, namespace: &TenantNamespace, index: &Index, grant: &GrantIntent, now: Timestamp) -> Hours {
         let none = Account::default();
         let account = self.accounts.get(namespace).unwrap_or(&none);
-        let now = self.seen(now);
+        let now = self.counted_until(now);
         let sums = account.tally.through(now);
         let through = match &account.written {
             // Without running Pods the time of the figure stays, so that the report does not change.

@@ -34,8 +34,8 @@ impl Kubernetes {
     }
 
     fn observed(&self) -> ObservedObjects {
-        let seen = |uid: &u64, object: &Object| Observed { uid: uid.to_string(), digest: Some(object.digest()), terminating: false };
-        self.objects.iter().map(|(key, (uid, object))| (key.clone(), seen(uid, object))).collect()
+        let observed = |uid: &u64, object: &Object| Observed { uid: uid.to_string(), digest: Some(object.digest()), terminating: false };
+        self.objects.iter().map(|(key, (uid, object))| (key.clone(), observed(uid, object))).collect()
     }
 
     /// The plan for what the hub wants.

@@ -168,7 +168,7 @@ impl Controller {
             if let HubEvent::Put(owner, _) | HubEvent::Undecodable(owner, _, _) = &event {
                 names.insert(owner.clone());
             }
-            self.seen(event, now);
+            self.observe(event, now);
         }
         let known: Vec<OwnerRef> = match kind {
             Kind::AIFactory => self.cache.factories().map(|(owner, _)| owner.clone()).collect(),
@@ -182,7 +182,7 @@ impl Controller {
         self.unlisted.remove(&kind);
     }
 
-    pub fn seen(&mut self, event: HubEvent, now: Ms) {
+    pub fn observe(&mut self, event: HubEvent, now: Ms) {
         match event {
             HubEvent::Put(owner, resource) => {
                 if self.fresh.entry(owner.kind).or_default().shown(&owner, incarnation(&resource)) {

@@ -114,7 +114,7 @@ impl Controller {
 
     fn stop(&mut self, key: &SiteKey) {
         if let Some(former) = self.sites.remove(key) {
-            self.reports.expect_nothing_of(key);
+            self.reports.await_nothing_of(key);
             self.out.push(Out::Stop(former.worker));
         }
     }
@@ -137,7 +137,7 @@ impl Controller {
                 self.out.push(Out::Tell(worked.worker, ToSite::Withdraw(owner.clone())));
             }
         }
-        self.reports.expect(owner, self.sites.iter().filter(|(_, worked)| worked.sent.contains(owner)).map(|(key, _)| key.clone()));
+        self.reports.await_reports(owner, self.sites.iter().filter(|(_, worked)| worked.sent.contains(owner)).map(|(key, _)| key.clone()));
     }
 
     fn send(&mut self, key: &SiteKey, intent: &Intent) {

@@ -44,7 +44,7 @@ pub enum Event {
     SlurmRound(WorkerId, u64, usize),
     SlurmCall(Box<Round>),
     Work(Who),
-    HubSeen(u64, HubEvent),
+    HubWatch(u64, HubEvent),
     HubListed(u64, Kind, Vec<HubEvent>),
     HubWrite(u64, OwnerRef, String, Write, Moment),
     HubWritten(u64, OwnerRef, Moment, Option<Resource>, bool),
@@ -54,7 +54,7 @@ pub enum Event {
     FromSite(u64, SiteKey, WorkerId, FromSite),
     Contact(WorkerId),
     Lost(usize, u64),
-    Seen(WorkerId, u64, Observation),
+    SiteWatch(WorkerId, u64, Observation),
     List(WorkerId, u64, Stream),
     Listed(WorkerId, u64, Stream, Vec<Observation>),
     Act(Box<Execution>),
@@ -276,7 +276,7 @@ impl Sim {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Work(who) => self.work(who),
-            Event::HubSeen(..) | Event::HubListed(..) | Event::HubWritten(..) | Event::HubStored(..) | Event::FromSite(..) => {
+            Event::HubWatch(..) | Event::HubListed(..) | Event::HubWritten(..) | Event::HubStored(..) | Event::FromSite(..) => {
                 self.reach_controller(event)
             }
             Event::HubWrite(incarnation, owner, uid, write, asked) => {
@@ -316,7 +316,7 @@ impl Sim {
             Event::Contact(id) => self.contact(id),
             Event::Lost(site, epoch) => self.lost(site, epoch),
             Event::List(id, session, stream) => self.list(id, session, stream),
-            Event::Seen(..) | Event::Listed(..) | Event::Executed(..) | Event::Released(..) => self.reach_worker(event),
+            Event::SiteWatch(..) | Event::Listed(..) | Event::Executed(..) | Event::Released(..) => self.reach_worker(event),
             Event::Act(execution) => self.act(*execution),
             Event::Terminated(site) => self.sites[site].finish_terminating(),
             Event::Start => {
@@ -331,7 +331,7 @@ impl Sim {
         let (now, current) = (self.now, self.incarnations);
         let Some(controller) = self.controller.as_mut() else { return };
         match event {
-            Event::HubSeen(incarnation, event) if incarnation == current => controller.seen(event, now),
+            Event::HubWatch(incarnation, event) if incarnation == current => controller.observe(event, now),
             Event::HubListed(incarnation, kind, events) if incarnation == current => controller.listed(kind, events, now),
             Event::HubWritten(incarnation, owner, asked, stored, status) if incarnation == current => {
                 controller.written(owner, asked, stored, status, now)
@@ -345,7 +345,7 @@ impl Sim {
 
     fn reach_worker(&mut self, event: Event) {
         let id = match &event {
-            Event::Seen(id, ..) | Event::Listed(id, ..) | Event::Executed(id, ..) | Event::Released(id, ..) => *id,
+            Event::SiteWatch(id, ..) | Event::Listed(id, ..) | Event::Executed(id, ..) | Event::Released(id, ..) => *id,
             _ => return,
         };
         let Some(site) = self.site_of(id) else { return };
@@ -355,7 +355,7 @@ impl Sim {
         }
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match event {
-            Event::Seen(_, session, observation) => worker.observed(session, observation),
+            Event::SiteWatch(_, session, observation) => worker.observed(session, observation),
             Event::Listed(_, session, stream, seen) => worker.listed(session, stream, seen, self.now),
             Event::Executed(_, session, moment, owner, outcome) => worker.executed(session, moment, owner, outcome, self.now),
             Event::Released(_, session) => worker.released(session, true),
@@ -395,7 +395,7 @@ impl Sim {
     /// Sends on its way what hub, operator and sites have put out.
     fn drain(&mut self) {
         for event in std::mem::take(&mut self.hub.events) {
-            self.push(self.now + self.hub_lag, Event::HubSeen(self.incarnations, event));
+            self.push(self.now + self.hub_lag, Event::HubWatch(self.incarnations, event));
         }
         let out = self.controller.as_mut().map(|controller| std::mem::take(&mut controller.out)).unwrap_or_default();
         out.into_iter().for_each(|out| self.after_controller(out));
@@ -517,7 +517,7 @@ impl Sim {
             let Some(flow) = self.flows.get_mut(&(id, stream)) else { continue };
             flow.last = flow.last.max(at);
             let (session, at) = (flow.session, flow.last);
-            self.push(at, Event::Seen(id, session, observation.clone()));
+            self.push(at, Event::SiteWatch(id, session, observation.clone()));
         }
     }
 
@@ -526,8 +526,8 @@ impl Sim {
         self.sites[site].events.clear();
         let ids: Vec<WorkerId> = self.workers.keys().copied().filter(|id| self.site_of(*id) == Some(site)).collect();
         // What was on its way in the old watches is lost.
-        self.events.retain(|_, event| !matches!(event, Event::Seen(id, ..) | Event::Listed(id, ..) if ids.contains(id)));
-        self.backlog[site].retain(|event| !matches!(event, Event::Seen(..) | Event::Listed(..)));
+        self.events.retain(|_, event| !matches!(event, Event::SiteWatch(id, ..) | Event::Listed(id, ..) if ids.contains(id)));
+        self.backlog[site].retain(|event| !matches!(event, Event::SiteWatch(..) | Event::Listed(..)));
         for id in ids {
             let Some(session) = self.workers.get(&id).and_then(Worker::session) else { continue };
             for stream in STREAMS {
@@ -680,7 +680,7 @@ fn describe(write: &Write) -> String {
 }
 
 enum Done {
-    Applied(Box<aifactory_plan::site::index::Seen>),
+    Applied(Box<aifactory_plan::site::index::IndexedObject>),
     Deleted(Deletion),
     Node(Box<aifactory_plan::engine::nodes::NodeView>, u64),
     Changed(String),

@@ -9,7 +9,7 @@ use aifactory_plan::model::digest::{Digest, planned_digest};
 use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{NodePatch, Observed};
 use aifactory_plan::site::grant::NamespaceView;
-use aifactory_plan::site::index::{Extra, QuotaView, Seen};
+use aifactory_plan::site::index::{Extra, IndexedObject, QuotaView};
 use serde_json::{Value, json};
 
 use super::cast::HUB;
@@ -38,7 +38,7 @@ pub const STREAMS: [Stream; 9] = [
 /// What a watch shows.
 #[derive(Clone, Debug)]
 pub enum Observation {
-    Put(Box<Seen>),
+    Put(Box<IndexedObject>),
     /// With UID and last version.
     Removed(ObjectKey, String, u64),
     Node(Box<NodeView>, u64),
@@ -136,7 +136,7 @@ impl SiteStore {
         match stream {
             Stream::Kind(kind) => {
                 let objects = self.etcd.objects.iter().filter(|(key, _)| key.kind == kind && visible(key));
-                objects.map(|(key, object)| Observation::Put(Box::new(seen(key, object)))).collect()
+                objects.map(|(key, object)| Observation::Put(Box::new(indexed(key, object)))).collect()
             }
             Stream::Nodes => self.etcd.nodes.values().map(|(node, version)| Observation::Node(Box::new(node.clone()), *version)).collect(),
             Stream::Policy => vec![Observation::Policy(self.etcd.policy.clone())],
@@ -147,7 +147,7 @@ impl SiteStore {
         object.version = self.bump();
         object.digest = planned_digest(&object.content);
         if visible(&key) {
-            self.events.push((Stream::Kind(key.kind), Observation::Put(Box::new(seen(&key, &object)))));
+            self.events.push((Stream::Kind(key.kind), Observation::Put(Box::new(indexed(&key, &object)))));
         }
         if key.kind == ObjectKind::NAMESPACE {
             match object.label(labels::STATE) {
@@ -225,7 +225,7 @@ impl SiteStore {
     }
 
     /// Server-side apply.
-    pub fn apply(&mut self, object: &Object, now: Ms) -> Result<Seen, Refused> {
+    pub fn apply(&mut self, object: &Object, now: Ms) -> Result<IndexedObject, Refused> {
         self.writes += 1;
         self.admit(&object.key)?;
         if object.key.kind == ObjectKind::ROLE_BINDING {
@@ -235,7 +235,7 @@ impl SiteStore {
         if let Some(found) = before
             && found.content == object.content
         {
-            return Ok(seen(&object.key, found));
+            return Ok(indexed(&object.key, found));
         }
         let (uid, terminating) = match before {
             Some(found) => (found.uid, found.terminating),
@@ -243,7 +243,7 @@ impl SiteStore {
         };
         let next = SiteObject { uid, version: 0, content: object.content.clone(), terminating, digest: object.digest(), foreign: false };
         self.put(object.key.clone(), next, now);
-        Ok(seen(&object.key, &self.etcd.objects[&object.key]))
+        Ok(indexed(&object.key, &self.etcd.objects[&object.key]))
     }
 
     /// O8: a tenant never exists with a binding and without default deny.
@@ -425,7 +425,7 @@ fn has_our_name(key: &ObjectKey) -> bool {
 }
 
 /// The object as the worker's watch reduces it.
-pub fn seen(key: &ObjectKey, object: &SiteObject) -> Seen {
+pub fn indexed(key: &ObjectKey, object: &SiteObject) -> IndexedObject {
     let binding = (key.kind == ObjectKind::ROLE_BINDING).then(|| BindingView::from_json(&object.content));
     let as_named = binding.as_ref().is_none_or(|binding| binding.is_as_named(&key.name));
     let ours = as_named && object.annotation(labels::HUB) == Some(HUB);
@@ -445,7 +445,7 @@ pub fn seen(key: &ObjectKey, object: &SiteObject) -> Seen {
         ObjectKind::ROLE_BINDING => binding.map_or(Extra::None, Extra::Binding),
         _ => Extra::None,
     };
-    Seen {
+    IndexedObject {
         key: key.clone(),
         owner,
         observed: Observed { uid: object.uid.to_string(), digest: (!object.foreign).then_some(object.digest), terminating: object.terminating },

@@ -13,7 +13,7 @@ use aifactory_plan::model::plan::{Plan, Purpose, Step};
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use aifactory_plan::site::held::held;
-use aifactory_plan::site::index::{Change, Index, Seen};
+use aifactory_plan::site::index::{Change, Index, IndexedObject};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::pools::Pools;
 use aifactory_plan::site::reconcile::Reconciler;
@@ -53,7 +53,7 @@ pub enum Out {
 /// What became of a plan's steps.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    pub applied: Vec<Seen>,
+    pub applied: Vec<IndexedObject>,
     pub deleted: Vec<ObjectKey>,
     pub ordered: Vec<ObjectKey>,
     pub nodes: Vec<(aifactory_plan::engine::nodes::NodeView, u64)>,

@@ -11,31 +11,31 @@ use jiff::Timestamp;
 
 use super::Hub;
 use crate::hub::broken::Undecodable;
-use crate::hub::watch::{AnyResource, Seen, incarnation};
+use crate::hub::watch::{AnyResource, WatchEvent, incarnation};
 
 impl Hub {
-    pub(super) fn observe(&mut self, event: Seen) {
+    pub(super) fn observe(&mut self, event: WatchEvent) {
         match event {
-            Seen::Listing(kind) => {
+            WatchEvent::Listing(kind) => {
                 self.moment = self.moment.next();
                 self.fresh.entry(kind).or_default().relist(self.moment);
             }
-            Seen::Put(owner, object) => {
+            WatchEvent::Put(owner, object) => {
                 if self.fresh.entry(owner.kind).or_default().shown(&owner, incarnation(object.meta())) {
                     self.put(owner, object);
                 }
             }
-            Seen::Undecodable(owner, found) => {
+            WatchEvent::Undecodable(owner, found) => {
                 if self.fresh.entry(owner.kind).or_default().shown(&owner, incarnation(&found.meta)) {
                     self.put_undecodable(owner, *found);
                 }
             }
-            Seen::Removed(owner, state) => {
+            WatchEvent::Removed(owner, state) => {
                 if self.fresh.entry(owner.kind).or_default().went(&owner, state) {
                     self.removed(&owner);
                 }
             }
-            Seen::Listed(kind, names) => {
+            WatchEvent::Listed(kind, names) => {
                 let known: Vec<OwnerRef> = match kind {
                     Kind::AIFactory => self.cache.factories().map(|(owner, _)| owner.clone()).collect(),
                     Kind::GPUPool => self.cache.pools().map(|(owner, _)| owner.clone()).collect(),
@@ -54,19 +54,19 @@ impl Hub {
     }
 
     /// Updates the cache with the answer to a write that was begun at this moment, unless the watch has shown something newer.
-    pub(super) fn answered(&mut self, found: Seen, asked: Moment) {
+    pub(super) fn answered(&mut self, found: WatchEvent, asked: Moment) {
         match found {
-            Seen::Put(owner, object) => {
+            WatchEvent::Put(owner, object) => {
                 if self.fresh.entry(owner.kind).or_default().answered(&owner, incarnation(object.meta()), asked) {
                     self.put(owner, object);
                 }
             }
-            Seen::Undecodable(owner, found) => {
+            WatchEvent::Undecodable(owner, found) => {
                 if self.fresh.entry(owner.kind).or_default().answered(&owner, incarnation(&found.meta), asked) {
                     self.put_undecodable(owner, *found);
                 }
             }
-            Seen::Listing(_) | Seen::Removed(..) | Seen::Listed(..) => {}
+            WatchEvent::Listing(_) | WatchEvent::Removed(..) | WatchEvent::Listed(..) => {}
         }
     }
 

@@ -6,21 +6,21 @@ use aifactory_plan::model::freshness::Moment;
 
 use super::credentials::SecretName;
 use crate::hub::known_sites::KnownSitesError;
-use crate::hub::watch::Seen;
+use crate::hub::watch::WatchEvent;
 use crate::hub::writes::{Write, WriteError};
 
 /// Result of spawned work.
 pub(super) enum Finished {
     Written {
         owner: OwnerRef,
-        result: Result<Option<Seen>, WriteError>,
+        result: Result<Option<WatchEvent>, WriteError>,
         status: bool,
         asked: Moment,
     },
     /// The conditions of a resource that can not be reconciled were written, or could not be.
     ConditionsWritten {
         owner: OwnerRef,
-        result: Result<Option<Seen>, WriteError>,
+        result: Result<Option<WatchEvent>, WriteError>,
         asked: Moment,
     },
     Released(OwnerRef, bool),

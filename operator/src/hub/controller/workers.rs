@@ -62,7 +62,7 @@ impl Hub {
         if self.sites.ensure(key, source, intent) {
             // A new worker has no intents yet, and the credential of the former one may not be needed any more.
             self.site_reports.remove(key);
-            self.reports.expect_nothing_of(key);
+            self.reports.await_nothing_of(key);
             self.queue_dependents(&key.factory);
             self.release_unused(before);
             if self.known.contains(key) {
@@ -93,6 +93,6 @@ impl Hub {
     /// Sends a resource's intents to these parts, and withdraws it from all others.
     pub(super) fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
         self.sites.assign(owner, intents);
-        self.reports.expect(owner, self.sites.recipients(owner));
+        self.reports.await_reports(owner, self.sites.recipients(owner));
     }
 }

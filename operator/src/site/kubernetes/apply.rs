@@ -17,7 +17,7 @@ use aifactory_plan::model::plan::{Action, Purpose, Step};
 use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::text::shorten;
 use aifactory_plan::site::altered::{Altered, withhold_access};
-use aifactory_plan::site::index::Seen;
+use aifactory_plan::site::index::IndexedObject;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
@@ -39,7 +39,7 @@ const WRITE: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Applied objects, as the API server answered with them.
-    pub applied: Vec<Seen>,
+    pub applied: Vec<IndexedObject>,
     /// Objects that are gone.
     pub deleted: Vec<ObjectKey>,
     /// Objects whose deletion was accepted, and that go once their finalizers are removed.
@@ -162,7 +162,7 @@ impl Applier {
             Ok(Ok(None)) => Ok(Done::Nothing),
             Ok(Ok(Some(stored))) => {
                 let stored = as_json(stored);
-                match Seen::reduce(engine::ALL, object.key.kind, &stored, &self.hub) {
+                match IndexedObject::reduce(engine::ALL, object.key.kind, &stored, &self.hub) {
                     Some(seen) => {
                         let altered = altered(&object, &seen, &stored);
                         Ok(Done::Applied(Box::new(seen), altered))
@@ -299,7 +299,7 @@ impl Applier {
 }
 
 /// Whether the site has changed an object on its way in: the fields that we own differ from what was sent.
-fn altered(object: &Object, seen: &Seen, stored: &Value) -> Option<Altered> {
+fn altered(object: &Object, seen: &IndexedObject, stored: &Value) -> Option<Altered> {
     let sent = object.digest();
     let differs = seen.observed.digest != Some(sent);
     differs.then(|| Altered { key: object.key.clone(), sent, fields: differences(&object.content, stored, object.key.kind.owns_spec()) })
@@ -322,7 +322,7 @@ enum KeyError {
 }
 
 enum Done {
-    Applied(Box<Seen>, Option<Altered>),
+    Applied(Box<IndexedObject>, Option<Altered>),
     Deleted(ObjectKey),
     Ordered(ObjectKey),
     Node(Box<NodeView>, u64),

@@ -9,7 +9,7 @@ use aifactory_plan::engine::nodes::NodeView;
 use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::text::shorten;
-use aifactory_plan::site::index::Seen;
+use aifactory_plan::site::index::IndexedObject;
 use aifactory_plan::site::usage::pod_time::PodView;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ type Data = BTreeMap<String, String>;
 #[derive(Debug)]
 pub enum Observation {
     /// An object was made or changed.
-    Put(Box<Seen>),
+    Put(Box<IndexedObject>),
     /// An object is gone, as it was at last.
     Removed(Gone<ObjectKey>),
     /// The objects of a kind are listed from here on; versions that were seen before say nothing any more.
@@ -168,11 +168,11 @@ async fn watch_kind(client: Client, kind: ObjectKind, hub: HubId, to: mpsc::Send
     };
     let may_concern =
         |metadata: &ObjectMeta| used.concerns(metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
-    let reduce = |object: Tolerant<DynamicObject>| -> Option<Seen> {
+    let reduce = |object: Tolerant<DynamicObject>| -> Option<IndexedObject> {
         if !may_concern(object.meta()) {
             return None;
         }
-        Seen::reduce(engine::ALL, kind, &as_json(object), &hub)
+        IndexedObject::reduce(engine::ALL, kind, &as_json(object), &hub)
     };
     let mut stream = watcher(api, config).default_backoff().boxed();
     let mut listing = BTreeSet::new();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use aifactory_operator::client::{ClientSettings, Clients};
 use aifactory_operator::credential::AddressRules;
 use aifactory_operator::credential::reader::{CredentialReader, Looks};
-use aifactory_operator::hub::{Hub, HubRecord, HubSettings, Seen, load_known_sites};
+use aifactory_operator::hub::{Hub, HubRecord, HubSettings, WatchEvent, load_known_sites};
 use aifactory_operator::lease::WriteGate;
 use aifactory_operator::telemetry::event_recorder::EventRecorder;
 use aifactory_operator::telemetry::events::Events;
@@ -41,7 +41,7 @@ impl Controller {
     pub async fn start(server: &Server, sites: Sites) -> Result<Self, Failure> {
         let (shown, mut seen) = mpsc::unbounded_channel();
         server.watch(shown)?;
-        let (to_hub, from_watch) = mpsc::channel::<Seen>(1024);
+        let (to_hub, from_watch) = mpsc::channel::<WatchEvent>(1024);
         tokio::spawn(async move {
             while let Some(event) = seen.recv().await {
                 if to_hub.send(event).await.is_err() {

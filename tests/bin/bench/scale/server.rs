@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
-use aifactory_operator::hub::{AnyResource, Seen};
+use aifactory_operator::hub::{AnyResource, WatchEvent};
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -24,7 +24,7 @@ struct Stored {
     version: u64,
     writes: u64,
     last_write: Option<Instant>,
-    watch: Option<mpsc::UnboundedSender<Seen>>,
+    watch: Option<mpsc::UnboundedSender<WatchEvent>>,
 }
 
 /// The API server.
@@ -37,14 +37,14 @@ impl Server {
     }
 
     /// A controller watches from now on, in place of the one before; it is sent everything first.
-    pub fn watch(&self, watch: mpsc::UnboundedSender<Seen>) -> Result<(), Failure> {
+    pub fn watch(&self, watch: mpsc::UnboundedSender<WatchEvent>) -> Result<(), Failure> {
         self.with(|stored| {
             for object in stored.objects.values().filter(|object| owner(object).is_some()) {
-                watch.send(seen(object)?)?;
+                watch.send(event_of(object)?)?;
             }
             let owners: Vec<OwnerRef> = stored.objects.values().filter_map(owner).collect();
             for kind in [Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant] {
-                watch.send(Seen::Listed(kind, owners.iter().filter(|owner| owner.kind == kind).cloned().collect()))?;
+                watch.send(WatchEvent::Listed(kind, owners.iter().filter(|owner| owner.kind == kind).cloned().collect()))?;
             }
             stored.watch = Some(watch);
             Ok(())
@@ -133,7 +133,7 @@ impl Stored {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path, object.clone());
         if let Some(watch) = &self.watch {
-            let _ = watch.send(seen(&object)?);
+            let _ = watch.send(event_of(&object)?);
         }
         Ok(object)
     }
@@ -161,12 +161,12 @@ fn path(object: &Value) -> Option<String> {
     Some(format!("/apis/aifactory.dev/v1alpha1/namespaces/{}/{plural}/{}", owner.namespace, owner.name))
 }
 
-fn seen(object: &Value) -> Result<Seen, Failure> {
+fn event_of(object: &Value) -> Result<WatchEvent, Failure> {
     let owner = owner(object).ok_or("not a resource")?;
     let resource = match owner.kind {
         Kind::AIFactory => AnyResource::Factory(Arc::new(serde_json::from_value::<AIFactory>(object.clone())?)),
         Kind::GPUPool => AnyResource::Pool(Arc::new(serde_json::from_value::<GPUPool>(object.clone())?)),
         Kind::AccessGrant => AnyResource::Grant(Arc::new(serde_json::from_value::<AccessGrant>(object.clone())?)),
     };
-    Ok(Seen::Put(owner, resource))
+    Ok(WatchEvent::Put(owner, resource))
 }

@@ -15,7 +15,7 @@ pub struct Awaited {
 
 impl Awaited {
     /// These parts, and no others, are to report on a resource.
-    pub fn expect(&mut self, owner: &OwnerRef, keys: BTreeSet<SiteKey>) {
+    pub fn replace(&mut self, owner: &OwnerRef, keys: BTreeSet<SiteKey>) {
         for key in self.by_owner.remove(owner).into_iter().flatten() {
             self.take(&key, owner);
         }

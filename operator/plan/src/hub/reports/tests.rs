@@ -155,16 +155,16 @@ fn a_report_is_awaited_until_it_is_there_or_nobody_asks_any_more() {
     let (mut cache, mut index) = (Cache::default(), ReportIndex::default());
     let (alpha, beta) = (owner(Kind::AccessGrant, 0), owner(Kind::AccessGrant, 1));
     cache.put_grant(alpha.clone(), Arc::new(grant(&[])));
-    index.expect(&alpha, [key(0, false), key(1, false)]);
-    index.expect(&beta, [key(0, false)]);
+    index.await_reports(&alpha, [key(0, false), key(1, false)]);
+    index.await_reports(&beta, [key(0, false)]);
     assert!(!index.has_answered(&key(0, false)) && !index.has_answered(&key(1, false)));
     index.put(&cache, &key(1, false), report(alpha.clone(), SitePhase::Bound, Detail::None));
     assert!(index.has_answered(&key(1, false)));
-    index.expect(&alpha, [key(1, false)]);
+    index.await_reports(&alpha, [key(1, false)]);
     assert!(!index.has_answered(&key(0, false)), "beta is awaited still");
     index.remove(&beta);
     assert!(index.has_answered(&key(0, false)));
-    index.expect(&beta, [key(0, false)]);
-    index.expect_nothing_of(&key(0, false));
+    index.await_reports(&beta, [key(0, false)]);
+    index.await_nothing_of(&key(0, false));
     assert!(index.has_answered(&key(0, false)));
 }

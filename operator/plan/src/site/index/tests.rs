@@ -7,15 +7,15 @@ use crate::engine::slinky::{ControllerView, NodeSetView};
 
 const TENANT: &str = "aif-alpha-0123456789";
 
-fn object(kind: ObjectKind, name: &str, uid: &str, version: u64) -> Seen {
+fn object(kind: ObjectKind, name: &str, uid: &str, version: u64) -> IndexedObject {
     let namespace = if kind == ObjectKind::NAMESPACE { Value::Null } else { json!(TENANT) };
     let annotations = json!({labels::HUB: "hub", labels::OWNER: "AccessGrant/example/alpha"});
     let metadata = json!({"name": name, "namespace": namespace, "uid": uid, "resourceVersion": version.to_string(), "annotations": annotations});
     let role = json!({"kind": "ClusterRole", "name": "aifactory-lead"});
-    Seen::reduce(crate::engine::ALL, kind, &json!({"metadata": metadata, "roleRef": role}), &HubId::new("hub")).unwrap()
+    IndexedObject::reduce(crate::engine::ALL, kind, &json!({"metadata": metadata, "roleRef": role}), &HubId::new("hub")).unwrap()
 }
 
-fn binding(uid: &str, version: u64) -> Seen {
+fn binding(uid: &str, version: u64) -> IndexedObject {
     object(ObjectKind::ROLE_BINDING, "aif-lead-0123456789", uid, version)
 }
 
@@ -90,7 +90,7 @@ fn a_namespace_that_loses_its_owner_occupies_its_name() {
     index.put(object(ObjectKind::NAMESPACE, TENANT, "1", 1));
     index.put(binding("2", 2));
     let bare = json!({"metadata": {"name": TENANT, "uid": "1", "resourceVersion": "3"}});
-    let change = index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &bare, &HubId::new("hub")).unwrap());
+    let change = index.put(IndexedObject::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &bare, &HubId::new("hub")).unwrap());
     assert_eq!((change.due, change.lost), (BTreeSet::from([owner()]), BTreeSet::new()));
     let namespace = TenantNamespace::new(TENANT);
     assert!(index.is_occupied(&namespace) && index.namespace(&namespace).is_none());
@@ -128,8 +128,13 @@ fn what_an_engine_reads_of_others_objects_is_kept_without_being_ours() {
     let mut index = Index::default();
     let controller = |version: u64, external: bool| {
         let metadata = json!({"name": "slurm", "namespace": "slurm", "uid": "1", "resourceVersion": version.to_string()});
-        Seen::reduce(crate::engine::ALL, ObjectKind::CONTROLLER, &json!({"metadata": metadata, "spec": {"external": external}}), &HubId::new("hub"))
-            .unwrap()
+        IndexedObject::reduce(
+            crate::engine::ALL,
+            ObjectKind::CONTROLLER,
+            &json!({"metadata": metadata, "spec": {"external": external}}),
+            &HubId::new("hub"),
+        )
+        .unwrap()
     };
     let key = controller(1, false).key;
     let is_external = |index: &Index| index.views().get::<ControllerView>(&key).map(|view| view.external);
@@ -151,6 +156,6 @@ fn what_an_engine_reads_of_ours_goes_with_the_object() {
         "a Slurm of ours goes when its last partition has gone"
     );
     let strangers = json!({"metadata": {"name": "theirs", "namespace": "slurm", "uid": "2"}});
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NODE_SET, &strangers, &HubId::new("hub")).unwrap());
+    index.put(IndexedObject::reduce(crate::engine::ALL, ObjectKind::NODE_SET, &strangers, &HubId::new("hub")).unwrap());
     assert_eq!(index.views().of_kind::<NodeSetView>(ObjectKind::NODE_SET).count(), 0);
 }

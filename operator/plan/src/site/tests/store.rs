@@ -15,7 +15,7 @@ use crate::model::intent::{Body, Budget, Desired, End, GrantIntent, GrantPoolInt
 use crate::model::object::{ObjectKey, ObjectKind};
 use crate::model::plan::{Action, Plan, Purpose};
 use crate::model::report::{Detail, GrantDetail};
-use crate::site::index::{Index, Seen};
+use crate::site::index::{Index, IndexedObject};
 use crate::site::policy::SitePolicy;
 use crate::site::pools::Pools;
 use crate::site::reconcile::Reconciler;
@@ -245,7 +245,7 @@ impl Site {
         content["metadata"]["uid"] = uid;
         content["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(key.clone(), content.clone());
-        self.index.put(Seen::reduce(crate::engine::ALL, key.kind, &content, &HubId::new(HUB)).unwrap());
+        self.index.put(IndexedObject::reduce(crate::engine::ALL, key.kind, &content, &HubId::new(HUB)).unwrap());
     }
 
     /// Somebody edits an object.

@@ -10,7 +10,7 @@ use super::Accounts;
 use crate::model::id::{HubId, TenantNamespace};
 use crate::model::intent::GrantIntent;
 use crate::model::object::ObjectKind;
-use crate::site::index::{Index, Seen};
+use crate::site::index::{Index, IndexedObject};
 use crate::site::usage::pod_time::{Checkpoint, PodView};
 
 const NAMESPACE: &str = "aif-alpha-0123456789";
@@ -34,8 +34,10 @@ fn index(moved: i64, used: Option<&str>) -> Index {
     quota["metadata"]["namespace"] = json!(NAMESPACE);
     quota["metadata"]["managedFields"] = json!([{"manager": "kube-controller-manager", "subresource": "status", "time": at(moved).to_string()}]);
     let mut index = Index::default();
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), &HubId::new("hub")).unwrap());
-    index.put(Seen::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, &HubId::new("hub")).unwrap());
+    index.put(
+        IndexedObject::reduce(crate::engine::ALL, ObjectKind::NAMESPACE, &json!({"metadata": metadata(NAMESPACE)}), &HubId::new("hub")).unwrap(),
+    );
+    index.put(IndexedObject::reduce(crate::engine::ALL, ObjectKind::RESOURCE_QUOTA, &quota, &HubId::new("hub")).unwrap());
     index
 }
 

@@ -25,7 +25,7 @@ use crate::credential::reader::{CredentialReader, Looks};
 use crate::hub::controller::{Hub, HubRecord, HubSettings};
 use crate::hub::known_sites;
 use crate::hub::sites::StartWorker;
-use crate::hub::watch::{AnyResource, Seen, Watched};
+use crate::hub::watch::{AnyResource, WatchEvent, Watched};
 use crate::lease::WriteGate;
 use crate::telemetry::event_recorder::EventRecorder;
 use crate::telemetry::events::Events;
@@ -48,7 +48,7 @@ type Workers = Arc<Mutex<Vec<(SiteKey, FakeSite)>>>;
 /// A hub under test with its surroundings.
 pub struct World {
     server: Arc<Mutex<Server>>,
-    seen: mpsc::Sender<Seen>,
+    seen: mpsc::Sender<WatchEvent>,
     workers: Workers,
     _stop: oneshot::Sender<()>,
 }
@@ -125,7 +125,7 @@ impl World {
         }
         server.objects.insert(path, object.clone());
         drop(server);
-        self.seen.try_send(seen(&object)).unwrap();
+        self.seen.try_send(event_of(&object)).unwrap();
     }
 
     /// The resource goes without anybody having ended it.
@@ -137,7 +137,7 @@ impl World {
         let uid = found["metadata"]["uid"].as_str().unwrap().to_owned();
         server.objects.retain(|_, object| owner_of(object).as_ref() != Some(owner));
         drop(server);
-        self.seen.try_send(Seen::Removed(owner.clone(), Incarnation::new(&uid, version))).unwrap();
+        self.seen.try_send(WatchEvent::Removed(owner.clone(), Incarnation::new(&uid, version))).unwrap();
     }
 
     /// Everything was listed.
@@ -145,7 +145,7 @@ impl World {
         let objects: Vec<OwnerRef> = self.server.lock().unwrap().objects.values().filter_map(owner_of).collect();
         for kind in [Kind::AIFactory, Kind::GPUPool, Kind::AccessGrant] {
             let names = objects.iter().filter(|owner| owner.kind == kind).cloned().collect();
-            self.seen.try_send(Seen::Listed(kind, names)).unwrap();
+            self.seen.try_send(WatchEvent::Listed(kind, names)).unwrap();
         }
     }
 
@@ -374,17 +374,17 @@ fn owner_of(object: &Value) -> Option<OwnerRef> {
     Some(OwnerRef::new(kind, text("/metadata/namespace")?, text("/metadata/name")?))
 }
 
-fn seen(object: &Value) -> Seen {
+fn event_of(object: &Value) -> WatchEvent {
     let owner = owner_of(object).expect("a resource");
     let resource: AnyResource = match owner.kind {
         Kind::AIFactory => serde_json::from_value::<AIFactory>(object.clone()).expect("a factory").wrap(),
         Kind::GPUPool => serde_json::from_value::<GPUPool>(object.clone()).expect("a pool").wrap(),
         Kind::AccessGrant => serde_json::from_value::<AccessGrant>(object.clone()).expect("a grant").wrap(),
     };
-    Seen::Put(owner, resource)
+    WatchEvent::Put(owner, resource)
 }
 
-fn client(server: Arc<Mutex<Server>>, to: mpsc::Sender<Seen>) -> Client {
+fn client(server: Arc<Mutex<Server>>, to: mpsc::Sender<WatchEvent>) -> Client {
     let service = service_fn(move |request: Request<Body>| {
         let (server, to) = (server.clone(), to.clone());
         async move {
@@ -401,7 +401,7 @@ fn failure(code: u16, reason: &str) -> (u16, Value) {
     (code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": reason}))
 }
 
-fn answer(server: &Mutex<Server>, to: &mpsc::Sender<Seen>, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+fn answer(server: &Mutex<Server>, to: &mpsc::Sender<WatchEvent>, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
     let mut server = server.lock().unwrap();
     server.requests.push(format!("{method} {path}"));
     if server.refuse_config_maps && method == Method::PATCH && path.contains("/configmaps/") {
@@ -434,11 +434,11 @@ fn answer(server: &Mutex<Server>, to: &mpsc::Sender<Seen>, method: &Method, path
     let over = object["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) && object["metadata"].get("deletionTimestamp").is_some();
     if over {
         server.objects.remove(path);
-        to.try_send(Seen::Removed(owner_of(&object).unwrap(), Incarnation::new(object["metadata"]["uid"].as_str().unwrap(), server.version)))
+        to.try_send(WatchEvent::Removed(owner_of(&object).unwrap(), Incarnation::new(object["metadata"]["uid"].as_str().unwrap(), server.version)))
             .unwrap();
     } else {
         server.objects.insert(path.to_owned(), object.clone());
-        to.try_send(seen(&object)).unwrap();
+        to.try_send(event_of(&object)).unwrap();
     }
     (200, object)
 }

@@ -9,7 +9,7 @@ use aifactory_plan::model::id::{TenantNamespace, UserName};
 use aifactory_plan::model::intent::Body;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::report::Finding;
-use aifactory_plan::site::index::{Change, Extra, Seen};
+use aifactory_plan::site::index::{Change, Extra, IndexedObject};
 use aifactory_plan::site::policy::SitePolicy;
 use aifactory_plan::site::usage::pod_time::PodView;
 use jiff::Timestamp;
@@ -68,7 +68,7 @@ impl KubernetesDriver {
         }
     }
 
-    fn object_put(&mut self, seen: Seen) {
+    fn object_put(&mut self, seen: IndexedObject) {
         if let Extra::Quota(quota) = &seen.extra
             && self.index.used(&TenantNamespace::new(&seen.key.namespace)).unwrap_or(&BTreeMap::new()) != &quota.used
         {

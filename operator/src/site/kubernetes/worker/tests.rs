@@ -103,7 +103,7 @@ async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_w
     let owner = grant(Desired::Bound).owner.clone();
     let namespace = serde_json::json!({"metadata": {"name": "aif-alpha", "uid": "1", "resourceVersion": "1",
         "annotations": {aifactory_api::labels::HUB: "hub", aifactory_api::labels::OWNER: owner.to_string()}}});
-    let seen = aifactory_plan::site::index::Seen::reduce(
+    let seen = aifactory_plan::site::index::IndexedObject::reduce(
         aifactory_plan::engine::ALL,
         ObjectKind::NAMESPACE,
         &namespace,

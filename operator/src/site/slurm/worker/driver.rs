@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::session::{Found, connect};
-use super::site_config::{KEYS, ReadConfig, seen};
+use super::site_config::{KEYS, ReadConfig, fingerprints};
 use super::{Event, GATHER, Session, SlurmDriver};
 use crate::credential::Fingerprint;
 use crate::credential::reader::Look;
@@ -35,7 +35,7 @@ impl Driver for SlurmDriver {
         let (reader, source, known) = (self.core.reader.clone(), self.core.source.clone(), self.own_config.fingerprints());
         Box::pin(async move {
             let look = reader.look(&source).await;
-            let moved = look.fingerprint(&source).is_ok() && known.is_some_and(|known| known != seen(&look));
+            let moved = look.fingerprint(&source).is_ok() && known.is_some_and(|known| known != fingerprints(&look));
             let read = if moved { reader.secret(&source, &KEYS).await.ok() } else { None };
             (look, read.map(|(_, texts)| ReadConfig::of(&texts)))
         })

@@ -17,7 +17,7 @@ pub const KEYS: [&str; 2] = [labels::SITE_POLICY, labels::SLURM_USERS];
 pub type Fingerprints = [Option<Fingerprint>; 2];
 
 /// The fingerprints of the maps, as a look has seen them.
-pub fn seen(look: &Look) -> Fingerprints {
+pub fn fingerprints(look: &Look) -> Fingerprints {
     KEYS.map(|key| look.of(key))
 }
 
