@@ -8,6 +8,7 @@ use aifactory_api::grant::{GrantPhase, SiteRowPhase};
 use aifactory_api::{AccessGrantStatus, ConditionType, Kind, OwnerRef, Reason};
 use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
 use aifactory_plan::hub::cache::Cache;
+use aifactory_plan::hub::holders::Holders;
 use aifactory_plan::hub::known_sites::KnownSite;
 use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project::{self, GrantProjection};
@@ -113,6 +114,20 @@ fn entry(name: &str) -> Value {
     json!({"name": name, "poolRef": {"name": name}, "gpuHours": 100, "maxGPUs": 8})
 }
 
+/// Holders of the grant.
+fn holders(parts: &BTreeSet<SiteKey>) -> Holders {
+    let mut holders = Holders::default();
+    parts.iter().for_each(|key| {
+        holders.add(key, &alpha());
+    });
+    holders
+}
+
+/// When this process began: every grant was made after that, unless a test says otherwise.
+fn began() -> Timestamp {
+    "2026-10-01T00:00:00Z".parse().expect("a time")
+}
+
 impl Hub {
     /// A Kubernetes pool at two sites, a Slurm pool at a third, and a grant of the first.
     fn new() -> Self {
@@ -186,7 +201,7 @@ impl Hub {
 
     fn project(&self) -> GrantProjection {
         let world = self.world();
-        let asked = project::may_hold(&world, &alpha(), &self.holders, &self.synced);
+        let asked = project::may_hold(&world, &alpha(), &holders(&self.holders), &self.synced, began());
         project::grant_within(&world, &alpha(), &asked, Some(&mut Ledger::default()), now()).expect("a projection")
     }
 
@@ -411,21 +426,68 @@ fn parts_that_were_never_sent_a_grant_are_not_waited_for() {
     let world = hub.world();
     let none = BTreeSet::new();
     let all = BTreeSet::from([bissen(), bettembourg(), remich()]);
-    assert_eq!(project::may_hold(&world, &alpha(), &none, &none), all);
-    assert_eq!(project::may_hold(&world, &alpha(), &none, &BTreeSet::from([bissen()])), BTreeSet::from([bettembourg(), remich()]));
-    assert_eq!(project::may_hold(&world, &alpha(), &BTreeSet::from([bissen()]), &all), BTreeSet::from([bissen()]));
+    let may_hold = |world: &Cache, owner: &OwnerRef, held: &BTreeSet<SiteKey>, synced: &BTreeSet<SiteKey>| {
+        project::may_hold(world, owner, &holders(held), synced, began())
+    };
+    assert_eq!(may_hold(&world, &alpha(), &none, &none), all);
+    assert_eq!(may_hold(&world, &alpha(), &none, &BTreeSet::from([bissen()])), BTreeSet::from([bettembourg(), remich()]));
+    assert_eq!(may_hold(&world, &alpha(), &BTreeSet::from([bissen()]), &all), BTreeSet::from([bissen()]));
     let stranger = OwnerRef::new(Kind::AccessGrant, "elsewhere", "alpha");
-    assert_eq!(project::may_hold(&world, &stranger, &none, &none), none);
+    assert_eq!(may_hold(&world, &stranger, &none, &none), none);
     let mut hub = Hub::new();
     hub.pools[0]["spec"]["consumers"] = json!([{"name": "antenna", "namespaces": {"names": ["elsewhere"]}}]);
-    assert_eq!(project::may_hold(&hub.world(), &stranger, &none, &none), all, "a consumer may have had a grant there");
+    assert_eq!(may_hold(&hub.world(), &stranger, &none, &none), all, "a consumer may have had a grant there");
     let mut hub = Hub::new();
     let mut antenna = grant(json!([{"name": "gone", "poolRef": {"name": "gone", "namespace": "example"}, "gpuHours": 1, "maxGPUs": 1}]));
     antenna["metadata"]["namespace"] = json!("elsewhere");
     hub.grants.push(antenna);
-    assert_eq!(project::may_hold(&hub.world(), &stranger, &none, &none), all, "a pool that is not there may have been anywhere beside it");
+    assert_eq!(may_hold(&hub.world(), &stranger, &none, &none), all, "a pool that is not there may have been anywhere beside it");
     let pool = OwnerRef::new(Kind::GPUPool, "example", "h100");
-    assert_eq!(project::may_hold(&hub.world(), &pool, &none, &none), all);
+    assert_eq!(may_hold(&hub.world(), &pool, &none, &none), all);
+}
+
+#[test]
+fn a_grant_that_lost_its_status_may_be_held_wherever_nobody_has_answered_since_the_restart() {
+    let mut hub = Hub::new();
+    // Neither its pools nor the consumers of the factory tell any more where it was.
+    let mut antenna = grant(json!([]));
+    antenna["metadata"]["namespace"] = json!("elsewhere");
+    hub.grants.push(antenna);
+    let stranger = OwnerRef::new(Kind::AccessGrant, "elsewhere", "alpha");
+    let synced = BTreeSet::from([bissen()]);
+    let may_hold = |hub: &Hub, begun: &str| project::may_hold(&hub.world(), &stranger, &Holders::default(), &synced, begun.parse().expect("a time"));
+    assert_eq!(may_hold(&hub, "2026-11-01T00:00:01Z"), BTreeSet::from([bettembourg(), remich()]));
+    assert_eq!(may_hold(&hub, "2026-11-01T00:00:00Z"), BTreeSet::new(), "no earlier process has seen it");
+    hub.grants[1]["status"] = json!({"observedGeneration": 1});
+    assert_eq!(may_hold(&hub, "2026-11-01T00:00:01Z"), BTreeSet::new(), "status names every site that it was sent to");
+}
+
+#[test]
+fn a_part_that_has_not_answered_what_it_was_sent_may_have_done_it() {
+    let hub = Hub::new();
+    let (world, all) = (hub.world(), hub.synced.clone());
+    let intents = hub.project().sites;
+    let first = &intents[&bissen()];
+    let second = Intent { serial: 1, ..first.clone() };
+    let mut holders = Holders::default();
+    let may_hold = |holders: &Holders| project::may_hold(&world, &alpha(), holders, &all, began());
+    holders.sent(&bissen(), first);
+    assert_eq!(may_hold(&holders), BTreeSet::from([bissen()]));
+    holders.sent(&bissen(), &second);
+    holders.answered(&bissen(), &done(first, false));
+    assert_eq!(may_hold(&holders), BTreeSet::from([bissen()]), "it has answered another intent");
+    holders.reported(&bissen(), &SiteReport { reachable: true, synced: true, ..SiteReport::default() });
+    assert_eq!(may_hold(&holders), BTreeSet::from([bissen()]), "this report may be from before");
+    holders.answered(&bissen(), &done(&second, false));
+    assert_eq!(may_hold(&holders), BTreeSet::new());
+    holders.sent(&bissen(), first);
+    holders.resynced(&bissen(), |_| true);
+    assert_eq!(may_hold(&holders), BTreeSet::from([bissen()]), "it is to answer still");
+    holders.resynced(&bissen(), |_| false);
+    assert_eq!(may_hold(&holders), BTreeSet::new(), "the intent was withdrawn, and everything at the part was read since");
+    let unknown = SiteKey::new(bissen().factory, "esch");
+    holders.sent(&unknown, first);
+    assert_eq!(may_hold(&holders), BTreeSet::new(), "nothing is written at a part that is not stored");
 }
 
 #[test]
@@ -799,7 +861,7 @@ fn a_pool_goes_only_when_every_part_that_may_hold_it_has_reported_it_gone() {
     let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "h100");
     let finished = |hub: &Hub, synced: &BTreeSet<SiteKey>| {
         let world = hub.world();
-        let projection = project::pool(&world, &pool_ref, &project::may_hold(&world, &pool_ref, &BTreeSet::new(), synced));
+        let projection = project::pool(&world, &pool_ref, &project::may_hold(&world, &pool_ref, &Holders::default(), synced, began()));
         let reports = Reports { about: BTreeMap::new(), sites: &hub.sites, abandoned: &hub.abandoned };
         aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, &ReportIndex::default(), now()).finished
     };

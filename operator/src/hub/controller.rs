@@ -138,6 +138,8 @@ pub struct Hub {
     counts: ResourceCounts,
     depth_at: Instant,
     begun: Instant,
+    /// The same by the wall clock.
+    leading_since: Timestamp,
     tasks: JoinSet<Finished>,
     ready: tokio::sync::watch::Sender<bool>,
 }
@@ -196,6 +198,7 @@ impl Hub {
             counts,
             depth_at: Instant::now(),
             begun: Instant::now(),
+            leading_since: Timestamp::now(),
             tasks: JoinSet::new(),
             ready,
         };
@@ -235,6 +238,7 @@ impl Hub {
                     self.id = record.id;
                     self.remember(record.known);
                     self.begun = Instant::now();
+                    self.leading_since = Timestamp::now();
                     leading = true;
                     self.settings.metrics.set_leader(true);
                     tracing::info!(hub = self.id.as_str(), "Leading");

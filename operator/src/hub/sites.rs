@@ -62,12 +62,16 @@ pub struct Sites {
     started: u64,
     /// Parts whose worker has panicked, and when the next one may begin.
     resting: BTreeMap<SiteKey, Instant>,
+    /// What the last worker of a part was sent, while it has none.
+    former: BTreeMap<SiteKey, SentSet>,
 }
 
 impl Sites {
     pub fn new(workers: Box<dyn StartWorker>) -> (Self, HubReceiver) {
         let (hub, from_sites) = hub_channel();
-        (Self { workers, hub, sites: BTreeMap::new(), recipients: BTreeMap::new(), started: 0, resting: BTreeMap::new() }, from_sites)
+        let sites =
+            Self { workers, hub, sites: BTreeMap::new(), recipients: BTreeMap::new(), started: 0, resting: BTreeMap::new(), former: BTreeMap::new() };
+        (sites, from_sites)
     }
 
     /// Starts a worker with this credential for the part unless it has one, and sends it the intent for its site; returns whether a new one was
@@ -99,7 +103,8 @@ impl Sites {
         self.started += 1;
         let incarnation = Incarnation(self.started);
         let sender = self.workers.start(key.clone(), source.clone(), self.hub.of(key.clone(), incarnation));
-        Worked { source: source.clone(), incarnation, sender, site: None, sent: SentSet::default() }
+        let sent = self.former.remove(key).unwrap_or_default();
+        Worked { source: source.clone(), incarnation, sender, site: None, sent }
     }
 
     /// Gives intents the serials under which they were sent, or are to be sent.
@@ -111,11 +116,9 @@ impl Sites {
         }
     }
 
-    /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
-    pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
-        for (key, intent) in intents {
-            self.put(key, intent);
-        }
+    /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it. Returns what was sent and is to be answered.
+    pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) -> Vec<(SiteKey, Arc<Intent>)> {
+        let sent = intents.iter().filter_map(|(key, intent)| Some((key.clone(), self.put(key, intent)?))).collect();
         let withdrawn: Vec<SiteKey> = self.recipients.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
         for key in withdrawn {
             if let Some(worked) = self.sites.get_mut(&key)
@@ -125,13 +128,15 @@ impl Sites {
             }
             self.forget_recipient(owner, &key);
         }
+        sent
     }
 
-    fn put(&mut self, key: &SiteKey, intent: &Intent) {
-        let Some(worked) = self.sites.get_mut(key) else { return };
-        let Some(intent) = worked.sent.put(intent) else { return };
+    fn put(&mut self, key: &SiteKey, intent: &Intent) -> Option<Arc<Intent>> {
+        let worked = self.sites.get_mut(key)?;
+        let intent = worked.sent.put(intent)?;
         self.recipients.entry(intent.owner.clone()).or_default().insert(key.clone());
-        let _ = worked.sender.send(ToSite::Put(intent));
+        let _ = worked.sender.send(ToSite::Put(intent.clone()));
+        Some(intent)
     }
 
     /// Sends a part a tombstone: the resource is in none of the hub's caches.
@@ -196,6 +201,7 @@ impl Sites {
         for owner in worked.sent.owners() {
             self.forget_recipient(owner, key);
         }
+        self.former.insert(key.clone(), worked.sent.of_next_worker());
         Some(worked.source)
     }
 

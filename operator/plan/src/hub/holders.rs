@@ -1,10 +1,12 @@
-//! Which parts of sites have reported that they hold something of a resource.
+//! Which parts of sites hold something of a resource, as they have reported it, and which were sent an intent that they have not answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aifactory_api::{Kind, OwnerRef};
 
-use crate::model::report::SiteReport;
+use crate::model::digest::{Digest, digest_of};
+use crate::model::intent::Intent;
+use crate::model::report::{Report, SiteReport};
 use crate::model::site_key::SiteKey;
 
 /// The parts that hold something, by resource, and the resources by part.
@@ -12,9 +14,41 @@ use crate::model::site_key::SiteKey;
 pub struct Holders {
     by_owner: BTreeMap<OwnerRef, BTreeSet<SiteKey>>,
     by_part: BTreeMap<SiteKey, BTreeSet<OwnerRef>>,
+    /// The digests of intents that were sent and not answered. They outlive the worker: it may have acted, and ended before it reported that.
+    unanswered: BTreeMap<SiteKey, BTreeMap<OwnerRef, Digest>>,
 }
 
 impl Holders {
+    /// A part was sent an intent: it may hold something of the resource from now on.
+    pub fn sent(&mut self, key: &SiteKey, intent: &Intent) {
+        self.unanswered.entry(key.clone()).or_default().insert(intent.owner.clone(), digest_of(intent));
+    }
+
+    /// A part has reported on a resource. Only a report that answers the last intent tells what became of it.
+    pub fn answered(&mut self, key: &SiteKey, report: &Report) {
+        let Some(sent) = self.unanswered.get_mut(key) else { return };
+        if sent.get(&report.owner) == Some(&report.answers) {
+            sent.remove(&report.owner);
+            if sent.is_empty() {
+                self.unanswered.remove(key);
+            }
+        }
+    }
+
+    /// A part that was not synced before is synced now, so that what it has done before is in its report; `is_sent` tells what it is still to answer.
+    pub fn resynced(&mut self, key: &SiteKey, is_sent: impl Fn(&OwnerRef) -> bool) {
+        let Some(sent) = self.unanswered.get_mut(key) else { return };
+        sent.retain(|owner, _| is_sent(owner));
+        if sent.is_empty() {
+            self.unanswered.remove(key);
+        }
+    }
+
+    /// The parts that have not answered the last intent for a resource.
+    pub fn unanswered(&self, owner: &OwnerRef) -> impl Iterator<Item = &SiteKey> {
+        self.unanswered.iter().filter(move |(_, sent)| sent.contains_key(owner)).map(|(key, _)| key)
+    }
+
     /// The parts that hold something of a resource.
     pub fn of(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
         self.by_owner.get(owner).cloned().unwrap_or_default()
@@ -52,6 +86,7 @@ impl Holders {
 
     /// Forgets what a part holds.
     pub fn remove_part(&mut self, key: &SiteKey) {
+        self.unanswered.remove(key);
         for owner in self.by_part.remove(key).into_iter().flatten() {
             take(&mut self.by_owner, &owner, key);
         }

@@ -13,6 +13,8 @@ use crate::model::intent::Intent;
 pub struct SentSet {
     intents: BTreeMap<OwnerRef, Sent>,
     tombstones: BTreeSet<OwnerRef>,
+    /// The serial of an intent that is sent for the first time: greater than that of any intent that was withdrawn, or that a former worker was sent.
+    first_serial: i64,
 }
 
 /// An intent that was sent.
@@ -27,7 +29,10 @@ impl SentSet {
     /// Gives an intent without a serial the one under which it was sent, or is to be sent: an intent that comes back after another one is not answered
     /// by a report from before, since the part may have acted on the one in between.
     pub fn number(&self, intent: &mut Intent) {
-        let Some(last) = self.intents.get(&intent.owner) else { return };
+        let Some(last) = self.intents.get(&intent.owner) else {
+            intent.serial = self.first_serial;
+            return;
+        };
         let same = last.content == digest_of(intent);
         intent.serial = last.intent.serial + i64::from(!same);
     }
@@ -44,16 +49,24 @@ impl SentSet {
         Some(sent)
     }
 
+    /// What a new worker was sent: nothing yet. What the former one has reported answers nothing that the new one is sent.
+    pub fn of_next_worker(&self) -> Self {
+        let next = self.intents.values().map(|sent| sent.intent.serial + 1).max();
+        Self { first_serial: self.first_serial.max(next.unwrap_or_default()), ..Self::default() }
+    }
+
     /// Forgets the intent of a resource; whether there was one.
     pub fn withdraw(&mut self, owner: &OwnerRef) -> bool {
-        self.intents.remove(owner).is_some()
+        let Some(sent) = self.intents.remove(owner) else { return false };
+        self.first_serial = self.first_serial.max(sent.intent.serial + 1);
+        true
     }
 
     /// Replaces the intent of a resource by a tombstone; whether that is new.
     pub fn bury(&mut self, owner: &OwnerRef) -> bool {
         let is_new = self.tombstones.insert(owner.clone());
         if is_new {
-            self.intents.remove(owner);
+            self.withdraw(owner);
         }
         is_new
     }

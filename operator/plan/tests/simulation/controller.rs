@@ -263,6 +263,7 @@ impl Controller {
         }
         match message {
             FromSite::About(report) => {
+                self.holders.answered(&key, &report);
                 let owner = report.owner.clone();
                 if self.cache.contains(&owner) {
                     self.reports.put(&self.cache, &key, *report);
@@ -293,6 +294,8 @@ impl Controller {
             self.send_tombstones(&key, &report);
         }
         if newly_synced {
+            let sent = self.sites.get(&key).map(|worked| &worked.sent);
+            self.holders.resynced(&key, |owner| sent.is_some_and(|sent| sent.contains(owner)));
             self.resend(&key);
         }
         self.learn_of(&key, &report);

@@ -95,9 +95,9 @@ impl Controller {
         };
         let before = self.sites.get(key).map(|worked| worked.source.clone());
         if before.as_ref() != Some(source) {
-            self.stop(key);
+            let sent = self.stop(key).unwrap_or_default();
             let worker = self.start(key);
-            self.sites.insert(key.clone(), Worked { worker, source: source.clone(), site: None, sent: SentSet::default() });
+            self.sites.insert(key.clone(), Worked { worker, source: source.clone(), site: None, sent });
         }
         if let Some(worked) = self.sites.get_mut(key).filter(|worked| worked.site.as_ref() != Some(&intent)) {
             worked.site = Some(intent.clone());
@@ -112,11 +112,11 @@ impl Controller {
         }
     }
 
-    fn stop(&mut self, key: &SiteKey) {
-        if let Some(former) = self.sites.remove(key) {
-            self.reports.await_nothing_of(key);
-            self.out.push(Out::Stop(former.worker));
-        }
+    fn stop(&mut self, key: &SiteKey) -> Option<SentSet> {
+        let former = self.sites.remove(key)?;
+        self.reports.await_nothing_of(key);
+        self.out.push(Out::Stop(former.worker));
+        Some(former.sent.of_next_worker())
     }
 
     fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
@@ -143,6 +143,7 @@ impl Controller {
     fn send(&mut self, key: &SiteKey, intent: &Intent) {
         let Some(worked) = self.sites.get_mut(key) else { return };
         let Some(intent) = worked.sent.put(intent) else { return };
+        self.holders.sent(key, &intent);
         self.out.push(Out::Tell(worked.worker, ToSite::Put(intent)));
     }
 
@@ -213,7 +214,7 @@ impl Controller {
 
     /// The parts that may hold something of a resource.
     fn may_hold(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
-        project::may_hold(&self.cache, owner, &self.holders.of(owner), &self.synced)
+        project::may_hold(&self.cache, owner, &self.holders, &self.synced, time(self.begun))
     }
 
     /// Whether each of these sites has reported on this resource since the start, or has a problem that keeps it from reporting.

@@ -575,9 +575,9 @@ impl Sim {
         let action = step.actions[index].clone();
         if self.links[site] != Link::Down {
             let result = self.perform(site, &execution.owner, &action);
-            if !alive || self.links[site] == Link::Mute {
+            if !alive {
                 self.watchman.late_write(site, &execution.owner);
-            } else {
+            } else if self.links[site] != Link::Mute {
                 execution.record(&action, result);
             }
         }

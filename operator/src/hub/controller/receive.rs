@@ -21,6 +21,7 @@ impl Hub {
         }
         match message {
             FromSite::About(report) => {
+                self.holders.answered(&key, &report);
                 let owner = report.owner.clone();
                 if self.cache.contains(&owner) {
                     self.log_access(&key, &report);
@@ -73,6 +74,7 @@ impl Hub {
             self.sites.forget_tombstones(&key, &held);
         }
         if newly_synced {
+            self.holders.resynced(&key, |owner| self.sites.is_recipient(&key, owner));
             self.sites.resend(&key);
             // A new worker is sent what nobody else would think of: of grants that do not name its factory any more.
             self.queue_concerned(&key);

@@ -168,7 +168,7 @@ impl Hub {
 
     /// The parts that may hold something of a resource.
     fn may_hold(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
-        project::may_hold(&self.cache, owner, &self.holders.of(owner), &self.synced)
+        project::may_hold(&self.cache, owner, &self.holders, &self.synced, self.leading_since)
     }
 }
 

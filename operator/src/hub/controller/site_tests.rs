@@ -143,21 +143,64 @@ async fn a_site_is_sent_the_whole_desired_set_at_each_session_tombstones_include
     assert!(site.everything().await.tombstones.contains(&voxelia()));
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_order_is_withdrawn_from_a_site_that_no_projection_names_any_more() {
+/// A hub with a grant at two sites, of which esch was sent it.
+async fn at_two_sites() -> (World, FakeSite) {
     let mut world = World::start(None).await;
     world.put(factory(json!({"spec": {"sites": [fake::site("bissen"), fake::site("esch")]}})));
     world.put(pool(json!({"spec": {"sites": [{"name": "bissen", "count": 1}, {"name": "esch", "count": 1}]}})));
     world.put(grant(json!({})));
     world.listed();
-    let esch = SiteKey::new(bissen().factory, "esch");
-    let mut site = world.worker(&esch).await;
-    site.intent_of(&voxelia()).await;
+    let mut site = world.worker(&SiteKey::new(bissen().factory, "esch")).await;
+    site.send(FromSite::Site(Box::new(waiting())));
+    while !site.site_intent().await.recorded {}
+    (world, site)
+}
+
+/// The grant at one of the two sites.
+fn at_bissen(state: &str) -> serde_json::Value {
+    let entry = json!({"name": "h100", "poolRef": {"name": "h100"}, "gpuHours": 10, "maxGPUs": 1, "sites": [{"name": "bissen"}]});
+    grant(json!({"metadata": {"generation": 2}, "spec": {"state": state, "pools": [entry]}}))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_is_withdrawn_from_a_site_that_no_projection_names_any_more() {
+    let (mut world, mut site) = at_two_sites().await;
+    let intent = site.intent_of(&voxelia()).await;
     site.send(FromSite::Site(Box::new(holding(&[]))));
-    world.put(grant(
-        json!({"spec": {"pools": [{"name": "h100", "poolRef": {"name": "h100"}, "gpuHours": 10, "maxGPUs": 1, "sites": [{"name": "bissen"}]}]}}),
-    ));
+    site.send(FromSite::About(Box::new(fake::gone(&intent))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put(at_bissen("Active"));
     site.withdrawn(&voxelia()).await;
+}
+
+/// It may have bound the members before contact was lost.
+#[tokio::test(start_paused = true)]
+async fn a_site_that_was_lost_before_it_answered_is_waited_for() {
+    let (mut world, mut site) = at_two_sites().await;
+    site.send(FromSite::Site(Box::new(holding(&[]))));
+    site.intent_of(&voxelia()).await;
+    let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
+    site.send(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
+    world.put(at_bissen("Revoked"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let removed = |world: &World| {
+        let status = world.object(&voxelia()).unwrap()["status"].clone();
+        status["conditions"].as_array().unwrap().iter().find(|found| found["type"] == "AccessRemoved").unwrap().clone()
+    };
+    let found = removed(&world);
+    assert!(found["status"] != "True" && found["message"].as_str().unwrap().contains("esch"), "{found}");
+    // Contact is back, and nothing was done.
+    site.send(FromSite::Site(Box::new(holding(&[]))));
+    let intent = site.last_intent_of(&voxelia()).unwrap();
+    assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. })), "{intent:?}");
+    site.send(FromSite::About(Box::new(fake::gone(&intent))));
+    let mut bissen = world.worker(&bissen()).await;
+    bissen.send(FromSite::Site(Box::new(holding(&[]))));
+    if let Some(intent) = bissen.last_intent_of(&voxelia()) {
+        bissen.send(FromSite::About(Box::new(fake::gone(&intent))));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(removed(&world)["status"], "True", "{}", removed(&world));
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,6 +288,27 @@ async fn a_report_does_not_answer_an_intent_that_came_back_after_another() {
     site.send(FromSite::About(Box::new(fake::gone(&last))));
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(may_give(&world), json!(false));
+}
+
+/// What another worker did to an intent in between was never told.
+#[tokio::test(start_paused = true)]
+async fn a_report_of_a_former_worker_does_not_answer_what_the_next_one_is_sent() {
+    let (mut world, mut former) = connected([pool(json!({})), grant(json!({}))]).await;
+    former.send(FromSite::Site(Box::new(holding(&[]))));
+    let first = former.intent_of(&voxelia()).await;
+    former.send(FromSite::About(Box::new(fake::gone(&first))));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.object(&voxelia()).unwrap()["status"]["mayGiveAccess"], json!(false));
+    let elsewhere = json!([{"kubernetes": {"push": {"kubeconfigSecretRef": {"name": "other", "key": "kubeconfig"}}}}]);
+    world.put(factory(json!({"spec": {"policy": {"subjectPrefixes": ["sso:"]}}})));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.put(factory(json!({"spec": {"sites": elsewhere}})));
+    let mut present = world.worker(&bissen()).await;
+    present.send(FromSite::Site(Box::new(holding(&[]))));
+    let last = present.intent_of(&voxelia()).await;
+    assert_eq!(last.body, first.body);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.object(&voxelia()).unwrap()["status"]["mayGiveAccess"], json!(true), "nobody knows what the former worker did in between");
 }
 
 /// A namespace that is kept says nothing of who can work in it.

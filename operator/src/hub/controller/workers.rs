@@ -92,7 +92,9 @@ impl Hub {
 
     /// Sends a resource's intents to these parts, and withdraws it from all others.
     pub(super) fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
-        self.sites.assign(owner, intents);
+        for (key, intent) in self.sites.assign(owner, intents) {
+            self.holders.sent(&key, &intent);
+        }
         self.reports.await_reports(owner, self.sites.recipients(owner));
     }
 }

@@ -3,17 +3,31 @@
 use std::collections::BTreeSet;
 
 use aifactory_api::{Kind, OwnerRef};
+use jiff::Timestamp;
 
 use crate::hub::cache::{Cache, factory_of_grant, factory_of_pool, pools_of_grant};
+use crate::hub::holders::Holders;
 use crate::model::site_key::SiteKey;
 
-/// The parts that may hold something of a resource, beside those that it names: `holders`, which have reported it, and every known part that may have
-/// been sent it and is not in `synced`, the parts that have been synced since this process began.
-pub fn may_hold(cache: &Cache, owner: &OwnerRef, holders: &BTreeSet<SiteKey>, synced: &BTreeSet<SiteKey>) -> BTreeSet<SiteKey> {
+/// The parts that may hold something of a resource, beside those that it names: those that have reported it, those that have not answered what they
+/// were sent, and every known part that an earlier process may have sent it and that is not in `synced`, the parts that have been synced since this
+/// process began, which was at `begun`.
+pub fn may_hold(cache: &Cache, owner: &OwnerRef, holders: &Holders, synced: &BTreeSet<SiteKey>, begun: Timestamp) -> BTreeSet<SiteKey> {
     let silent = cache.known.iter().map(|known| &known.key).filter(|key| !synced.contains(key));
-    let mut parts = holders.clone();
-    parts.extend(silent.filter(|key| related(cache, owner, key)).cloned());
+    let lost = lost_its_status(cache, owner, begun);
+    let mut parts = holders.of(owner);
+    // A part that is not known yet has not been written to.
+    parts.extend(holders.unanswered(owner).filter(|key| cache.known.contains(key)).cloned());
+    parts.extend(silent.filter(|key| lost || related(cache, owner, key)).cloned());
     parts
+}
+
+/// Whether a grant from before this process has no status, so that nothing tells which sites it had before its spec was changed.
+fn lost_its_status(cache: &Cache, owner: &OwnerRef, begun: Timestamp) -> bool {
+    let Some(grant) = cache.grant(owner) else { return false };
+    let told = grant.status.as_ref().is_some_and(|status| status.observed_generation.is_some());
+    let created = grant.metadata.creation_timestamp.as_ref().map(|created| created.0);
+    !told && created.is_none_or(|created| created < begun)
 }
 
 /// Whether the part may ever have been sent an intent for the resource.
