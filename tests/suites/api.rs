@@ -22,6 +22,8 @@ mod grant;
 mod mistake;
 #[path = "api/pool.rs"]
 mod pool;
+#[path = "api/preconditions.rs"]
+mod preconditions;
 #[path = "api/scene.rs"]
 mod scene;
 #[path = "api/updates.rs"]

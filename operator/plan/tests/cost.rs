@@ -11,6 +11,7 @@ use aifactory_plan::engine;
 use aifactory_plan::hub::aggregate::{self, Reports};
 use aifactory_plan::hub::cache::{Cache, pools_of_grant};
 use aifactory_plan::hub::dependents::dependents;
+use aifactory_plan::hub::holders::Holders;
 use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::digest::{Digest, digest_of};
@@ -134,7 +135,7 @@ impl Hub {
 
     /// All that the controller does for a grant.
     fn reconcile_grant(&self, owner: &OwnerRef) {
-        let may_hold = project::may_hold(&self.cache, owner, &BTreeSet::new(), &BTreeSet::new());
+        let may_hold = project::may_hold(&self.cache, owner, &Holders::default(), &BTreeSet::new(), now());
         let projection = project::grant(&self.cache, owner, &may_hold, now()).unwrap();
         let about = self.index.about(owner).map(|(key, report)| (key.clone(), report)).collect();
         let reports = Reports { about, sites: &self.sites, abandoned: &BTreeSet::new() };

@@ -101,3 +101,12 @@ fn a_namespace_that_went_is_not_taken_for_one_that_lost_its_mark() {
     ];
     assert_eq!(run(&ops).found.map(|found| found.text), None);
 }
+
+/// A site's etcd is set back to before the end of a grant, and its Namespace is deleted before the operator has seen either: what was to be an update
+/// makes no Namespace anew, since the fence that the operator knows went with the former one.
+#[test]
+fn a_namespace_that_was_deleted_meanwhile_is_not_made_again_by_an_update() {
+    let ops =
+        [Op::Create(0, 0), Op::Wait(1_000), Op::SaveSite(1), Op::State(0, "Revoked"), Op::RestoreSite(1), Op::DeleteNamespace(1, 0), Op::Settle];
+    assert_eq!(run(&ops).found.map(|found| found.text), None);
+}

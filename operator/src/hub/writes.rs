@@ -80,7 +80,7 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
     let result = match write {
         Write::Status(status) => {
             let params = PatchParams::apply(labels::STATUS_MANAGER).force();
-            answered(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, &status)))).await
+            answered(owner, api.patch_status(&owner.name, &params, &Patch::Apply(envelope(owner, meta, &status)))).await
         }
         Write::Conditions(conditions) => {
             // No apply: the API server refuses one on an object that is of another type than its schema says.
@@ -122,11 +122,12 @@ async fn typed<K: Watched>(client: &Client, owner: &OwnerRef, meta: &ObjectMeta,
     }
 }
 
-fn envelope(owner: &OwnerRef, status: &Value) -> Value {
+/// The status of the version that it was computed for: of no later one, nor of another resource of the same name that was made meanwhile.
+fn envelope(owner: &OwnerRef, meta: &ObjectMeta, status: &Value) -> Value {
     json!({
         "apiVersion": format!("{GROUP}/{VERSION}"),
         "kind": owner.kind.as_str(),
-        "metadata": {"name": owner.name},
+        "metadata": {"name": owner.name, "resourceVersion": meta.resource_version},
         "status": status,
     })
 }

@@ -20,7 +20,7 @@ const SITES: usize = 64;
 /// Grants of each pool.
 const EACH: usize = 10;
 /// Edits of which the mean is taken.
-const EDITS: usize = 50;
+const EDITS: usize = 100;
 /// Between two edits: each is done before the next comes.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,10 +37,14 @@ struct Costs {
     restart_writes: u64,
 }
 
-/// The row of scale, at three sizes.
+/// The row of scale, at three sizes, or at those in `BENCH_SCALE`: `100,1000`.
 pub async fn rows(table: &mut Table) -> Result<(), Failure> {
     let mut costs = Vec::new();
-    for grants in [100, 1_000, 10_000] {
+    let sizes = match std::env::var("BENCH_SCALE") {
+        Ok(text) => text.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>()?,
+        Err(_) => vec![100, 1_000, 10_000],
+    };
+    for grants in sizes {
         let measured = measure(grants).await?;
         print(table, &measured);
         costs.push(measured);

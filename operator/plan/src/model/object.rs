@@ -50,6 +50,9 @@ pub struct Object {
     pub key: ObjectKey,
     /// Content, as it is applied.
     pub content: Value,
+    /// The UID of the object that is to be updated; `None`: there was none of the name when this was planned.
+    #[serde(skip)]
+    pub updates: Option<String>,
 }
 
 impl Object {
@@ -85,7 +88,13 @@ impl Object {
         if let Value::Object(body) = body {
             content.extend(body);
         }
-        Self { key, content: Value::Object(content) }
+        Self { key, content: Value::Object(content), updates: None }
+    }
+
+    /// The same as an update of the object with this UID: if that is gone meanwhile, nothing is created in its place, since what was planned around it
+    /// is gone as well.
+    pub fn update_of(self, uid: &str) -> Self {
+        Self { updates: Some(uid.to_owned()), ..self }
     }
 
     /// Digest of the fields that we own; equals the observed one when the site holds just this.

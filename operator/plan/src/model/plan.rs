@@ -142,9 +142,9 @@ impl Plan {
 pub fn applies(wanted: Vec<Object>, observed: &ObservedObjects) -> Vec<Action> {
     wanted
         .into_iter()
-        .filter(|object| match observed.get(&object.key) {
-            Some(found) => !found.terminating && found.digest != Some(object.digest()),
-            None => true,
+        .filter_map(|object| match observed.get(&object.key) {
+            Some(found) => (!found.terminating && found.digest != Some(object.digest())).then(|| object.update_of(&found.uid)),
+            None => Some(object),
         })
         .map(Action::Apply)
         .collect()

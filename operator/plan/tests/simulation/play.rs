@@ -39,7 +39,8 @@ impl Sim {
         }
     }
 
-    fn note_specs(&mut self) {
+    /// Takes note of what is asked for and may be done by now.
+    pub fn note_specs(&mut self) {
         self.note_orphans();
         self.note_budgets(false);
         for owner in cast::grants() {

@@ -176,6 +176,7 @@ impl Sim {
             site.etcd.policy.clone_from(&from.etcd.policy);
         }
         sim.note_budgets(true);
+        sim.note_specs();
         sim.start();
         sim
     }

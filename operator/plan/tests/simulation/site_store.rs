@@ -228,6 +228,10 @@ impl SiteStore {
     pub fn apply(&mut self, object: &Object, now: Ms) -> Result<IndexedObject, Refused> {
         self.writes += 1;
         self.admit(&object.key)?;
+        let found = self.etcd.objects.get(&object.key);
+        if object.updates.as_ref().is_some_and(|uid| found.is_none_or(|found| found.uid.to_string() != *uid)) {
+            return Err(Refused { message: "the object with this UID is gone".to_owned(), foreign: false, terminating: true });
+        }
         if object.key.kind == ObjectKind::ROLE_BINDING {
             self.check_fence(&object.key);
         }

@@ -339,6 +339,25 @@ async fn a_part_at_which_a_member_can_still_work_is_not_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_status_lands_on_nothing_that_was_made_again_under_the_name() {
+    let (mut world, mut site) = connected([pool(json!({})), grant(json!({}))]).await;
+    site.send(FromSite::Site(Box::new(holding(&[]))));
+    let intent = site.intent_of(&voxelia()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_ne!(world.object(&voxelia()).unwrap()["status"]["mayGiveAccess"], json!(false));
+    let again = world.made_again_unseen(&voxelia());
+    let writes = world.requests("accessgrants/voxelia/status");
+    site.send(FromSite::About(Box::new(fake::gone(&intent))));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let tries = world.requests("accessgrants/voxelia/status") - writes;
+    assert!((1..=10).contains(&tries), "{tries} tries");
+    assert_eq!(world.object(&voxelia()).unwrap().get("status"), None, "access of the new grant was said to be gone by a report about the former");
+    world.tell(&again);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.object(&voxelia()).unwrap()["status"]["mayGiveAccess"], json!(true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_writes_no_status() {
     let mut world = World::start(None).await;
     world.put(factory(json!({})));

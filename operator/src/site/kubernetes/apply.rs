@@ -158,7 +158,8 @@ impl Applier {
         let api = self.api(&object.key);
         let params =
             PatchParams { field_validation: Some(kube::api::ValidationDirective::Strict), ..PatchParams::apply(labels::SITE_MANAGER).force() };
-        match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&object.content))).await.map(taken) {
+        let content = content_of(&object);
+        match tokio::time::timeout(WRITE, api.patch(&object.key.name, &params, &Patch::Apply(&content))).await.map(taken) {
             Ok(Ok(None)) => Ok(Done::Nothing),
             Ok(Ok(Some(stored))) => {
                 let stored = as_json(stored);
@@ -172,6 +173,11 @@ impl Applier {
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
                 Err(self.refused(&api, &object.key, &status.message).await)
+            }
+            // Another client has deleted it meanwhile; the watch delivers that.
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {
+                let finding = Finding::note(Reason::InProgress, format!("{} changed meanwhile", object.key));
+                Err(Failure { finding, follows: Follows::Retry })
             }
             Ok(Err(error)) => Err(failure(&object.key.to_string(), &error)),
             Err(_) => Err(timeout(&object.key.to_string())),
@@ -296,6 +302,15 @@ impl Applier {
             Err(_) => Err(timeout(&what)),
         }
     }
+}
+
+/// What is sent: with the UID, for which the API server refuses to create what is not there any more.
+fn content_of(object: &Object) -> Value {
+    let mut content = object.content.clone();
+    if let Some((uid, metadata)) = object.updates.as_ref().zip(content.get_mut("metadata").and_then(Value::as_object_mut)) {
+        metadata.insert("uid".to_owned(), Value::String(uid.clone()));
+    }
+    content
 }
 
 /// Whether the site has changed an object on its way in: the fields that we own differ from what was sent.

@@ -128,6 +128,23 @@ impl World {
         self.seen.try_send(event_of(&object)).unwrap();
     }
 
+    /// A resource was deleted and made again under its name, and the watch has not told that yet. Returns what it is to tell.
+    pub fn made_again_unseen(&mut self, owner: &OwnerRef) -> Value {
+        let mut server = self.server.lock().unwrap();
+        server.version += 1;
+        let version = server.version;
+        let object = server.objects.values_mut().find(|object| owner_of(object).as_ref() == Some(owner)).expect("the resource is there");
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        object["metadata"]["uid"] = json!("made-again");
+        object.as_object_mut().unwrap().remove("status");
+        object.clone()
+    }
+
+    /// The watch tells of an object.
+    pub fn tell(&mut self, object: &Value) {
+        self.seen.try_send(event_of(object)).unwrap();
+    }
+
     /// The resource goes without anybody having ended it.
     pub fn vanish(&mut self, owner: &OwnerRef) {
         let mut server = self.server.lock().unwrap();
@@ -422,6 +439,10 @@ fn answer(server: &Mutex<Server>, to: &mpsc::Sender<WatchEvent>, method: &Method
     }
     let Some(mut object) = server.objects.get(path).cloned() else { return failure(404, "NotFound") };
     if status {
+        let meant = &patch["metadata"]["resourceVersion"];
+        if !meant.is_null() && *meant != object["metadata"]["resourceVersion"] {
+            return failure(409, "Conflict");
+        }
         object["status"] = patch["status"].clone();
     } else {
         let patch: json_patch::Patch = serde_json::from_value(patch).unwrap();
