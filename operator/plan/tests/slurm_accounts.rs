@@ -11,7 +11,7 @@ mod slurm;
 use aifactory_api::Reason;
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
-use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, held};
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, State, held};
 use aifactory_plan::model::id::{AccountName, QosName, UserName};
 use aifactory_plan::model::intent::{Desired, Refusal};
 use aifactory_plan::model::report::SitePhase;
@@ -516,4 +516,144 @@ fn a_paused_site_takes_away_what_it_must_and_gives_nothing() {
     world.settle();
     let plan = world.plan("alpha");
     assert!(plan.detail.access_removed && world.cluster.state.accounts.contains_key(&account), "{:?}", plan.findings);
+}
+
+/// What somebody may do with sacctmgr to what says whose an account and its QOS are.
+fn strip_account(world: &mut World) {
+    let account = world.account("alpha");
+    world.cluster.state.accounts.get_mut(&account).expect("an account").description = "x".to_owned();
+}
+
+fn strip_qos(world: &mut World) {
+    let names = ["h100", "a100"].map(|entry| world.qos("alpha", entry));
+    names.iter().for_each(|name| world.cluster.state.qos.get_mut(name).expect("a QOS").description = "x".to_owned());
+}
+
+#[test]
+fn an_account_and_qos_that_do_not_say_whose_they_are_any_more_are_found_by_their_names_when_the_grant_ends() {
+    let mut world = bound();
+    strip_account(&mut world);
+    strip_qos(&mut world);
+    world.grant("alpha").desired = ended();
+    let plan = world.plan("alpha");
+    assert!(!plan.detail.access_removed && plan.phase == SitePhase::Locked, "{:?}", plan.phase);
+    world.settle();
+    let rows = [("alice", "gpua"), ("bob", "gpub")].map(|(user, partition)| key(world.account("alpha"), user, partition));
+    assert!(rows.iter().all(|row| !world.cluster.clone().submit(row)));
+    let plan = world.plan("alpha");
+    assert!(plan.detail.access_removed && plan.phase == SitePhase::Locked && plan.findings.is_empty(), "{:?}", plan.findings);
+    let record = held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
+    assert!(record.is_kept() && record.uid == "uid-1" && record.code == grant().code, "{record:?}");
+}
+
+#[test]
+fn what_an_account_and_its_qos_say_about_themselves_comes_back() {
+    let mut world = bound();
+    let right = world.cluster.state.clone();
+    strip_account(&mut world);
+    world.settle();
+    assert_eq!(world.cluster.state, right);
+    strip_qos(&mut world);
+    world.settle();
+    assert_eq!(world.cluster.state, right);
+    strip_account(&mut world);
+    strip_qos(&mut world);
+    let plan = world.plan("alpha");
+    assert_eq!((plan.phase, plan.findings.len(), plan.detail.access_removed), (SitePhase::Bound, 0, false));
+    world.settle();
+    let records = |world: &World| held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
+    let record = records(&world);
+    assert_eq!((record.uid.as_str(), record.state, world.plan("alpha").detail.members_bound), ("uid-1", State::Bound, 2));
+}
+
+#[test]
+fn a_member_who_is_suspended_loses_access_in_an_account_that_does_not_say_whose_it_is() {
+    let mut world = bound();
+    let account = world.account("alpha");
+    strip_account(&mut world);
+    world.cluster.state.rows.get_mut(&key(&account, "bob", "gpua")).expect("a row").qos.insert(QosName::new("normal"));
+    world.grant("alpha").members.pop();
+    world.settle();
+    assert!(!world.cluster.state.rows.keys().any(|key| key.user.as_str() == "bob"));
+    // A QOS of the name of a new pool is somebody else's: that holds up what is new, and nobody's end.
+    let name = world.qos("alpha", "v100");
+    world.cluster.state.qos.entry(name).or_default().description = "mine".to_owned();
+    world.grant("alpha").pools.push(pool("v100", "gpua", 5));
+    world.grant("alpha").members.pop();
+    world.settle();
+    assert!(reasons(&world).contains(&Reason::ForeignObject));
+    assert!(!world.cluster.state.rows.keys().any(|key| key.user.as_str() == "alice"));
+}
+
+#[test]
+fn a_way_past_the_budget_is_seen_in_an_account_that_does_not_say_whose_it_is() {
+    let mut world = bound();
+    let row = key(world.account("alpha"), "alice", "gpua");
+    strip_account(&mut world);
+    world.cluster.state.rows.get_mut(&row).expect("a row").qos.insert(QosName::new("normal"));
+    world.grant("alpha").desired = ended();
+    assert!(!world.plan("alpha").detail.access_removed);
+    world.settle();
+    assert!(world.plan("alpha").detail.access_removed && world.cluster.state.rows[&row].locked());
+}
+
+#[test]
+fn access_is_not_gone_while_a_member_works_through_an_account_of_the_name_that_is_somebody_elses() {
+    let mut world = World::new([("alpha", grant())]);
+    let account = world.account("alpha");
+    world.cluster.account(&account, &AccountName::new("root"), "mine");
+    world.cluster.row(key(&account, "mallory", ""));
+    world.grant("alpha").desired = ended();
+    assert_eq!((world.settle(), world.plan("alpha").detail.access_removed), (0, true), "mallory is nobody's member");
+    world.cluster.row(key(&account, "alice", ""));
+    assert_eq!((world.settle(), reasons(&world)), (0, vec![Reason::ForeignObject]));
+    let plan = world.plan("alpha");
+    assert!(!plan.detail.access_removed && plan.phase != SitePhase::Gone);
+    assert!(plan.findings[0].message.contains("alice") && plan.findings[0].message.contains(account.as_str()), "{:?}", plan.findings);
+    // A suspended member is one as well, and so is one of whom the site's map says who it is.
+    let members = std::mem::take(&mut world.grant("alpha").members);
+    assert!(world.plan("alpha").detail.access_removed);
+    world.grant("alpha").barred = members;
+    assert!(!world.plan("alpha").detail.access_removed);
+    world.grant("alpha").barred = vec![member("m1", None)];
+    world.users = Some([("m1".to_owned(), UserName::new("alice"))].into());
+    assert!(!world.plan("alpha").detail.access_removed);
+    // Locked by whoever has the account.
+    let row = world.cluster.row(key(&account, "alice", ""));
+    (row.submitted_jobs, row.running_jobs) = (Some(0), Some(0));
+    assert!(world.plan("alpha").detail.access_removed);
+}
+
+#[test]
+fn an_account_of_our_name_that_the_site_takes_back_stays_the_sites_own() {
+    let mut world = World::new([("alpha", grant())]);
+    let account = world.account("alpha");
+    world.cluster.account(&account, &AccountName::new("eu-aif"), "aifactory-adopt=EHPC-AIF-2026PG99-001");
+    world.settle();
+    assert_eq!(world.plan("alpha").phase, SitePhase::Bound);
+    world.cluster.state.accounts.get_mut(&account).expect("an account").description = "mine".to_owned();
+    world.settle();
+    let plan = world.plan("alpha");
+    assert!(plan.phase == SitePhase::Refused && plan.detail.access_removed, "{:?}", plan.findings);
+    world.grant("alpha").desired = ended();
+    world.settle();
+    world.pass(7200);
+    world.settle();
+    assert_eq!(world.cluster.state.accounts[&account].description, "mine");
+}
+
+#[test]
+fn an_orphan_that_does_not_say_whose_it_is_any_more_is_found_by_its_associations() {
+    let mut world = bound();
+    strip_account(&mut world);
+    strip_qos(&mut world);
+    world.grants.clear();
+    assert_eq!(held(&world.cluster.read(), &world.scope()).into_keys().collect::<Vec<_>>(), [owner("alpha")]);
+    assert_eq!(world.settle(), 0);
+    world.site.policy.orphans = OrphanPolicy::Lock;
+    world.settle();
+    assert!(world.cluster.state.qos[&world.qos("alpha", "h100")].locked() && world.plan("alpha").detail.access_removed);
+    world.site.policy.orphans = OrphanPolicy::Delete;
+    world.settle();
+    assert!(!world.cluster.state.accounts.contains_key(&world.account("alpha")));
 }

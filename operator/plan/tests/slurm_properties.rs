@@ -75,7 +75,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Keep),
         1 => (0..3u8).prop_map(Event::Orphans),
         4 => (0..6usize).prop_map(Event::Killed),
-        2 => (grant, 0..6u8).prop_map(|(grant, what)| Event::Hand(grant, what)),
+        3 => (grant, 0..9u8).prop_map(|(grant, what)| Event::Hand(grant, what)),
     ]
 }
 
@@ -179,6 +179,7 @@ fn happen(world: &mut World, event: &Event, by_hand: bool) {
 /// What somebody may do with sacctmgr.
 fn edit(world: &mut World, name: &str, what: u8) {
     let (account, qos) = (world.account(name), world.qos(name, "h100"));
+    let (scope, grant) = (world.scope(), owner(name));
     let state = &mut world.cluster.state;
     let user = state.rows.keys().find(|key| key.account == account && !key.user.is_empty()).cloned();
     match what {
@@ -204,6 +205,16 @@ fn edit(world: &mut World, name: &str, what: u8) {
         5 if state.rows.contains_key(&RowKey::account(&account)) => {
             world.cluster.row(key(&account, "mallory", ""));
         }
+        6 | 8 => {
+            state.accounts.entry(account.clone()).and_modify(|account| account.description = "x".to_owned());
+            if what == 8 {
+                let ours = state.qos.iter_mut().filter(|(name, _)| ["h100", "a100"].iter().any(|entry| scope.qos(&grant, entry) == **name));
+                ours.for_each(|(_, qos)| qos.description = "x".to_owned());
+            }
+        }
+        7 => {
+            state.qos.entry(qos).and_modify(|qos| qos.description = "x".to_owned());
+        }
         _ => {}
     }
 }
@@ -211,6 +222,18 @@ fn edit(world: &mut World, name: &str, what: u8) {
 fn wanted(index: usize) -> GrantIntent {
     let pools = vec![pool("h100", "gpua", 600), pool("a100", "gpub", 60)];
     GrantIntent { code: format!("code-{index}"), pools, ..grant() }
+}
+
+/// What holds at any moment: access that is said to be gone is gone.
+fn truthful(world: &World) {
+    for name in world.plans().into_iter().filter(|(_, plan)| plan.detail.access_removed).map(|(name, _)| name) {
+        let members = world.grants.get(&name).into_iter().flat_map(|(_, body)| &body.members).filter_map(|member| member.slurm_user.clone());
+        for user in members {
+            let rows = world.cluster.state.rows.keys().filter(|key| key.account == world.scope().account(&name) && key.user == user);
+            let admitted: Vec<&RowKey> = rows.filter(|key| world.cluster.clone().submit(key)).collect();
+            assert!(admitted.is_empty(), "{name}: {admitted:?} while access is said to be gone");
+        }
+    }
 }
 
 /// What holds when no call is left to make.
@@ -240,7 +263,7 @@ fn settled(world: &World) {
         if world.users.is_some() {
             assert!(admitted.iter().all(may), "{name}: {admitted:?}");
         }
-        if plan.phase == aifactory_plan::model::report::SitePhase::Bound && world.users.is_some() {
+        if plan.phase == aifactory_plan::model::report::SitePhase::Bound && world.users.is_some() && !world.policy.paused {
             let open: Vec<_> = body.pools.iter().filter(|pool| pool.open).filter_map(|pool| pool.partition.clone()).collect();
             assert_eq!(admitted.len(), members.len() * open.len(), "{name}: {admitted:?} of {members:?}");
             assert!(open.is_empty() || usize::try_from(plan.detail.members_bound) == Ok(members.len()), "{name}: {:?}", plan.detail);
@@ -269,6 +292,7 @@ fn play(events: &[Event], by_hand: bool) {
     let note = if by_hand { vec!["by hand".to_owned()] } else { Vec::new() };
     for event in events {
         happen(&mut world, event, by_hand);
+        truthful(&world);
         let foreign = world.cluster.foreign(&accounts);
         let mut check = |owner: &OwnerRef, call: &Call, cluster: &slurm::Cluster| {
             assert!(own(&scope, owner, call, &note), "{owner}: {call:?}");

@@ -212,7 +212,9 @@ impl SlurmDriver {
         let Some((id, session)) = self.core.connection.id().zip(self.core.connection.session()) else { return };
         let Some(held) = self.held.as_ref().filter(|_| self.usage_due() <= Instant::now()) else { return };
         let Some(mut usage) = self.usage.take() else { return };
-        let since = held.values().map(|held| (held.account.clone(), held.record.since)).collect();
+        // Since when something is there that does not say so is not known, and nobody asks what an orphan used.
+        let dated = held.values().filter(|held| !held.record.is_unread());
+        let since = dated.map(|held| (held.account.clone(), held.record.since)).collect();
         let cluster =
             self.core.site.as_ref().and_then(|site| site.slurm.as_ref()).map(|slurm| ClusterName::new(&slurm.cluster_name)).unwrap_or_default();
         let client = session.client.clone();

@@ -7,7 +7,7 @@ use aifactory_api::{OwnerRef, Reason, labels};
 use jiff::Timestamp;
 
 use super::call::Call;
-use super::found::{Found, HeldAccount, Place};
+use super::found::{Found, HeldAccount, Known, Place};
 use super::names::SlurmScope;
 use super::record::{Record, State};
 use super::state::Limit;
@@ -20,7 +20,8 @@ use crate::model::report::{Finding, GrantDetail, SitePhase, SlurmDetail, SlurmEn
 
 /// Plans a grant in a Slurm cluster.
 pub fn plan_grant(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view: &AccountView<'_>, now: Timestamp) -> AccountPlan {
-    let mut planner = Planner::new(site, &intent.owner, *view, now, &grant.code);
+    let mut planner = Planner::new(site, &intent.owner, *view, now, &Known::of(grant));
+    planner.found.assume(intent, grant);
     planner.end = Some(grant.end.clone());
     planner.decide(intent, grant);
     planner.finish(intent, Some(grant))
@@ -28,7 +29,7 @@ pub fn plan_grant(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view:
 
 /// Plans for what is left of a grant that is gone from the hub: what is retained acts by its record alone, and the rest is an orphan.
 pub fn plan_gone(site: &SiteIntent, owner: &OwnerRef, held: &HeldAccount, view: &AccountView<'_>, now: Timestamp) -> AccountPlan {
-    let mut planner = Planner::new(site, owner, *view, now, &held.record.code);
+    let mut planner = Planner::new(site, owner, *view, now, &Known::code(&held.record.code));
     let retained = planner.marks().and_then(|marks| Ended::retained(&marks, now));
     match (planner.found.record.clone(), retained) {
         (None, _) => planner.phase = SitePhase::Gone,
@@ -74,9 +75,9 @@ pub(super) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(site: &'a SiteIntent, owner: &'a OwnerRef, view: AccountView<'a>, now: Timestamp, code: &str) -> Self {
+    fn new(site: &'a SiteIntent, owner: &'a OwnerRef, view: AccountView<'a>, now: Timestamp, known: &Known<'_>) -> Self {
         let scope = scope(site);
-        let found = Found::read(view.snapshot, &scope, owner, Some(code));
+        let found = Found::read(view.snapshot, &scope, owner, known);
         Self {
             site,
             scope,
@@ -187,8 +188,12 @@ impl<'a> Planner<'a> {
     }
 
     fn finish(mut self, answers: &impl serde::Serialize, grant: Option<&GrantIntent>) -> AccountPlan {
+        let let_in = self.let_in_by_others(grant);
         // What is gone stays gone, whatever has to wait for the site.
-        let detail = self.detail(grant);
+        let detail = self.detail(grant, let_in.is_empty());
+        if self.is_closed() && !let_in.is_empty() {
+            self.name_let_in(&let_in);
+        }
         if self.view.policy.paused && self.only_removals() {
             self.phase = SitePhase::Pending;
             self.findings
@@ -199,9 +204,14 @@ impl<'a> Planner<'a> {
         AccountPlan { answers: digest_of(answers), calls, phase: self.phase, findings: self.findings, detail, wake: self.wake }
     }
 
-    fn detail(&self, grant: Option<&GrantIntent>) -> GrantDetail {
-        let ended = self.phase == SitePhase::Locked || self.phase == SitePhase::Refused || self.phase == SitePhase::Gone;
+    /// Whether nobody works through what is ours.
+    fn is_closed(&self) -> bool {
+        let ended = matches!(self.phase, SitePhase::Locked | SitePhase::Refused | SitePhase::Gone);
         let strays = self.found.rows(self.view.snapshot, &self.scope, self.owner).any(|(_, row)| self.found.strays(row) && !row.locked());
+        ended && self.found.locked() && !strays
+    }
+
+    fn detail(&self, grant: Option<&GrantIntent>, nobody_let_in: bool) -> GrantDetail {
         // What the grant does not say now, associations show.
         let shown = |qos: &QosName| {
             let mut rows = self.view.snapshot.rows_of(&self.found.account).filter(|(_, row)| row.qos.contains(qos));
@@ -222,7 +232,7 @@ impl<'a> Planner<'a> {
             members_wanted: grant.map_or(0, |grant| i32::try_from(grant.members.len()).unwrap_or(i32::MAX)),
             members_bound: i32::try_from(self.members_bound).unwrap_or(i32::MAX),
             members_reading: 0,
-            access_removed: ended && self.found.locked() && !strays,
+            access_removed: self.is_closed() && nobody_let_in,
             isolated: self.found.place != Place::Foreign,
             retained_until: self.found.record.as_ref().filter(|record| record.state == State::Locked).and_then(|record| record.retained_until),
             slurm: held.then(|| SlurmDetail { cluster: self.scope.cluster.clone(), account: self.found.account.clone(), entries: entries.collect() }),

@@ -37,7 +37,12 @@ impl Planner<'_> {
         if nothing && self.found.record.is_none() {
             return;
         }
+        if self.taken_back(intent, grant) {
+            return;
+        }
         if self.foreign(intent, grant) {
+            // It holds up what would be new, and nobody's end.
+            self.hold(grant, work);
             return;
         }
         let (open, state) = match work {
@@ -97,15 +102,21 @@ impl Planner<'_> {
         entries
     }
 
-    /// Whether an object of our name is somebody else's; then nothing is done.
+    /// Whether the site does not let the grant use its account any more; then access ends.
+    fn taken_back(&mut self, intent: &Intent, grant: &GrantIntent) -> bool {
+        let (account, adopt) = (&self.found.account, adopt_mark(&grant.code));
+        if self.found.place != Place::Adopted || adoptable(self.view.snapshot, &grant.code).any(|name| name == account) {
+            return false;
+        }
+        let message = format!("account {account} does not say {adopt} any more: the site has taken it back. Put it into its description again");
+        self.refuse(intent, grant, &Refusal { reason: Reason::RefusedBySite, message });
+        true
+    }
+
+    /// Whether an object of our name is somebody else's; then nothing is made.
     fn foreign(&mut self, intent: &Intent, grant: &GrantIntent) -> bool {
         let account = self.found.account.clone();
         let adopt = adopt_mark(&grant.code);
-        if self.found.place == Place::Adopted && !adoptable(self.view.snapshot, &grant.code).any(|name| *name == account) {
-            let message = format!("account {account} does not say {adopt} any more: the site has taken it back. Put it into its description again");
-            self.refuse(intent, grant, &Refusal { reason: Reason::RefusedBySite, message });
-            return true;
-        }
         let mut messages = Vec::new();
         if self.found.place == Place::Foreign {
             messages.push(format!(

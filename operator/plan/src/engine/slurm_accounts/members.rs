@@ -77,6 +77,12 @@ impl Members {
     }
 }
 
+/// The users that those who are, or were, members may be here: what the site's map says, and what the grant does.
+pub(super) fn users_of<'a>(grant: &'a GrantIntent, users: Option<&'a BTreeMap<String, UserName>>) -> BTreeSet<&'a UserName> {
+    let mapped = |member: &MemberIntent| users.and_then(|users| users.get(&member.id));
+    grant.members.iter().chain(&grant.barred).flat_map(|member| [mapped(member), member.slurm_user.as_ref()]).flatten().collect()
+}
+
 /// A member in the comment of an association; the id is hashed, since ids are pseudonyms of persons.
 pub(super) fn member_hash(id: &str) -> String {
     digest(&[id], 10)

@@ -39,6 +39,13 @@ impl SlurmScope {
         QosName::new(format!("{prefix}{}-{cluster}-{}", slug(entry, 10), self.hash("qos", grant, entry)))
     }
 
+    /// The entry that the name of a QOS of this grant holds; `None`: it is not of this grant, or the entry's name was shortened.
+    pub(super) fn entry_in(&self, grant: &OwnerRef, name: &QosName) -> Option<String> {
+        let (rest, _) = name.as_str().strip_prefix(&qos_prefix(grant))?.rsplit_once('-')?;
+        let entry = rest.strip_suffix(&format!("-{}", slug(self.cluster.as_str(), 12)))?;
+        (self.qos(grant, entry) == *name).then(|| entry.to_owned())
+    }
+
     fn hash(&self, what: &str, grant: &OwnerRef, entry: &str) -> String {
         let Self { hub, factory, site, cluster } = self;
         let owners = [factory, grant].map(|owner| [owner.kind.as_str(), &owner.namespace, &owner.name]);

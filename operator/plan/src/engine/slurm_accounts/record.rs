@@ -76,6 +76,16 @@ impl Record {
         }
     }
 
+    /// The record of what is ours and does not say anything any more.
+    pub fn unread(scope: &SlurmScope, owner: &OwnerRef) -> Self {
+        Self::new(scope, owner, "", "", State::Bound, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Whether nothing is known of it but that it is there.
+    pub fn is_unread(&self) -> bool {
+        self.uid.is_empty()
+    }
+
     /// As the QOS of one entry says it.
     pub fn for_qos(&self, account: &AccountName, entry: &str) -> Self {
         Self { account: Some(account.clone()), entry: Some(entry.to_owned()), ..self.clone() }

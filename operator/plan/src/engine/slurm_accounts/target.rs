@@ -112,6 +112,11 @@ impl Target {
     }
 }
 
+/// Whether a QOS carries what every QOS of ours does, whatever it says about itself.
+pub(super) fn is_like_ours(qos: &Qos) -> bool {
+    qos.limits.contains_key(&Limit::GpuMinutes) || flags().is_subset(&qos.flags)
+}
+
 fn flags() -> BTreeSet<String> {
     FLAGS.map(str::to_owned).into()
 }

@@ -233,6 +233,7 @@ impl Pass {
                 names.extend(slurm_accounts::adoptable(snapshot, &grant.code).cloned());
             }
         }
+        names.extend(slurm_accounts::silent_accounts(snapshot).cloned());
         names
     }
 
