@@ -15,7 +15,7 @@ use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage,
 use aifactory_plan::model::id::{AccountName, QosName, UserName};
 use aifactory_plan::model::intent::{Desired, Refusal};
 use aifactory_plan::model::report::SitePhase;
-use grants::{World, ended, grant, member, owner, pool};
+use grants::{World, ended, grant, intent, member, owner, pool};
 use slurm::{key, set};
 
 fn bound() -> World {
@@ -656,4 +656,27 @@ fn an_orphan_that_does_not_say_whose_it_is_any_more_is_found_by_its_associations
     world.site.policy.orphans = OrphanPolicy::Delete;
     world.settle();
     assert!(!world.cluster.state.accounts.contains_key(&world.account("alpha")));
+}
+
+#[test]
+fn an_end_goes_on_when_its_grant_is_gone_from_the_hub() {
+    let mut world = bound();
+    let (account, right) = (world.account("alpha"), world.cluster.state.clone());
+    // In force until it was gone: an orphan, with which nothing is done.
+    let (uid, mut body) = world.grants.remove(&owner("alpha")).expect("a grant");
+    assert_eq!((world.settle(), &world.cluster.state), (0, &right));
+    // Ended, and gone before anything of that was done.
+    body.desired = ended();
+    world.ending.insert(owner("alpha"), intent(&owner("alpha"), &uid, &body));
+    assert!(world.plan("alpha").calls.iter().any(|call| call.stage() == Stage::Lock));
+    world.settle();
+    assert!(world.plan("alpha").detail.access_removed && !world.cluster.submit(&key(&account, "alice", "gpua")));
+    let record = held(&world.cluster.read(), &world.scope())[&owner("alpha")].record.clone();
+    assert_eq!((record.is_kept(), record.retained_until), (true, Some(world.now + jiff::SignedDuration::from_secs(7200))));
+    // From then on what is kept says itself how long.
+    world.ending.clear();
+    assert_eq!(world.settle(), 0);
+    world.pass(7200);
+    world.settle();
+    assert!(held(&world.cluster.read(), &world.scope()).is_empty());
 }

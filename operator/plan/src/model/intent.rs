@@ -119,6 +119,14 @@ pub struct Intent {
 }
 
 impl Intent {
+    /// The grant that this intent ends.
+    pub fn ended_grant(&self) -> Option<&GrantIntent> {
+        match &self.body {
+            Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }) => Some(grant),
+            Body::Grant(_) | Body::Pool(_) => None,
+        }
+    }
+
     /// Whether this intent removes the access of all members of a grant, or of one whom the intent `before` named.
     pub fn takes_access(&self, before: Option<&Intent>) -> bool {
         let Body::Grant(grant) = &self.body else { return false };

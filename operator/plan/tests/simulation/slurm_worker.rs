@@ -44,6 +44,8 @@ pub struct SlurmWorker {
     /// The intents as they were when the pass began.
     passed: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
+    /// The last intents of grants that were deleted from the hub while they were being ended here.
+    ending: BTreeMap<OwnerRef, Arc<Intent>>,
     session: Option<u64>,
     sessions: u64,
     claim: Option<String>,
@@ -97,12 +99,16 @@ impl SlurmWorker {
             ToSite::Site(site) => self.receive_site(*site),
             ToSite::Put(intent) => {
                 self.gone.remove(&intent.owner);
+                self.ending.remove(&intent.owner);
                 let owner = intent.owner.clone();
                 self.intents.insert(owner.clone(), intent);
                 if owner.kind == Kind::AccessGrant { self.dirty = true } else { self.report_pool(&owner) }
             }
             ToSite::Withdraw(owner) => self.forget(&owner),
             ToSite::Gone(owner) => {
+                if let Some(intent) = self.intents.get(&owner).filter(|intent| intent.ended_grant().is_some()) {
+                    self.ending.insert(owner.clone(), Arc::clone(intent));
+                }
                 self.forget(&owner);
                 if self.held.as_ref().is_none_or(|held| held.contains_key(&owner)) {
                     self.gone.insert(owner);
@@ -219,7 +225,10 @@ impl SlurmWorker {
             let plan = match self.passed.get(&owner).map(|intent| (intent, &intent.body)) {
                 Some((intent, Body::Grant(grant))) => slurm_accounts::plan_grant(&site, intent, grant, &view, time(now)),
                 _ if self.gone.contains(&owner) => match held.get(&owner) {
-                    Some(held) => slurm_accounts::plan_gone(&site, &owner, held, &view, time(now)),
+                    Some(held) => {
+                        let ending = self.ending.get(&owner).map(AsRef::as_ref);
+                        slurm_accounts::plan_gone(&site, &owner, held, ending, &view, time(now))
+                    }
                     None => {
                         self.gone.remove(&owner);
                         continue;
@@ -280,6 +289,10 @@ impl SlurmWorker {
             }
             self.released = true;
         }
+        let done = |owner: &OwnerRef, intent: &Intent| {
+            self.plans.get(owner).is_some_and(|plan| plan.calls.is_empty() && plan.answers == digest_of(intent)) && !self.failures.contains_key(owner)
+        };
+        self.ending.retain(|owner, intent| held.contains_key(owner) && !done(owner, intent));
         self.report_all(now);
         self.failures.clear();
         given_up

@@ -7,7 +7,7 @@ use aifactory_api::{Kind, OwnerRef, Reason, labels};
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::id::TenantNamespace;
-use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteConfig, SiteIntent};
+use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
 use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
@@ -191,7 +191,7 @@ impl Worker {
             }
             ToSite::Everything(intents, tombstones) => self.receive_desired_set(intents, tombstones, now),
             ToSite::Gone(owner) => {
-                if let Some(intent) = self.intents.remove(&owner).filter(|intent| is_ending(intent)) {
+                if let Some(intent) = self.intents.remove(&owner).filter(|intent| intent.ended_grant().is_some()) {
                     self.ending.insert(owner.clone(), intent);
                 }
                 self.pools.set(&owner, None);
@@ -612,10 +612,6 @@ impl Worker {
             self.out.push(Out::Send(FromSite::Site(Box::new(report))));
         }
     }
-}
-
-fn is_ending(intent: &Intent) -> bool {
-    grant_of(intent).is_some_and(|grant| matches!(grant.desired, Desired::Ended { .. }))
 }
 
 pub fn grant_of(intent: &Intent) -> Option<&GrantIntent> {

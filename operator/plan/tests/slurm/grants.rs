@@ -79,6 +79,11 @@ pub fn ended() -> Desired {
     Desired::Ended { because: Reason::Expired, message: "the time after notAfter; so it is".to_owned(), at: None }
 }
 
+pub fn intent(owner: &OwnerRef, uid: &str, grant: &GrantIntent) -> Intent {
+    let body = Body::Grant(Box::new(grant.clone()));
+    Intent { version: VERSION, owner: owner.clone(), uid: uid.to_owned(), generation: 1, created: Timestamp::UNIX_EPOCH, serial: 0, body }
+}
+
 /// A site with its grants, at a time.
 pub struct World {
     pub cluster: Cluster,
@@ -87,6 +92,8 @@ pub struct World {
     pub users: Option<BTreeMap<String, UserName>>,
     pub refused: BTreeMap<OwnerRef, Refusal>,
     pub grants: BTreeMap<OwnerRef, (String, GrantIntent)>,
+    /// The last intents of grants that were deleted from the hub while they were being ended.
+    pub ending: BTreeMap<OwnerRef, Intent>,
     /// Lost with every restart.
     pub removals: RemovalProgress,
     pub now: Timestamp,
@@ -101,6 +108,7 @@ impl World {
             users: Some(BTreeMap::new()),
             refused: BTreeMap::new(),
             grants: grants.into_iter().map(|(name, grant)| (owner(name), ("uid-1".to_owned(), grant))).collect(),
+            ending: BTreeMap::new(),
             removals: RemovalProgress::default(),
             now: "2026-11-21T09:00:00Z".parse().expect("a time"),
         }
@@ -144,13 +152,8 @@ impl World {
                 removals: &self.removals,
             };
             match self.grants.get(owner) {
-                Some((uid, grant)) => {
-                    let body = Body::Grant(Box::new(grant.clone()));
-                    let created = Timestamp::UNIX_EPOCH;
-                    let intent = Intent { version: VERSION, owner: owner.clone(), uid: uid.clone(), generation: 1, created, serial: 0, body };
-                    plan_grant(&self.site, &intent, grant, &view, self.now)
-                }
-                None => plan_gone(&self.site, owner, &held[owner], &view, self.now),
+                Some((uid, grant)) => plan_grant(&self.site, &intent(owner, uid, grant), grant, &view, self.now),
+                None => plan_gone(&self.site, owner, &held[owner], self.ending.get(owner), &view, self.now),
             }
         };
         owners.iter().map(|owner| (owner.clone(), plan(owner))).collect()

@@ -20,7 +20,7 @@ use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, RemovalProgress};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, UserName};
-use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
+use aifactory_plan::model::intent::{Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::report::{EntryUsage, Finding};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -67,6 +67,8 @@ struct SlurmDriver {
     passing: bool,
     /// Set when there is news during a pass that others must not wait for: a known grant has changed or gone.
     news: Arc<AtomicBool>,
+    /// Intents of grants that were deleted from the hub while they were being ended here; each is planned from its last intent until it has ended.
+    ending: BTreeMap<OwnerRef, Arc<Intent>>,
     plans: BTreeMap<OwnerRef, AccountPlan>,
     failures: BTreeMap<OwnerRef, Vec<Finding>>,
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
@@ -108,6 +110,7 @@ impl SlurmDriver {
             pause: AGAIN.0,
             passing: false,
             news: Arc::default(),
+            ending: BTreeMap::new(),
             plans: BTreeMap::new(),
             failures: BTreeMap::new(),
             held: None,
@@ -194,7 +197,7 @@ impl SlurmDriver {
             Scope::Owners(dirty)
         };
         let claim = session.contact.claim.clone();
-        let pass = Pass::new(
+        let mut pass = Pass::new(
             scope,
             site.clone(),
             DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
@@ -203,6 +206,7 @@ impl SlurmDriver {
             self.removals.clone(),
             claim,
         );
+        pass.ending.clone_from(&self.ending);
         let Some(id) = self.core.connection.id() else { return };
         let (client, news) = (session.client.clone(), Arc::clone(&self.news));
         self.core.spawn(Event::PassPanicked, async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });

@@ -27,8 +27,19 @@ pub fn plan_grant(site: &SiteIntent, intent: &Intent, grant: &GrantIntent, view:
     planner.finish(intent, Some(grant))
 }
 
-/// Plans for what is left of a grant that is gone from the hub: what is retained acts by its record alone, and the rest is an orphan.
-pub fn plan_gone(site: &SiteIntent, owner: &OwnerRef, held: &HeldAccount, view: &AccountView<'_>, now: Timestamp) -> AccountPlan {
+/// Plans for what is left of a grant that is gone from the hub: what is retained acts by its record alone, and the rest is an orphan. `ending`: the
+/// grant's last intent, where it was being ended; the end is carried out by it, until the record says so.
+pub fn plan_gone(
+    site: &SiteIntent,
+    owner: &OwnerRef,
+    held: &HeldAccount,
+    ending: Option<&Intent>,
+    view: &AccountView<'_>,
+    now: Timestamp,
+) -> AccountPlan {
+    if let Some((intent, grant)) = ending.and_then(|intent| Some((intent, intent.ended_grant()?))) {
+        return plan_grant(site, intent, grant, view, now);
+    }
     let mut planner = Planner::new(site, owner, *view, now, &Known::code(&held.record.code));
     let retained = planner.marks().and_then(|marks| Ended::retained(&marks, now));
     match (planner.found.record.clone(), retained) {

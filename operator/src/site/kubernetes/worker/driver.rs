@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aifactory_api::OwnerRef;
 use aifactory_plan::engine;
-use aifactory_plan::model::intent::{Body, Desired, Intent, SiteIntent};
+use aifactory_plan::model::intent::{Intent, SiteIntent};
 use aifactory_plan::model::report::Finding;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -107,7 +107,7 @@ impl Driver for KubernetesDriver {
 
     fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
         self.forget(&owner);
-        if let Some(intent) = before.filter(|intent| is_ending(intent)) {
+        if let Some(intent) = before.filter(|intent| intent.ended_grant().is_some()) {
             self.ending.insert(owner.clone(), intent);
         }
         self.schedule.add_anew(owner, true);
@@ -158,9 +158,4 @@ impl KubernetesDriver {
             self.schedule.add(self.core.key.factory.clone());
         }
     }
-}
-
-/// Whether the intent ends a grant.
-fn is_ending(intent: &Intent) -> bool {
-    matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }))
 }

@@ -8,7 +8,7 @@ use aifactory_plan::engine::slurm_accounts::AccountPlan;
 use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
 use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::id::PartitionName;
-use aifactory_plan::model::intent::{Body, PoolEngine, PoolIntent, Presence};
+use aifactory_plan::model::intent::{Body, Intent, PoolEngine, PoolIntent, Presence};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, Held, PoolDetail, Report, SitePhase, SiteReport};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -83,6 +83,12 @@ impl SlurmDriver {
                 self.plans.insert(owner, plan);
             }
         }
+        let done = |owner: &OwnerRef, intent: &Intent| {
+            let plan = self.plans.get(owner).filter(|_| !found.unfinished.contains(owner) && !found.failures.contains_key(owner));
+            plan.is_some_and(|plan| plan.calls.is_empty() && plan.answers == digest_of(intent))
+        };
+        // What has ended says itself from now on how long it is kept.
+        self.ending.retain(|owner, intent| found.held.contains_key(owner) && !done(owner, intent));
         for (owner, findings) in found.failures {
             self.wake.insert(owner.clone(), now + AGAIN.1.min(Duration::from_secs(5)));
             self.failures.insert(owner, findings);

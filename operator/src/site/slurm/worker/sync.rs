@@ -37,6 +37,8 @@ pub(super) struct Pass {
     scope: SlurmScope,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
+    /// The last intents of grants that were deleted from the hub while they were being ended here.
+    pub ending: BTreeMap<OwnerRef, Arc<Intent>>,
     config: Option<SiteConfig>,
     policy: SitePolicy,
     busy: BTreeMap<AccountName, BTreeSet<UserName>>,
@@ -78,7 +80,8 @@ impl Pass {
         policy.paused |= config.is_none();
         let scope = slurm_accounts::scope(&site);
         let DesiredSet { intents, tombstones: gone } = desired;
-        Self { about, site, scope, intents, gone, config, policy, busy, removals, claim, result: Ok(Found::default()) }
+        let ending = BTreeMap::new();
+        Self { about, site, scope, intents, gone, ending, config, policy, busy, removals, claim, result: Ok(Found::default()) }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
@@ -274,7 +277,10 @@ impl Pass {
         };
         match self.grant(owner) {
             Some((intent, grant)) => Some(slurm_accounts::plan_grant(&self.site, intent, grant, &view, now)),
-            None if self.gone.contains(owner) => held.get(owner).map(|held| slurm_accounts::plan_gone(&self.site, owner, held, &view, now)),
+            None if self.gone.contains(owner) => {
+                let ending = self.ending.get(owner).map(AsRef::as_ref);
+                held.get(owner).map(|held| slurm_accounts::plan_gone(&self.site, owner, held, ending, &view, now))
+            }
             None => None,
         }
     }
