@@ -350,7 +350,7 @@ impl<S> Connection<S> {
         if *failed_probes < 2 {
             return Transition::Unchanged;
         }
-        tracing::warn!(site = %self.label, reason = %problem.reason, "Lost: {}", problem.message);
+        tracing::warn!(site = %self.label, reason = %problem.reason, "Disconnected: {}", problem.message);
         self.disconnect(Some(problem), now)
     }
 

@@ -117,7 +117,7 @@ impl Applier {
             // Requests of a step end in any order; their failures are sorted, so that a report does not change with that order.
             failures.sort_by(|one, other| one.finding.message.cmp(&other.finding.message));
             outcome.failures.extend(failures);
-            tracing::debug!(%owner, purpose = ?step.purpose, failed, "step done");
+            tracing::debug!(%owner, purpose = ?step.purpose, failed, "Executed a step of the plan");
             if failed && (step.purpose == Purpose::Establish || outcome.failures.iter().any(|failure| failure.follows == Follows::Reconnect)) {
                 break;
             }

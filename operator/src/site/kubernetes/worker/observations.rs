@@ -58,7 +58,7 @@ impl KubernetesDriver {
                 self.site_dirty = true;
             }
             Observation::Failed(why) => {
-                tracing::debug!(site = %self.core.key, why, "a watch failed");
+                tracing::debug!(site = %self.core.key, why, "A watch of the site failed");
                 // A watch that fails may be the first sign that the site is gone.
                 self.core.connection.suspect(Instant::now());
             }
