@@ -207,11 +207,24 @@ impl Hub {
 
     /// The status after every site that answers has carried out its intent, except where `say` gives another report.
     fn aggregate(&self, say: impl Fn(&SiteKey, &Intent) -> Option<Report>) -> Outcome<AccessGrantStatus> {
+        self.aggregate_reports_of(|key| self.sites.get(key).is_some_and(|site| site.reachable), say)
+    }
+
+    /// The status where sites were cut off after every one had carried out its intent.
+    fn settled_before_the_cut(&self) -> Outcome<AccessGrantStatus> {
+        self.aggregate_reports_of(|_| true, |_, _| None)
+    }
+
+    fn aggregate_reports_of(
+        &self,
+        reported: impl Fn(&SiteKey) -> bool,
+        say: impl Fn(&SiteKey, &Intent) -> Option<Report>,
+    ) -> Outcome<AccessGrantStatus> {
         let (world, projection) = (self.world(), self.project());
         let reports: BTreeMap<SiteKey, Report> = projection
             .sites
             .iter()
-            .filter(|(key, _)| self.sites.get(key).is_some_and(|site| site.reachable))
+            .filter(|(key, _)| reported(key))
             .map(|(key, intent)| (key.clone(), say(key, intent).unwrap_or_else(|| done(intent, self.holders.contains(key)))))
             .collect();
         let about = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
@@ -418,6 +431,33 @@ fn without_its_factory_a_deletion_waits_for_every_part_that_may_hold_the_grant()
     // Abandoned by a person, none of them counts.
     hub.abandoned = hub.known.iter().cloned().collect();
     assert!(hub.settled().finished);
+}
+
+/// Nobody waits for it, and nobody knows whether members still have access there.
+#[test]
+fn an_abandoned_site_that_has_not_answered_is_named_where_access_is_said_to_be_gone() {
+    let mut hub = Hub::new().stored();
+    hub.spec()["state"] = json!("Revoked");
+    hub.cut(&bissen());
+    hub.abandoned = BTreeSet::from([bissen()]);
+    let status = hub.settled().status;
+    assert_eq!(condition(&status, ConditionType::AccessRemoved), pair("True", Reason::AccessGone));
+    let but = "except bissen, which was abandoned and has not answered";
+    assert_eq!(message(&status, ConditionType::AccessRemoved), format!("every site has confirmed that access is gone, {but}"));
+    assert!(message(&status, ConditionType::Ready).contains(but), "{}", message(&status, ConditionType::Ready));
+    let confirmed = hub.settled_before_the_cut().status;
+    assert_eq!(message(&confirmed, ConditionType::AccessRemoved), "every site has confirmed that access is gone");
+
+    hub.abandoned.insert(bettembourg());
+    hub.cut(&bettembourg());
+    let status = hub.settled().status;
+    let but = "except bettembourg, bissen, which were abandoned and have not answered";
+    assert!(message(&status, ConditionType::AccessRemoved).ends_with(but), "{}", message(&status, ConditionType::AccessRemoved));
+
+    hub.spec()["state"] = json!("Active");
+    let status = hub.settled().status;
+    assert_eq!(condition(&status, ConditionType::AccessRemoved), pair("False", Reason::NotApplicable));
+    assert!(message(&status, ConditionType::AccessRemoved).ends_with(but), "{}", message(&status, ConditionType::AccessRemoved));
 }
 
 #[test]

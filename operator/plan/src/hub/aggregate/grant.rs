@@ -33,6 +33,8 @@ struct View<'a> {
     rows: Vec<Row<'a>>,
     /// Parts that may hold something and have not reported yet, without any sign that they hold something.
     suspects: Vec<Row<'a>>,
+    /// Parts that a person has abandoned and that have not answered: nobody waits for them, and members may still have access there.
+    abandoned: Vec<String>,
     used: Vec<usage::Entry>,
     /// Nothing more can start anywhere, since the budget is used up.
     exhausted: bool,
@@ -61,18 +63,16 @@ impl<'a> View<'a> {
     fn of(cache: &'a Cache, grant: &'a AccessGrant, projection: &'a GrantProjection, reports: &Reports<'a>) -> Self {
         let namespace = grant.metadata.namespace.as_deref().unwrap_or_default();
         let owner = OwnerRef::new(Kind::AccessGrant, namespace, grant.metadata.name.as_deref().unwrap_or_default());
-        let (rows, suspects): (Vec<Row<'a>>, Vec<Row<'a>>) = projection
-            .sites
-            .iter()
-            .filter(|(key, _)| !reports.abandoned.contains(key) || reports.sites.get(key).is_some_and(|site| site.reachable))
-            .map(|(key, intent)| Row::of(cache, grant, projection, (key, intent), reports, &owner))
-            .partition(|row| row.meant || row.evident);
+        let all = projection.sites.iter().map(|site| Row::of(cache, grant, projection, site, reports, &owner));
+        let (abandoned, awaited): (Vec<Row<'a>>, Vec<Row<'a>>) = all.partition(|row| row.standing.abandoned && !row.standing.reachable);
+        let (rows, suspects): (Vec<Row<'a>>, Vec<Row<'a>>) = awaited.into_iter().partition(|row| row.meant || row.evident);
         let usage: Vec<usage::SiteUsage<'_>> = rows.iter().map(Row::usage).collect();
         let used = usage::entries(cache, &owner, grant, &usage);
         let exhausted = projection.asked == Asked::Active && usage::nothing_left(&used);
         let home = factory_of_grant(&owner, grant);
         let reach = Reach::of(rows.iter().map(|row| &row.standing), &home);
-        Self { cache, grant, projection, home, rows, suspects, used, exhausted, reach }
+        let abandoned = abandoned.into_iter().filter(|row| row.may_give).map(|row| row.label).collect();
+        Self { cache, grant, projection, home, rows, suspects, abandoned, used, exhausted, reach }
     }
 
     fn asked(&self) -> Asked {

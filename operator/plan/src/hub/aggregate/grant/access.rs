@@ -14,7 +14,7 @@ use crate::model::text::bounded;
 
 impl View<'_> {
     /// Whether the grant may still give access somewhere. It is false only where every part that may hold the grant has reported, in answer to its
-    /// present intent, that it gives no access.
+    /// present intent, that it gives no access; a part that a person has abandoned does not count while it does not answer.
     pub fn may_give_access(&self) -> bool {
         self.awaited().next().is_some()
     }
@@ -22,6 +22,16 @@ impl View<'_> {
     /// The parts that have not reported that they give no access.
     fn awaited(&self) -> impl Iterator<Item = &Row<'_>> {
         self.rows.iter().chain(&self.suspects).filter(|row| row.may_give)
+    }
+
+    /// For a message which says that access is gone: where nobody knows that.
+    pub fn except_abandoned(&self) -> String {
+        let names = bounded(&self.abandoned);
+        match self.abandoned.len() {
+            0 => String::new(),
+            1 => format!(", except {names}, which was abandoned and has not answered"),
+            _ => format!(", except {names}, which were abandoned and have not answered"),
+        }
     }
 
     /// The unreachable parts that may give access, where that matters: the grant is active, or what it has there was never confirmed.
@@ -35,12 +45,16 @@ impl View<'_> {
 pub fn removed(view: &View<'_>, conditions: &mut Conditions<'_>) {
     let kind = ConditionType::AccessRemoved;
     if !view.asked().ended() {
-        let reason = if view.may_give_access() { Reason::AccessGiven } else { Reason::NotApplicable };
-        return conditions.set(kind, false, reason, "");
+        if view.may_give_access() {
+            return conditions.set(kind, false, Reason::AccessGiven, "");
+        }
+        let message = if view.abandoned.is_empty() { String::new() } else { format!("no site gives access{}", view.except_abandoned()) };
+        return conditions.set(kind, false, Reason::NotApplicable, message);
     }
     let awaited: Vec<&Row<'_>> = view.awaited().collect();
     if awaited.is_empty() {
-        return conditions.set(kind, true, Reason::AccessGone, "every site has confirmed that access is gone");
+        let message = format!("every site has confirmed that access is gone{}", view.except_abandoned());
+        return conditions.set(kind, true, Reason::AccessGone, message);
     }
     // A site that answers is removing access right now; only one that does not answer, or has a finding, is waited for.
     let hindered = awaited.iter().any(|row| !row.standing.reachable || !row.standing.findings().is_empty());

@@ -53,7 +53,9 @@ fn ready_text(view: &View<'_>, merged: &[Merged<'_, '_>]) -> String {
         }
         Asked::Scheduled => format!("access begins at {}", view.grant.spec.not_before.0),
         Asked::Paused => "no new work may start".to_owned(),
-        Asked::Expired | Asked::Revoked | Asked::Deleted => "access is gone everywhere; data is kept for the retention".to_owned(),
+        Asked::Expired | Asked::Revoked | Asked::Deleted => {
+            format!("access is gone everywhere{}; data is kept for the retention", view.except_abandoned())
+        }
     }
 }
 
