@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::grant::{GrantPhase, SiteRowPhase};
-use aifactory_api::{AccessGrantStatus, ConditionType, Kind, OwnerRef, Reason};
+use aifactory_api::{AIFactoryStatus, AccessGrantStatus, ConditionType, Kind, OwnerRef, Reason};
 use aifactory_plan::hub::aggregate::{self, Outcome, Reports};
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::holders::Holders;
@@ -22,6 +22,7 @@ use aifactory_plan::model::report::{
 };
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -1013,4 +1014,167 @@ fn the_longest_names_of_sites_fit_into_status() {
     let status = aggregate::pool(&world, world.pool(&pool_ref).unwrap(), &projection, &reports, &ReportIndex::default(), now()).status;
     assert_eq!(status.sites.iter().map(|row| row.name.len()).max(), Some(168));
     assert_eq!(schema::complaints("GPUPool", &serde_json::to_value(status).unwrap()), [] as [String; 0]);
+}
+
+// What a site would have to confirm, and can not.
+
+fn true_of(conditions: &[Condition]) -> Vec<&str> {
+    conditions.iter().filter(|found| found.status == "True").map(|found| found.type_.as_str()).collect()
+}
+
+/// The hub with the enforcement of network policies declared, so that each condition of a grant can be True.
+fn declared() -> Hub {
+    let mut hub = Hub::new();
+    for name in ["bissen", "bettembourg"] {
+        hub.site(name)["network"] = json!({"implementation": "Cilium"});
+    }
+    hub
+}
+
+/// A report with usage, so that the budget is known.
+fn counted(_: &SiteKey, intent: &Intent) -> Option<Report> {
+    let mut report = done(intent, true);
+    if let Detail::Grant(detail) = &mut report.detail {
+        detail.usage.insert("h100".to_owned(), EntryUsage { used: 60, complete_through: Some(now()), ..EntryUsage::default() });
+    }
+    Some(report)
+}
+
+/// What holds by the word of a site holds no longer when the site can not be asked, whether or not the hub still has its last report. `Ready` of a
+/// generation that was confirmed stays by design, and nothing refuses the grant (`Authorised`).
+#[test]
+fn a_cut_site_leaves_no_condition_of_a_grant_true_that_the_site_would_have_to_confirm() {
+    for (state, by_the_sites) in [("Active", &["Usable", "Bound", "NetworkIsolated", "WithinBudget"][..]), ("Paused", &["Bound", "NetworkIsolated"])]
+    {
+        let mut hub = declared();
+        hub.spec()["state"] = json!(state);
+        let before = hub.aggregate(counted).status;
+        let all = true_of(&before.conditions);
+        assert!(by_the_sites.iter().chain(&["Ready", "SitesReachable", "Authorised"]).all(|type_| all.contains(type_)), "{state}: {all:?}");
+        hub.grants[0]["status"] = serde_json::to_value(&before).expect("a status");
+        hub.cut(&bissen());
+        hub.cut(&bettembourg());
+        for (reports, after) in [("known", hub.aggregate_reports_of(|_| true, counted).status), ("lost", hub.aggregate(counted).status)] {
+            assert_eq!(true_of(&after.conditions), ["Ready", "Authorised"], "{state}, reports {reports}");
+            let unknown = by_the_sites.iter().filter(|type_| **type_ != "WithinBudget" || reports == "known");
+            for found in unknown.map(|type_| after.conditions.iter().find(|found| found.type_ == *type_).expect("the condition")) {
+                assert_eq!(found.status, "Unknown", "{state}, reports {reports}: {found:?}");
+                assert!(found.message.contains("bissen"), "{found:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_grant_is_isolated_where_policies_are_in_place_and_enforced_and_the_site_says_so_now() {
+    let isolated = |hub: &Hub, say: &dyn Fn(&SiteKey, &Intent) -> Option<Report>| {
+        let status = hub.aggregate_reports_of(|_| true, say).status;
+        (condition(&status, ConditionType::NetworkIsolated), message(&status, ConditionType::NetworkIsolated))
+    };
+    let hub = declared();
+    let (found, text) = isolated(&hub, &|_, _| None);
+    assert_eq!(found, pair("True", Reason::AsSpecified));
+    assert!(text.starts_with("policies are in place at 2 sites. RDMA"), "{text}");
+    let open = |key: &SiteKey, intent: &Intent| {
+        let mut report = done(intent, true);
+        if let (Detail::Grant(detail), true) = (&mut report.detail, *key == bissen()) {
+            detail.isolated = false;
+        }
+        Some(report)
+    };
+    assert_eq!(isolated(&hub, &open).0, pair("False", Reason::InProgress));
+    let widened = |key: &SiteKey, intent: &Intent| {
+        let found = Finding::note(Reason::ForeignPolicy, "a policy of somebody else");
+        Some(with(done(intent, true), if *key == bissen() { vec![found] } else { Vec::new() }))
+    };
+    assert_eq!(isolated(&hub, &widened).0, pair("False", Reason::ForeignPolicy));
+    // What a site reports of a former intent says nothing of the present one.
+    let former = |key: &SiteKey, intent: &Intent| {
+        let report = done(intent, true);
+        Some(if *key == bissen() { Report { answers: digest_of(&"former"), ..report } } else { report })
+    };
+    assert_eq!(isolated(&hub, &former).0, pair("Unknown", Reason::InProgress));
+    assert!(isolated(&hub, &former).1.contains("bissen"));
+    for (implementation, wanted) in [("None", pair("False", Reason::EngineMissing)), ("Unknown", pair("Unknown", Reason::Pending))] {
+        let mut hub = declared();
+        hub.site("bissen")["network"]["implementation"] = json!(implementation);
+        assert_eq!(isolated(&hub, &|_, _| None).0, wanted, "{implementation}");
+    }
+    let mut hub = declared();
+    hub.cut(&bissen());
+    let (found, text) = isolated(&hub, &|_, _| None);
+    assert_eq!(found, pair("Unknown", Reason::SiteUnreachable));
+    assert!(text.contains("bissen: ") && !text.contains("bettembourg"), "{text}");
+    // At a site that the hub has never written to, there is nothing to isolate.
+    hub.known.retain(|key| *key != bissen());
+    assert_eq!(condition(&hub.settled().status, ConditionType::NetworkIsolated), pair("True", Reason::AsSpecified));
+    hub.holders.clear();
+    hub.spec()["notBefore"] = json!("2027-01-01T00:00:00Z");
+    assert_eq!(condition(&hub.settled().status, ConditionType::NetworkIsolated), pair("Unknown", Reason::NotApplicable));
+}
+
+#[test]
+fn a_cut_site_leaves_no_condition_of_a_pool_true_that_the_site_would_have_to_confirm() {
+    let mut hub = Hub::new();
+    let pool_ref = OwnerRef::new(Kind::GPUPool, "example", "slurm");
+    let aggregate = |hub: &Hub, reported: bool| {
+        let world = hub.world();
+        let projection = project::pool(&world, &pool_ref, &BTreeSet::new());
+        let reports: BTreeMap<SiteKey, Report> =
+            projection.sites.iter().filter(|_| reported).map(|(key, intent)| (key.clone(), pool_is_up(intent))).collect();
+        let about = reports.iter().map(|(key, report)| (key.clone(), report)).collect();
+        let reports = Reports { about, sites: &hub.sites, abandoned: &hub.abandoned };
+        aggregate::pool(&world, world.pool(&pool_ref).expect("a pool"), &projection, &reports, &ReportIndex::default(), now()).status
+    };
+    let before = aggregate(&hub, true);
+    assert_eq!(true_of(&before.conditions), ["Ready", "SitesReachable", "NodesReady", "PartitionReady"]);
+    hub.pools[1]["status"] = serde_json::to_value(&before).expect("a status");
+    hub.cut(&remich());
+    for reported in [true, false] {
+        let after = aggregate(&hub, reported);
+        assert_eq!(true_of(&after.conditions), ["Ready"], "reports known: {reported}");
+        for type_ in ["NodesReady", "PartitionReady"] {
+            let found = after.conditions.iter().find(|found| found.type_ == type_).expect("the condition");
+            assert_eq!((found.status.as_str(), found.reason.as_str()), ("Unknown", "SiteUnreachable"), "{type_}, reports known: {reported}");
+            assert!(found.message.starts_with("remich (Slurm): "), "{found:?}");
+        }
+    }
+}
+
+fn pool_is_up(intent: &Intent) -> Report {
+    let detail = PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some((PartitionName::new("h100"), "Up".to_owned())), ..PoolDetail::default() };
+    Report {
+        owner: intent.owner.clone(),
+        uid: intent.uid.clone(),
+        generation: intent.generation,
+        answers: digest_of(intent),
+        phase: SitePhase::Bound,
+        settled: true,
+        findings: Vec::new(),
+        detail: Detail::Pool(detail),
+    }
+}
+
+fn factory_status(hub: &Hub) -> AIFactoryStatus {
+    let world = hub.world();
+    aggregate::factory(&world, world.factory(&factory()).expect("a factory"), &hub.sites, &ReportIndex::default(), &hub.abandoned, now()).status
+}
+
+#[test]
+fn a_cut_site_leaves_no_condition_of_a_factory_true_that_the_site_would_have_to_confirm() {
+    let mut hub = Hub::new();
+    let before = factory_status(&hub);
+    assert_eq!(true_of(&before.conditions), ["Ready", "SitesReachable", "EnginesReady"]);
+    hub.factory.as_mut().expect("a factory")["status"] = serde_json::to_value(&before).expect("a status");
+    hub.cut(&bissen());
+    assert_eq!(true_of(&factory_status(&hub).conditions), ["Ready", "EnginesReady"], "the factory names no engine there");
+    hub.cut(&remich());
+    let after = factory_status(&hub);
+    assert_eq!(true_of(&after.conditions), ["Ready"]);
+    let engines = after.conditions.iter().find(|found| found.type_ == "EnginesReady").expect("the condition");
+    assert_eq!((engines.status.as_str(), engines.reason.as_str()), ("Unknown", "SiteUnreachable"));
+    assert_eq!(engines.message, "can not be asked: remich");
+    hub.abandoned = BTreeSet::from([remich()]);
+    let engines = factory_status(&hub).conditions.into_iter().find(|found| found.type_ == "EnginesReady").expect("the condition");
+    assert_eq!(engines.status, "True", "nobody waits for an abandoned site");
 }

@@ -1,6 +1,6 @@
 //! The conditions of a factory.
 
-use aifactory_api::factory::FactorySiteStatus;
+use aifactory_api::factory::{FactorySiteStatus, Site};
 use aifactory_api::{ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -109,12 +109,29 @@ fn engines(view: &View<'_>, conditions: &mut Conditions<'_>) {
         Some((problem.reason, format!("{}: Slurm: {}", site.name, problem.message)))
     });
     let troubles: Vec<(Reason, String)> = unserved.chain(slurm).collect();
+    let unheard = unheard(view);
+    if troubles.is_empty() && !unheard.is_empty() {
+        let reason = if view.lost.is_empty() { Reason::Pending } else { Reason::SiteUnreachable };
+        return conditions.set(ConditionType::EnginesReady, Status::Unknown, reason, format!("can not be asked: {}", bounded(&unheard)));
+    }
     conditions.set(
         ConditionType::EnginesReady,
         troubles.is_empty(),
         troubles.first().map_or(Reason::AsSpecified, |(reason, _)| *reason),
         bounded(&troubles.into_iter().map(|(_, text)| text).collect::<Vec<_>>()),
     );
+}
+
+/// Sites at which the factory names an engine and whose part for it can not be asked.
+fn unheard(view: &View<'_>) -> Vec<String> {
+    let given_up = |name: &str| view.rows.iter().any(|row| row.name == name && row.reason.as_deref() == Some(Reason::NotApplicable.as_str()));
+    let silent = |key: SiteKey| !view.sites.get(&key).is_some_and(|report| report.reachable);
+    let asks = |site: &&Site| {
+        let Some(slurm) = &site.slurm else { return false };
+        let kubernetes = slurm.slinky.is_some() && silent(SiteKey::new(view.owner.clone(), &site.name));
+        kubernetes || (slurm.rest.is_some() && silent(SiteKey::slurm(view.owner.clone(), &site.name)))
+    };
+    view.factory.spec.sites.iter().filter(asks).filter(|site| !given_up(&site.name)).map(|site| site.name.clone()).collect()
 }
 
 fn of_slurm(reason: Reason) -> bool {

@@ -99,9 +99,9 @@ pub fn usable(view: &View<'_>, merged: &[Merged<'_, '_>], progress: &Progress, c
     conditions.set(kind, false, reason, message);
 }
 
-/// Whether a member who can start work is bound there.
+/// Whether a member who can start work is bound there, by the word of a site that answers.
 fn manned(row: &Row<'_>) -> bool {
-    row.phase == SiteRowPhase::Bound && row.detail().is_some_and(|detail| detail.members_bound > detail.members_reading)
+    row.phase == SiteRowPhase::Bound && row.standing.reachable && row.detail().is_some_and(|detail| detail.members_bound > detail.members_reading)
 }
 
 /// The sites where members have access and can start nothing, each with why.
@@ -119,14 +119,20 @@ pub fn bound(view: &View<'_>, progress: &Progress, conditions: &mut Conditions<'
     let kind = ConditionType::Bound;
     let over = view.asked().ended() || view.asked() == Asked::Scheduled;
     let meant: Vec<&Row<'_>> = view.rows.iter().filter(|row| row.meant).collect();
-    let lacking: Vec<&&Row<'_>> = meant.iter().filter(|row| !matches!(row.phase, SiteRowPhase::Bound | SiteRowPhase::Paused)).collect();
-    if !over && !meant.is_empty() && lacking.is_empty() {
+    let silent = |row: &Row<'_>| row.may_give && !row.standing.reachable;
+    let holds = |row: &Row<'_>| matches!(row.phase, SiteRowPhase::Bound | SiteRowPhase::Paused);
+    if !over && !meant.is_empty() && meant.iter().all(|row| holds(row) && !silent(row)) {
         return conditions.set(kind, true, Reason::AsSpecified, "");
     }
-    let unknown = view.unknown();
-    let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(&view.home)).collect();
-    let all_unknown = !lacking.is_empty() && lacking.iter().all(|row| unknown.iter().any(|other| std::ptr::eq(*other, **row)));
-    if (over && !unknown.is_empty()) || (!over && all_unknown) {
+    let unknown: Vec<&Row<'_>> = if over {
+        view.unknown()
+    } else if meant.iter().all(|row| holds(row) || silent(row)) {
+        meant.into_iter().filter(|row| silent(row)).collect()
+    } else {
+        Vec::new()
+    };
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(|row| row.standing.unreachable_text(&view.home)).collect();
         return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&names));
     }
     let reason = if over {

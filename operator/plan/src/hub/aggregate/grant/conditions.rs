@@ -25,7 +25,7 @@ pub fn all(view: &View<'_>, merged: &[Merged<'_, '_>], progress: &Progress, now:
     conditions.set(ConditionType::SitesReachable, view.reach.status, view.reach.reason, bounded(&view.reach.lost));
     authorised(progress, &mut conditions);
     access::bound(view, progress, &mut conditions);
-    isolation::isolation(&mut conditions, view.cache, &view.rows);
+    isolation::isolation(view, &mut conditions);
     usage::within_budget(&mut conditions, &view.used);
     access::removed(view, &mut conditions);
     conditions.finish()

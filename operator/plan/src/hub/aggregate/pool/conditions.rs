@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::View;
 use crate::hub::conditions::{Conditions, Status};
+use crate::model::site_key::Part;
 use crate::model::text::bounded;
 
 /// Every condition of a pool.
@@ -79,16 +80,20 @@ fn nodes(view: &View<'_, '_>, conditions: &mut Conditions<'_>) {
         let texts: Vec<String> = found.iter().map(|(site, finding)| format!("{site}: {}", finding.message)).collect();
         return conditions.set(kind, false, first.reason, bounded(&texts));
     }
-    let unreported: Vec<String> = view.places.iter().filter_map(|place| place.unreported(&view.home)).collect();
-    if enough && !unreported.is_empty() {
-        // The nodes of a site that has not answered yet were never counted.
-        return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&unreported));
+    let silent: Vec<String> = view.places.iter().filter_map(|place| place.silent(Part::Kubernetes, &view.home)).collect();
+    if enough && !silent.is_empty() {
+        // Nobody counts the nodes of a site that can not be asked.
+        return conditions.set(kind, Status::Unknown, view.reach.reason, bounded(&silent));
     }
     conditions.set(kind, enough, if enough { Reason::AsSpecified } else { Reason::InProgress }, "");
 }
 
 fn partition(view: &View<'_, '_>, conditions: &mut Conditions<'_>) {
     let known = view.places.iter().any(|place| place.detail.as_ref().is_some_and(|detail| detail.partition.is_some()));
+    let silent: Vec<String> = view.places.iter().filter_map(|place| place.silent(Part::Slurm, &view.home)).collect();
+    if view.down.is_empty() && !silent.is_empty() {
+        return conditions.set(ConditionType::PartitionReady, Status::Unknown, view.reach.reason, bounded(&silent));
+    }
     let ready = known && view.down.is_empty();
     let reason = if ready { Reason::AsSpecified } else { Reason::PartitionNotReady };
     conditions.set(ConditionType::PartitionReady, ready, reason, bounded(&view.down));

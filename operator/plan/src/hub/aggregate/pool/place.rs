@@ -55,10 +55,10 @@ impl Place<'_, '_> {
         self.parts.first().map(|part| part.key.display(home)).unwrap_or_default()
     }
 
-    /// Why nothing is known of the pool at the site, where the site is unreachable and has never reported.
-    pub fn unreported(&self, home: &OwnerRef) -> Option<String> {
-        let silent = self.detail.is_none() && self.parts.iter().all(|standing| !standing.reachable && standing.report.is_none());
-        self.parts.first().filter(|_| silent).map(|standing| standing.unreachable_text(home))
+    /// Why the site can not be asked, by the part that knows what is asked about: `teller`, or the only one that there is.
+    pub fn silent(&self, teller: Part, home: &OwnerRef) -> Option<String> {
+        let part = self.parts.iter().find(|part| part.key.part == teller).or(self.parts.first())?;
+        (!part.reachable && part.phase() != Some(SitePhase::Gone)).then(|| part.unreachable_text(home))
     }
 
     pub fn status(&self, home: &OwnerRef) -> PoolSiteStatus {
