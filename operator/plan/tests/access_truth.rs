@@ -1178,3 +1178,34 @@ fn a_cut_site_leaves_no_condition_of_a_factory_true_that_the_site_would_have_to_
     let engines = factory_status(&hub).conditions.into_iter().find(|found| found.type_ == "EnginesReady").expect("the condition");
     assert_eq!(engines.status, "True", "nobody waits for an abandoned site");
 }
+
+// A factory's sites, each named once and all named.
+
+#[test]
+fn orphans_of_a_part_that_left_the_spec_are_named() {
+    let mut hub = Hub::new();
+    hub.site("remich")["slurm"]["rest"].take();
+    hub.remove_site("bettembourg");
+    let gone = OwnerRef::new(Kind::AccessGrant, "example", "gone");
+    for key in [remich(), bettembourg()] {
+        hub.sites.get_mut(&key).expect("its report").orphans.insert(gone.clone());
+    }
+    let status = factory_status(&hub);
+    let orphans = status.conditions.iter().find(|found| found.type_ == "OrphansFound").expect("the condition");
+    assert_eq!((orphans.status.as_str(), status.sites.iter().map(|row| row.orphans).sum::<i32>()), ("True", 2));
+    assert_eq!(orphans.message, format!("remich (Slurm): {gone}, bettembourg: {gone}"));
+}
+
+#[test]
+fn a_site_that_answers_to_somebody_else_is_named_once() {
+    let mut hub = Hub::new();
+    let claimed = Finding::stalled(Reason::SiteClaimed, "the site belongs to AIFactory other/other");
+    hub.sites.insert(bissen(), SiteReport { problem: Some(claimed), ..SiteReport::default() });
+    hub.cut(&bettembourg());
+    let status = factory_status(&hub);
+    let text = |type_: &str| status.conditions.iter().find(|found| found.type_ == type_).expect("the condition").message.clone();
+    assert_eq!(text("Ready").matches("bissen").count(), 1, "{}", text("Ready"));
+    assert_eq!(text("Ready").matches("bettembourg").count(), 1, "{}", text("Ready"));
+    assert_eq!(text("Stalled").matches("bissen").count(), 1, "{}", text("Stalled"));
+    assert_eq!(text("SitesReachable").matches("bissen").count(), 1, "and it can not be used, so it is named here as well");
+}

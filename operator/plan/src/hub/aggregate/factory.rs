@@ -28,8 +28,8 @@ struct View<'a> {
     deleting: bool,
     sites: &'a BTreeMap<SiteKey, SiteReport>,
     rows: Vec<FactorySiteStatus>,
-    /// Sites that do not answer, each with why.
-    lost: Vec<String>,
+    /// Sites that do not answer or can not be used, by name, each with why.
+    lost: Vec<(String, String)>,
     /// A site was not contacted yet.
     pending: bool,
     /// Pools and grants that are left; read only on the factory's way out.
@@ -112,7 +112,8 @@ impl<'a> View<'a> {
             .filter(|row| !row.reachable && !has(row, Reason::NotApplicable) && !has(row, Reason::Pending))
             .map(|row| {
                 let since = row.last_contact_time.as_ref().map(|at| format!(", last contact {}", at.0)).unwrap_or_default();
-                format!("{}: {}{since}", row.name, row.message.as_deref().unwrap_or("not contacted yet"))
+                let why = row.message.as_deref().unwrap_or("not contacted yet");
+                (row.name.clone(), format!("{}: {why}{since}", row.name))
             })
             .collect();
         Self {
@@ -129,7 +130,7 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Sites that answer but can not be used as specified.
+    /// Sites that can not be used as specified, whether or not something answers there.
     fn troubled(&self) -> Vec<&FactorySiteStatus> {
         let fine = [Reason::NotApplicable, Reason::Pending, Reason::SiteUnreachable].map(Reason::as_str);
         self.rows.iter().filter(|row| row.reason.as_deref().is_some_and(|reason| !fine.contains(&reason))).collect()

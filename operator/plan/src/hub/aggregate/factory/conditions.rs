@@ -5,7 +5,7 @@ use aifactory_api::{ConditionType, Reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{View, parts};
+use super::View;
 use crate::hub::conditions::{Conditions, Status};
 use crate::model::site_key::{Part, SiteKey};
 use crate::model::text::bounded;
@@ -26,8 +26,10 @@ pub fn all(view: &View<'_>, now: Timestamp) -> Vec<Condition> {
 
 fn what_is_wrong(view: &View<'_>) -> String {
     let troubled = view.troubled();
-    let troubled = troubled.iter().map(|row| format!("{}: {}", row.name, row.message.clone().unwrap_or_default()));
-    bounded(&troubled.chain(view.lost.iter().cloned()).collect::<Vec<_>>())
+    let texts = troubled.iter().map(|row| format!("{}: {}", row.name, row.message.clone().unwrap_or_default()));
+    // A site that can not be used does not count as reachable either.
+    let lost = view.lost.iter().filter(|(name, _)| troubled.iter().all(|row| row.name != *name)).map(|(_, text)| text.clone());
+    bounded(&texts.chain(lost).collect::<Vec<_>>())
 }
 
 /// The reason of the first site that can not be used as specified.
@@ -82,7 +84,8 @@ fn reachable(view: &View<'_>, conditions: &mut Conditions<'_>) {
         (true, true) => (Status::Unknown, Reason::Pending),
         (true, false) => (Status::True, Reason::AsSpecified),
     };
-    conditions.set(ConditionType::SitesReachable, status, reason, bounded(&view.lost));
+    let lost: Vec<String> = view.lost.iter().map(|(_, text)| text.clone()).collect();
+    conditions.set(ConditionType::SitesReachable, status, reason, bounded(&lost));
 }
 
 fn orphans(view: &View<'_>, conditions: &mut Conditions<'_>) {
@@ -147,8 +150,10 @@ fn of_slurm(reason: Reason) -> bool {
     )
 }
 
+/// Also at sites and parts that left the spec: they have a row as long as they may hold something.
 fn orphan_names(view: &View<'_>) -> Vec<String> {
-    let parts = view.factory.spec.sites.iter().flat_map(|site| parts(view.owner, site));
+    let key = |row: &FactorySiteStatus| SiteKey::new(view.owner.clone(), &row.name);
+    let parts = view.rows.iter().map(key).flat_map(|kubernetes| [kubernetes.other(), kubernetes].into_iter().rev());
     let reports = parts.filter_map(|key| Some((key.clone(), view.sites.get(&key)?)));
     reports
         .flat_map(|(key, report)| {
