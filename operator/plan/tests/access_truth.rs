@@ -462,6 +462,18 @@ fn an_abandoned_site_that_has_not_answered_is_named_where_access_is_said_to_be_g
 }
 
 #[test]
+fn data_is_said_to_be_kept_only_where_it_is() {
+    let mut hub = Hub::new();
+    hub.spec()["state"] = json!("Revoked");
+    let text = |hub: &Hub| message(&hub.settled().status, ConditionType::Ready);
+    assert_eq!(text(&hub), "access is gone everywhere; data is kept at bettembourg, bissen");
+    hub.holders.remove(&bettembourg());
+    assert_eq!(text(&hub), "access is gone everywhere; data is kept at bissen");
+    hub.holders.clear();
+    assert_eq!(text(&hub), "access is gone everywhere; no site keeps data");
+}
+
+#[test]
 fn parts_that_were_never_sent_a_grant_are_not_waited_for() {
     let hub = Hub::new();
     let world = hub.world();

@@ -54,9 +54,16 @@ fn ready_text(view: &View<'_>, merged: &[Merged<'_, '_>]) -> String {
         Asked::Scheduled => format!("access begins at {}", view.grant.spec.not_before.0),
         Asked::Paused => "no new work may start".to_owned(),
         Asked::Expired | Asked::Revoked | Asked::Deleted => {
-            format!("access is gone everywhere{}; data is kept for the retention", view.except_abandoned())
+            format!("access is gone everywhere{}; {}", view.except_abandoned(), data_text(merged))
         }
     }
+}
+
+/// Where data of a grant that has ended is kept.
+fn data_text(merged: &[Merged<'_, '_>]) -> String {
+    let locked = |site: &&Merged<'_, '_>| site.parts.iter().any(|row| row.phase == SiteRowPhase::Locked);
+    let names: Vec<String> = merged.iter().filter(locked).filter_map(|site| Some(site.parts.first()?.name.clone())).collect();
+    if names.is_empty() { "no site keeps data".to_owned() } else { format!("data is kept at {}", bounded(&names)) }
 }
 
 /// The reason of a grant that is what spec and clock ask for.
