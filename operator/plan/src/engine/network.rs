@@ -35,14 +35,14 @@ pub use slurm::slurm_policies;
 pub const DEFAULT_DENY: &str = "aif-default-deny";
 /// Opens name resolution.
 pub const DNS: &str = "aif-dns";
-/// Opens the namespace to itself.
+/// Allows traffic within the namespace.
 pub const NAMESPACE: &str = "aif-namespace";
 /// Opens services and ranges that the grant names.
 pub const EGRESS: &str = "aif-egress";
 /// Opens the grant's own addresses at linked sites.
 pub const CROSS_SITE: &str = "aif-cross-site";
 
-/// The label that the API server itself keeps on every namespace; others might be able to write any other label.
+/// The label that the API server sets on every namespace and lets nobody change; other labels may be writable by others.
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 const TOO_MANY: &str = "too many protected ranges lie inside; wider ones around them stay closed. Name a narrower range";

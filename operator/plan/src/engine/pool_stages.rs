@@ -54,7 +54,7 @@ pub struct Partition {
     pub name: PartitionName,
     /// Its state, as status shows it.
     pub state: String,
-    /// The finding about it where nothing is left to do; `None`: it is as it should be.
+    /// What is wrong with it although every step of the plan is done; `None`: nothing.
     pub trouble: Option<Finding>,
     /// Findings about it in any case.
     pub findings: Vec<Finding>,

@@ -67,7 +67,7 @@ pub(super) fn holes(range: &IpNet, closed: &[IpNet]) -> Option<Holes> {
         longest -= 1;
         ranges = merged(ranges.iter().map(|hole| widened(hole, longest)).collect());
     }
-    // Together they may be all of it.
+    // The holes together may cover the whole range.
     (!ranges.contains(range)).then_some(Holes { ranges, coarse })
 }
 

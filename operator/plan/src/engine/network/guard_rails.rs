@@ -15,11 +15,11 @@ pub const GUARD_RAILS: &str = "aif-guard-rails";
 /// The API takes so many peers a rule, and so many networks a peer.
 const LIMIT: usize = 25;
 
-/// The last of the Admin tier: the site's own policies come first, and our Pass skips none of them.
+/// The lowest precedence of the Admin tier: the site's own policies are evaluated first, so our Pass skips none of them.
 const PRIORITY: i32 = 1000;
 
-/// Closes, whatever NetworkPolicies a grant's namespace has: metadata services and link-local addresses, except for node-local name resolution. Only
-/// for sites that serve `policy.networking.k8s.io/v1alpha2`; of it, only fields of the standard channel.
+/// Denies access to metadata services and link-local addresses, whatever NetworkPolicies a grant's namespace has, except for node-local name
+/// resolution. Only for sites that serve `policy.networking.k8s.io/v1alpha2`, of which only fields of the standard channel are used.
 pub fn guard_rails(site: &SiteIntent, ownership: &Ownership) -> Vec<Object> {
     let mut egress = vec![json!({"name": "no-metadata", "action": "Deny", "to": networks(&METADATA)})];
     let resolvers = merged(site.dns.node_local_cidrs.iter().filter_map(|text| parse(text)).collect());

@@ -23,7 +23,7 @@ pub fn take(node: &NodeView, pool: &str, resource: &str, pools: &BTreeSet<&str>)
         if !is_ours(taint, pools) {
             taints.push(taint.clone());
         } else if taint.key == resource && !placed {
-            // Keeps the position of the taint, and a correct taint as it is.
+            // The taint keeps its place in the list, and a correct one is left as it is.
             taints.push(if taint.value == pool { taint.clone() } else { wanted.clone() });
             placed = true;
         }

@@ -52,7 +52,7 @@ impl BindingView {
         }
     }
 
-    /// Whether a binding of this name is to the role that its name says. True for every name that is not of our form.
+    /// Whether the binding refers to the role that its name stands for. True for every name that is not of our form.
     pub fn is_as_named(&self, name: &str) -> bool {
         role_in(name).is_none_or(|word| self.role_kind == "ClusterRole" && self.role.strip_prefix("aifactory-") == Some(word))
     }

@@ -23,7 +23,6 @@ pub fn site(cache: &Cache, hub: &HubId, key: &SiteKey, config: Option<SiteConfig
     }
 }
 
-/// Whether a site names the part.
 /// The configuration that the intent for a part carries: for a site's Slurm, what the site keeps on its Kubernetes, as far as it was read. `configs` holds
 /// that by the Kubernetes.
 pub fn site_config(cache: &Cache, known: &KnownSites, configs: &BTreeMap<SiteKey, SiteConfig>, key: &SiteKey) -> Option<SiteConfig> {
@@ -35,6 +34,7 @@ pub fn site_config(cache: &Cache, known: &KnownSites, configs: &BTreeMap<SiteKey
     }
 }
 
+/// Whether a site names the part.
 pub(super) fn has(site: &Site, part: Part) -> bool {
     match part {
         Part::Kubernetes => site.kubernetes.is_some(),
