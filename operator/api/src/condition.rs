@@ -225,8 +225,6 @@ reasons! {
     SiteError,
     /// A namespace with members' data was deleted by somebody else; it was made anew, empty.
     DataLost,
-    /// The resource takes back what it left before it was deleted.
-    Readopted,
 }
 
 impl fmt::Display for Reason {
