@@ -1,5 +1,6 @@
 //! Publishes Events in a task of its own, so that reconciling never waits for them.
 
+use std::collections::BTreeMap;
 use std::{future::Future, time::Duration};
 
 use aifactory_api::Kind;
@@ -9,7 +10,10 @@ use kube::{
     api::ObjectMeta,
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use crate::text;
 
@@ -20,6 +24,8 @@ pub const REPORTER: &str = "aifactory-operator";
 const MAX_NOTE: usize = 1000;
 const MAX_WAITING: usize = 512;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a repetition counts as one of the same series: what kube's recorder takes as well.
+const SERIES: Duration = Duration::from_mins(6);
 
 /// Something that happened to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +49,12 @@ pub struct Events {
 impl Events {
     /// The handle, and the task that publishes. `instance` names this process, as its Pod's name does.
     pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + Send) {
-        let recorder = Recorder::new(client, Reporter { controller: REPORTER.to_owned(), instance: Some(instance) });
+        let mut recorders = Recorders::new(client, Reporter { controller: REPORTER.to_owned(), instance: Some(instance) });
         let (sender, mut waiting) = mpsc::channel::<(ObjectReference, NewEvent)>(MAX_WAITING);
         let publish = async move {
             while let Some((regarding, new)) = waiting.recv().await {
                 let event = event(new);
+                let recorder = recorders.of(event.note.as_deref().unwrap_or_default());
                 match timeout(PUBLISH_TIMEOUT, recorder.publish(&event, &regarding)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(error = crate::client::explain(&error), reason = event.reason, "Could not publish an event"),
@@ -63,6 +70,29 @@ impl Events {
         if self.sender.try_send((regarding, new)).is_err() {
             tracing::debug!("Dropped an event");
         }
+    }
+}
+
+/// A recorder for each note. One recorder takes events that differ in their note alone for repetitions, and shows the first note with the new time.
+struct Recorders {
+    client: Client,
+    reporter: Reporter,
+    /// By note, each with its last use.
+    by_note: BTreeMap<String, (Recorder, Instant)>,
+}
+
+impl Recorders {
+    fn new(client: Client, reporter: Reporter) -> Self {
+        Self { client, reporter, by_note: BTreeMap::new() }
+    }
+
+    fn of(&mut self, note: &str) -> Recorder {
+        let now = Instant::now();
+        self.by_note.retain(|_, (_, used)| now.duration_since(*used) < SERIES);
+        let made = || (Recorder::new(self.client.clone(), self.reporter.clone()), now);
+        let (recorder, used) = self.by_note.entry(note.to_owned()).or_insert_with(made);
+        *used = now;
+        recorder.clone()
     }
 }
 
@@ -94,39 +124,49 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use aifactory_api::Kind;
-    use http::{Request, Response};
+    use http::{Method, Request, Response};
     use kube::{Client, api::ObjectMeta, client::Body};
     use serde_json::Value;
     use tower::{BoxError, service_fn};
 
     use super::{Events, NewEvent, regarding};
 
-    #[tokio::test]
-    async fn an_event_names_the_resource() {
-        let sent = Arc::new(Mutex::new(Vec::<Value>::new()));
+    /// A client that answers each request with what it was sent, and what it was sent: method, path and body.
+    fn client() -> (Client, Arc<Mutex<Vec<(Method, String, Value)>>>) {
+        let sent = Arc::new(Mutex::new(Vec::new()));
         let service = service_fn({
             let sent = Arc::clone(&sent);
             move |request: Request<Body>| {
                 let sent = Arc::clone(&sent);
                 async move {
-                    assert_eq!(request.uri().path(), "/apis/events.k8s.io/v1/namespaces/example/events");
+                    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
                     let body = request.into_body().collect_bytes().await?;
-                    sent.lock().unwrap().push(serde_json::from_slice(&body)?);
+                    sent.lock().unwrap().push((method, path, serde_json::from_slice(&body)?));
                     Ok::<_, BoxError>(Response::builder().status(201).body(Body::from(body))?)
                 }
             }
         });
-        let (events, publish) = Events::new(Client::new(service, "default"), "pod-1".to_owned());
-        let meta = ObjectMeta { name: Some("grant".into()), namespace: Some("example".into()), uid: Some("u-1".into()), ..ObjectMeta::default() };
+        (Client::new(service, "default"), sent)
+    }
+
+    fn meta() -> ObjectMeta {
+        ObjectMeta { name: Some("grant".into()), namespace: Some("example".into()), uid: Some("u-1".into()), ..ObjectMeta::default() }
+    }
+
+    #[tokio::test]
+    async fn an_event_names_the_resource() {
+        let (client, sent) = client();
+        let (events, publish) = Events::new(client, "pod-1".to_owned());
         events.publish(
-            regarding(Kind::AccessGrant, &meta),
+            regarding(Kind::AccessGrant, &meta()),
             NewEvent { warning: true, reason: "RefusedBySite", action: "Bind", note: "x".repeat(3_000) },
         );
         drop(events);
         publish.await;
 
         let sent = sent.lock().unwrap();
-        let [event] = sent.as_slice() else { panic!("{sent:?}") };
+        let [(_, path, event)] = sent.as_slice() else { panic!("{sent:?}") };
+        assert_eq!(path, "/apis/events.k8s.io/v1/namespaces/example/events");
         assert_eq!(
             event["regarding"],
             serde_json::json!({"apiVersion": "aifactory.dev/v1alpha1", "kind": "AccessGrant", "namespace": "example", "name": "grant", "uid": "u-1"})
@@ -137,5 +177,25 @@ mod tests {
         );
         assert!(event["note"].as_str().unwrap().len() <= 1_000);
         assert_eq!(event["reportingController"], "aifactory-operator");
+    }
+
+    #[tokio::test]
+    async fn another_note_is_another_event_and_the_same_one_a_repetition() {
+        let (client, sent) = client();
+        let (events, publish) = Events::new(client, "pod-1".to_owned());
+        for note in ["SitesReachable=False: bissen", "SitesReachable=False: bettembourg", "SitesReachable=False: bissen"] {
+            let new = NewEvent { warning: true, reason: "SiteUnreachable", action: "Reconcile", note: note.to_owned() };
+            events.publish(regarding(Kind::AccessGrant, &meta()), new);
+        }
+        drop(events);
+        publish.await;
+
+        let sent = sent.lock().unwrap();
+        let notes: Vec<_> = sent.iter().map(|(method, _, event)| (method.as_str(), event["note"].as_str().unwrap())).collect();
+        let (bissen, bettembourg) = ("SitesReachable=False: bissen", "SitesReachable=False: bettembourg");
+        assert_eq!(notes, [("POST", bissen), ("POST", bettembourg), ("PATCH", bissen)]);
+        let [(_, _, first), _, (_, path, repeated)] = sent.as_slice() else { panic!("{sent:?}") };
+        assert_eq!(repeated["series"]["count"], 2);
+        assert!(path.ends_with(first["metadata"]["name"].as_str().unwrap()), "{path}");
     }
 }
