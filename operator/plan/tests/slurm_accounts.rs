@@ -11,7 +11,7 @@ mod slurm;
 use aifactory_api::Reason;
 use aifactory_api::factory::OrphanPolicy;
 use aifactory_api::grant::{AfterRetention, RunningWork};
-use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, State, held};
+use aifactory_plan::engine::slurm_accounts::{Call, Limit, Record, RowKey, Stage, State, all_closed, held};
 use aifactory_plan::model::id::{AccountName, QosName, UserName};
 use aifactory_plan::model::intent::{Desired, Refusal};
 use aifactory_plan::model::report::SitePhase;
@@ -679,4 +679,17 @@ fn an_end_goes_on_when_its_grant_is_gone_from_the_hub() {
     world.pass(7200);
     world.settle();
     assert!(held(&world.cluster.read(), &world.scope()).is_empty());
+}
+
+#[test]
+fn what_is_held_is_closed_once_its_plan_says_so() {
+    let mut world = bound();
+    let held = |world: &World| held(&world.cluster.read(), &world.scope());
+    assert!(!all_closed(&held(&world), &world.plans()));
+    world.grant("alpha").desired = ended();
+    world.settle();
+    assert!(all_closed(&held(&world), &world.plans()));
+    // After a restart nothing is planned for it before its tombstone is known.
+    assert!(!all_closed(&held(&world), &Default::default()));
+    assert!(all_closed(&Default::default(), &Default::default()));
 }

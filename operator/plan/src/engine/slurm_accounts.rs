@@ -32,4 +32,4 @@ pub use names::{SLURM_CLAIM_PREFIX, SLURM_PREFIX, SlurmScope, claim_account};
 pub use record::{Record, RowMark, State};
 pub use removal_progress::RemovalProgress;
 pub use state::{Account, Limit, Limits, Qos, Row, RowKey, Snapshot};
-pub use view::{AccountPlan, AccountView};
+pub use view::{AccountPlan, AccountView, all_closed};

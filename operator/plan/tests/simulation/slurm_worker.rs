@@ -280,8 +280,7 @@ impl SlurmWorker {
         });
         let mut given_up = None;
         let held = self.held.clone().unwrap_or_default();
-        let closed = |owner: &OwnerRef| self.plans.get(owner).is_none_or(|plan| plan.detail.access_removed);
-        let done = held.values().all(|held| held.record.retained()) && held.keys().all(closed);
+        let done = held.values().all(|held| held.record.retained()) && slurm_accounts::all_closed(&held, &self.plans);
         if let Some(site) = self.site.as_ref().filter(|site| site.release && done) {
             if self.claim.is_some() {
                 given_up = Some(Claim::of(site, "").account());

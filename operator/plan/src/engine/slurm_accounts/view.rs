@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aifactory_api::OwnerRef;
 use jiff::Timestamp;
 
 use super::call::Call;
+use super::found::HeldAccount;
 use super::removal_progress::RemovalProgress;
 use super::state::Snapshot;
 use crate::model::digest::Digest;
@@ -28,6 +30,12 @@ pub struct AccountView<'a> {
     pub busy: &'a BTreeSet<UserName>,
     /// How far the removal of associations is.
     pub removals: &'a RemovalProgress,
+}
+
+/// Whether nobody has access by what this site has in the cluster. What is kept may fail to go, and holds up nothing; what still gives access does,
+/// and what has no plan may: it was not looked at yet.
+pub fn all_closed(held: &BTreeMap<OwnerRef, HeldAccount>, plans: &BTreeMap<OwnerRef, AccountPlan>) -> bool {
+    held.keys().all(|owner| plans.get(owner).is_some_and(|plan| plan.detail.access_removed))
 }
 
 /// What is to be done about one grant.

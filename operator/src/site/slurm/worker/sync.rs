@@ -199,9 +199,8 @@ impl Pass {
 
     /// Gives the claim up where the site is to be let go and nothing of it is in use; whether it is not this site's any more.
     async fn release(&self, client: &SlurmClient, found: &Found, snapshot: &Snapshot) -> Result<bool, NoClaim> {
-        // Something that is kept may fail to go, and holds up nothing; something that still gives access does.
-        let closed = |owner: &OwnerRef| found.plans.get(owner).is_none_or(|plan| plan.detail.access_removed);
-        let done = found.unfinished.is_empty() && !claim::lives(&self.site, snapshot) && found.held.keys().all(closed);
+        let closed = slurm_accounts::all_closed(&found.held, &found.plans);
+        let done = closed && found.unfinished.is_empty() && !claim::lives(&self.site, snapshot);
         if !self.site.release || !done {
             return Ok(false);
         }
