@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use aifactory_api::AccessGrant;
 use aifactory_tests::run_beside;
-use aifactory_tests::slurm::{Daemon, JobSpec};
-use serde_json::json;
+use aifactory_tests::slurm::{Cluster, Daemon, JobSpec};
+use serde_json::{Value, json};
 
 use crate::fixture::condition;
 use crate::scene::{CYCLE, Scene, Work, grant, job, until, used};
@@ -108,4 +108,54 @@ fn revoked_while_the_database_is_down() {
         scene.world.until::<AccessGrant>("vision", "AccessRemoved", "True").await;
         assert_ne!(scene.slurm[1].refuses("alice", &job(&accounts[1], 1)).await, 0);
     });
+}
+
+#[test]
+fn access_is_gone_only_when_slurmctld_has_heard_of_it() {
+    run_beside(async {
+        let scene = Scene::start("slurm-unheard").await;
+        scene.world.apply(grant("vision", 20)).await;
+        let bound: AccessGrant = scene.world.ready("vision").await;
+        let accounts = scene.accounts(&bound);
+        // What a removal leaves behind whose message to slurmctld was lost: slurmdbd was started anew, and slurmctld had not registered there yet.
+        scene.world.operator.kill();
+        scene.world.patch_grant("vision", json!({"spec": {"state": "Revoked"}})).await;
+        let slurm = &scene.slurm[1];
+        slurm.freeze(Daemon::Slurmctld).await.unwrap();
+        slurm.stop(Daemon::Slurmdbd).await.unwrap();
+        slurm.start_daemon(Daemon::Slurmdbd).await.unwrap();
+        for user in ["alice", "bob"] {
+            let (user, account) = (format!("name={user}"), format!("account={}", accounts[1]));
+            slurm.sacctmgr(&["delete", "user", "where", &user, &account, "cluster=bettembourg"]).await.unwrap();
+        }
+        slurm.thaw(Daemon::Slurmctld).await.unwrap();
+        let stale = until("slurmctld takes a job of somebody without an association", CYCLE, async || {
+            slurm.submit("alice", JobSpec { seconds: 600, ..job(&accounts[1], 1) }).await.map_err(|error| format!("{error:?}").into())
+        })
+        .await;
+        assert_eq!(in_force(slurm, &accounts[1]).await, ["alice", "bob"]);
+        scene.world.operator.restart().await.unwrap();
+        let slurm = &scene.slurm[1];
+        until("status says what to do", CYCLE, async || {
+            let grant: AccessGrant = scene.world.api().get("vision").await.unwrap();
+            let found = condition(&grant.status.unwrap().conditions, "AccessRemoved").clone();
+            let told =
+                found.status == "False" && found.message.contains("user alice partition h100") && found.message.contains("scontrol reconfigure");
+            if told { Ok(()) } else { Err(format!("{found:?}").into()) }
+        })
+        .await;
+        assert_eq!(in_force(slurm, &accounts[1]).await, ["alice", "bob"]);
+        slurm.scontrol(&["reconfigure"]).await.unwrap();
+        scene.world.until::<AccessGrant>("vision", "AccessRemoved", "True").await;
+        assert_eq!(in_force(slurm, &accounts[1]).await, Vec::<String>::new());
+        assert_ne!(slurm.refuses("alice", &job(&accounts[1], 1)).await, 0);
+        slurm.cancel(stale).await;
+    });
+}
+
+/// The users whom slurmctld lets submit jobs under an account, whatever the database says.
+async fn in_force(slurm: &Cluster, account: &str) -> Vec<String> {
+    let answer = slurm.rest("GET", &format!("/slurm/v0.0.44/shares?accounts={account}"), None).await.unwrap();
+    let shares = answer.pointer("/shares/shares").and_then(Value::as_array).cloned().unwrap_or_default();
+    shares.iter().filter(|share| share["parent"] == account).map(|share| share["name"].as_str().unwrap_or_default().to_owned()).collect()
 }

@@ -73,6 +73,14 @@ async fn associations(
     stream::iter(lists(values)).map(ask).buffer_unordered(AT_ONCE).try_concat().await
 }
 
+/// The associations of users that slurmctld goes by in these accounts, whatever the database says.
+pub async fn users_in_force(client: &SlurmClient, accounts: &BTreeSet<AccountName>) -> Result<BTreeSet<RowKey>, SlurmError> {
+    let ask = |list: String| async move {
+        answer::users_in_force(client.get(Api::Slurm, "shares/", &[("accounts", &list)]).await?, accounts).map(Vec::from_iter)
+    };
+    Ok(stream::iter(lists(accounts)).map(ask).buffer_unordered(AT_ONCE).try_concat().await?.into_iter().collect())
+}
+
 /// The clusters of the database that have associations of an account.
 pub async fn clusters_of(client: &SlurmClient, account: &AccountName) -> Result<BTreeSet<ClusterName>, SlurmError> {
     answer::clusters(client.get(Api::Slurmdb, "associations/", &[("account", account.as_str())]).await?)

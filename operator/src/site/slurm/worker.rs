@@ -76,6 +76,8 @@ struct SlurmDriver {
     wake: BTreeMap<OwnerRef, Instant>,
     /// How far the removal of associations is.
     removals: RemovalProgress,
+    /// Accounts of which slurmctld has said in this session that nobody may submit jobs there.
+    confirmed: BTreeSet<AccountName>,
     usage: Option<Usage>,
     /// The users of each account who had jobs when records were last read.
     busy: BTreeMap<AccountName, BTreeSet<UserName>>,
@@ -117,6 +119,7 @@ impl SlurmDriver {
             partitions: None,
             wake: BTreeMap::new(),
             removals: RemovalProgress::default(),
+            confirmed: BTreeSet::new(),
             usage: Some(Usage::default()),
             busy: BTreeMap::new(),
             usage_at: now,
@@ -203,7 +206,7 @@ impl SlurmDriver {
             DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
             self.config(),
             self.busy.clone(),
-            self.removals.clone(),
+            (self.removals.clone(), self.confirmed.clone()),
             claim,
         );
         pass.ending.clone_from(&self.ending);

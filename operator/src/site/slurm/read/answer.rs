@@ -299,6 +299,23 @@ pub fn partition_names(answer: Value) -> Result<BTreeSet<PartitionName>, SlurmEr
     Ok(partition_list(answer)?.into_iter().map(|read| read.name).collect())
 }
 
+/// The associations of users in these accounts, in slurmctld's list of shares.
+pub fn users_in_force(mut answer: Value, accounts: &BTreeSet<AccountName>) -> Result<BTreeSet<RowKey>, SlurmError> {
+    /// `parent` of a user's share is the account, that of an account's the account above.
+    #[derive(Deserialize)]
+    struct Share {
+        name: String,
+        parent: AccountName,
+        #[serde(default)]
+        partition: PartitionName,
+    }
+    let shares = answer.get_mut("shares").map(Value::take).unwrap_or_default();
+    let is_others = |share: &Value| share.get("parent").and_then(Value::as_str).is_some_and(|parent| !accounts.contains(&AccountName::new(parent)));
+    let shares: Vec<Share> = decode("shares", shares, "shares", is_others)?;
+    let users = shares.into_iter().filter(|share| accounts.contains(&share.parent));
+    Ok(users.map(|share| RowKey { account: share.parent, user: UserName::new(share.name), partition: share.partition }).collect())
+}
+
 /// Every partition with its nodes.
 pub fn partitions(partitions: Value, nodes: Value) -> Result<BTreeMap<PartitionName, PartitionView>, SlurmError> {
     #[derive(Deserialize)]
@@ -350,7 +367,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    use super::{AccountName, BTreeSet, Deserialize, Number, Value, associations, decode, is_named_otherwise, partition_list};
+    use super::{AccountName, BTreeSet, Deserialize, Number, Value, associations, decode, is_named_otherwise, partition_list, users_in_force};
 
     #[derive(Debug, Deserialize)]
     struct Named {
@@ -388,6 +405,18 @@ mod tests {
                 "nothing was read, which is not the same as nothing is there"
             );
         }
+    }
+
+    #[test]
+    fn the_users_of_an_account_are_told_from_the_account_and_from_others() {
+        let share =
+            |name: &str, parent: &str, partition: &str| json!({"name": name, "parent": parent, "partition": partition, "shares": {"set": false}});
+        let list = [share("root", "", ""), share("grant-a", "eu-aif", ""), share("alice", "grant-a", "h100"), share("bob", "physics", "")];
+        let ours = BTreeSet::from([AccountName::new("grant-a")]);
+        let found = users_in_force(json!({"shares": {"shares": list}}), &ours).unwrap();
+        assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), ["account grant-a user alice partition h100"]);
+        assert!(users_in_force(json!({"shares": {}}), &ours).is_err(), "nothing was read, which is not the same as nobody is there");
+        assert!(users_in_force(json!({"shares": {"shares": [{"name": 7, "parent": "grant-a"}]}}), &ours).is_err());
     }
 
     /// A grant may use an account that the site has made, which has any name.

@@ -28,6 +28,7 @@ impl SlurmDriver {
             self.resync_at = Instant::now();
             return;
         }
+        self.confirmed = pass.confirmed;
         let now = Instant::now();
         match pass.result {
             Ok(found) => {

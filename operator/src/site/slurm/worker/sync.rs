@@ -1,6 +1,8 @@
 //! One pass over a cluster: read, plan, ask, and read again, until what is wanted was read, or until a grant changes or ends: what is left then goes
 //! on together with that, so that nobody waits for a long pass who is to lose access.
 
+mod heard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +45,10 @@ pub(super) struct Pass {
     policy: SitePolicy,
     busy: BTreeMap<AccountName, BTreeSet<UserName>>,
     pub removals: RemovalProgress,
+    /// Accounts of which slurmctld has said in this session that nobody may submit jobs there.
+    pub confirmed: BTreeSet<AccountName>,
+    /// Accounts from which this pass has removed somebody.
+    removed_from: BTreeSet<AccountName>,
     /// The id of the claim under which it writes; `None`: it only reads.
     claim: Option<String>,
     pub result: Result<Found, NoClaim>,
@@ -72,16 +78,32 @@ impl Pass {
         desired: DesiredSet,
         config: Option<SiteConfig>,
         busy: BTreeMap<AccountName, BTreeSet<UserName>>,
-        removals: RemovalProgress,
+        progress: (RemovalProgress, BTreeSet<AccountName>),
         claim: Option<String>,
     ) -> Self {
+        let (removals, confirmed) = progress;
         let mut policy = config.as_ref().map(|config| SitePolicy::parse(&config.policy)).unwrap_or_default();
         // Until the site's config is read it may be that nothing is to be given.
         policy.paused |= config.is_none();
         let scope = slurm_accounts::scope(&site);
         let DesiredSet { intents, tombstones: gone } = desired;
         let ending = BTreeMap::new();
-        Self { about, site, scope, intents, gone, ending, config, policy, busy, removals, claim, result: Ok(Found::default()) }
+        Self {
+            about,
+            site,
+            scope,
+            intents,
+            gone,
+            ending,
+            config,
+            policy,
+            busy,
+            removals,
+            confirmed,
+            removed_from: BTreeSet::new(),
+            claim,
+            result: Ok(Found::default()),
+        }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
@@ -123,6 +145,7 @@ impl Pass {
         if matches!(self.about, Scope::Everything) {
             self.removals.retain(&snapshot);
         }
+        self.confirm(client, &snapshot, &mut found).await?;
         found.released = self.release(client, &found, &snapshot).await?;
         Ok(found)
     }
@@ -154,6 +177,9 @@ impl Pass {
         let made = |owner: &OwnerRef, call: &Call| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage());
         for (_, call) in calls.iter().filter(|(owner, call)| made(owner, call)) {
             self.removals.record(call);
+            if let Call::DeleteRow(key) = call {
+                self.removed_from.insert(key.account.clone());
+            }
         }
         for (owner, call, error) in failures {
             if error.is_transport() {
