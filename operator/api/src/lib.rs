@@ -5,6 +5,9 @@
 // Printed columns repeat `type_` and `json_path` by their nature.
 #![allow(clippy::duplicated_attributes)]
 
+#[macro_use]
+mod phases;
+
 pub mod condition;
 pub mod factory;
 pub mod grant;

@@ -1,5 +1,6 @@
 //! GPUPool: one homogeneous GPU partition over one or more sites.
 
+mod phase;
 mod status;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::factory::{LocalRef, Stage};
 
+pub use phase::{PartitionState, PoolSitePhase};
 pub use status::{GPUPoolStatus, NodeCount, PartitionStatus, PoolGpuHours, PoolSiteStatus, PoolSummary};
 
 /// One homogeneous GPU partition.

@@ -72,7 +72,7 @@ fn a_partition_under_the_operator() {
         world.apply(batch(1, "Active")).await;
         world.ready::<AIFactory>(FACTORY).await;
         let pool = world.ready::<GPUPool>(POOL).await;
-        assert_eq!(pool.status.unwrap().sites[0].partition.as_ref().unwrap().state, "Up");
+        assert_eq!(pool.status.unwrap().sites[0].partition.as_ref().unwrap().state, PartitionState::Up);
         badly_configured(&world).await;
         reached_as_the_factory_specifies(&world).await;
         grows_and_shrinks(&world, &slinky).await;

@@ -1,38 +1,7 @@
 //! Where a grant stands, as a whole and at one site: closed sets, compared as types and written down as words in status alone.
 
-use std::fmt;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-macro_rules! phases {
-    ($(#[doc = $about:literal])+ $kind:ident { $($(#[doc = $doc:literal])+ $(#[serde($($meta:tt)+)])? $name:ident,)+ }) => {
-        $(#[doc = $about])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        pub enum $kind { $($(#[doc = $doc])+ $(#[serde($($meta)+)])? $name,)+ }
-
-        impl $kind {
-            /// Every phase.
-            pub const ALL: &[$kind] = &[$($kind::$name,)+];
-
-            /// The phase as written in status.
-            pub fn as_str(self) -> &'static str {
-                match self { $($kind::$name => stringify!($name),)+ }
-            }
-
-            /// What it means, as its documentation says.
-            pub fn meaning(self) -> &'static str {
-                match self { $($kind::$name => concat!($($doc),+).trim_ascii(),)+ }
-            }
-        }
-
-        impl fmt::Display for $kind {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-    };
-}
 
 phases! {
     /// Where a grant stands. It is for people: whether the grant may still give access somewhere is `mayGiveAccess`.

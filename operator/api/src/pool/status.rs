@@ -5,6 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::phase::{PartitionState, PoolSitePhase};
 use crate::factory::GpuCount;
 
 /// What the operator found.
@@ -65,9 +66,8 @@ pub struct PoolSiteStatus {
     /// The site's name.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Pending, Ready, Degraded, Draining, Gone or Unknown.
-    #[schemars(length(max = 32))]
-    pub phase: String,
+    /// Where the pool stands at this site.
+    pub phase: PoolSitePhase,
     /// Nodes.
     #[serde(default)]
     pub nodes: NodeCount,
@@ -103,7 +103,6 @@ pub struct PartitionStatus {
     /// Its name.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// Up, Down, Empty, Draining or Unknown.
-    #[schemars(length(max = 32))]
-    pub state: String,
+    /// How it is.
+    pub state: PartitionState,
 }

@@ -17,12 +17,13 @@ use std::collections::BTreeMap;
 
 use aifactory_api::Reason;
 
+pub use aifactory_api::pool::PartitionState;
 pub use controller::{ControllerKey, ControllerView, Controllers, configuration};
 pub use engine::Slinky;
 pub use removal::{MIN_JOB_AGE, RemovalStep, removal};
 pub use render::IDLE_SINCE;
 pub use token::{Controller, GresType, IllegalToken, Image, Namespace, Partition, Pool, PreemptMode, PriorityTier, Resource, WallTime};
-pub use view::{NodeSetView, PartitionReport, PartitionState, partition_state};
+pub use view::{NodeSetView, PartitionReport, partition_state};
 
 use crate::model::intent::{PoolEngine, PoolIntent, Presence, Refusal, SiteIntent};
 use crate::model::object::{Object, ObjectKey, ObjectKind, Ownership};

@@ -1,5 +1,6 @@
 //! The part of a NodeSet that the operator keeps, and the state of its partition.
 
+use aifactory_api::pool::PartitionState;
 use aifactory_api::{Reason, labels};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -43,34 +44,6 @@ pub struct NodeSetView {
     pub owner_uid: String,
     /// What it takes to write it again.
     pub(super) parts: Parts,
-}
-
-/// How a partition is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PartitionState {
-    /// Takes jobs.
-    Up,
-    /// No node can run a job.
-    Down,
-    /// Without nodes.
-    Empty,
-    /// Takes no new jobs.
-    Draining,
-    /// Nothing is known yet.
-    Unknown,
-}
-
-impl PartitionState {
-    /// The state as status shows it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            PartitionState::Up => "Up",
-            PartitionState::Down => "Down",
-            PartitionState::Empty => "Empty",
-            PartitionState::Draining => "Draining",
-            PartitionState::Unknown => "Unknown",
-        }
-    }
 }
 
 /// The state of a partition, for a report.

@@ -3,7 +3,7 @@
 mod conditions;
 mod place;
 
-use aifactory_api::pool::{GPUPool, GPUPoolStatus, PoolGpuHours, PoolSummary};
+use aifactory_api::pool::{GPUPool, GPUPoolStatus, PartitionState, PoolGpuHours, PoolSummary};
 use aifactory_api::{ConditionType, Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
@@ -147,7 +147,7 @@ impl<'s, 'a> View<'s, 'a> {
 /// Partitions that are not up, each with why.
 fn down(places: &[Place<'_, '_>], home: &OwnerRef) -> Vec<String> {
     let text = |place: &Place<'_, '_>| {
-        let (name, state) = place.detail.as_ref()?.partition.as_ref().filter(|(_, state)| state != "Up")?;
+        let (name, state) = place.partition().filter(|(_, state)| *state != PartitionState::Up)?;
         let mut findings = place.parts.iter().flat_map(|standing| standing.findings());
         let why = findings.find(|finding| finding.reason == Reason::PartitionNotReady);
         let why = why.map_or_else(|| format!("partition {name} is {state}"), |finding| finding.message.clone());

@@ -89,7 +89,7 @@ fn nodes(view: &View<'_, '_>, conditions: &mut Conditions<'_>) {
 }
 
 fn partition(view: &View<'_, '_>, conditions: &mut Conditions<'_>) {
-    let known = view.places.iter().any(|place| place.detail.as_ref().is_some_and(|detail| detail.partition.is_some()));
+    let known = view.places.iter().any(|place| place.partition().is_some());
     let silent: Vec<String> = view.places.iter().filter_map(|place| place.silent(Part::Slurm, &view.home)).collect();
     if view.down.is_empty() && !silent.is_empty() {
         return conditions.set(ConditionType::PartitionReady, Status::Unknown, view.reach.reason, bounded(&silent));

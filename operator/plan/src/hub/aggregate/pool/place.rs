@@ -2,9 +2,10 @@
 
 use aifactory_api::OwnerRef;
 use aifactory_api::factory::GpuCount;
-use aifactory_api::pool::{NodeCount, PartitionStatus, PoolSiteStatus};
+use aifactory_api::pool::{NodeCount, PartitionState, PartitionStatus, PoolSitePhase, PoolSiteStatus};
 
 use crate::hub::aggregate::site_status::Standing;
+use crate::model::id::PartitionName;
 use crate::model::report::{Detail, PoolDetail, SitePhase};
 use crate::model::site_key::Part;
 use crate::model::text::shorten;
@@ -39,8 +40,8 @@ pub fn places<'s, 'a>(standings: &'s [Standing<'a>]) -> Vec<Place<'s, 'a>> {
         // The nodes of a Slinky partition are counted in Kubernetes; the partition's state and its GPUs in use are known by slurmctld.
         place.detail = kubernetes.or(slurm).cloned().map(|mut detail| {
             if let Some(slurm) = slurm {
-                let known =
-                    slurm.partition.as_ref().filter(|(_, state)| state != "Unknown").or(detail.partition.as_ref()).or(slurm.partition.as_ref());
+                let is_known = |state: &str| PartitionState::parse(state) != PartitionState::Unknown;
+                let known = slurm.partition.as_ref().filter(|(_, state)| is_known(state)).or(detail.partition.as_ref()).or(slurm.partition.as_ref());
                 detail.partition = known.cloned();
                 detail.allocated = slurm.allocated.or(detail.allocated);
             }
@@ -61,9 +62,15 @@ impl Place<'_, '_> {
         (!part.reachable && part.phase() != Some(SitePhase::Gone)).then(|| part.unreachable_text(home))
     }
 
+    /// The partition with its state, where the pool is one and the site has reported it.
+    pub fn partition(&self) -> Option<(&PartitionName, PartitionState)> {
+        self.detail.as_ref()?.partition.as_ref().map(|(name, state)| (name, PartitionState::parse(state)))
+    }
+
     pub fn status(&self, home: &OwnerRef) -> PoolSiteStatus {
-        let down = self.detail.as_ref().and_then(|detail| detail.partition.as_ref()).is_some_and(|(_, state)| state != "Up");
-        let phase = self.parts.iter().map(|standing| RowPhase::of(standing)).min().unwrap_or(RowPhase::Unknown);
+        let down = self.partition().is_some_and(|(_, state)| state != PartitionState::Up);
+        let rank = |phase: &PoolSitePhase| ORDER.iter().position(|known| known == phase);
+        let phase = self.parts.iter().map(|standing| phase_of(standing)).min_by_key(rank).unwrap_or_default();
         let message = self.parts.iter().find_map(|standing| match standing.findings().first() {
             _ if !standing.reachable => Some(standing.unreachable_text(home)),
             Some(finding) if standing.key.part == Part::Slurm && self.parts.len() > 1 => {
@@ -74,53 +81,32 @@ impl Place<'_, '_> {
         let detail = self.detail.as_ref();
         PoolSiteStatus {
             name: self.name(home),
-            phase: if phase == RowPhase::Ready && down { RowPhase::Degraded } else { phase }.as_str().to_owned(),
+            phase: if phase == PoolSitePhase::Ready && down { PoolSitePhase::Degraded } else { phase },
             nodes: detail.map_or(NodeCount::default(), |detail| NodeCount {
                 wanted: detail.wanted,
                 ready: detail.ready,
                 unhealthy: detail.unhealthy,
             }),
             gpus: detail.map_or(GpuCount::default(), |detail| GpuCount { capacity: detail.gpus, allocated: detail.allocated.unwrap_or_default() }),
-            partition: detail
-                .and_then(|detail| detail.partition.as_ref())
-                .map(|(name, state)| PartitionStatus { name: name.to_string(), state: state.clone() }),
+            partition: self.partition().map(|(name, state)| PartitionStatus { name: name.to_string(), state }),
             message: message.map(|text| shorten(&text, 1000)),
         }
     }
 }
 
-/// The phase of a pool at a part of a site. A site shows the phase of the part that comes first in this order.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum RowPhase {
-    Unknown,
-    Degraded,
-    Pending,
-    Draining,
-    Ready,
-    Gone,
-}
+/// Which part's phase a site shows: that which comes first.
+const ORDER: [PoolSitePhase; 6] =
+    [PoolSitePhase::Unknown, PoolSitePhase::Degraded, PoolSitePhase::Pending, PoolSitePhase::Draining, PoolSitePhase::Ready, PoolSitePhase::Gone];
 
-impl RowPhase {
-    fn of(standing: &Standing<'_>) -> Self {
-        match standing.phase() {
-            _ if !standing.reachable => RowPhase::Unknown,
-            None | Some(SitePhase::Pending) => RowPhase::Pending,
-            Some(SitePhase::Draining) => RowPhase::Draining,
-            Some(SitePhase::Gone) => RowPhase::Gone,
-            Some(SitePhase::Refused) => RowPhase::Degraded,
-            Some(SitePhase::Bound | SitePhase::Paused | SitePhase::Locked) if standing.settled => RowPhase::Ready,
-            Some(SitePhase::Bound | SitePhase::Paused | SitePhase::Locked) => RowPhase::Degraded,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            RowPhase::Unknown => "Unknown",
-            RowPhase::Degraded => "Degraded",
-            RowPhase::Pending => "Pending",
-            RowPhase::Draining => "Draining",
-            RowPhase::Ready => "Ready",
-            RowPhase::Gone => "Gone",
-        }
+/// The phase of a pool at a part of a site.
+fn phase_of(standing: &Standing<'_>) -> PoolSitePhase {
+    match standing.phase() {
+        _ if !standing.reachable => PoolSitePhase::Unknown,
+        None | Some(SitePhase::Pending) => PoolSitePhase::Pending,
+        Some(SitePhase::Draining) => PoolSitePhase::Draining,
+        Some(SitePhase::Gone) => PoolSitePhase::Gone,
+        Some(SitePhase::Refused) => PoolSitePhase::Degraded,
+        Some(SitePhase::Bound | SitePhase::Paused | SitePhase::Locked) if standing.settled => PoolSitePhase::Ready,
+        Some(SitePhase::Bound | SitePhase::Paused | SitePhase::Locked) => PoolSitePhase::Degraded,
     }
 }
