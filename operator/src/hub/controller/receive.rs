@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::hub::cache::{factory_of_grant, pools_of_grant};
+use aifactory_plan::hub::project;
 use aifactory_plan::model::report::{Finding, HeldChange, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Hub;
@@ -127,6 +129,7 @@ impl Hub {
             let name = key.display(&factory_of_grant(owner, grant));
             grant.status.iter().flat_map(|status| &status.sites).find(|row| row.name == name).map(|row| row.phase.as_str())
         });
-        access_log::log(key, before, stored, report);
+        let intent = || project::grant(&self.cache, owner, &BTreeSet::from([key.clone()]), Timestamp::now())?.sites.remove(key);
+        access_log::log(key, before, stored, report, intent);
     }
 }
