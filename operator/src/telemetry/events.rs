@@ -25,7 +25,7 @@ const MAX_NOTE: usize = 1000;
 const MAX_WAITING: usize = 512;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a repetition counts as one of the same series: what kube's recorder takes as well.
-const SERIES: Duration = Duration::from_mins(6);
+const SERIES: Duration = Duration::from_secs(360);
 
 /// Something that happened to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,9 +131,12 @@ mod tests {
 
     use super::{Events, NewEvent, regarding};
 
-    /// A client that answers each request with what it was sent, and what it was sent: method, path and body.
-    fn client() -> (Client, Arc<Mutex<Vec<(Method, String, Value)>>>) {
-        let sent = Arc::new(Mutex::new(Vec::new()));
+    /// Method, path and body of each request.
+    type Sent = Arc<Mutex<Vec<(Method, String, Value)>>>;
+
+    /// A client that answers each request with what it was sent, and what that was.
+    fn client() -> (Client, Sent) {
+        let sent = Sent::default();
         let service = service_fn({
             let sent = Arc::clone(&sent);
             move |request: Request<Body>| {
