@@ -22,7 +22,7 @@ impl Pass {
     /// Asks slurmctld about accounts whose access is gone by the database and was not seen gone by slurmctld in this session. Only a person helps where
     /// it has not heard: an association that is made and deleted once more has another id, and slurmctld keeps the first.
     pub(super) async fn confirm(&mut self, client: &SlurmClient, snapshot: &Snapshot, found: &mut Found) -> Result<(), SlurmError> {
-        let asked = self.to_confirm(snapshot, found);
+        let asked = self.unconfirmed(snapshot, found);
         let accounts: BTreeSet<AccountName> = asked.values().cloned().collect();
         if accounts.is_empty() {
             return Ok(());
@@ -47,7 +47,7 @@ impl Pass {
     }
 
     /// The accounts about which slurmctld is asked, by the grant that they are of.
-    fn to_confirm(&mut self, snapshot: &Snapshot, found: &Found) -> BTreeMap<OwnerRef, AccountName> {
+    fn unconfirmed(&mut self, snapshot: &Snapshot, found: &Found) -> BTreeMap<OwnerRef, AccountName> {
         let mut asked = BTreeMap::new();
         for (owner, plan) in &found.plans {
             let account = found.held.get(owner).map_or_else(|| self.scope.account(owner), |held| held.account.clone());
