@@ -220,10 +220,11 @@ impl Planner<'_> {
         plan
     }
 
-    /// Whether something of this grant is in a namespace that does not say any more whose it is.
+    /// Whether something of this grant is in a namespace that does not say any more whose it is, or a member can work there all the same.
     fn remains(&self) -> bool {
         let inside = |key: &ObjectKey| key.kind.gives_access() || key.namespace == self.namespace.as_str();
-        self.view.objects.keys().any(inside) || self.view.strangers.keys().any(|key| has_our_name(&key.name))
+        let ours = self.view.objects.keys().any(inside) || self.view.strangers.keys().any(|key| has_our_name(&key.name));
+        ours || (self.view.occupied && !self.widened().is_empty())
     }
 
     fn refused(&self, refusal: &Refusal, ended: Option<&Ended>) -> Plan {

@@ -89,11 +89,25 @@ fn what_is_scheduled_again_in_such_a_namespace_starts_nothing() {
 fn a_namespace_of_somebody_else_holds_nothing_of_ours() {
     let mut site = Site::empty();
     site.write(&namespace_key(), json!({"metadata": {"labels": {"team": "x"}}}));
-    site.bind("theirs", "edit", json!({"kind": "User", "name": "oidc:lead"}));
+    site.bind("theirs", "edit", json!({"kind": "User", "name": "somebody"}));
     site.grant.desired = ended();
     let plan = site.settle();
     assert_eq!((plan.phase, removed(&plan)), (SitePhase::Gone, true));
     assert_eq!(site.roles(), ["edit"]);
+}
+
+/// It has our name: somebody may have taken every mark and every binding of ours away, and may have left a member the other way in.
+#[test]
+fn a_namespace_of_our_name_in_which_a_member_can_work_is_not_gone() {
+    let mut site = Site::empty();
+    site.write(&namespace_key(), json!({"metadata": {"labels": {"team": "x"}}}));
+    site.bind("theirs", "edit", json!({"kind": "User", "name": "oidc:lead"}));
+    site.grant.desired = ended();
+    let plan = site.plan();
+    assert!(plan.phase != SitePhase::Gone && !removed(&plan), "{plan:?}");
+    site.delete(&site.binding("edit"));
+    let plan = site.settle();
+    assert_eq!((plan.phase, removed(&plan)), (SitePhase::Gone, true));
 }
 
 #[test]
