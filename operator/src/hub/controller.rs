@@ -65,6 +65,8 @@ const REPORT_GRACE: Duration = Duration::from_secs(15);
 const PROTECTION_RETRY: Duration = Duration::from_secs(5);
 /// How many Secrets are released at a time.
 const RELEASES: usize = 4;
+/// How often the hub looks whether the record of known parts is still there: without it a restart would forget parts that left the specs.
+const KNOWN_CHECK: Duration = Duration::from_secs(60);
 /// The shortest time between two updates of the queue depth metric while the queue is not empty.
 const DEPTH: Duration = Duration::from_millis(500);
 /// How soon the figures of pools and factories are updated after a change of a grant.
@@ -114,6 +116,8 @@ pub struct Hub {
     known_from_status: Option<BTreeSet<OwnerRef>>,
     /// When storing the known parts is tried again.
     known_retry_at: Option<Instant>,
+    /// When the hub looks next whether the known parts are still stored; `None`: it is looking.
+    known_check_at: Option<Instant>,
     site_reports: BTreeMap<SiteKey, SiteReport>,
     /// The configuration that the admins of sites keep, as last reported.
     site_configs: BTreeMap<SiteKey, SiteConfig>,
@@ -180,6 +184,7 @@ impl Hub {
             storing_known: false,
             known_from_status: None,
             known_retry_at: None,
+            known_check_at: Some(Instant::now() + KNOWN_CHECK),
             site_reports: BTreeMap::new(),
             site_configs: BTreeMap::new(),
             reports: ReportIndex::default(),
@@ -279,6 +284,7 @@ impl Hub {
         self.release_due();
         self.store_deletion_protection();
         self.store_known();
+        self.check_known();
     }
 
     /// Starts to reconcile once every kind is listed. The controllers of sites are started before that: a grant that loses access is reconciled
@@ -305,7 +311,7 @@ impl Hub {
 
     /// When the loop must run again without an event. Never a time in the past, unless there is work that can start.
     fn next_wake(&mut self, now: Instant) -> Option<Instant> {
-        let retries = [self.known_retry_at, self.protection_retry_at].into_iter().flatten().filter(|at| *at > now);
+        let retries = [self.known_retry_at, self.known_check_at, self.protection_retry_at].into_iter().flatten().filter(|at| *at > now);
         // The end of a grant frees quota for others, which matters only once this process reconciles.
         let end = self.cache.next_end().filter(|_| self.schedule.is_started()).map(|end| {
             let wait = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default().min(LONGEST_WAIT);

@@ -9,8 +9,8 @@ use aifactory_plan::model::report::Finding;
 use aifactory_plan::model::site_key::{Part, SiteKey};
 use tokio::time::Instant;
 
-use super::Hub;
 use super::outcome::Finished;
+use super::{Hub, KNOWN_CHECK};
 use crate::hub::known_sites::{self, KnownSitesError};
 
 /// Why nothing is given at a site that can not be stored.
@@ -81,12 +81,45 @@ impl Hub {
             return;
         }
         self.storing_known = true;
+        self.write_known();
+    }
+
+    fn write_known(&mut self) {
         let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
         let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
         self.spawn(Finished::KnownStored(known.clone(), panicked), async move {
             let result = known_sites::store(&client, &namespace, &known).await;
             Finished::KnownStored(known, result)
         });
+    }
+
+    /// Looks whether the set is still stored: somebody may delete it, or put an older one back.
+    pub(super) fn check_known(&mut self) {
+        let due = self.known_check_at.is_some_and(|at| at <= Instant::now());
+        if !due || self.storing_known || self.known != self.cache.known {
+            return;
+        }
+        self.known_check_at = None;
+        let (client, namespace) = (self.settings.client.clone(), self.settings.namespace.clone());
+        let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
+        self.spawn(Finished::KnownRead(panicked), async move { Finished::KnownRead(known_sites::load(&client, &namespace).await) });
+    }
+
+    pub(super) fn known_read(&mut self, result: Result<Option<KnownSites>, KnownSitesError>) {
+        self.known_check_at = Some(Instant::now() + KNOWN_CHECK);
+        match result {
+            Ok(found) if found.clone().unwrap_or_default() == self.known => {}
+            // The set is being changed.
+            Ok(_) if self.storing_known || self.known != self.cache.known => {}
+            Err(error @ (KnownSitesError::Api { .. } | KnownSitesError::Timeout { .. })) => {
+                tracing::debug!(%error, "The record of sites that may hold something could not be read");
+            }
+            Ok(_) | Err(KnownSitesError::Unreadable { .. } | KnownSitesError::Entry { .. }) => {
+                tracing::warn!("Somebody else changed or deleted the record of sites that may hold something; it is written again");
+                self.storing_known = true;
+                self.write_known();
+            }
+        }
     }
 
     pub(super) fn known_stored(&mut self, known: KnownSites, result: Result<(), KnownSitesError>) {

@@ -26,6 +26,8 @@ pub(super) enum Finished {
     Released(OwnerRef, bool),
     ProtectionStored(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
+    /// What is stored of the known parts was read.
+    KnownRead(Result<Option<KnownSites>, KnownSitesError>),
     SecretReleased(SecretName, bool),
 }
 

@@ -68,6 +68,20 @@ async fn a_part_is_stored_before_its_worker_may_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_somebody_deletes_is_back_before_it_is_needed() {
+    let (world, _site) = connected([]).await;
+    let stored = world.config_map("aifactory-known-sites").unwrap();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let reads = world.requests("GET /api/v1/namespaces/aifactory-system/configmaps/aifactory-known-sites");
+    assert!((4..=6).contains(&reads), "{reads} reads in five minutes");
+    let writes = world.requests("PATCH /api/v1/namespaces/aifactory-system/configmaps/aifactory-known-sites");
+    world.delete_config_map("aifactory-known-sites");
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    assert_eq!(world.config_map("aifactory-known-sites"), Some(stored));
+    assert_eq!(world.requests("PATCH /api/v1/namespaces/aifactory-system/configmaps/aifactory-known-sites"), writes + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_set_can_not_be_stored_nothing_may_be_written_and_it_is_tried_in_peace() {
     let mut world = World::start(None).await;
     world.refuse_config_maps(true);

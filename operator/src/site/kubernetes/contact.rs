@@ -163,7 +163,7 @@ fn check_identity(intent: &SiteIntent, found: &str) -> Result<(), Finding> {
     Err(Finding::stalled(
         Reason::SiteIdentityChanged,
         format!(
-            "another cluster answers: its UID is {found}, and it was {}. Nothing is written there. If that is meant: kubectl annotate aifactory {} -n {} --overwrite {}={}={found}",
+            "another cluster answers: its UID is {found}, and it was {}. Nothing is written there. If that is meant, nobody asks the former cluster any more, so it must be gone or be cleaned up by hand: kubectl annotate aifactory {} -n {} --overwrite {}={}={found}",
             intent.expected_uid.as_deref().unwrap_or_default(),
             intent.factory.name,
             intent.factory.namespace,

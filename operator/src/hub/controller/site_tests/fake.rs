@@ -184,6 +184,10 @@ impl World {
         self.server.lock().unwrap().requests.iter().filter(|request| request.contains(path)).count()
     }
 
+    pub fn delete_config_map(&self, name: &str) {
+        self.server.lock().unwrap().objects.remove(&format!("/api/v1/namespaces/aifactory-system/configmaps/{name}"));
+    }
+
     pub fn config_map(&self, name: &str) -> Option<Value> {
         self.server.lock().unwrap().objects.get(&format!("/api/v1/namespaces/aifactory-system/configmaps/{name}")).cloned()
     }
