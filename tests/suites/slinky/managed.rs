@@ -1,13 +1,21 @@
 //! A Slurm that the operator sets up: keys, Accounting, Controller, RestApi and Token. slurm-operator, which would make Pods of them, does not run here.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use aifactory_api::{AIFactory, GPUPool};
+use aifactory_tests::slinky::{SlinkyStandIn, definitions, real_definitions};
+use aifactory_tests::{Cluster, Federation, GpuNode, eventually, run_beside};
 use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
+use serde_json::{Value, json};
 
+use super::SITE;
 use super::fixture::{self, FACTORY, World as Running};
-use super::*;
 
 const POOL: &str = "batch";
 /// What a site refused is tried again after a minute.

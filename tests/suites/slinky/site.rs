@@ -3,14 +3,19 @@
 
 use std::collections::BTreeSet;
 
-use aifactory_tests::slinky::CONFIGURATION;
+use aifactory_api::{AIFactory, GPUPool};
+use aifactory_plan::engine::slinky::{NodeSetView, PartitionState};
+use aifactory_tests::slinky::{CONFIGURATION, SlinkyStandIn, node_sets};
+use aifactory_tests::{Cluster, Federation, GpuNode, eventually, run_beside};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::ListParams;
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
+use serde_json::{Value, json};
 
+use super::SITE;
 use super::fixture::{self, FACTORY, PATIENCE, World as Running};
-use super::*;
 
 const POOL: &str = "batch";
 
