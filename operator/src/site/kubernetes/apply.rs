@@ -171,13 +171,13 @@ impl Applier {
                     None => Ok(Done::Nothing),
                 }
             }
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
-                Err(self.refused(&api, &object.key, &status.message).await)
-            }
-            // Another client has deleted it meanwhile; the watch delivers that.
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {
+            // Another client has deleted it meanwhile, or has made another in its place; the watch delivers that.
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || (status.code == 422 && status.message.contains("metadata.uid:")) => {
                 let finding = Finding::note(Reason::InProgress, format!("{} changed meanwhile", object.key));
                 Err(Failure { finding, follows: Follows::Retry })
+            }
+            Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
+                Err(self.refused(&api, &object.key, &status.message).await)
             }
             Ok(Err(error)) => Err(failure(&object.key.to_string(), &error)),
             Err(_) => Err(timeout(&object.key.to_string())),
