@@ -4,6 +4,8 @@
 //! structured-merge-diff). Taking the values at just these paths gives what we applied, whatever others have added, so that a hash is
 //! enough to see drift: another manager who changes one of our fields takes it from us.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -68,19 +70,43 @@ fn differing(planned: &Value, observed: &Value, path: &str, paths: &mut Vec<Stri
     }
 }
 
-/// Digest of anything that serialises.
+/// Digest of anything that serialises, as its type orders it. A grant's reconcile takes several, so that no tree of values is built for it.
 pub fn digest_of(value: &impl Serialize) -> Digest {
-    of(&serde_json::to_value(value).unwrap_or(Value::Null))
+    let mut hashed = Hashed(Sha256::new());
+    match serde_json::to_writer(&mut hashed, value) {
+        Ok(()) => hashed.digest(),
+        Err(_) => of(&Value::Null),
+    }
 }
 
 fn of(value: &Value) -> Digest {
-    let mut hasher = Sha256::new();
-    hasher.update(canonical(value).to_string().as_bytes());
-    let mut digest = [0; 16];
-    for (to, from) in digest.iter_mut().zip(hasher.finalize()) {
-        *to = from;
+    let mut hashed = Hashed(Sha256::new());
+    hashed.0.update(canonical(value).to_string().as_bytes());
+    hashed.digest()
+}
+
+/// What was written to it, hashed.
+struct Hashed(Sha256);
+
+impl Hashed {
+    fn digest(self) -> Digest {
+        let mut digest = [0; 16];
+        for (to, from) in digest.iter_mut().zip(self.0.finalize()) {
+            *to = from;
+        }
+        Digest(digest)
     }
-    Digest(digest)
+}
+
+impl io::Write for Hashed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Without nulls and empty collections, which the API server may drop. Maps are ordered already.
