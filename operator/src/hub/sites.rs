@@ -116,9 +116,11 @@ impl Sites {
         }
     }
 
-    /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it. Returns what was sent and is to be answered.
-    pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) -> Vec<(SiteKey, Arc<Intent>)> {
-        let sent = intents.iter().filter_map(|(key, intent)| Some((key.clone(), self.put(key, intent)?))).collect();
+    /// Sends these intents for a resource to their parts, and withdraws it from any other part that was sent it. Returns what was sent and is to be
+    /// answered.
+    pub fn assign<'a>(&mut self, owner: &OwnerRef, intents: impl Iterator<Item = (&'a SiteKey, &'a Intent)>) -> Vec<(SiteKey, Arc<Intent>)> {
+        let intents: BTreeMap<&SiteKey, &Intent> = intents.collect();
+        let sent = intents.iter().filter_map(|(key, intent)| Some(((*key).clone(), self.put(key, intent)?))).collect();
         let withdrawn: Vec<SiteKey> = self.recipients.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
         for key in withdrawn {
             if let Some(worked) = self.sites.get_mut(&key)

@@ -54,6 +54,13 @@ impl Holders {
         self.by_owner.get(owner).cloned().unwrap_or_default()
     }
 
+    /// The parts that have reported something of a resource, or were sent it and have not answered.
+    pub fn evident(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
+        let mut parts = self.of(owner);
+        parts.extend(self.unanswered(owner).cloned());
+        parts
+    }
+
     /// The resources of which a part holds something.
     pub fn at(&self, key: &SiteKey) -> impl Iterator<Item = &OwnerRef> {
         self.by_part.get(key).into_iter().flatten()

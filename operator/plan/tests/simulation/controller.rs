@@ -290,7 +290,9 @@ impl Controller {
             self.schedule.add(owner);
         }
         if report.synced {
-            self.synced.insert(key.clone());
+            if self.synced.insert(key.clone()) {
+                self.cache.grants().for_each(|(owner, _)| self.schedule.add(owner.clone()));
+            }
             self.send_tombstones(&key, &report);
         }
         if newly_synced {

@@ -128,8 +128,9 @@ impl Controller {
     }
 
     /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
-    fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
-        for (key, intent) in intents {
+    fn assign<'a>(&mut self, owner: &OwnerRef, intents: impl Iterator<Item = (&'a SiteKey, &'a Intent)>) {
+        let intents: BTreeMap<&SiteKey, &Intent> = intents.collect();
+        for (key, intent) in &intents {
             self.send(key, intent);
         }
         for (_, worked) in self.sites.iter_mut().filter(|(key, _)| !intents.contains_key(*key)) {
@@ -173,7 +174,7 @@ impl Controller {
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
         let mut projection = project::pool(&self.cache, owner, &holders);
         self.number(&mut projection.sites);
-        self.assign(owner, &projection.sites);
+        self.assign(owner, projection.sites.iter());
         let outcome = aggregate::pool(&self.cache, pool, &projection, &self.about(owner), &self.reports, time(now));
         if outcome.finished {
             return Some(Write::RemoveFinalizer);
@@ -196,7 +197,8 @@ impl Controller {
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
         let projection = projection?;
-        self.assign(owner, &projection.sites);
+        let evident = self.holders.evident(owner);
+        self.assign(owner, projection.sites.iter().filter(|(key, _)| projection.is_sent(key, &evident)));
         if let Some(wake) = projection.wake {
             self.schedule.add_at(owner.clone(), ms(wake).min(now + DAY).max(now) + 1);
         }

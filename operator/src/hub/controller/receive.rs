@@ -71,7 +71,10 @@ impl Hub {
         changed.into_iter().for_each(|owner| self.schedule.add(owner));
         if report.synced {
             let held: BTreeSet<OwnerRef> = report.held.keys().cloned().collect();
-            self.synced.insert(key.clone());
+            if self.synced.insert(key.clone()) {
+                // It counts no more as a part that may hold something of any grant: it says what it holds.
+                self.cache.grants().for_each(|(owner, _)| self.schedule.add(owner.clone()));
+            }
             held.iter().for_each(|owner| self.send_tombstone(&key, owner));
             self.sites.forget_tombstones(&key, &held);
         }

@@ -304,6 +304,44 @@ async fn a_report_does_not_answer_an_intent_that_came_back_after_another() {
     assert_eq!(may_give(&world), json!(false));
 }
 
+/// After a restart nothing tells yet which part holds what. Each says so once it is synced, so that only an end is sent everywhere before that.
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_goes_on_is_sent_to_nobody_who_neither_is_named_nor_holds_it() {
+    let (mut world, mut esch) = at_two_sites().await;
+    world.put(at_bissen("Active"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stored = [&bissen().factory, &OwnerRef::new(Kind::GPUPool, "ardenne", "h100"), &voxelia()].map(|owner| world.object(owner).unwrap());
+    esch.received();
+    let mut again = world.restart().await;
+    stored.into_iter().for_each(|object| again.put(object));
+    again.listed();
+    let mut esch = again.worker(&SiteKey::new(bissen().factory, "esch")).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(esch.last_intent_of(&voxelia()), None);
+    esch.send(FromSite::Site(Box::new(holding(&[voxelia()]))));
+    let intent = esch.intent_of(&voxelia()).await;
+    assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. })), "it holds it: {intent:?}");
+    // Bissen does not answer since the restart, and would be asked as well if it were not named.
+    let mut bissen = again.worker(&bissen()).await;
+    assert!(bissen.last_intent_of(&voxelia()).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_grant_goes_to_every_part_that_has_not_told_what_it_holds() {
+    let (mut world, mut esch) = at_two_sites().await;
+    world.put(at_bissen("Active"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stored = [&bissen().factory, &OwnerRef::new(Kind::GPUPool, "ardenne", "h100")].map(|owner| world.object(owner).unwrap());
+    esch.received();
+    let mut again = world.restart().await;
+    stored.into_iter().for_each(|object| again.put(object));
+    again.put(at_bissen("Revoked"));
+    again.listed();
+    let mut esch = again.worker(&SiteKey::new(bissen().factory, "esch")).await;
+    let intent = esch.intent_of(&voxelia()).await;
+    assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. })), "{intent:?}");
+}
+
 /// What another worker did to an intent in between was never told.
 #[tokio::test(start_paused = true)]
 async fn a_report_of_a_former_worker_does_not_answer_what_the_next_one_is_sent() {

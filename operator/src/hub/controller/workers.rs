@@ -90,8 +90,8 @@ impl Hub {
         concerned.into_iter().for_each(|owner| self.schedule.add(owner));
     }
 
-    /// Sends a resource's intents to these parts, and withdraws it from all others.
-    pub(super) fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<SiteKey, Intent>) {
+    /// Sends these intents for a resource to their parts, and withdraws it from all others.
+    pub(super) fn assign<'a>(&mut self, owner: &OwnerRef, intents: impl Iterator<Item = (&'a SiteKey, &'a Intent)>) {
         for (key, intent) in self.sites.assign(owner, intents) {
             self.holders.sent(&key, &intent);
         }

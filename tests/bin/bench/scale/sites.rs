@@ -8,7 +8,7 @@ use aifactory_operator::hub::StartWorker;
 use aifactory_operator::transport::{FromSite, SiteSender, ToSite, WorkerSender};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::digest::digest_of;
-use aifactory_plan::model::intent::{Body, Intent};
+use aifactory_plan::model::intent::{Body, Desired, Intent};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, GrantDetail, Held, HeldChange, PoolDetail, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use tokio::runtime::Handle;
@@ -76,16 +76,20 @@ impl Site {
 
     fn put(&self, intent: &Intent) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.entry(self.key.clone()).or_default().insert(intent.owner.clone()) {
-            let change = HeldChange { owner: intent.owner.clone(), held: Some(Held::Live), orphan: false };
+        let held = held.entry(self.key.clone()).or_default();
+        let ended = matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. }));
+        let changed = if ended { held.remove(&intent.owner) } else { held.insert(intent.owner.clone()) };
+        if changed {
+            let change = HeldChange { owner: intent.owner.clone(), held: (!ended).then_some(Held::Live), orphan: false };
             self.hub.send(FromSite::Held(vec![change]));
         }
-        self.hub.send(FromSite::About(Box::new(report(intent))));
+        self.hub.send(FromSite::About(Box::new(report(intent, ended))));
     }
 }
 
-fn report(intent: &Intent) -> Report {
+fn report(intent: &Intent, ended: bool) -> Report {
     let detail = match &intent.body {
+        Body::Grant(_) if ended => Detail::Grant(GrantDetail { access_removed: true, ..GrantDetail::default() }),
         Body::Pool(_) => Detail::Pool(PoolDetail { wanted: 16, ready: 16, gpus: 64, allocated: Some(8), ..PoolDetail::default() }),
         Body::Grant(grant) => Detail::Grant(GrantDetail {
             members_wanted: 1,
@@ -100,7 +104,7 @@ fn report(intent: &Intent) -> Report {
         uid: intent.uid.clone(),
         generation: intent.generation,
         answers: digest_of(intent),
-        phase: SitePhase::Bound,
+        phase: if ended { SitePhase::Gone } else { SitePhase::Bound },
         settled: true,
         findings: Vec::new(),
         detail,
