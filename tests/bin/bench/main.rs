@@ -64,5 +64,6 @@ async fn federation(table: &mut table::Table, grants: usize) -> Result<(), Failu
     table.reference("writes_per_second", bare.objects as f64 / bare.seconds);
     rows::bulk(&bench, table, grants, bare.seconds).await?;
     rows::change(&bench, table).await?;
+    rows::rest(&bench, table).await?;
     Ok(())
 }

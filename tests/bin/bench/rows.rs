@@ -282,3 +282,28 @@ pub async fn change(bench: &Bench, table: &mut Table) -> Result<(), Failure> {
     table.add("P4", "hub status writes per change of a grant", format!("{per_change:.2}"), "≤ 2", per_change <= 2.0);
     Ok(())
 }
+
+/// P13: nothing to do, with all grants of the rows before.
+pub async fn rest(bench: &Bench, table: &mut Table) -> Result<(), Failure> {
+    eventually(Duration::from_secs(120), "every status is written", async || {
+        let metrics = bench.operator.metrics().await?;
+        let waiting = ["aifactory_workqueue_depth", "aifactory_status_writes_pending"].map(|name| metrics.sum(name, &[]).unwrap_or_default());
+        if waiting == [0.0, 0.0] { Ok(()) } else { Err(format!("queued, pending: {waiting:?}").into()) }
+    })
+    .await?;
+    let marks = bench.federation.clusters().map(|cluster| Ok((cluster, cluster.audit().mark()?))).collect::<Result<Vec<_>, Failure>>()?;
+    let before = bench.operator.usage()?;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let cpu = (bench.operator.usage()?.cpu - before.cpu).as_secs_f64();
+    let mut writes = 0;
+    for (cluster, mark) in marks {
+        let written = cluster.audit().since(mark)?.writes();
+        writes += written.only(|request| request.user.contains("aifactory") && request.resource != "leases").len();
+    }
+    let grants = bench.api::<AccessGrant>().list(&ListParams::default()).await?.items.len();
+    table.figure("P13", "cpu_seconds_a_minute", cpu);
+    table.figure("P13", "writes_a_minute", writes as f64);
+    let text = format!("{cpu:.2} s, {writes} writes");
+    table.add("P13", format!("CPU of a minute at rest, {grants} grants × 2 sites"), text, "≤ 0.2 s, 0 writes", cpu <= 0.2 && writes == 0);
+    Ok(())
+}
