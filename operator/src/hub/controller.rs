@@ -118,6 +118,8 @@ pub struct Hub {
     known_retry_at: Option<Instant>,
     /// When the hub looks next whether the known parts are still stored; `None`: it is looking.
     known_check_at: Option<Instant>,
+    /// Counts writes of the record, to tell which reads are older than one.
+    known_writes: u64,
     site_reports: BTreeMap<SiteKey, SiteReport>,
     /// The configuration that the admins of sites keep, as last reported.
     site_configs: BTreeMap<SiteKey, SiteConfig>,
@@ -185,6 +187,7 @@ impl Hub {
             known_from_status: None,
             known_retry_at: None,
             known_check_at: Some(Instant::now() + KNOWN_CHECK),
+            known_writes: 0,
             site_reports: BTreeMap::new(),
             site_configs: BTreeMap::new(),
             reports: ReportIndex::default(),

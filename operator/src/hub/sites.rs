@@ -110,8 +110,9 @@ impl Sites {
     /// Gives intents the serials under which they were sent, or are to be sent.
     pub fn number(&self, intents: &mut BTreeMap<SiteKey, Intent>) {
         for (key, intent) in intents {
-            if let Some(worked) = self.sites.get(key) {
-                worked.sent.number(intent);
+            // While a part has no worker, as after a panic, what the last one was sent counts.
+            if let Some(sent) = self.sites.get(key).map(|worked| &worked.sent).or_else(|| self.former.get(key)) {
+                sent.number(intent);
             }
         }
     }
@@ -224,6 +225,11 @@ impl Sites {
     /// Whether one of these parts is reached with such a credential.
     pub fn used(&self, is: &impl Fn(&CredentialSource) -> bool, counts: &impl Fn(&SiteKey) -> bool) -> bool {
         self.sites.iter().any(|(key, worked)| counts(key) && is(&worked.source))
+    }
+
+    /// When a part whose worker has panicked may have another one; `None`: it has one, or may have one now.
+    pub fn resting_until(&self, key: &SiteKey) -> Option<Instant> {
+        self.resting.get(key).filter(|until| **until > Instant::now()).copied()
     }
 
     /// Ends the worker of a part because it has panicked; the next one begins after a pause.

@@ -44,6 +44,11 @@ impl Holders {
         }
     }
 
+    /// The resources of which a part has not answered the last intent.
+    pub fn unanswered_at(&self, key: &SiteKey) -> impl Iterator<Item = &OwnerRef> {
+        self.unanswered.get(key).into_iter().flat_map(BTreeMap::keys)
+    }
+
     /// The parts that have not answered the last intent for a resource.
     pub fn unanswered(&self, owner: &OwnerRef) -> impl Iterator<Item = &SiteKey> {
         self.unanswered.iter().filter(move |(_, sent)| sent.contains_key(owner)).map(|(key, _)| key)

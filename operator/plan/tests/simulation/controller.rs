@@ -296,6 +296,8 @@ impl Controller {
             self.send_tombstones(&key, &report);
         }
         if newly_synced {
+            let concerned: Vec<OwnerRef> = self.holders.unanswered_at(&key).cloned().collect();
+            concerned.into_iter().for_each(|owner| self.schedule.add(owner));
             let sent = self.sites.get(&key).map(|worked| &worked.sent);
             self.holders.resynced(&key, |owner| sent.is_some_and(|sent| sent.contains(owner)));
             self.resend(&key);

@@ -198,7 +198,8 @@ impl Controller {
         self.ledgers.insert(owner.clone(), ledger);
         let projection = projection?;
         let evident = self.holders.evident(owner);
-        self.assign(owner, projection.sites.iter().filter(|(key, _)| projection.is_sent(key, &evident)));
+        let lost = project::lost_its_status(&self.cache, owner, time(self.begun));
+        self.assign(owner, projection.sites.iter().filter(|(key, _)| lost || projection.is_sent(key, &evident)));
         if let Some(wake) = projection.wake {
             self.schedule.add_at(owner.clone(), ms(wake).min(now + DAY).max(now) + 1);
         }

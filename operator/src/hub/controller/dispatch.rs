@@ -107,7 +107,7 @@ impl Hub {
                 None => self.schedule.done(&owner),
             },
             Finished::KnownStored(known, result) => self.known_stored(known, result),
-            Finished::KnownRead(result) => self.known_read(result),
+            Finished::KnownRead(writes, result) => self.known_read(writes, result),
             Finished::SecretReleased(secret, true) => self.releases.done(&secret),
             Finished::SecretReleased(secret, false) => self.releases.failed(&secret, now),
             Finished::ProtectionStored(stored) => {

@@ -85,6 +85,7 @@ impl Hub {
     }
 
     fn write_known(&mut self) {
+        self.known_writes += 1;
         let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
         let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
         self.spawn(Finished::KnownStored(known.clone(), panicked), async move {
@@ -102,15 +103,16 @@ impl Hub {
         self.known_check_at = None;
         let (client, namespace) = (self.settings.client.clone(), self.settings.namespace.clone());
         let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
-        self.spawn(Finished::KnownRead(panicked), async move { Finished::KnownRead(known_sites::load(&client, &namespace).await) });
+        let writes = self.known_writes;
+        self.spawn(Finished::KnownRead(writes, panicked), async move { Finished::KnownRead(writes, known_sites::load(&client, &namespace).await) });
     }
 
-    pub(super) fn known_read(&mut self, result: Result<Option<KnownSites>, KnownSitesError>) {
+    pub(super) fn known_read(&mut self, writes: u64, result: Result<Option<KnownSites>, KnownSitesError>) {
         self.known_check_at = Some(Instant::now() + KNOWN_CHECK);
         match result {
             Ok(found) if found.clone().unwrap_or_default() == self.known => {}
-            // The set is being changed.
-            Ok(_) if self.storing_known || self.known != self.cache.known => {}
+            // The set is being changed, or was since the read began.
+            _ if self.storing_known || self.known != self.cache.known || writes != self.known_writes => {}
             Err(error @ (KnownSitesError::Api { .. } | KnownSitesError::Timeout { .. })) => {
                 tracing::debug!(%error, "The record of sites that may hold something could not be read");
             }

@@ -26,8 +26,8 @@ pub(super) enum Finished {
     Released(OwnerRef, bool),
     ProtectionStored(bool),
     KnownStored(KnownSites, Result<(), KnownSitesError>),
-    /// What is stored of the known parts was read.
-    KnownRead(Result<Option<KnownSites>, KnownSitesError>),
+    /// What is stored of the known parts was read, after so many writes.
+    KnownRead(u64, Result<Option<KnownSites>, KnownSitesError>),
     SecretReleased(SecretName, bool),
 }
 

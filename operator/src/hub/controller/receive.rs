@@ -11,7 +11,6 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Hub;
-use crate::supervise::PAUSE;
 use crate::telemetry::access_log;
 use crate::transport::{FromSite, Received};
 
@@ -50,8 +49,7 @@ impl Hub {
         let problem = Finding::note(Reason::InternalError, "the operator failed while working on the site; its log says where");
         self.site_reports.insert(key.clone(), SiteReport { problem: Some(problem), ..SiteReport::default() });
         self.queue_dependents(&key.factory);
-        self.schedule.add(key.factory.clone());
-        self.schedule.add_at(key.factory, now + PAUSE);
+        self.schedule.add(key.factory);
     }
 
     fn site_reported(&mut self, key: SiteKey, report: SiteReport) {
@@ -79,10 +77,10 @@ impl Hub {
             self.sites.forget_tombstones(&key, &held);
         }
         if newly_synced {
-            self.holders.resynced(&key, |owner| self.sites.is_recipient(&key, owner));
-            self.sites.resend(&key);
             // A new worker is sent what nobody else would think of: of grants that do not name its factory any more.
             self.queue_concerned(&key);
+            self.holders.resynced(&key, |owner| self.sites.is_recipient(&key, owner));
+            self.sites.resend(&key);
         }
         self.learn_of(&key);
         if moved {

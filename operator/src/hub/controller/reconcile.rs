@@ -140,7 +140,8 @@ impl Hub {
         self.ledgers.insert(owner.clone(), ledger);
         let Some(projection) = projection else { return Outcome::Nothing };
         let evident = self.holders.evident(owner);
-        self.assign(owner, projection.sites.iter().filter(|(key, _)| projection.is_sent(key, &evident)));
+        let lost = project::lost_its_status(&self.cache, owner, self.leading_since);
+        self.assign(owner, projection.sites.iter().filter(|(key, _)| lost || projection.is_sent(key, &evident)));
         if let Some(wake) = projection.wake {
             let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT);
             // The end of a grant is urgent, its begin is not.

@@ -342,6 +342,35 @@ async fn the_end_of_a_grant_goes_to_every_part_that_has_not_told_what_it_holds()
     assert!(matches!(&intent.body, Body::Grant(grant) if matches!(grant.desired, Desired::Ended { .. })), "{intent:?}");
 }
 
+/// It holds nothing, so that only its list, after it was synced again, says so: the hub must look at the grant once more.
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_waits_for_a_site_goes_on_when_a_new_worker_finds_nothing_there() {
+    let (mut world, mut esch) = at_two_sites().await;
+    esch.send(FromSite::Site(Box::new(holding(&[]))));
+    esch.intent_of(&voxelia()).await;
+    let mut bissen_site = world.worker(&bissen()).await;
+    bissen_site.send(FromSite::Site(Box::new(holding(&[]))));
+    let problem = Some(Finding::note(Reason::SiteUnreachable, "the site does not answer"));
+    esch.send(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
+    world.put(at_bissen("Revoked"));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    if let Some(intent) = bissen_site.last_intent_of(&voxelia()) {
+        bissen_site.send(FromSite::About(Box::new(fake::gone(&intent))));
+    }
+    esch.send(FromSite::Died);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let mut again = world.worker(&SiteKey::new(bissen().factory, "esch")).await;
+    again.send(FromSite::Site(Box::new(holding(&[]))));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    if let Some(intent) = again.last_intent_of(&voxelia()) {
+        again.send(FromSite::About(Box::new(fake::gone(&intent))));
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let status = world.object(&voxelia()).unwrap()["status"].clone();
+    let removed = status["conditions"].as_array().unwrap().iter().find(|found| found["type"] == "AccessRemoved").unwrap().clone();
+    assert_eq!(removed["status"], "True", "{removed}");
+}
+
 /// What another worker did to an intent in between was never told.
 #[tokio::test(start_paused = true)]
 async fn a_report_of_a_former_worker_does_not_answer_what_the_next_one_is_sent() {

@@ -58,6 +58,9 @@ impl Hub {
     fn ensure_worker(&mut self, key: &SiteKey, source: &CredentialSource) {
         let config = project::site_config(&self.cache, &self.known, &self.site_configs, key);
         let Some(intent) = project::site(&self.cache, &self.id, key, config) else { return };
+        if let Some(until) = self.sites.resting_until(key) {
+            self.schedule.add_at(key.factory.clone(), until);
+        }
         let before = self.sites.source(key).cloned();
         if self.sites.ensure(key, source, intent) {
             // A new worker has no intents yet, and the credential of the former one may not be needed any more.
@@ -84,9 +87,10 @@ impl Hub {
         self.release_unused(source);
     }
 
-    /// Queues every resource that a part was sent or that it holds.
+    /// Queues every resource that a part was sent, by this worker or an earlier one, or that it holds.
     pub(super) fn queue_concerned(&mut self, key: &SiteKey) {
-        let concerned: BTreeSet<OwnerRef> = self.sites.owners(key).into_iter().chain(self.holders.at(key).cloned()).collect();
+        let held = self.holders.at(key).chain(self.holders.unanswered_at(key)).cloned();
+        let concerned: BTreeSet<OwnerRef> = self.sites.owners(key).into_iter().chain(held).collect();
         concerned.into_iter().for_each(|owner| self.schedule.add(owner));
     }
 

@@ -34,7 +34,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, SiteSender, WorkerSender};
 use session::Session;
 use site_config::OwnConfig;
-use sync::{Pass, Scope};
+use sync::{Heard, Pass, Scope};
 
 /// How often everything is read anew: what somebody else has changed is back after that.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -76,8 +76,7 @@ struct SlurmDriver {
     wake: BTreeMap<OwnerRef, Instant>,
     /// How far the removal of associations is.
     removals: RemovalProgress,
-    /// Accounts of which slurmctld has said in this session that nobody may submit jobs there.
-    confirmed: BTreeSet<AccountName>,
+    heard: Heard,
     usage: Option<Usage>,
     /// The users of each account who had jobs when records were last read.
     busy: BTreeMap<AccountName, BTreeSet<UserName>>,
@@ -119,7 +118,7 @@ impl SlurmDriver {
             partitions: None,
             wake: BTreeMap::new(),
             removals: RemovalProgress::default(),
-            confirmed: BTreeSet::new(),
+            heard: Heard::default(),
             usage: Some(Usage::default()),
             busy: BTreeMap::new(),
             usage_at: now,
@@ -206,7 +205,7 @@ impl SlurmDriver {
             DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
             self.config(),
             self.busy.clone(),
-            (self.removals.clone(), self.confirmed.clone()),
+            (self.removals.clone(), self.heard.clone()),
             claim,
         );
         pass.ending.clone_from(&self.ending);

@@ -54,6 +54,11 @@ pub fn plan_gone(
                 planner.lock(&record);
                 planner.phase = SitePhase::Locked;
             }
+            // What does not say until when it is kept is not deleted.
+            OrphanPolicy::Delete if record.is_unread() => {
+                planner.lock(&record);
+                planner.phase = SitePhase::Locked;
+            }
             OrphanPolicy::Delete if view.policy.keep_namespaces => {
                 planner.lock(&record);
                 planner.kept_by_site();

@@ -199,9 +199,10 @@ pub fn held(snapshot: &Snapshot, scope: &SlurmScope) -> BTreeMap<OwnerRef, HeldA
     let owners: BTreeSet<OwnerRef> = said.chain(marked).collect();
     owners
         .into_iter()
-        .filter_map(|owner| {
+        .map(|owner| {
             let found = Found::read(snapshot, scope, &owner, &Known::default());
-            Some((owner, HeldAccount { account: found.account, record: found.record? }))
+            let record = found.record.unwrap_or_else(|| Record::unread(scope, &owner));
+            (owner, HeldAccount { account: found.account, record })
         })
         .collect()
 }

@@ -43,7 +43,8 @@ pub struct GrantProjection {
 
 impl GrantProjection {
     /// Whether a part is sent its intent. The end of a grant goes to every part that may hold something of it. Of one that goes on, a part that neither
-    /// is named nor is among `evident`, those which have reported something of it or were sent it, tells by itself what it holds, once it is synced.
+    /// is named nor is among `evident`, those which have reported something of it or were sent it, tells by itself what it holds, once it is synced. Of one
+    /// that has lost its status see [`super::lost_its_status`].
     pub fn is_sent(&self, key: &SiteKey, evident: &BTreeSet<SiteKey>) -> bool {
         self.asked.ended() || self.placed.contains(key) || evident.contains(key)
     }

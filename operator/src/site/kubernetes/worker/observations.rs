@@ -237,7 +237,9 @@ impl KubernetesDriver {
 
     fn writes_failed(&mut self, owner: &OwnerRef, failures: Vec<Failure>) {
         let now = Instant::now();
-        if failures.iter().any(|failure| failure.follows == Follows::Reconnect) {
+        // Without an answer nobody knows what the site has done, so that nothing is said of an owner before its objects are read again.
+        let unknown = failures.iter().any(|failure| failure.follows == Follows::Reconnect);
+        if unknown {
             self.core.connection.suspect(now);
         }
         let refused = failures.iter().all(|failure| failure.follows == Follows::Person);
@@ -247,7 +249,9 @@ impl KubernetesDriver {
         } else {
             self.schedule.failed(owner, now);
         }
-        self.report_only(owner);
+        if !unknown {
+            self.report_only(owner);
+        }
     }
 
     /// Brings the index up to date with the answers to writes, which were begun at this moment or later.

@@ -59,7 +59,7 @@ impl Driver for SlurmDriver {
     fn begin(&mut self, _: u64, _: &SiteIntent, found: Found) -> (Session, Fingerprint) {
         self.own_config.learn(found.config);
         // slurmdbd, or slurmctld, may be another process than before.
-        self.confirmed.clear();
+        self.heard.confirmed.clear();
         self.resync_at = Instant::now();
         self.usage_at = Instant::now();
         (found.session, found.fingerprint)

@@ -25,10 +25,11 @@ impl SlurmDriver {
         self.passing = false;
         self.removals = pass.removals;
         if !self.core.connection.is(session) {
+            self.heard.removed_from.extend(pass.heard.removed_from);
             self.resync_at = Instant::now();
             return;
         }
-        self.confirmed = pass.confirmed;
+        self.heard = pass.heard;
         let now = Instant::now();
         match pass.result {
             Ok(found) => {

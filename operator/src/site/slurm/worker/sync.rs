@@ -3,6 +3,8 @@
 
 mod heard;
 
+pub(super) use heard::Heard;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,10 +47,7 @@ pub(super) struct Pass {
     policy: SitePolicy,
     busy: BTreeMap<AccountName, BTreeSet<UserName>>,
     pub removals: RemovalProgress,
-    /// Accounts of which slurmctld has said in this session that nobody may submit jobs there.
-    pub confirmed: BTreeSet<AccountName>,
-    /// Accounts from which this pass has removed somebody.
-    removed_from: BTreeSet<AccountName>,
+    pub heard: Heard,
     /// The id of the claim under which it writes; `None`: it only reads.
     claim: Option<String>,
     pub result: Result<Found, NoClaim>,
@@ -78,32 +77,16 @@ impl Pass {
         desired: DesiredSet,
         config: Option<SiteConfig>,
         busy: BTreeMap<AccountName, BTreeSet<UserName>>,
-        progress: (RemovalProgress, BTreeSet<AccountName>),
+        (removals, heard): (RemovalProgress, Heard),
         claim: Option<String>,
     ) -> Self {
-        let (removals, confirmed) = progress;
         let mut policy = config.as_ref().map(|config| SitePolicy::parse(&config.policy)).unwrap_or_default();
         // Until the site's config is read it may be that nothing is to be given.
         policy.paused |= config.is_none();
         let scope = slurm_accounts::scope(&site);
         let DesiredSet { intents, tombstones: gone } = desired;
         let ending = BTreeMap::new();
-        Self {
-            about,
-            site,
-            scope,
-            intents,
-            gone,
-            ending,
-            config,
-            policy,
-            busy,
-            removals,
-            confirmed,
-            removed_from: BTreeSet::new(),
-            claim,
-            result: Ok(Found::default()),
-        }
+        Self { about, site, scope, intents, gone, ending, config, policy, busy, removals, heard, claim, result: Ok(Found::default()) }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
@@ -178,7 +161,7 @@ impl Pass {
         for (_, call) in calls.iter().filter(|(owner, call)| made(owner, call)) {
             self.removals.record(call);
             if let Call::DeleteRow(key) = call {
-                self.removed_from.insert(key.account.clone());
+                self.heard.removed_from.insert(key.account.clone());
             }
         }
         for (owner, call, error) in failures {

@@ -18,9 +18,19 @@ use crate::site::slurm::read;
 /// How long slurmctld may take to work a change in.
 const WORKS_IN: Duration = Duration::from_secs(1);
 
+/// What slurmctld was asked about so far.
+#[derive(Clone, Debug, Default)]
+pub(in crate::site::slurm::worker) struct Heard {
+    /// Accounts of which it has said in this session that nobody may submit jobs there.
+    pub confirmed: BTreeSet<AccountName>,
+    /// Accounts from which somebody was removed, and of which it has not said that it knows.
+    pub removed_from: BTreeSet<AccountName>,
+}
+
 impl Pass {
-    /// Asks slurmctld about accounts whose access is gone by the database and was not seen gone by slurmctld in this session. Only a person helps where
-    /// it has not heard: an association that is made and deleted once more has another id, and slurmctld keeps the first.
+    /// Asks slurmctld about accounts from which somebody was removed, or whose access is gone by the database and was not seen gone by slurmctld in this
+    /// session. Only a person helps where it has not heard: an association that is made and deleted once more has another id, and slurmctld keeps the
+    /// first.
     pub(super) async fn confirm(&mut self, client: &SlurmClient, snapshot: &Snapshot, found: &mut Found) -> Result<(), SlurmError> {
         let asked = self.unconfirmed(snapshot, found);
         let accounts: BTreeSet<AccountName> = asked.values().cloned().collect();
@@ -28,20 +38,20 @@ impl Pass {
             return Ok(());
         }
         let mut stale = stale(client, snapshot, &accounts).await?;
-        if !stale.is_empty() {
+        if !matches!(&stale, Ok(stale) if stale.is_empty()) {
             tokio::time::sleep(WORKS_IN).await;
             stale = self::stale(client, snapshot, &accounts).await?;
         }
         for (owner, account) in asked {
-            let left: Vec<String> = stale.iter().filter(|key| key.account == account).map(ToString::to_string).collect();
-            if left.is_empty() {
-                self.confirmed.insert(account);
+            let Some(problem) = problem(&stale, &account) else {
+                self.heard.removed_from.remove(&account);
+                self.heard.confirmed.insert(account);
                 continue;
-            }
+            };
             if let Some(plan) = found.plans.get_mut(&owner) {
                 plan.detail.access_removed = false;
             }
-            found.failures.entry(owner).or_default().push(not_heard(&left));
+            found.failures.entry(owner).or_default().push(problem);
         }
         Ok(())
     }
@@ -52,11 +62,11 @@ impl Pass {
         for (owner, plan) in &found.plans {
             let account = found.held.get(owner).map_or_else(|| self.scope.account(owner), |held| held.account.clone());
             if !plan.detail.access_removed {
-                self.confirmed.remove(&account);
+                self.heard.confirmed.remove(&account);
             }
             let finished = plan.calls.is_empty() && !found.unfinished.contains(owner);
-            let closed = plan.detail.access_removed && !self.confirmed.contains(&account);
-            if finished && snapshot.accounts.contains_key(&account) && (closed || self.removed_from.contains(&account)) {
+            let closed = plan.detail.access_removed && !self.heard.confirmed.contains(&account);
+            if finished && snapshot.accounts.contains_key(&account) && (closed || self.heard.removed_from.contains(&account)) {
                 asked.insert(owner.clone(), account);
             }
         }
@@ -64,18 +74,26 @@ impl Pass {
     }
 }
 
-/// The associations of users in these accounts that slurmctld goes by and that the database does not have.
-async fn stale(client: &SlurmClient, snapshot: &Snapshot, accounts: &BTreeSet<AccountName>) -> Result<BTreeSet<RowKey>, SlurmError> {
-    let known = match read::users_in_force(client, accounts).await {
-        Ok(known) => known,
-        Err(error) if error.is_transport() => return Err(error),
-        // A release that does not tell, or an admin who does not let it: the database's word stands.
-        Err(error) => {
-            tracing::debug!(%error, "slurmctld does not tell which associations it goes by");
-            return Ok(BTreeSet::new());
-        }
+/// The associations of users in accounts that slurmctld goes by and that the database does not have; or why it does not tell.
+type Stale = Result<BTreeSet<RowKey>, SlurmError>;
+
+async fn stale(client: &SlurmClient, snapshot: &Snapshot, accounts: &BTreeSet<AccountName>) -> Result<Stale, SlurmError> {
+    match read::users_in_force(client, accounts).await {
+        Ok(known) => Ok(Ok(known.into_iter().filter(|key| !snapshot.rows.contains_key(key)).collect())),
+        Err(error) if error.is_transport() => Err(error),
+        // A release that does not serve it, or an admin who does not let the operator see it: the database's word stands.
+        Err(SlurmError::Forbidden | SlurmError::UnknownVersion(_)) => Ok(Ok(BTreeSet::new())),
+        Err(error) => Ok(Err(error)),
+    }
+}
+
+/// Why access to an account can not be called gone.
+fn problem(stale: &Stale, account: &AccountName) -> Option<Finding> {
+    let left: Vec<String> = match stale {
+        Ok(stale) => stale.iter().filter(|key| key.account == *account).map(ToString::to_string).collect(),
+        Err(error) => return Some(Finding::note(Reason::NotWritten, format!("slurmctld does not tell which associations it goes by: {error}"))),
     };
-    Ok(known.into_iter().filter(|key| !snapshot.rows.contains_key(key)).collect())
+    (!left.is_empty()).then(|| not_heard(&left))
 }
 
 fn not_heard(left: &[String]) -> Finding {
