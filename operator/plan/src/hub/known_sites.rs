@@ -62,16 +62,16 @@ pub enum Membership {
 impl KnownSites {
     /// What a report of a part about itself means. `any_access` says whether a report about a grant says that members still have access there.
     pub fn membership(&self, key: &SiteKey, report: &SiteReport, any_access: impl FnOnce() -> bool) -> Membership {
-        let pending = |reason: Reason| report.problem.as_ref().is_some_and(|problem| problem.reason == reason);
+        let says = |reason: Reason| report.problem.as_ref().is_some_and(|problem| problem.reason == reason);
         let known = self.0.get(key);
         let live = report.held.values().any(|held| *held != Held::Retained);
         // Two that found the cluster free at the same time were both stored; whom it refuses has never been let in.
-        let refused = pending(Reason::SiteClaimed) && known.is_some_and(|known| !known.entered);
+        let refused = says(Reason::SiteClaimed) && known.is_some_and(|known| !known.entered);
         if refused || (report.released && report.synced && !live && !any_access()) {
             return Membership::Leaves;
         }
         // The worker has made contact, and waits before it writes.
-        let waits = !report.reachable && pending(Reason::Pending);
+        let waits = !report.reachable && says(Reason::Pending);
         let met = report.reachable && (!report.released || live);
         let identity = &report.cluster_uid;
         let is_news = known.is_none_or(|known| (identity.is_some() && known.identity != *identity) || (met && !known.entered));

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,8 +174,7 @@ impl Applier {
             }
             // Another client has deleted it meanwhile, or has made another in its place; the watch delivers that.
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || (status.code == 422 && status.message.contains("metadata.uid:")) => {
-                let finding = Finding::note(Reason::InProgress, format!("{} changed meanwhile", object.key));
-                Err(Failure { finding, follows: Follows::Retry })
+                Err(changed(&object.key.to_string()))
             }
             Ok(Err(kube::Error::Api(status))) if status.code == 403 || status.code == 422 => {
                 Err(self.refused(&api, &object.key, &status.message).await)
@@ -296,7 +296,7 @@ impl Applier {
             Ok(Err(kube::Error::Api(status)))
                 if status.is_conflict() || (status.code == 422 && !status.message.contains("ValidatingAdmissionPolicy")) =>
             {
-                Err(Failure { finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")), follows: Follows::Retry })
+                Err(changed(&what))
             }
             Ok(Err(error)) => Err(failure(&what, &error)),
             Err(_) => Err(timeout(&what)),
@@ -305,12 +305,13 @@ impl Applier {
 }
 
 /// What is sent: with the UID, for which the API server refuses to create what is not there any more.
-fn content_of(object: &Object) -> Value {
+fn content_of(object: &Object) -> Cow<'_, Value> {
+    let Some(uid) = &object.updates else { return Cow::Borrowed(&object.content) };
     let mut content = object.content.clone();
-    if let Some((uid, metadata)) = object.updates.as_ref().zip(content.get_mut("metadata").and_then(Value::as_object_mut)) {
+    if let Some(metadata) = content.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.insert("uid".to_owned(), Value::String(uid.clone()));
     }
-    content
+    Cow::Owned(content)
 }
 
 /// Whether the site has changed an object on its way in: the fields that we own differ from what was sent.
@@ -361,6 +362,10 @@ impl Failure {
         let follows = if self.follows == Follows::Person { Follows::Retry } else { self.follows };
         Self { follows, ..self }
     }
+}
+
+fn changed(what: &str) -> Failure {
+    Failure { finding: Finding::note(Reason::InProgress, format!("{what} changed meanwhile")), follows: Follows::Retry }
 }
 
 fn timeout(what: &str) -> Failure {

@@ -75,10 +75,8 @@ async fn associations(
 
 /// The associations of users that slurmctld goes by in these accounts, whatever the database says.
 pub async fn users_in_force(client: &SlurmClient, accounts: &BTreeSet<AccountName>) -> Result<BTreeSet<RowKey>, SlurmError> {
-    let ask = |list: String| async move {
-        answer::users_in_force(client.get(Api::Slurm, "shares/", &[("accounts", &list)]).await?, accounts).map(Vec::from_iter)
-    };
-    Ok(stream::iter(lists(accounts)).map(ask).buffer_unordered(AT_ONCE).try_concat().await?.into_iter().collect())
+    let ask = |list: String| async move { answer::users_in_force(client.get(Api::Slurm, "shares/", &[("accounts", &list)]).await?, accounts) };
+    stream::iter(lists(accounts)).map(ask).buffer_unordered(AT_ONCE).try_concat().await
 }
 
 /// The clusters of the database that have associations of an account.

@@ -49,7 +49,7 @@ impl Planner<'_> {
         self.not_before_it_is_written(&mut plan);
         if ended.cancels(self.now) {
             plan.step(Purpose::Establish, vec![Action::EndWork { namespace: self.namespace.clone() }]);
-            plan.step(Purpose::Establish, vec![Action::Apply(self.locked(&ended.cancelled(self.now), found).update_of(&found.uid))]);
+            plan.step(Purpose::Establish, applies(vec![self.locked(&ended.cancelled(self.now), found)], observed));
         }
         self.within_bounds(&mut plan);
         plan

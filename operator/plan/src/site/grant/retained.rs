@@ -64,7 +64,7 @@ pub fn plan_retained(site: &SiteIntent, ownership: &Ownership, retained: Retaine
     }
     if ended.cancels(now) {
         plan.step(Purpose::Establish, vec![Action::EndWork { namespace: name.clone() }]);
-        plan.step(Purpose::Establish, vec![Action::Apply(lock(&ended.cancelled(now)).update_of(&view.uid))]);
+        plan.step(Purpose::Establish, applies(vec![lock(&ended.cancelled(now))], objects));
     }
     plan
 }

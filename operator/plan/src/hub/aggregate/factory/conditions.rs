@@ -152,8 +152,8 @@ fn of_slurm(reason: Reason) -> bool {
 
 /// Also at sites and parts that left the spec: they have a row as long as they may hold something.
 fn orphan_names(view: &View<'_>) -> Vec<String> {
-    let key = |row: &FactorySiteStatus| SiteKey::new(view.owner.clone(), &row.name);
-    let parts = view.rows.iter().map(key).flat_map(|kubernetes| [kubernetes.other(), kubernetes].into_iter().rev());
+    let owner = || view.owner.clone();
+    let parts = view.rows.iter().flat_map(|row| [SiteKey::new(owner(), &row.name), SiteKey::slurm(owner(), &row.name)]);
     let reports = parts.filter_map(|key| Some((key.clone(), view.sites.get(&key)?)));
     reports
         .flat_map(|(key, report)| {
