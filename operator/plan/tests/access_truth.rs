@@ -264,16 +264,7 @@ fn done(intent: &Intent, held: bool) -> Report {
         ..GrantDetail::default()
     };
     let findings = body.only_if_held.iter().filter(|_| refused).map(|refusal| Finding::stalled(refusal.reason, refusal.message.clone())).collect();
-    Report {
-        owner: intent.owner.clone(),
-        uid: intent.uid.clone(),
-        generation: intent.generation,
-        answers: digest_of(intent),
-        phase,
-        settled: true,
-        findings,
-        detail: Detail::Grant(detail),
-    }
+    Report { findings, ..Report::answering(intent, phase, Detail::Grant(detail)) }
 }
 
 fn body(intent: &Intent) -> &GrantIntent {
@@ -1155,16 +1146,7 @@ fn a_cut_site_leaves_no_condition_of_a_pool_true_that_the_site_would_have_to_con
 
 fn pool_is_up(intent: &Intent) -> Report {
     let detail = PoolDetail { wanted: 1, ready: 1, gpus: 4, partition: Some((PartitionName::new("h100"), "Up".to_owned())), ..PoolDetail::default() };
-    Report {
-        owner: intent.owner.clone(),
-        uid: intent.uid.clone(),
-        generation: intent.generation,
-        answers: digest_of(intent),
-        phase: SitePhase::Bound,
-        settled: true,
-        findings: Vec::new(),
-        detail: Detail::Pool(detail),
-    }
+    Report::answering(intent, SitePhase::Bound, Detail::Pool(detail))
 }
 
 fn factory_status(hub: &Hub) -> AIFactoryStatus {

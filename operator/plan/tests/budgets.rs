@@ -11,7 +11,6 @@ use aifactory_plan::hub::ledger::Ledger;
 use aifactory_plan::hub::project;
 use aifactory_plan::hub::reports::ReportIndex;
 use aifactory_plan::model::budget;
-use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::id::{AccountName, ClusterName, HubId, PartitionName, QosName, UserName};
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
@@ -185,26 +184,19 @@ fn report(intent: &Intent, used: i64, limit: i64) -> Report {
         Body::Pool(_) => false,
     };
     let usage = EntryUsage { used, complete_through: Some(now()), surcharge: 30, closed, ..EntryUsage::default() };
-    Report {
-        owner: intent.owner.clone(),
-        uid: intent.uid.clone(),
-        generation: intent.generation,
-        answers: digest_of(intent),
-        phase: SitePhase::Bound,
-        settled: true,
-        findings: Vec::new(),
-        detail: Detail::Grant(GrantDetail {
-            members_wanted: 1,
-            members_bound: 1,
-            slurm: Some(SlurmDetail {
-                cluster: ClusterName::new("b"),
-                account: AccountName::new("grant-alpha"),
-                entries: BTreeMap::from([("main".to_owned(), entry)]),
-            }),
-            usage: BTreeMap::from([("main".to_owned(), usage)]),
-            ..GrantDetail::default()
-        }),
-    }
+    let slurm = SlurmDetail {
+        cluster: ClusterName::new("b"),
+        account: AccountName::new("grant-alpha"),
+        entries: BTreeMap::from([("main".to_owned(), entry)]),
+    };
+    let detail = GrantDetail {
+        members_wanted: 1,
+        members_bound: 1,
+        slurm: Some(slurm),
+        usage: BTreeMap::from([("main".to_owned(), usage)]),
+        ..GrantDetail::default()
+    };
+    Report::answering(intent, SitePhase::Bound, Detail::Grant(detail))
 }
 
 fn there() -> SiteReport {

@@ -258,6 +258,30 @@ pub struct GrantIntent {
     pub adopt_previous: bool,
 }
 
+impl GrantIntent {
+    /// A grant of this code without members and pools, which keeps nothing once it has ended.
+    pub fn bare(code: &str, desired: Desired) -> Self {
+        let end = End { running_work: RunningWork::Finish, grace_seconds: 0, retention_seconds: 0, after_retention: AfterRetention::Retain };
+        Self {
+            code: code.to_owned(),
+            organisation: String::new(),
+            desired,
+            only_if_held: None,
+            keep: false,
+            members: Vec::new(),
+            barred: Vec::new(),
+            pools: Vec::new(),
+            caps: MemberCaps::default(),
+            end,
+            not_after: Timestamp::MAX,
+            storage: "0".to_owned(),
+            egress: Vec::new(),
+            cross_site: None,
+            adopt_previous: false,
+        }
+    }
+}
+
 /// The desired state of a grant at a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Desired {

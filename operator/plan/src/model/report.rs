@@ -7,9 +7,9 @@ use aifactory_api::{OwnerRef, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::digest::Digest;
+use crate::model::digest::{Digest, digest_of};
 use crate::model::id::{AccountName, ClusterName, PartitionName, QosName, TenantNamespace};
-use crate::model::intent::SiteConfig;
+use crate::model::intent::{Intent, SiteConfig};
 
 /// The state of one resource at a site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +30,30 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// More, by kind of resource.
     pub detail: Detail,
+}
+
+impl Report {
+    /// The report that answers an intent at a site that holds just what it asks for.
+    pub fn answering(intent: &Intent, phase: SitePhase, detail: Detail) -> Self {
+        Self {
+            owner: intent.owner.clone(),
+            uid: intent.uid.clone(),
+            generation: intent.generation,
+            answers: digest_of(intent),
+            phase,
+            settled: true,
+            findings: Vec::new(),
+            detail,
+        }
+    }
+
+    /// The report that answers an intent by a plan for it. As long as not all of the plan is `done`, nothing has the phase that is planned, unless that is to
+    /// refuse.
+    pub fn planned(intent: &Intent, phase: SitePhase, done: bool, findings: Vec<Finding>, detail: Detail) -> Self {
+        let settled = done && phase != SitePhase::Pending;
+        let phase = if done || phase == SitePhase::Refused { phase } else { SitePhase::Pending };
+        Self { settled, findings, ..Self::answering(intent, phase, detail) }
+    }
 }
 
 /// The phase of a resource at a site.

@@ -325,15 +325,14 @@ impl SlurmWorker {
         let usage = |entry: &String| before.as_ref().and_then(|before| before.get(entry).cloned());
         let none = || EntryUsage { complete_through: Some(time(now)), ..EntryUsage::default() };
         detail.usage = entries.map(|entry| (entry.clone(), usage(entry).unwrap_or_else(none))).collect();
-        let phase = if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending };
-        self.send_report(&intent, phase, done && plan.phase != SitePhase::Pending, findings, Detail::Grant(detail));
+        self.send_report(Report::planned(&intent, plan.phase, done, findings, Detail::Grant(detail)));
     }
 
     fn report_pool(&mut self, owner: &OwnerRef) {
         let Some(intent) = self.intents.get(owner).cloned().filter(|_| self.held.is_some()) else { return };
         let Body::Pool(pool) = &intent.body else { return };
         let PoolEngine::Slurm { partition, .. } = &pool.engine else {
-            return self.send_report(&intent, SitePhase::Gone, true, Vec::new(), Detail::None);
+            return self.send_report(Report::answering(&intent, SitePhase::Gone, Detail::None));
         };
         let phase = match pool.presence {
             Presence::Active => SitePhase::Bound,
@@ -341,12 +340,11 @@ impl SlurmWorker {
             Presence::Absent => SitePhase::Gone,
         };
         let detail = PoolDetail { wanted: 2, ready: 2, gpus: 8, partition: Some((partition.clone(), "Up".to_owned())), ..PoolDetail::default() };
-        self.send_report(&intent, phase, true, Vec::new(), Detail::Pool(detail));
+        self.send_report(Report::answering(&intent, phase, Detail::Pool(detail)));
     }
 
-    fn send_report(&mut self, intent: &Intent, phase: SitePhase, settled: bool, findings: Vec<Finding>, detail: Detail) {
-        let (owner, uid, generation) = (intent.owner.clone(), intent.uid.clone(), intent.generation);
-        let report = Report { owner: owner.clone(), uid, generation, answers: digest_of(intent), phase, settled, findings, detail };
+    fn send_report(&mut self, report: Report) {
+        let owner = report.owner.clone();
         if self.reported.get(&owner) != Some(&report) {
             self.reported.insert(owner, report.clone());
             self.out.push(Out::Send(FromSite::About(Box::new(report))));

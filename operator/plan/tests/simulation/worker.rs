@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aifactory_api::{Kind, OwnerRef, Reason, labels};
-use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Moment;
 use aifactory_plan::model::id::TenantNamespace;
 use aifactory_plan::model::intent::{Body, GrantIntent, Intent, SiteConfig, SiteIntent};
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose, Step};
-use aifactory_plan::model::report::{Finding, Held, Report, SitePhase, SiteReport};
+use aifactory_plan::model::report::{Finding, Held, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
 use aifactory_plan::site::held::held;
 use aifactory_plan::site::index::{Change, Index, IndexedObject};
@@ -557,16 +556,7 @@ impl Worker {
         };
         let mut findings = self.findings.get(owner).cloned().unwrap_or_default();
         findings.extend(plan.findings.iter().cloned());
-        let report = Report {
-            owner: owner.clone(),
-            uid: intent.uid.clone(),
-            generation: intent.generation,
-            answers: digest_of(intent.as_ref()),
-            phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
-            settled: done && plan.phase != SitePhase::Pending,
-            findings,
-            detail: plan.detail.clone(),
-        };
+        let report = Report::planned(intent, plan.phase, done, findings, plan.detail.clone());
         if self.reported.get(owner) != Some(&report) {
             self.reported.insert(owner.clone(), report.clone());
             self.site_dirty = true;

@@ -6,7 +6,6 @@ use aifactory_api::name::owner_label;
 use aifactory_api::{OwnerRef, labels};
 use aifactory_plan::hub::cache::Cache;
 use aifactory_plan::hub::project;
-use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Body, Intent, SiteIntent};
 use aifactory_plan::model::object::{Object, ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Action, Observed, ObservedObjects, Plan};
@@ -138,16 +137,7 @@ pub fn reconcile_all(world: &Cache, sites: &mut Sites, now: Timestamp) -> (Vec<(
             let plan = here.plan(&site, intent, now);
             here.apply(&plan);
             actions += plan.steps.iter().map(|step| step.actions.len()).sum::<usize>();
-            let report = Report {
-                owner: owner.clone(),
-                uid: intent.uid.clone(),
-                generation: intent.generation,
-                answers: digest_of(intent),
-                phase: plan.phase,
-                settled: plan.steps.is_empty(),
-                findings: plan.findings,
-                detail: plan.detail,
-            };
+            let report = Report { settled: plan.steps.is_empty(), findings: plan.findings, ..Report::answering(intent, plan.phase, plan.detail) };
             reports.push((key.clone(), report));
         }
     }

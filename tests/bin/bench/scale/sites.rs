@@ -7,7 +7,6 @@ use aifactory_api::OwnerRef;
 use aifactory_operator::hub::StartWorker;
 use aifactory_operator::transport::{FromSite, SiteSender, ToSite, WorkerSender};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::intent::{Body, Desired, Intent};
 use aifactory_plan::model::report::{Detail, EntryUsage, Finding, GrantDetail, Held, HeldChange, PoolDetail, Report, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
@@ -99,14 +98,5 @@ fn report(intent: &Intent, ended: bool) -> Report {
             ..GrantDetail::default()
         }),
     };
-    Report {
-        owner: intent.owner.clone(),
-        uid: intent.uid.clone(),
-        generation: intent.generation,
-        answers: digest_of(intent),
-        phase: if ended { SitePhase::Gone } else { SitePhase::Bound },
-        settled: true,
-        findings: Vec::new(),
-        detail,
-    }
+    Report::answering(intent, if ended { SitePhase::Gone } else { SitePhase::Bound }, detail)
 }

@@ -5,7 +5,7 @@ use aifactory_api::grant::{AfterRetention, RunningWork};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Ended, Life, Marks, Order, State, Work, after_retention};
-use crate::model::intent::{Desired, End, GrantIntent, MemberCaps, Refusal};
+use crate::model::intent::{Desired, End, GrantIntent, Refusal};
 use crate::model::report::SitePhase;
 
 fn at(hours: i64) -> Timestamp {
@@ -13,23 +13,8 @@ fn at(hours: i64) -> Timestamp {
 }
 
 fn grant(desired: Desired) -> GrantIntent {
-    GrantIntent {
-        code: "EHPC-1".to_owned(),
-        organisation: "Example SARL".to_owned(),
-        desired,
-        only_if_held: None,
-        keep: false,
-        barred: Vec::new(),
-        members: Vec::new(),
-        pools: Vec::new(),
-        caps: MemberCaps::default(),
-        end: End { running_work: RunningWork::Cancel, grace_seconds: 3600, retention_seconds: 86400, after_retention: AfterRetention::Delete },
-        not_after: at(1000),
-        storage: "0".to_owned(),
-        egress: Vec::new(),
-        cross_site: None,
-        adopt_previous: false,
-    }
+    let end = End { running_work: RunningWork::Cancel, grace_seconds: 3600, retention_seconds: 86400, after_retention: AfterRetention::Delete };
+    GrantIntent { end, not_after: at(1000), ..GrantIntent::bare("EHPC-1", desired) }
 }
 
 fn ended_at(at: Option<Timestamp>) -> Desired {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use aifactory_api::{AIFactory, AccessGrant, GPUPool, Kind, OwnerRef};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::digest::digest_of;
 use aifactory_plan::model::freshness::Incarnation;
 use aifactory_plan::model::id::HubId;
 use aifactory_plan::model::intent::{Intent, SiteIntent};
@@ -285,16 +284,7 @@ impl FakeSite {
 
 /// A report that says that access is gone and nothing is there.
 pub fn gone(intent: &Intent) -> Report {
-    Report {
-        owner: intent.owner.clone(),
-        uid: intent.uid.clone(),
-        generation: intent.generation,
-        answers: digest_of(intent),
-        phase: SitePhase::Gone,
-        settled: true,
-        findings: Vec::new(),
-        detail: Detail::Grant(GrantDetail { access_removed: true, ..GrantDetail::default() }),
-    }
+    Report::answering(intent, SitePhase::Gone, Detail::Grant(GrantDetail { access_removed: true, ..GrantDetail::default() }))
 }
 
 async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aifactory_api::{OwnerRef, Reason};
 use aifactory_plan::model::plan::Plan;
-use aifactory_plan::model::report::{Finding, Held, HeldChange, Report, SitePhase, SiteReport};
+use aifactory_plan::model::report::{Finding, Held, HeldChange, Report, SiteReport};
 use aifactory_plan::site::altered::AlteredObjects;
 use aifactory_plan::site::held::held;
 use tokio::time::Instant;
@@ -29,16 +29,7 @@ impl KubernetesDriver {
         if let Some(active) = self.core.connection.session() {
             findings.extend(active.unguarded.clone());
         }
-        let report = Report {
-            owner: owner.clone(),
-            uid: intent.uid.clone(),
-            generation: intent.generation,
-            answers: aifactory_plan::model::digest::digest_of(intent.as_ref()),
-            phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
-            settled: done && plan.phase != SitePhase::Pending,
-            findings,
-            detail: plan.detail.clone(),
-        };
+        let report = Report::planned(intent, plan.phase, done, findings, plan.detail.clone());
         let is_new = self.core.send_report(report);
         if is_new {
             self.held_dirty.insert(owner.clone());
