@@ -83,7 +83,7 @@ impl Sites {
             self.remove(key);
         }
         if !self.sites.contains_key(key) {
-            if self.resting.get(key).is_some_and(|until| *until > Instant::now()) {
+            if self.resting_until(key).is_some() {
                 return false;
             }
             self.resting.remove(key);
@@ -119,8 +119,7 @@ impl Sites {
 
     /// Sends these intents for a resource to their parts, and withdraws it from any other part that was sent it. Returns what was sent and is to be
     /// answered.
-    pub fn assign<'a>(&mut self, owner: &OwnerRef, intents: impl Iterator<Item = (&'a SiteKey, &'a Intent)>) -> Vec<(SiteKey, Arc<Intent>)> {
-        let intents: BTreeMap<&SiteKey, &Intent> = intents.collect();
+    pub fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<&SiteKey, &Intent>) -> Vec<(SiteKey, Arc<Intent>)> {
         let sent = intents.iter().filter_map(|(key, intent)| Some(((*key).clone(), self.put(key, intent)?))).collect();
         let withdrawn: Vec<SiteKey> = self.recipients.get(owner).into_iter().flatten().filter(|key| !intents.contains_key(*key)).cloned().collect();
         for key in withdrawn {
@@ -169,13 +168,18 @@ impl Sites {
     /// Sends a part the whole desired set again, so that nothing depends on a message that was sent once.
     pub fn resend(&self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
-        let set = DesiredSet { intents: worked.sent.intents(), tombstones: worked.sent.tombstones().clone() };
+        let set = DesiredSet { intents: worked.sent.intents().clone(), tombstones: worked.sent.tombstones().clone() };
         let _ = worked.sender.send(ToSite::Everything(Box::new(set)));
     }
 
     /// Whether a message is from the worker that the part has now.
     pub fn is_current(&self, key: &SiteKey, incarnation: Incarnation) -> bool {
         self.sites.get(key).is_some_and(|worked| worked.incarnation == incarnation)
+    }
+
+    /// The intent for a resource that a part was sent last.
+    pub fn intent(&self, key: &SiteKey, owner: &OwnerRef) -> Option<&Arc<Intent>> {
+        self.sites.get(key)?.sent.get(owner)
     }
 
     /// Whether a part was sent something about this resource.

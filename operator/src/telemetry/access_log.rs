@@ -33,8 +33,8 @@ struct Transition {
 }
 
 /// Logs what a report changes in a grant's access. `before` is the site's report before it; `stored` is the phase in the grant's status, which stands for
-/// it after a restart. `intent` tells what the grant asks for at the site.
-pub fn log(key: &SiteKey, before: Option<&Report>, stored: Option<&str>, report: &Report, intent: impl FnOnce() -> Option<Intent>) {
+/// it after a restart. `intent` is the one that the site was sent last.
+pub fn log(key: &SiteKey, before: Option<&Report>, stored: Option<&str>, report: &Report, intent: Option<&Intent>) {
     let Some(Transition { from, to, reason }) = transition(before, stored, report, intent) else { return };
     let owner = &report.owner;
     tracing::info!(
@@ -51,7 +51,7 @@ pub fn log(key: &SiteKey, before: Option<&Report>, stored: Option<&str>, report:
 }
 
 /// `None` where the access before and now is the same.
-fn transition(before: Option<&Report>, stored: Option<&str>, report: &Report, intent: impl FnOnce() -> Option<Intent>) -> Option<Transition> {
+fn transition(before: Option<&Report>, stored: Option<&str>, report: &Report, intent: Option<&Intent>) -> Option<Transition> {
     let to = Access::of(report)?;
     let from = match before.and_then(Access::of) {
         Some(before) if before == to => return None,
@@ -59,8 +59,8 @@ fn transition(before: Option<&Report>, stored: Option<&str>, report: &Report, in
         None if stored == Some(format!("{:?}", to.phase).as_str()) => return None,
         None => stored.unwrap_or("Unknown").to_owned(),
     };
-    let reason = match intent().map(|intent| intent.body) {
-        Some(Body::Grant(grant)) => reason(&grant, report),
+    let reason = match intent.map(|intent| &intent.body) {
+        Some(Body::Grant(grant)) => reason(grant, report),
         Some(Body::Pool(_)) | None => found(report, Reason::InProgress),
     };
     Some(Transition { from, to, reason })
@@ -95,10 +95,9 @@ fn found(report: &Report, otherwise: Reason) -> Reason {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use aifactory_api::grant::{AfterRetention, RunningWork};
     use aifactory_api::{Kind, OwnerRef};
     use aifactory_plan::model::digest::digest_of;
-    use aifactory_plan::model::intent::{End, MemberCaps, VERSION};
+    use aifactory_plan::model::intent::VERSION;
     use aifactory_plan::model::report::{Finding, GrantDetail};
     use jiff::Timestamp;
 
@@ -119,26 +118,8 @@ mod tests {
 
     /// An intent that asks for this.
     fn intent(desired: Desired) -> Intent {
-        let end = End { running_work: RunningWork::Finish, grace_seconds: 0, retention_seconds: 0, after_retention: AfterRetention::Retain };
-        let grant = GrantIntent {
-            code: "c".to_owned(),
-            organisation: "o".to_owned(),
-            desired,
-            only_if_held: None,
-            keep: false,
-            barred: Vec::new(),
-            members: Vec::new(),
-            pools: Vec::new(),
-            caps: MemberCaps::default(),
-            end,
-            not_after: Timestamp::UNIX_EPOCH,
-            storage: "0".to_owned(),
-            egress: Vec::new(),
-            cross_site: None,
-            adopt_previous: false,
-        };
         let owner = OwnerRef::new(Kind::AccessGrant, "n", "g");
-        let body = Body::Grant(Box::new(grant));
+        let body = Body::Grant(Box::new(GrantIntent::bare("c", desired)));
         Intent { version: VERSION, owner, uid: "u".to_owned(), generation: 3, created: Timestamp::UNIX_EPOCH, serial: 0, body }
     }
 
@@ -153,7 +134,7 @@ mod tests {
     #[test]
     fn every_transition_of_access_is_logged_once() {
         let bound = report(SitePhase::Bound, 3, false);
-        let from = |before: Option<&Report>, stored, now: &Report| transition(before, stored, now, || None).map(|found| found.from);
+        let from = |before: Option<&Report>, stored, now: &Report| transition(before, stored, now, None).map(|found| found.from);
         assert_eq!(from(None, None, &bound).as_deref(), Some("Unknown"));
         assert_eq!(from(Some(&bound), None, &bound), None, "nothing moved");
         assert_eq!(from(Some(&bound), None, &report(SitePhase::Bound, 2, false)).as_deref(), Some("Bound"), "a member lost access");
@@ -194,7 +175,7 @@ mod tests {
         ];
         let before = report(SitePhase::Bound, 1, false);
         for (report, desired, wanted) in cases {
-            let found = transition(Some(&before), None, &report, || Some(intent(desired.clone()))).map(|found| found.reason);
+            let found = transition(Some(&before), None, &report, Some(&intent(desired.clone()))).map(|found| found.reason);
             assert_eq!(found, Some(wanted), "{desired:?}, {:?}", report.phase);
         }
     }

@@ -59,11 +59,10 @@ impl Holders {
         self.by_owner.get(owner).cloned().unwrap_or_default()
     }
 
-    /// The parts that have reported something of a resource, or were sent it and have not answered.
-    pub fn evident(&self, owner: &OwnerRef) -> BTreeSet<SiteKey> {
-        let mut parts = self.of(owner);
-        parts.extend(self.unanswered(owner).cloned());
-        parts
+    /// Whether a part has reported something of a resource, or was sent it and has not answered.
+    pub fn is_evident(&self, owner: &OwnerRef, key: &SiteKey) -> bool {
+        let reported = self.by_owner.get(owner).is_some_and(|parts| parts.contains(key));
+        reported || self.unanswered.get(key).is_some_and(|sent| sent.contains_key(owner))
     }
 
     /// The resources of which a part holds something.

@@ -11,6 +11,6 @@ mod wrap;
 
 pub use authorise::living;
 pub use grant::{Asked, GrantProjection, grant, grant_after_reports, grant_within};
-pub use may_hold::{lost_its_status, may_hold};
+pub use may_hold::may_hold;
 pub use pool::{PoolProjection, pool};
 pub use site::{abandoned, site, site_config};

@@ -5,24 +5,15 @@ use std::sync::Arc;
 
 use aifactory_api::OwnerRef;
 
-use crate::model::digest::{Digest, digest_of};
 use crate::model::intent::Intent;
 
 /// The intents and tombstones that a part was sent.
 #[derive(Clone, Debug, Default)]
 pub struct SentSet {
-    intents: BTreeMap<OwnerRef, Sent>,
+    intents: BTreeMap<OwnerRef, Arc<Intent>>,
     tombstones: BTreeSet<OwnerRef>,
     /// The serial of an intent that is sent for the first time: greater than that of any intent that was withdrawn, or that a former worker was sent.
     first_serial: i64,
-}
-
-/// An intent that was sent.
-#[derive(Clone, Debug)]
-struct Sent {
-    /// The digest of the intent without its serial.
-    content: Digest,
-    intent: Arc<Intent>,
 }
 
 impl SentSet {
@@ -33,32 +24,33 @@ impl SentSet {
             intent.serial = self.first_serial;
             return;
         };
-        let same = last.content == digest_of(intent);
-        intent.serial = last.intent.serial + i64::from(!same);
+        intent.serial = last.serial;
+        if **last != *intent {
+            intent.serial += 1;
+        }
     }
 
     /// Takes in an intent; gives it where it is to be sent, since the part was sent another one or a tombstone.
     pub fn put(&mut self, intent: &Intent) -> Option<Arc<Intent>> {
-        if self.intents.get(&intent.owner).is_some_and(|sent| *sent.intent == *intent) {
+        if self.intents.get(&intent.owner).is_some_and(|sent| **sent == *intent) {
             return None;
         }
         let sent = Arc::new(intent.clone());
-        let content = digest_of(&Intent { serial: 0, ..intent.clone() });
-        self.intents.insert(intent.owner.clone(), Sent { content, intent: sent.clone() });
+        self.intents.insert(intent.owner.clone(), sent.clone());
         self.tombstones.remove(&intent.owner);
         Some(sent)
     }
 
     /// What a new worker was sent: nothing yet. What the former one has reported answers nothing that the new one is sent.
     pub fn of_next_worker(&self) -> Self {
-        let next = self.intents.values().map(|sent| sent.intent.serial + 1).max();
+        let next = self.intents.values().map(|sent| sent.serial + 1).max();
         Self { first_serial: self.first_serial.max(next.unwrap_or_default()), ..Self::default() }
     }
 
     /// Forgets the intent of a resource; whether there was one.
     pub fn withdraw(&mut self, owner: &OwnerRef) -> bool {
         let Some(sent) = self.intents.remove(owner) else { return false };
-        self.first_serial = self.first_serial.max(sent.intent.serial + 1);
+        self.first_serial = self.first_serial.max(sent.serial + 1);
         true
     }
 
@@ -76,6 +68,11 @@ impl SentSet {
         self.tombstones.retain(is_held);
     }
 
+    /// The intent of a resource that the part has.
+    pub fn get(&self, owner: &OwnerRef) -> Option<&Arc<Intent>> {
+        self.intents.get(owner)
+    }
+
     /// Whether the part has an intent of this resource.
     pub fn contains(&self, owner: &OwnerRef) -> bool {
         self.intents.contains_key(owner)
@@ -87,8 +84,8 @@ impl SentSet {
     }
 
     /// All intents.
-    pub fn intents(&self) -> BTreeMap<OwnerRef, Arc<Intent>> {
-        self.intents.iter().map(|(owner, sent)| (owner.clone(), sent.intent.clone())).collect()
+    pub fn intents(&self) -> &BTreeMap<OwnerRef, Arc<Intent>> {
+        &self.intents
     }
 
     /// All tombstones.

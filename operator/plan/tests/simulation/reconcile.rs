@@ -128,9 +128,8 @@ impl Controller {
     }
 
     /// Sends a resource's intents to these parts, and withdraws it from any other part that was sent it.
-    fn assign<'a>(&mut self, owner: &OwnerRef, intents: impl Iterator<Item = (&'a SiteKey, &'a Intent)>) {
-        let intents: BTreeMap<&SiteKey, &Intent> = intents.collect();
-        for (key, intent) in &intents {
+    fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<&SiteKey, &Intent>) {
+        for (key, intent) in intents {
             self.send(key, intent);
         }
         for (_, worked) in self.sites.iter_mut().filter(|(key, _)| !intents.contains_key(*key)) {
@@ -158,7 +157,7 @@ impl Controller {
     /// Sends a part the whole desired set again.
     pub fn resend(&mut self, key: &SiteKey) {
         let Some(worked) = self.sites.get(key) else { return };
-        self.out.push(Out::Tell(worked.worker, ToSite::Everything(worked.sent.intents(), worked.sent.tombstones().clone())));
+        self.out.push(Out::Tell(worked.worker, ToSite::Everything(worked.sent.intents().clone(), worked.sent.tombstones().clone())));
     }
 
     /// Ends the worker of a part that its factory does not name any more.
@@ -174,7 +173,7 @@ impl Controller {
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
         let mut projection = project::pool(&self.cache, owner, &holders);
         self.number(&mut projection.sites);
-        self.assign(owner, projection.sites.iter());
+        self.assign(owner, &projection.sites.iter().collect());
         let outcome = aggregate::pool(&self.cache, pool, &projection, &self.about(owner), &self.reports, time(now));
         if outcome.finished {
             return Some(Write::RemoveFinalizer);
@@ -197,9 +196,7 @@ impl Controller {
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
         let projection = projection?;
-        let evident = self.holders.evident(owner);
-        let lost = project::lost_its_status(&self.cache, owner, time(self.begun));
-        self.assign(owner, projection.sites.iter().filter(|(key, _)| lost || projection.is_sent(key, &evident)));
+        self.assign(owner, &projection.to_send(&self.cache, owner, &self.holders, time(self.begun)));
         if let Some(wake) = projection.wake {
             self.schedule.add_at(owner.clone(), ms(wake).min(now + DAY).max(now) + 1);
         }

@@ -80,11 +80,11 @@ impl Hub {
         if self.known == self.cache.known {
             return;
         }
-        self.storing_known = true;
         self.write_known();
     }
 
     fn write_known(&mut self) {
+        self.storing_known = true;
         self.known_writes += 1;
         let (client, namespace, known) = (self.settings.client.clone(), self.settings.namespace.clone(), self.known.clone());
         let panicked = Err(KnownSitesError::Timeout { namespace: namespace.clone() });
@@ -110,15 +110,14 @@ impl Hub {
     pub(super) fn known_read(&mut self, writes: u64, result: Result<Option<KnownSites>, KnownSitesError>) {
         self.known_check_at = Some(Instant::now() + KNOWN_CHECK);
         match result {
-            Ok(found) if found.clone().unwrap_or_default() == self.known => {}
-            // The set is being changed, or was since the read began.
-            _ if self.storing_known || self.known != self.cache.known || writes != self.known_writes => {}
+            // The set was written since the read began.
+            _ if writes != self.known_writes => {}
+            Ok(found) if found.as_ref().unwrap_or(&KnownSites::default()) == &self.cache.known => {}
             Err(error @ (KnownSitesError::Api { .. } | KnownSitesError::Timeout { .. })) => {
                 tracing::debug!(%error, "The record of sites that may hold something could not be read");
             }
             Ok(_) | Err(KnownSitesError::Unreadable { .. } | KnownSitesError::Entry { .. }) => {
                 tracing::warn!("Somebody else changed or deleted the record of sites that may hold something; it is written again");
-                self.storing_known = true;
                 self.write_known();
             }
         }

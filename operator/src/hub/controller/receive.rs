@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::hub::cache::{factory_of_grant, pools_of_grant};
-use aifactory_plan::hub::project;
 use aifactory_plan::model::report::{Finding, HeldChange, Report, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
-use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Hub;
@@ -130,7 +128,6 @@ impl Hub {
             let name = key.display(&factory_of_grant(owner, grant));
             grant.status.iter().flat_map(|status| &status.sites).find(|row| row.name == name).map(|row| row.phase.as_str())
         });
-        let intent = || project::grant(&self.cache, owner, &BTreeSet::from([key.clone()]), Timestamp::now())?.sites.remove(key);
-        access_log::log(key, before, stored, report, intent);
+        access_log::log(key, before, stored, report, self.sites.intent(key, owner).map(AsRef::as_ref));
     }
 }

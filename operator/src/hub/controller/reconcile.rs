@@ -103,7 +103,7 @@ impl Hub {
         let holders = if deleting { self.may_hold(owner) } else { self.holders.of(owner) };
         let mut projection = project::pool(&self.cache, owner, &holders);
         self.sites.number(&mut projection.sites);
-        self.assign(owner, projection.sites.iter());
+        self.assign(owner, &projection.sites.iter().collect());
         let outcome = aggregate::pool(&self.cache, pool, &projection, &self.about(owner), &self.reports, Timestamp::now());
         if outcome.finished {
             self.settings.metrics.set_gpu_seconds(&pool_label(owner), &BTreeMap::new());
@@ -139,9 +139,7 @@ impl Hub {
         drop(about);
         self.ledgers.insert(owner.clone(), ledger);
         let Some(projection) = projection else { return Outcome::Nothing };
-        let evident = self.holders.evident(owner);
-        let lost = project::lost_its_status(&self.cache, owner, self.leading_since);
-        self.assign(owner, projection.sites.iter().filter(|(key, _)| lost || projection.is_sent(key, &evident)));
+        self.assign(owner, &projection.to_send(&self.cache, owner, &self.holders, self.leading_since));
         if let Some(wake) = projection.wake {
             let wait = Duration::try_from(wake.duration_since(now)).unwrap_or_default().min(LONGEST_WAIT);
             // The end of a grant is urgent, its begin is not.

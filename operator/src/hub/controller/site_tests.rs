@@ -35,6 +35,19 @@ fn holding(owners: &[OwnerRef]) -> SiteReport {
     SiteReport { reachable: true, synced: true, cluster_uid: Some("uid-1".to_owned()), held, ..SiteReport::default() }
 }
 
+/// What the grant's status says of its access.
+fn access_removed(world: &World) -> serde_json::Value {
+    let status = world.object(&voxelia()).unwrap()["status"].clone();
+    status["conditions"].as_array().unwrap().iter().find(|found| found["type"] == "AccessRemoved").unwrap().clone()
+}
+
+/// The site says that nothing of the grant is there, if it was sent the grant.
+fn answer_that_it_is_gone(site: &mut FakeSite) {
+    if let Some(intent) = site.last_intent_of(&voxelia()) {
+        site.send(FromSite::About(Box::new(fake::gone(&intent))));
+    }
+}
+
 /// The site once it may write.
 async fn recorded(world: &World) -> FakeSite {
     let mut site = world.worker(&bissen()).await;
@@ -134,9 +147,7 @@ async fn reports_of_a_former_worker_are_dropped() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(world.object(&voxelia()).is_some(), "the grant waits for the worker that there is");
     present.send(FromSite::Site(Box::new(holding(&[]))));
-    if let Some(intent) = present.last_intent_of(&voxelia()) {
-        present.send(FromSite::About(Box::new(fake::gone(&intent))));
-    }
+    answer_that_it_is_gone(&mut present);
     world.gone(&voxelia()).await;
 }
 
@@ -197,11 +208,7 @@ async fn a_site_that_was_lost_before_it_answered_is_waited_for() {
     site.send(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
     world.put(at_bissen("Revoked"));
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let removed = |world: &World| {
-        let status = world.object(&voxelia()).unwrap()["status"].clone();
-        status["conditions"].as_array().unwrap().iter().find(|found| found["type"] == "AccessRemoved").unwrap().clone()
-    };
-    let found = removed(&world);
+    let found = access_removed(&world);
     assert!(found["status"] != "True" && found["message"].as_str().unwrap().contains("esch"), "{found}");
     // Contact is back, and nothing was done.
     site.send(FromSite::Site(Box::new(holding(&[]))));
@@ -210,11 +217,9 @@ async fn a_site_that_was_lost_before_it_answered_is_waited_for() {
     site.send(FromSite::About(Box::new(fake::gone(&intent))));
     let mut bissen = world.worker(&bissen()).await;
     bissen.send(FromSite::Site(Box::new(holding(&[]))));
-    if let Some(intent) = bissen.last_intent_of(&voxelia()) {
-        bissen.send(FromSite::About(Box::new(fake::gone(&intent))));
-    }
+    answer_that_it_is_gone(&mut bissen);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(removed(&world)["status"], "True", "{}", removed(&world));
+    assert_eq!(access_removed(&world)["status"], "True", "{}", access_removed(&world));
 }
 
 #[tokio::test(start_paused = true)]
@@ -354,21 +359,15 @@ async fn a_grant_that_waits_for_a_site_goes_on_when_a_new_worker_finds_nothing_t
     esch.send(FromSite::Site(Box::new(SiteReport { problem, ..SiteReport::default() })));
     world.put(at_bissen("Revoked"));
     tokio::time::sleep(Duration::from_secs(20)).await;
-    if let Some(intent) = bissen_site.last_intent_of(&voxelia()) {
-        bissen_site.send(FromSite::About(Box::new(fake::gone(&intent))));
-    }
+    answer_that_it_is_gone(&mut bissen_site);
     esch.send(FromSite::Died);
     tokio::time::sleep(Duration::from_secs(20)).await;
     let mut again = world.worker(&SiteKey::new(bissen().factory, "esch")).await;
     again.send(FromSite::Site(Box::new(holding(&[]))));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    if let Some(intent) = again.last_intent_of(&voxelia()) {
-        again.send(FromSite::About(Box::new(fake::gone(&intent))));
-    }
+    answer_that_it_is_gone(&mut again);
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let status = world.object(&voxelia()).unwrap()["status"].clone();
-    let removed = status["conditions"].as_array().unwrap().iter().find(|found| found["type"] == "AccessRemoved").unwrap().clone();
-    assert_eq!(removed["status"], "True", "{removed}");
+    assert_eq!(access_removed(&world)["status"], "True", "{}", access_removed(&world));
 }
 
 /// What another worker did to an intent in between was never told.

@@ -95,7 +95,7 @@ impl Hub {
     }
 
     /// Sends these intents for a resource to their parts, and withdraws it from all others.
-    pub(super) fn assign<'a>(&mut self, owner: &OwnerRef, intents: impl Iterator<Item = (&'a SiteKey, &'a Intent)>) {
+    pub(super) fn assign(&mut self, owner: &OwnerRef, intents: &BTreeMap<&SiteKey, &Intent>) {
         for (key, intent) in self.sites.assign(owner, intents) {
             self.holders.sent(&key, &intent);
         }

@@ -8,8 +8,10 @@ use aifactory_api::{Kind, OwnerRef, Reason};
 use jiff::Timestamp;
 
 use super::authorise::{Denied, authorise, next_change};
+use super::may_hold::lost_its_status;
 use super::wrap::wrap;
 use crate::hub::cache::{Cache, pools_of_grant};
+use crate::hub::holders::Holders;
 use crate::hub::ledger::Ledger;
 use crate::model::intent::{Body, Desired, Intent, Refusal};
 use crate::model::report::Report;
@@ -42,11 +44,13 @@ pub struct GrantProjection {
 }
 
 impl GrantProjection {
-    /// Whether a part is sent its intent. The end of a grant goes to every part that may hold something of it. Of one that goes on, a part that neither
-    /// is named nor is among `evident`, those which have reported something of it or were sent it, tells by itself what it holds, once it is synced. Of one
-    /// that has lost its status see [`super::lost_its_status`].
-    pub fn is_sent(&self, key: &SiteKey, evident: &BTreeSet<SiteKey>) -> bool {
-        self.asked.ended() || self.placed.contains(key) || evident.contains(key)
+    /// The intents that are sent. The end of a grant goes to every part that may hold something of it. Of one that goes on, a part that neither is named nor
+    /// has reported something of it or was sent it tells by itself what it holds, once it is synced. One that has lost its status goes to all as well,
+    /// since the next status does not tell where it was. `begun`: see [`super::may_hold`].
+    pub fn to_send(&self, cache: &Cache, owner: &OwnerRef, holders: &Holders, begun: Timestamp) -> BTreeMap<&SiteKey, &Intent> {
+        let to_all = self.asked.ended() || lost_its_status(cache, owner, begun);
+        let is_sent = |key: &SiteKey| to_all || self.placed.contains(key) || holders.is_evident(owner, key);
+        self.sites.iter().filter(|(key, _)| is_sent(key)).collect()
     }
 }
 

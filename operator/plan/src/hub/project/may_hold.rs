@@ -22,9 +22,8 @@ pub fn may_hold(cache: &Cache, owner: &OwnerRef, holders: &Holders, synced: &BTr
     parts
 }
 
-/// Whether a grant from before this process has no status, so that nothing tells which sites it had before its spec was changed. It is sent to every part
-/// that may hold something of it, since the next status does not tell that either.
-pub fn lost_its_status(cache: &Cache, owner: &OwnerRef, begun: Timestamp) -> bool {
+/// Whether a grant from before this process has no status, so that nothing tells which sites it had before its spec was changed.
+pub(super) fn lost_its_status(cache: &Cache, owner: &OwnerRef, begun: Timestamp) -> bool {
     let Some(grant) = cache.grant(owner) else { return false };
     let told = grant.status.as_ref().is_some_and(|status| status.observed_generation.is_some());
     let created = grant.metadata.creation_timestamp.as_ref().map(|created| created.0);
