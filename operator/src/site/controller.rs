@@ -77,8 +77,8 @@ pub trait Driver: Sized + Send + 'static {
     fn on_intent(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>);
     /// Handles a withdrawal: the site is not to act on a pool or grant any more, and what it holds stays.
     fn on_withdrawn(&mut self, owner: OwnerRef);
-    /// Handles a tombstone: a pool or grant is gone from the hub; `before` is its last intent.
-    fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>);
+    /// Handles a tombstone: a pool or grant is gone from the hub.
+    fn on_tombstone(&mut self, owner: OwnerRef);
 
     /// Handles an event of the session's watches.
     fn on_observation(&mut self, observation: Self::Observation);
@@ -121,6 +121,8 @@ pub struct Core<D: Driver> {
     pub intents: BTreeMap<OwnerRef, Arc<Intent>>,
     /// Tombstones: pools and grants that are gone from the hub.
     pub gone: BTreeSet<OwnerRef>,
+    /// The last intents of grants that were deleted from the hub while they were being ended here: each is planned from that until it has ended.
+    pub ending: BTreeMap<OwnerRef, Arc<Intent>>,
     /// The connection to the site.
     pub connection: Connection<D::Session>,
     hub: WorkerSender,
@@ -153,6 +155,7 @@ impl<D: Driver> Core<D> {
             site: None,
             intents: BTreeMap::new(),
             gone: BTreeSet::new(),
+            ending: BTreeMap::new(),
             hub,
             reported: BTreeMap::new(),
             site_reported: None,
@@ -302,6 +305,7 @@ fn put<D: Driver>(driver: &mut D, intent: Arc<Intent>) {
     let owner = intent.owner.clone();
     let core = driver.core();
     core.gone.remove(&owner);
+    core.ending.remove(&owner);
     let before = core.intents.insert(owner.clone(), intent);
     driver.on_intent(owner, before);
 }
@@ -319,7 +323,10 @@ fn add_tombstone<D: Driver>(driver: &mut D, owner: OwnerRef) {
     let before = core.intents.remove(&owner);
     core.reported.remove(&owner);
     core.gone.insert(owner.clone());
-    driver.on_tombstone(owner, before);
+    if let Some(intent) = before.filter(|intent| intent.ended_grant().is_some()) {
+        core.ending.insert(owner.clone(), intent);
+    }
+    driver.on_tombstone(owner);
 }
 
 /// Replaces the desired set; each difference is handled like a message of its own.

@@ -10,12 +10,14 @@ use std::time::Duration;
 use aifactory_api::slurm::SiteSlurm;
 use aifactory_api::{Kind, OwnerRef};
 use aifactory_plan::model::credential_source::CredentialSource;
-use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
+use aifactory_plan::model::intent::{Body, Desired, GrantIntent, Intent, SiteConfig, SiteIntent, VERSION};
+use aifactory_plan::model::site_key::SiteKey;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, Response, StatusCode};
+use jiff::Timestamp;
 use kube::Client;
-use kube::client::Body;
+use kube::client::Body as HttpBody;
 use serde_json::json;
 use tokio::time::sleep;
 use tower::{BoxError, service_fn};
@@ -24,6 +26,9 @@ use crate::client::{ClientSettings, Clients};
 use crate::credential::AddressRules;
 use crate::credential::reader::{CredentialReader, Looks};
 use crate::lease::WriteGate;
+use crate::site::controller::{Core, Driver};
+use crate::telemetry::metrics::Metrics;
+use crate::transport::{HubReceiver, Incarnation, hub_channel};
 
 /// The hub's API server, which has a Secret or not, and counts reads of it.
 #[derive(Clone, Default)]
@@ -46,12 +51,12 @@ impl FakeHub {
     /// A reader of credentials at this hub.
     pub fn reader(&self) -> CredentialReader {
         let hub = self.clone();
-        let service = service_fn(move |request: Request<Body>| {
+        let service = service_fn(move |request: Request<HttpBody>| {
             let hub = hub.clone();
             async move {
                 sleep(Duration::from_millis(5)).await;
                 let (code, answer) = hub.answer(request.method(), request.uri().path());
-                Ok::<_, BoxError>(Response::builder().status(code).body(Body::from(serde_json::to_vec(&answer)?))?)
+                Ok::<_, BoxError>(Response::builder().status(code).body(HttpBody::from(serde_json::to_vec(&answer)?))?)
             }
         });
         let client = Client::new(service, "default");
@@ -92,6 +97,20 @@ pub fn factory() -> OwnerRef {
 /// What a site must know of its factory.
 pub fn site_intent(slurm: Option<SiteSlurm>) -> SiteIntent {
     SiteIntent { slurm, config: Some(SiteConfig::default()), ..SiteIntent::bare("hub", factory(), "uid", "site") }
+}
+
+/// A driver's core for this part, with what it sends to the hub.
+pub fn core<D: Driver>(key: SiteKey, hub: &FakeHub) -> (Core<D>, HubReceiver) {
+    let (to_hub, from_site) = hub_channel();
+    let to_hub = to_hub.of(key.clone(), Incarnation(1));
+    (Core::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new())), from_site)
+}
+
+/// The intent for a grant that asks for this.
+pub fn grant(desired: Desired) -> Arc<Intent> {
+    let owner = OwnerRef::new(Kind::AccessGrant, "team", "alpha");
+    let body = Body::Grant(Box::new(GrantIntent::bare("EHPC-1", desired)));
+    Arc::new(Intent { version: VERSION, owner, uid: "1".to_owned(), generation: 1, created: Timestamp::UNIX_EPOCH, serial: 0, body })
 }
 
 /// Runs a controller; panics when it is polled more than `most` times, since a paused clock never advances while a task spins.

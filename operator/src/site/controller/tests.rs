@@ -147,7 +147,7 @@ impl Driver for Fake {
         self.shared.note(format!("withdrawn {}", owner.name));
     }
 
-    fn on_tombstone(&mut self, owner: OwnerRef, _: Option<Arc<Intent>>) {
+    fn on_tombstone(&mut self, owner: OwnerRef) {
         self.shared.note(format!("tombstone {}", owner.name));
     }
 
@@ -175,17 +175,7 @@ impl Driver for Fake {
 
     fn report(&mut self, _: Instant) {
         for intent in self.core.intents.values().cloned().collect::<Vec<_>>() {
-            let report = Report {
-                owner: intent.owner.clone(),
-                uid: intent.uid.clone(),
-                generation: intent.generation,
-                answers: aifactory_plan::model::digest::digest_of(intent.as_ref()),
-                phase: SitePhase::Bound,
-                settled: true,
-                findings: Vec::new(),
-                detail: Detail::None,
-            };
-            self.core.send_report(report);
+            self.core.send_report(Report::answering(&intent, SitePhase::Bound, Detail::None));
         }
         let connection = &self.core.connection;
         let report = SiteReport { reachable: connection.session().is_some(), problem: connection.problem().cloned(), ..SiteReport::default() };

@@ -17,7 +17,7 @@ use aifactory_api::{Kind, OwnerRef, Reason};
 use aifactory_plan::engine;
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::id::TenantNamespace;
-use aifactory_plan::model::intent::{Body, Intent, SiteConfig};
+use aifactory_plan::model::intent::{Body, SiteConfig};
 use aifactory_plan::model::object::ObjectKind;
 use aifactory_plan::model::plan::{Plan, Purpose};
 use aifactory_plan::model::report::Finding;
@@ -60,8 +60,6 @@ pub fn start(key: SiteKey, source: CredentialSource, reader: CredentialReader, h
 struct KubernetesDriver {
     core: Core<Self>,
     label: String,
-    /// Intents of grants that were deleted from the hub while they were being ended here; each is planned from its last intent until it has ended.
-    ending: BTreeMap<OwnerRef, Arc<Intent>>,
     refusals: Refusals,
     index: Index,
     /// Which pool has which nodes.
@@ -127,7 +125,6 @@ impl KubernetesDriver {
         Self {
             label: core.key.to_string(),
             core,
-            ending: BTreeMap::new(),
             refusals: Refusals::default(),
             index: Index::default(),
             pools: Pools::default(),
@@ -237,7 +234,7 @@ impl KubernetesDriver {
     /// The end of a grant that was deleted from the hub meanwhile is carried out: from now on its namespace's own annotations say how long it is
     /// retained.
     fn ended(&mut self, owner: &OwnerRef) {
-        if self.ending.remove(owner).is_some() {
+        if self.core.ending.remove(owner).is_some() {
             self.schedule.add(owner.clone());
         }
     }
@@ -271,7 +268,7 @@ impl KubernetesDriver {
         match self.core.intents.get(owner) {
             Some(intent) => Some(reconciler.intent(intent)),
             None if *owner == site.factory => Some(reconciler.factory()),
-            None if self.core.gone.contains(owner) => match self.ending.get(owner) {
+            None if self.core.gone.contains(owner) => match self.core.ending.get(owner) {
                 Some(intent) => Some(reconciler.intent(intent)),
                 None => reconciler.gone(owner),
             },

@@ -20,7 +20,7 @@ use aifactory_plan::engine::slurm_accounts::usage::EntryKey;
 use aifactory_plan::engine::slurm_accounts::{AccountPlan, HeldAccount, RemovalProgress};
 use aifactory_plan::model::credential_source::CredentialSource;
 use aifactory_plan::model::id::{AccountName, ClusterName, PartitionName, UserName};
-use aifactory_plan::model::intent::{Intent, SiteConfig, SiteIntent};
+use aifactory_plan::model::intent::{SiteConfig, SiteIntent};
 use aifactory_plan::model::report::{EntryUsage, Finding};
 use aifactory_plan::model::site_key::SiteKey;
 use jiff::Timestamp;
@@ -34,7 +34,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::transport::{DesiredSet, SiteSender, WorkerSender};
 use session::Session;
 use site_config::OwnConfig;
-use sync::{Heard, Pass, Scope};
+use sync::{Heard, Memory, Pass, Scope};
 
 /// How often everything is read anew: what somebody else has changed is back after that.
 pub const RESYNC: Duration = Duration::from_secs(30);
@@ -67,8 +67,6 @@ struct SlurmDriver {
     passing: bool,
     /// Set when there is news during a pass that others must not wait for: a known grant has changed or gone.
     news: Arc<AtomicBool>,
-    /// Intents of grants that were deleted from the hub while they were being ended here; each is planned from its last intent until it has ended.
-    ending: BTreeMap<OwnerRef, Arc<Intent>>,
     plans: BTreeMap<OwnerRef, AccountPlan>,
     failures: BTreeMap<OwnerRef, Vec<Finding>>,
     held: Option<BTreeMap<OwnerRef, HeldAccount>>,
@@ -111,7 +109,6 @@ impl SlurmDriver {
             pause: AGAIN.0,
             passing: false,
             news: Arc::default(),
-            ending: BTreeMap::new(),
             plans: BTreeMap::new(),
             failures: BTreeMap::new(),
             held: None,
@@ -199,16 +196,9 @@ impl SlurmDriver {
             Scope::Owners(dirty)
         };
         let claim = session.contact.claim.clone();
-        let mut pass = Pass::new(
-            scope,
-            site.clone(),
-            DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() },
-            self.config(),
-            self.busy.clone(),
-            (self.removals.clone(), self.heard.clone()),
-            claim,
-        );
-        pass.ending.clone_from(&self.ending);
+        let memory = Memory { ending: self.core.ending.clone(), busy: self.busy.clone(), removals: self.removals.clone(), heard: self.heard.clone() };
+        let desired = DesiredSet { intents: self.core.intents.clone(), tombstones: self.core.gone.clone() };
+        let pass = Pass::new(scope, site.clone(), desired, self.config(), memory, claim);
         let Some(id) = self.core.connection.id() else { return };
         let (client, news) = (session.client.clone(), Arc::clone(&self.news));
         self.core.spawn(Event::PassPanicked, async move { Event::Pass(id, Box::new(pass.run(&client, &news).await)) });

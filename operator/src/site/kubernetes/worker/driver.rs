@@ -91,7 +91,6 @@ impl Driver for KubernetesDriver {
 
     fn on_intent(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
         let Some(intent) = self.core.intents.get(&owner).cloned() else { return };
-        self.ending.remove(&owner);
         let urgent = intent.takes_access(before.as_deref());
         let changed = self.refusals.set(&owner, Some(&intent));
         self.refused(changed);
@@ -105,11 +104,8 @@ impl Driver for KubernetesDriver {
         self.forget(&owner);
     }
 
-    fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
+    fn on_tombstone(&mut self, owner: OwnerRef) {
         self.forget(&owner);
-        if let Some(intent) = before.filter(|intent| intent.ended_grant().is_some()) {
-            self.ending.insert(owner.clone(), intent);
-        }
         self.schedule.add_anew(owner, true);
     }
 

@@ -1,33 +1,28 @@
 //! The driver against a hub without its Secret, with a paused clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use aifactory_api::{Kind, OwnerRef, Reason};
-use aifactory_plan::model::intent::{Body, Desired, Intent};
+use aifactory_plan::model::intent::Desired;
 use aifactory_plan::model::object::{ObjectKey, ObjectKind};
 use aifactory_plan::model::plan::{Plan, Purpose};
 use aifactory_plan::model::report::{Held, SitePhase, SiteReport};
 use aifactory_plan::model::site_key::SiteKey;
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::KubernetesDriver;
-use crate::site::controller::{Core, receive, run};
-use crate::site::fake_hub::{FakeHub, factory, polled_at_most, site_intent, source};
-use crate::telemetry::metrics::Metrics;
-use crate::transport::{DesiredSet, FromSite, Incarnation, Received, ToSite, hub_channel};
+use crate::site::controller::{receive, run};
+use crate::site::fake_hub::{FakeHub, core, factory, grant, polled_at_most, site_intent};
+use crate::transport::{DesiredSet, FromSite, Received, ToSite};
 
 #[tokio::test(start_paused = true)]
 async fn without_a_secret_the_worker_looks_every_two_seconds_and_neither_spins_nor_reads_more() {
     let hub = FakeHub::default();
-    let (to_hub, mut from_site) = hub_channel();
-    let key = SiteKey::new(factory(), "site");
-    let to_hub = to_hub.of(key.clone(), Incarnation(1));
+    let (core, mut from_site) = core(SiteKey::new(factory(), "site"), &hub);
     let (to_site, inbox) = mpsc::unbounded_channel();
-    let driver = KubernetesDriver::new(Core::new(key, source(), hub.reader(), to_hub, Arc::new(Metrics::new())));
+    let driver = KubernetesDriver::new(core);
     to_site.send(ToSite::Site(Box::new(site_intent(None)))).unwrap();
     let minute = timeout(Duration::from_secs(60), polled_at_most(500, run(driver, inbox))).await;
     assert!(minute.is_err(), "the worker ended");
@@ -36,51 +31,28 @@ async fn without_a_secret_the_worker_looks_every_two_seconds_and_neither_spins_n
     assert_eq!(report.problem.map(|problem| problem.reason), Some(Reason::SecretNotFound));
 }
 
-fn grant(desired: Desired) -> Arc<Intent> {
-    let body = serde_json::from_value(serde_json::json!({
-        "code": "EHPC-1", "organisation": "Example SARL", "desired": desired, "only_if_held": null, "members": [], "pools": [],
-        "caps": {"max_gpus": null, "max_jobs": null, "max_wall_minutes": null},
-        "end": {"running_work": "Finish", "grace_seconds": 0, "retention_seconds": 0, "after_retention": "Retain"},
-        "not_after": "2027-01-01T00:00:00Z", "storage": "1Gi", "egress": [], "cross_site": null, "adopt_previous": false,
-    }));
-    let owner = OwnerRef::new(Kind::AccessGrant, "team", "alpha");
-    Arc::new(Intent {
-        version: 1,
-        owner,
-        uid: "1".to_owned(),
-        generation: 1,
-        created: Timestamp::UNIX_EPOCH,
-        serial: 0,
-        body: Body::Grant(Box::new(body.unwrap())),
-    })
-}
-
 #[tokio::test]
 async fn a_tombstone_stays_before_anything_was_seen_and_an_end_goes_on_without_its_grant() {
-    let (to_hub, _from_site) = hub_channel();
-    let key = SiteKey::new(factory(), "site");
-    let to_hub = to_hub.of(key.clone(), Incarnation(1));
-    let mut driver = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
+    let (core, _from_site) = core(SiteKey::new(factory(), "site"), &FakeHub::default());
+    let mut driver = KubernetesDriver::new(core);
     let owner = grant(Desired::Bound).owner.clone();
     receive(&mut driver, ToSite::Gone(owner.clone()));
-    assert!(driver.core.gone.contains(&owner) && driver.ending.is_empty());
+    assert!(driver.core.gone.contains(&owner) && driver.core.ending.is_empty());
     receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
     assert!(!driver.core.gone.contains(&owner));
     let ended = Desired::Ended { because: Reason::Deleting, message: "deleted".to_owned(), at: None };
     receive(&mut driver, ToSite::Put(grant(ended)));
     let nothing_but = DesiredSet { intents: BTreeMap::new(), tombstones: BTreeSet::from([owner.clone()]) };
     receive(&mut driver, ToSite::Everything(Box::new(nothing_but)));
-    assert!(driver.core.gone.contains(&owner) && driver.ending.contains_key(&owner) && !driver.core.intents.contains_key(&owner));
+    assert!(driver.core.gone.contains(&owner) && driver.core.ending.contains_key(&owner) && !driver.core.intents.contains_key(&owner));
     receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
-    assert!(driver.ending.is_empty());
+    assert!(driver.core.ending.is_empty());
 }
 
 #[tokio::test]
 async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
-    let (to_hub, _from_site) = hub_channel();
-    let key = SiteKey::new(factory(), "site");
-    let to_hub = to_hub.of(key.clone(), Incarnation(1));
-    let mut worker = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
+    let (core, _from_site) = core(SiteKey::new(factory(), "site"), &FakeHub::default());
+    let mut worker = KubernetesDriver::new(core);
     let mut plan = Plan::nothing(SitePhase::Locked, aifactory_plan::model::report::Detail::None);
     let binding = ObjectKey::namespaced(ObjectKind::ROLE_BINDING, "aif-alpha", "aif-lead-0123456789");
     plan.step(Purpose::RemoveAccess, vec![aifactory_plan::model::plan::Action::Delete { key: binding, uid: None }]);
@@ -94,10 +66,8 @@ async fn where_nothing_may_be_given_access_is_taken_away_all_the_same() {
 
 #[tokio::test]
 async fn what_is_held_otherwise_is_reported_alone_and_that_nothing_is_there_of_what_is_gone() {
-    let (to_hub, mut from_site) = hub_channel();
-    let key = SiteKey::new(factory(), "site");
-    let to_hub = to_hub.of(key.clone(), Incarnation(1));
-    let mut driver = KubernetesDriver::new(Core::new(key, source(), FakeHub::default().reader(), to_hub, Arc::new(Metrics::new())));
+    let (core, mut from_site) = core(SiteKey::new(factory(), "site"), &FakeHub::default());
+    let mut driver = KubernetesDriver::new(core);
     driver.core.send_site_report(SiteReport { synced: true, ..SiteReport::default() });
     receive(&mut driver, ToSite::Put(grant(Desired::Bound)));
     let owner = grant(Desired::Bound).owner.clone();

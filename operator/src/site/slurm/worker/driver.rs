@@ -98,7 +98,6 @@ impl Driver for SlurmDriver {
 
     fn on_intent(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
         let Some(intent) = self.core.intents.get(&owner) else { return };
-        self.ending.remove(&owner);
         match owner.kind {
             Kind::AccessGrant => {
                 let urgent = intent.takes_access(before.as_deref());
@@ -115,11 +114,8 @@ impl Driver for SlurmDriver {
         self.forget(&owner);
     }
 
-    fn on_tombstone(&mut self, owner: OwnerRef, before: Option<Arc<Intent>>) {
+    fn on_tombstone(&mut self, owner: OwnerRef) {
         self.forget(&owner);
-        if let Some(intent) = before.filter(|intent| intent.ended_grant().is_some()) {
-            self.ending.insert(owner.clone(), intent);
-        }
         // Otherwise something of it may be there again later, from a backup of the database.
         if self.held.as_ref().is_none_or(|held| held.contains_key(&owner)) {
             self.dirty.insert(owner);

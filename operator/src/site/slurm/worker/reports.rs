@@ -23,13 +23,14 @@ use crate::site::slurm::usage::{Cycle, Usage};
 impl SlurmDriver {
     pub(super) fn passed(&mut self, session: u64, pass: Pass) {
         self.passing = false;
-        self.removals = pass.removals;
+        self.removals = pass.memory.removals;
+        let heard = pass.memory.heard;
         if !self.core.connection.is(session) {
-            self.heard.removed_from.extend(pass.heard.removed_from);
+            self.heard.removed_from.extend(heard.removed_from);
             self.resync_at = Instant::now();
             return;
         }
-        self.heard = pass.heard;
+        self.heard = heard;
         let now = Instant::now();
         match pass.result {
             Ok(found) => {
@@ -38,7 +39,7 @@ impl SlurmDriver {
             }
             // Contact is made anew, which claims the cluster or says whose it is.
             Err(NoClaim::Finding(problem)) => {
-                tracing::warn!(site = %self.core.key, reason = %problem.reason, "Lost: {}", problem.message);
+                tracing::warn!(site = %self.core.key, reason = %problem.reason, "Disconnected: {}", problem.message);
                 self.released = false;
                 controller::disconnect(self, Some(problem));
             }
@@ -90,7 +91,7 @@ impl SlurmDriver {
             plan.is_some_and(|plan| plan.calls.is_empty() && plan.answers == digest_of(intent))
         };
         // What has ended says itself from now on how long it is kept.
-        self.ending.retain(|owner, intent| found.held.contains_key(owner) && !done(owner, intent));
+        self.core.ending.retain(|owner, intent| found.held.contains_key(owner) && !done(owner, intent));
         for (owner, findings) in found.failures {
             self.wake.insert(owner.clone(), now + AGAIN.1.min(Duration::from_secs(5)));
             self.failures.insert(owner, findings);
@@ -178,32 +179,15 @@ impl SlurmDriver {
                 })
                 .collect();
         }
-        self.core.send_report(Report {
-            owner: owner.clone(),
-            uid: intent.uid.clone(),
-            generation: intent.generation,
-            answers: digest_of(intent.as_ref()),
-            phase: if done || plan.phase == SitePhase::Refused { plan.phase } else { SitePhase::Pending },
-            settled: done && plan.phase != SitePhase::Pending,
-            findings,
-            detail: Detail::Grant(detail),
-        });
+        self.core.send_report(Report::planned(intent, plan.phase, done, findings, Detail::Grant(detail)));
     }
 
     pub(super) fn report_pool(&mut self, owner: &OwnerRef) {
         let Some((intent, partitions)) = self.core.intents.get(owner).zip(self.partitions.as_ref()) else { return };
         let Body::Pool(pool) = &intent.body else { return };
         let (phase, findings, detail) = observe(pool, partitions);
-        self.core.send_report(Report {
-            owner: owner.clone(),
-            uid: intent.uid.clone(),
-            generation: intent.generation,
-            answers: digest_of(intent.as_ref()),
-            phase,
-            settled: phase != SitePhase::Pending,
-            findings,
-            detail: Detail::Pool(detail),
-        });
+        let settled = phase != SitePhase::Pending;
+        self.core.send_report(Report { settled, findings, ..Report::answering(intent, phase, Detail::Pool(detail)) });
     }
 
     pub(super) fn report_site(&mut self) {

@@ -41,16 +41,22 @@ pub(super) struct Pass {
     scope: SlurmScope,
     intents: BTreeMap<OwnerRef, Arc<Intent>>,
     gone: BTreeSet<OwnerRef>,
-    /// The last intents of grants that were deleted from the hub while they were being ended here.
-    pub ending: BTreeMap<OwnerRef, Arc<Intent>>,
     config: Option<SiteConfig>,
     policy: SitePolicy,
-    busy: BTreeMap<AccountName, BTreeSet<UserName>>,
-    pub removals: RemovalProgress,
-    pub heard: Heard,
+    pub memory: Memory,
     /// The id of the claim under which it writes; `None`: it only reads.
     claim: Option<String>,
     pub result: Result<Found, NoClaim>,
+}
+
+/// What is remembered from one pass to the next, beside what the hub wants.
+pub(super) struct Memory {
+    /// The last intents of grants that were deleted from the hub while they were being ended here.
+    pub ending: BTreeMap<OwnerRef, Arc<Intent>>,
+    /// The users of each account who have jobs.
+    pub busy: BTreeMap<AccountName, BTreeSet<UserName>>,
+    pub removals: RemovalProgress,
+    pub heard: Heard,
 }
 
 /// What a pass found.
@@ -71,22 +77,13 @@ pub(super) struct Found {
 }
 
 impl Pass {
-    pub fn new(
-        about: Scope,
-        site: SiteIntent,
-        desired: DesiredSet,
-        config: Option<SiteConfig>,
-        busy: BTreeMap<AccountName, BTreeSet<UserName>>,
-        (removals, heard): (RemovalProgress, Heard),
-        claim: Option<String>,
-    ) -> Self {
+    pub fn new(about: Scope, site: SiteIntent, desired: DesiredSet, config: Option<SiteConfig>, memory: Memory, claim: Option<String>) -> Self {
         let mut policy = config.as_ref().map(|config| SitePolicy::parse(&config.policy)).unwrap_or_default();
         // Until the site's config is read it may be that nothing is to be given.
         policy.paused |= config.is_none();
         let scope = slurm_accounts::scope(&site);
         let DesiredSet { intents, tombstones: gone } = desired;
-        let ending = BTreeMap::new();
-        Self { about, site, scope, intents, gone, ending, config, policy, busy, removals, heard, claim, result: Ok(Found::default()) }
+        Self { about, site, scope, intents, gone, config, policy, memory, claim, result: Ok(Found::default()) }
     }
 
     /// Does it; `news` is set by somebody else meanwhile.
@@ -126,7 +123,7 @@ impl Pass {
             self.read_changed(client, &stages, &names, &mut snapshot).await?;
         }
         if matches!(self.about, Scope::Everything) {
-            self.removals.retain(&snapshot);
+            self.memory.removals.retain(&snapshot);
         }
         self.confirm(client, &snapshot, &mut found).await?;
         found.released = self.release(client, &found, &snapshot).await?;
@@ -159,9 +156,9 @@ impl Pass {
         let failures = write::execute(client, &self.scope.cluster, calls.clone()).await;
         let made = |owner: &OwnerRef, call: &Call| !failures.iter().any(|(failed, at, _)| failed == owner && at.stage() <= call.stage());
         for (_, call) in calls.iter().filter(|(owner, call)| made(owner, call)) {
-            self.removals.record(call);
+            self.memory.removals.record(call);
             if let Call::DeleteRow(key) = call {
-                self.heard.removed_from.insert(key.account.clone());
+                self.memory.heard.removed_from.insert(key.account.clone());
             }
         }
         for (owner, call, error) in failures {
@@ -280,13 +277,13 @@ impl Pass {
             policy: &self.policy,
             users: self.config.as_ref().map(|config| &config.users),
             refused: refusals.get(owner),
-            busy: self.busy.get(&account).unwrap_or(&nobody),
-            removals: &self.removals,
+            busy: self.memory.busy.get(&account).unwrap_or(&nobody),
+            removals: &self.memory.removals,
         };
         match self.grant(owner) {
             Some((intent, grant)) => Some(slurm_accounts::plan_grant(&self.site, intent, grant, &view, now)),
             None if self.gone.contains(owner) => {
-                let ending = self.ending.get(owner).map(AsRef::as_ref);
+                let ending = self.memory.ending.get(owner).map(AsRef::as_ref);
                 held.get(owner).map(|held| slurm_accounts::plan_gone(&self.site, owner, held, ending, &view, now))
             }
             None => None,

@@ -44,8 +44,8 @@ impl Pass {
         }
         for (owner, account) in asked {
             let Some(problem) = problem(&stale, &account) else {
-                self.heard.removed_from.remove(&account);
-                self.heard.confirmed.insert(account);
+                self.memory.heard.removed_from.remove(&account);
+                self.memory.heard.confirmed.insert(account);
                 continue;
             };
             if let Some(plan) = found.plans.get_mut(&owner) {
@@ -62,11 +62,11 @@ impl Pass {
         for (owner, plan) in &found.plans {
             let account = found.held.get(owner).map_or_else(|| self.scope.account(owner), |held| held.account.clone());
             if !plan.detail.access_removed {
-                self.heard.confirmed.remove(&account);
+                self.memory.heard.confirmed.remove(&account);
             }
             let finished = plan.calls.is_empty() && !found.unfinished.contains(owner);
-            let closed = plan.detail.access_removed && !self.heard.confirmed.contains(&account);
-            if finished && snapshot.accounts.contains_key(&account) && (closed || self.heard.removed_from.contains(&account)) {
+            let closed = plan.detail.access_removed && !self.memory.heard.confirmed.contains(&account);
+            if finished && snapshot.accounts.contains_key(&account) && (closed || self.memory.heard.removed_from.contains(&account)) {
                 asked.insert(owner.clone(), account);
             }
         }
